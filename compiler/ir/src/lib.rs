@@ -1,1 +1,22 @@
-//! eec-ir
+//! The graph IR of eec and everything that needs nothing but it.
+
+#![forbid(unsafe_code)]
+
+pub mod attr;
+pub mod constant;
+pub mod dim;
+pub mod entity;
+pub mod graph;
+pub mod op;
+pub mod ops;
+pub mod program;
+pub mod tensor;
+pub mod types;
+
+pub use constant::{ConstPool, ContentHash};
+pub use dim::{Dim, Symbol};
+pub use entity::{BufferId, ConstId, KernelId, NodeId, RegionId, ValueId};
+pub use graph::{Graph, Origin};
+pub use op::Op;
+pub use tensor::Tensor;
+pub use types::{DType, Type};

@@ -1,0 +1,411 @@
+//! Symbolic dimensions: integer polynomials over named input dims, with floor division, max and min.
+//!
+//! A [`Dim`] is kept in canonical form, so that structural equality is equality of the expressions
+//! that exporters write (`Shape → Gather → Mul → Concat`). Symbols stand for sizes: they are never
+//! negative. Arithmetic saturates; the verifier refuses dims whose coefficients left [`Dim::LIMIT`].
+
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::ops::{Add, Mul, Sub};
+use std::sync::Arc;
+
+/// The name of a size that is known only at run time (`batch`, `seq`, the rows of a region).
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Symbol(Arc<str>);
+
+impl Symbol {
+    /// A symbol named `name`.
+    pub fn new(name: &str) -> Self {
+        Symbol(name.into())
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether the text form needs no quotes: letters, digits and `_ .`, and no digit first.
+    fn is_plain(&self) -> bool {
+        let first = self.0.chars().next();
+        first.is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+            && self.0.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.')
+            && !matches!(&*self.0, "max" | "min" | "floordiv")
+    }
+}
+
+impl fmt::Display for Symbol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_plain() { f.write_str(&self.0) } else { write!(f, "{:?}", &*self.0) }
+    }
+}
+
+/// What a monomial is a product of.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Atom {
+    /// A named size.
+    Symbol(Symbol),
+    /// Division of the first by the second, rounded towards negative infinity.
+    FloorDiv(Box<Dim>, Box<Dim>),
+    /// The larger of two.
+    Max(Box<Dim>, Box<Dim>),
+    /// The smaller of two.
+    Min(Box<Dim>, Box<Dim>),
+}
+
+/// One term of a [`Dim`]: a coefficient times a product of atoms (empty for the constant term).
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Term {
+    /// The factors in ascending order; a square is the same factor twice.
+    pub factors: Vec<Atom>,
+    /// The coefficient, never zero.
+    pub coef: i64,
+}
+
+/// A size or an integer derived from sizes.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Dim {
+    terms: Vec<Term>,
+}
+
+/// Graded lexicographic order of monomials, largest first: compatible with multiplication, which
+/// polynomial division relies on.
+fn monomial_order(a: &[Atom], b: &[Atom]) -> Ordering {
+    b.len().cmp(&a.len()).then_with(|| a.cmp(b))
+}
+
+impl Dim {
+    /// Coefficients at or beyond this are refused by the verifier.
+    pub const LIMIT: i64 = 1 << 48;
+
+    /// The size named `name`.
+    pub fn symbol(name: &str) -> Self {
+        Symbol::new(name).into()
+    }
+
+    /// The terms, largest monomial first.
+    pub fn terms(&self) -> &[Term] {
+        &self.terms
+    }
+
+    /// The value, if it depends on no symbol.
+    pub fn as_const(&self) -> Option<i64> {
+        match self.terms.as_slice() {
+            [] => Some(0),
+            [t] if t.factors.is_empty() => Some(t.coef),
+            _ => None,
+        }
+    }
+
+    /// The symbol, if the dim is one symbol and nothing else.
+    pub fn as_symbol(&self) -> Option<&Symbol> {
+        match self.terms.as_slice() {
+            [Term { factors, coef: 1 }] => match factors.as_slice() {
+                [Atom::Symbol(s)] => Some(s),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn from_terms(mut raw: Vec<Term>) -> Self {
+        raw.sort_by(|a, b| monomial_order(&a.factors, &b.factors));
+        let mut terms: Vec<Term> = Vec::with_capacity(raw.len());
+        for t in raw {
+            match terms.last_mut() {
+                Some(last) if last.factors == t.factors => last.coef = last.coef.saturating_add(t.coef),
+                _ => terms.push(t),
+            }
+        }
+        terms.retain(|t| t.coef != 0);
+        Dim { terms }
+    }
+
+    fn from_atom(atom: Atom) -> Self {
+        Dim { terms: vec![Term { factors: vec![atom], coef: 1 }] }
+    }
+
+    /// `self / divisor` if it is exact as polynomials.
+    pub fn exact_div(&self, divisor: &Dim) -> Option<Dim> {
+        let lead = divisor.terms.first()?;
+        let mut rest = self.clone();
+        let mut quotient = Vec::new();
+        while let Some(top) = rest.terms.first() {
+            if quotient.len() > 64 || top.coef % lead.coef != 0 {
+                return None;
+            }
+            let factors = divide_factors(&top.factors, &lead.factors)?;
+            let term = Term { factors, coef: top.coef / lead.coef };
+            rest = &rest - &(&Dim { terms: vec![term.clone()] } * divisor);
+            quotient.push(term);
+        }
+        Some(Dim::from_terms(quotient))
+    }
+
+    /// Division rounded towards negative infinity; `None` if the divisor is zero.
+    pub fn floor_div(&self, divisor: &Dim) -> Option<Dim> {
+        if let (Some(a), Some(b)) = (self.as_const(), divisor.as_const()) {
+            return Some(a.checked_div_euclid(b)?.saturating_sub(i64::from(b < 0 && a.rem_euclid(b) != 0)).into());
+        }
+        if divisor.as_const() == Some(0) {
+            return None;
+        }
+        let exact = self.exact_div(divisor);
+        Some(exact.unwrap_or_else(|| Dim::from_atom(Atom::FloorDiv(Box::new(self.clone()), Box::new(divisor.clone())))))
+    }
+
+    /// Division rounded towards positive infinity by a positive constant.
+    pub fn ceil_div(&self, divisor: i64) -> Option<Dim> {
+        (self + &Dim::from(divisor - 1)).floor_div(&Dim::from(divisor))
+    }
+
+    /// Whether the dim is at least `bound` whatever its symbols are. `false` means "not known".
+    pub fn is_at_least(&self, bound: i64) -> bool {
+        let non_negative = |t: &Term| t.coef >= 0 && t.factors.iter().all(Atom::is_non_negative);
+        let (constant, rest): (Vec<_>, Vec<_>) = self.terms.iter().partition(|t| t.factors.is_empty());
+        rest.into_iter().all(non_negative) && constant.first().map_or(0, |t| t.coef) >= bound
+    }
+
+    /// The larger of two.
+    pub fn larger(&self, other: &Dim) -> Dim {
+        if (self - other).is_at_least(0) {
+            return self.clone();
+        }
+        if (other - self).is_at_least(0) {
+            return other.clone();
+        }
+        let (a, b) = if self <= other { (self, other) } else { (other, self) };
+        Dim::from_atom(Atom::Max(Box::new(a.clone()), Box::new(b.clone())))
+    }
+
+    /// The smaller of two.
+    pub fn smaller(&self, other: &Dim) -> Dim {
+        if (self - other).is_at_least(0) {
+            return other.clone();
+        }
+        if (other - self).is_at_least(0) {
+            return self.clone();
+        }
+        let (a, b) = if self <= other { (self, other) } else { (other, self) };
+        Dim::from_atom(Atom::Min(Box::new(a.clone()), Box::new(b.clone())))
+    }
+
+    /// The value under `env`; `None` if a symbol is unknown, on overflow or on division by zero.
+    pub fn eval(&self, env: &dyn Fn(&Symbol) -> Option<i64>) -> Option<i64> {
+        let mut sum = 0i64;
+        for t in &self.terms {
+            let mut product = t.coef;
+            for f in &t.factors {
+                product = product.checked_mul(f.eval(env)?)?;
+            }
+            sum = sum.checked_add(product)?;
+        }
+        Some(sum)
+    }
+
+    /// The dim with every symbol replaced by what `f` gives for it.
+    pub fn substitute(&self, f: &dyn Fn(&Symbol) -> Option<Dim>) -> Dim {
+        let mut sum = Dim::default();
+        for t in &self.terms {
+            let start = Dim::from(t.coef);
+            sum = &sum + &t.factors.iter().fold(start, |acc, a| &acc * &a.substitute(f));
+        }
+        sum
+    }
+
+    /// Adds the symbols it depends on to `into`.
+    pub fn collect_symbols(&self, into: &mut BTreeSet<Symbol>) {
+        for f in self.terms.iter().flat_map(|t| &t.factors) {
+            match f {
+                Atom::Symbol(s) => {
+                    into.insert(s.clone());
+                }
+                Atom::FloorDiv(a, b) | Atom::Max(a, b) | Atom::Min(a, b) => {
+                    a.collect_symbols(into);
+                    b.collect_symbols(into);
+                }
+            }
+        }
+    }
+
+    /// Whether it depends on `symbol`.
+    pub fn mentions(&self, symbol: &Symbol) -> bool {
+        let mut all = BTreeSet::new();
+        self.collect_symbols(&mut all);
+        all.contains(symbol)
+    }
+
+    /// The product of `dims`.
+    pub fn product<'a>(dims: impl IntoIterator<Item = &'a Dim>) -> Dim {
+        dims.into_iter().fold(Dim::from(1), |acc, d| &acc * d)
+    }
+}
+
+/// The factors of `a` without those of `b`, if `b` divides `a`.
+fn divide_factors(a: &[Atom], b: &[Atom]) -> Option<Vec<Atom>> {
+    let mut rest = a.to_vec();
+    for f in b {
+        let at = rest.iter().position(|x| x == f)?;
+        rest.remove(at);
+    }
+    Some(rest)
+}
+
+impl Atom {
+    fn is_non_negative(&self) -> bool {
+        match self {
+            Atom::Symbol(_) => true,
+            Atom::FloorDiv(a, b) => a.is_at_least(0) && b.is_at_least(1),
+            Atom::Max(a, b) => a.is_at_least(0) || b.is_at_least(0),
+            Atom::Min(a, b) => a.is_at_least(0) && b.is_at_least(0),
+        }
+    }
+
+    fn eval(&self, env: &dyn Fn(&Symbol) -> Option<i64>) -> Option<i64> {
+        match self {
+            Atom::Symbol(s) => env(s),
+            Atom::FloorDiv(a, b) => Dim::from(a.eval(env)?).floor_div(&Dim::from(b.eval(env)?))?.as_const(),
+            Atom::Max(a, b) => Some(a.eval(env)?.max(b.eval(env)?)),
+            Atom::Min(a, b) => Some(a.eval(env)?.min(b.eval(env)?)),
+        }
+    }
+
+    fn substitute(&self, f: &dyn Fn(&Symbol) -> Option<Dim>) -> Dim {
+        match self {
+            Atom::Symbol(s) => f(s).unwrap_or_else(|| s.clone().into()),
+            Atom::FloorDiv(a, b) => {
+                let (a, b) = (a.substitute(f), b.substitute(f));
+                a.floor_div(&b).unwrap_or_else(|| Dim::from_atom(Atom::FloorDiv(Box::new(a), Box::new(b))))
+            }
+            Atom::Max(a, b) => a.substitute(f).larger(&b.substitute(f)),
+            Atom::Min(a, b) => a.substitute(f).smaller(&b.substitute(f)),
+        }
+    }
+}
+
+impl From<i64> for Dim {
+    fn from(value: i64) -> Self {
+        Dim::from_terms(vec![Term { factors: Vec::new(), coef: value }])
+    }
+}
+
+impl From<Symbol> for Dim {
+    fn from(symbol: Symbol) -> Self {
+        Dim::from_atom(Atom::Symbol(symbol))
+    }
+}
+
+impl Add for &Dim {
+    type Output = Dim;
+    fn add(self, other: &Dim) -> Dim {
+        Dim::from_terms(self.terms.iter().chain(&other.terms).cloned().collect())
+    }
+}
+
+impl Sub for &Dim {
+    type Output = Dim;
+    fn sub(self, other: &Dim) -> Dim {
+        let negated = other.terms.iter().map(|t| Term { factors: t.factors.clone(), coef: t.coef.saturating_neg() });
+        Dim::from_terms(self.terms.iter().cloned().chain(negated).collect())
+    }
+}
+
+impl Mul for &Dim {
+    type Output = Dim;
+    fn mul(self, other: &Dim) -> Dim {
+        let mut terms = Vec::with_capacity(self.terms.len() * other.terms.len());
+        for a in &self.terms {
+            for b in &other.terms {
+                let mut factors: Vec<Atom> = a.factors.iter().chain(&b.factors).cloned().collect();
+                factors.sort();
+                terms.push(Term { factors, coef: a.coef.saturating_mul(b.coef) });
+            }
+        }
+        Dim::from_terms(terms)
+    }
+}
+
+impl fmt::Display for Atom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Atom::Symbol(s) => write!(f, "{s}"),
+            Atom::FloorDiv(a, b) => write!(f, "floordiv({a}, {b})"),
+            Atom::Max(a, b) => write!(f, "max({a}, {b})"),
+            Atom::Min(a, b) => write!(f, "min({a}, {b})"),
+        }
+    }
+}
+
+impl fmt::Display for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.terms.is_empty() {
+            return f.write_str("0");
+        }
+        for (i, t) in self.terms.iter().enumerate() {
+            let sign = if t.coef < 0 { "-" } else { "+" };
+            if i > 0 || t.coef < 0 {
+                f.write_str(sign)?;
+            }
+            if t.coef.unsigned_abs() != 1 || t.factors.is_empty() {
+                write!(f, "{}", t.coef.unsigned_abs())?;
+                f.write_str(if t.factors.is_empty() { "" } else { "*" })?;
+            }
+            for (j, a) in t.factors.iter().enumerate() {
+                write!(f, "{}{a}", if j > 0 { "*" } else { "" })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn d(name: &str) -> Dim {
+        Dim::symbol(name)
+    }
+
+    #[test]
+    fn equal_expressions_are_equal_dims() {
+        let (b, s, p) = (d("batch"), d("seq"), d("past"));
+        assert_eq!(&b * &s, &s * &b);
+        assert_eq!(&(&b + &s) - &b, s);
+        assert_eq!(&(&p + &s) * &b, &(&b * &s) + &(&b * &p));
+        assert_eq!((&b - &b).as_const(), Some(0));
+    }
+
+    #[test]
+    fn division_is_exact_where_polynomials_divide() {
+        let (b, s, p) = (d("batch"), d("seq"), d("past"));
+        let total = &(&(&p + &s) * &b) * &160.into();
+        assert_eq!(total.floor_div(&(&(&p + &s) * &32.into())), Some(&b * &5.into()));
+        assert_eq!(s.floor_div(&2.into()).map(|d| d.to_string()).as_deref(), Some("floordiv(seq, 2)"));
+        assert_eq!(Dim::from(-7).floor_div(&2.into()).and_then(|d| d.as_const()), Some(-4));
+        assert_eq!(Dim::from(7).floor_div(&Dim::from(-2)).and_then(|d| d.as_const()), Some(-4));
+        assert_eq!(b.floor_div(&0.into()), None);
+    }
+
+    #[test]
+    fn max_and_min_fold_when_the_order_is_known() {
+        let b = d("batch");
+        assert_eq!(b.larger(&0.into()), b);
+        assert_eq!((&b + &2.into()).smaller(&b), b);
+        assert_eq!(b.larger(&1.into()).to_string(), "max(1, batch)");
+    }
+
+    #[test]
+    fn evaluation_refuses_overflow_and_unknown_symbols() {
+        let b = d("batch");
+        let env = |s: &Symbol| (s.as_str() == "batch").then_some(i64::MAX);
+        assert_eq!(b.eval(&env), Some(i64::MAX));
+        assert_eq!((&b * &2.into()).eval(&env), None);
+        assert_eq!(d("other").eval(&env), None);
+    }
+}

@@ -1,0 +1,286 @@
+//! The operators: one table, from which the enum, names, arities and attribute access are made.
+//!
+//! The names are ONNX's. What ONNX passes as small integer tensors (target shapes, slice bounds,
+//! axes) are attributes here: the importer evaluates shape arithmetic symbolically, and `Squeeze`,
+//! `Unsqueeze` and `Flatten` are `Reshape`. To add an operator: a row here, `infer` and `eval` in
+//! its family file under `ops/`, a lowering, an import and export rule if it differs from the
+//! generic one, and a test case.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use crate::attr::{AttrValue, Attribute};
+use crate::dim::Dim;
+use crate::types::DType;
+
+/// Why attributes do not make an operator.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpError {
+    /// No operator has this name.
+    #[error("unknown operator `{0}`")]
+    Unknown(String),
+    /// The operator has no such attribute.
+    #[error("{op} has no attribute `{attr}`")]
+    UnknownAttribute {
+        /// Operator.
+        op: &'static str,
+        /// Attribute.
+        attr: String,
+    },
+    /// The attribute must be given.
+    #[error("{op} needs the attribute `{attr}`")]
+    MissingAttribute {
+        /// Operator.
+        op: &'static str,
+        /// Attribute.
+        attr: &'static str,
+    },
+    /// The attribute's value has the wrong type.
+    #[error("{op}: attribute `{attr}` cannot be {value}")]
+    WrongAttribute {
+        /// Operator.
+        op: &'static str,
+        /// Attribute.
+        attr: &'static str,
+        /// The value found, as text.
+        value: String,
+    },
+}
+
+macro_rules! ops {
+    ($($(#[$doc:meta])* $name:ident { $($attr:ident : $ty:ty $(= $default:expr)?),* } $arity:expr, since $since:literal;)*) => {
+        /// An operator with its attributes.
+        #[derive(Clone, PartialEq, Debug)]
+        #[allow(missing_docs, reason = "fields are the attributes named in each variant's own documentation")]
+        pub enum Op {
+            $($(#[$doc])* $name { $($attr: $ty),* },)*
+        }
+
+        impl Op {
+            /// Every operator's name.
+            pub const NAMES: &[&str] = &[$(stringify!($name)),*];
+
+            /// The name: ONNX's, if ONNX has the operator.
+            pub fn name(&self) -> &'static str {
+                match self { $(Op::$name { .. } => stringify!($name),)* }
+            }
+
+            /// How many operands it takes.
+            pub fn arity(&self) -> RangeInclusive<usize> {
+                match self { $(Op::$name { .. } => $arity,)* }
+            }
+
+            /// The ONNX opset that introduced the form modelled here (0: not an ONNX operator).
+            pub fn since(&self) -> u32 {
+                match self { $(Op::$name { .. } => $since,)* }
+            }
+
+            /// Its attributes in table order.
+            pub fn attributes(&self) -> Vec<(&'static str, AttrValue)> {
+                match self { $(Op::$name { $($attr),* } => vec![$((stringify!($attr), $attr.to_value())),*],)* }
+            }
+
+            /// The operator `name` with these attributes; those left out take their defaults.
+            pub fn from_attributes(name: &str, attrs: &[(String, AttrValue)]) -> Result<Op, OpError> {
+                match name {
+                    $(stringify!($name) => {
+                        let known: &[&str] = &[$(stringify!($attr)),*];
+                        if let Some((a, _)) = attrs.iter().find(|(a, _)| !known.contains(&a.as_str())) {
+                            return Err(OpError::UnknownAttribute { op: stringify!($name), attr: a.clone() });
+                        }
+                        Ok(Op::$name { $($attr: match attrs.iter().find(|(a, _)| a == stringify!($attr)) {
+                            Some((_, value)) => <$ty>::from_value(value).ok_or_else(|| OpError::WrongAttribute {
+                                op: stringify!($name), attr: stringify!($attr), value: value.to_string(),
+                            })?,
+                            None => ops!(@default $name, $attr $(, $default)?),
+                        }),* })
+                    })*
+                    _ => Err(OpError::Unknown(name.to_string())),
+                }
+            }
+
+            /// Replaces every dim in the attributes by `f(dim)`.
+            pub fn map_dims(&mut self, f: &mut dyn FnMut(&Dim) -> Dim) {
+                let _ = &f;
+                match self { $(Op::$name { $($attr),* } => { $($attr.map_dims(f);)* })* }
+            }
+        }
+    };
+    (@default $name:ident, $attr:ident, $default:expr) => { $default };
+    (@default $name:ident, $attr:ident) => {
+        return Err(OpError::MissingAttribute { op: stringify!($name), attr: stringify!($attr) })
+    };
+}
+
+ops! {
+    // Elementwise, one operand.
+    /// `-x`.
+    Neg {} 1..=1, since 13;
+    /// `|x|`.
+    Abs {} 1..=1, since 13;
+    /// Square root.
+    Sqrt {} 1..=1, since 13;
+    /// `1/x`.
+    Reciprocal {} 1..=1, since 13;
+    /// `e^x`.
+    Exp {} 1..=1, since 13;
+    /// Natural logarithm.
+    Log {} 1..=1, since 13;
+    /// Sine.
+    Sin {} 1..=1, since 7;
+    /// Cosine.
+    Cos {} 1..=1, since 7;
+    /// Hyperbolic tangent.
+    Tanh {} 1..=1, since 13;
+    /// Error function.
+    Erf {} 1..=1, since 13;
+    /// `1/(1+e^-x)`.
+    Sigmoid {} 1..=1, since 13;
+    /// `max(x, 0)`.
+    Relu {} 1..=1, since 14;
+    /// Gaussian error linear unit; `tanh` chooses the tanh approximation.
+    Gelu { tanh: bool = false } 1..=1, since 20;
+    /// `min(max(x, min), max)` with constant bounds.
+    Clip { min: f32 = f32::NEG_INFINITY, max: f32 = f32::INFINITY } 1..=1, since 6;
+    /// Logical not.
+    Not {} 1..=1, since 1;
+    /// Whether the element is NaN.
+    IsNaN {} 1..=1, since 20;
+    /// Conversion to another element type; float to integer truncates, to bool is `x != 0`.
+    Cast { to: DType } 1..=1, since 13;
+
+    // Elementwise, two or three operands, with broadcasting.
+    /// Sum.
+    Add {} 2..=2, since 14;
+    /// Difference.
+    Sub {} 2..=2, since 14;
+    /// Product.
+    Mul {} 2..=2, since 14;
+    /// Quotient; integers truncate towards zero.
+    Div {} 2..=2, since 14;
+    /// Power.
+    Pow {} 2..=2, since 15;
+    /// The larger.
+    Max {} 2..=2, since 13;
+    /// The smaller.
+    Min {} 2..=2, since 13;
+    /// Logical and.
+    And {} 2..=2, since 7;
+    /// Logical or.
+    Or {} 2..=2, since 7;
+    /// `a == b`.
+    Equal {} 2..=2, since 13;
+    /// `a < b`.
+    Less {} 2..=2, since 13;
+    /// `a <= b`.
+    LessOrEqual {} 2..=2, since 16;
+    /// `a > b`.
+    Greater {} 2..=2, since 13;
+    /// `a >= b`.
+    GreaterOrEqual {} 2..=2, since 16;
+    /// `condition ? a : b`.
+    Where {} 3..=3, since 16;
+
+    // Matrix products and convolutions.
+    /// Matrix product of the last two dims, the others broadcast (numpy's `matmul`).
+    MatMul {} 2..=2, since 13;
+    /// `alpha·A·B + beta·C` for matrices, each possibly transposed.
+    Gemm { alpha: f32 = 1.0, beta: f32 = 1.0, trans_a: bool = false, trans_b: bool = false } 2..=3, since 13;
+    /// 1-D or 2-D convolution: x `[n, c, h, w]`, weight `[m, c/group, kh, kw]`, bias `[m]`.
+    Conv { group: i64 = 1, strides: Vec<i64>, dilations: Vec<i64>, pads: Vec<i64> } 2..=3, since 11;
+    /// 2-D maximum pooling.
+    MaxPool { kernel: Vec<i64>, strides: Vec<i64>, dilations: Vec<i64>, pads: Vec<i64>, ceil_mode: bool = false } 1..=1, since 12;
+    /// 2-D average pooling.
+    AveragePool { kernel: Vec<i64>, strides: Vec<i64>, pads: Vec<i64>, ceil_mode: bool = false, count_include_pad: bool = false } 1..=1, since 11;
+
+    // Reductions and normalisations.
+    /// `softmax` along one axis.
+    Softmax { axis: i64 = -1 } 1..=1, since 13;
+    /// `log(softmax)` along one axis.
+    LogSoftmax { axis: i64 = -1 } 1..=1, since 13;
+    /// Layer normalisation over the dims from `axis` on: x, scale, optional bias.
+    LayerNormalization { axis: i64 = -1, epsilon: f32 = 1e-5 } 2..=3, since 17;
+    /// Sum over axes.
+    ReduceSum { axes: Vec<i64>, keepdims: bool = true } 1..=1, since 13;
+    /// Mean over axes.
+    ReduceMean { axes: Vec<i64>, keepdims: bool = true } 1..=1, since 13;
+    /// Maximum over axes.
+    ReduceMax { axes: Vec<i64>, keepdims: bool = true } 1..=1, since 13;
+    /// Minimum over axes.
+    ReduceMin { axes: Vec<i64>, keepdims: bool = true } 1..=1, since 13;
+    /// Position of the first largest element along one axis, as i64.
+    ArgMax { axis: i64 = 0, keepdims: bool = true } 1..=1, since 13;
+    /// Running sum along one axis.
+    CumSum { axis: i64, exclusive: bool = false, reverse: bool = false } 1..=1, since 14;
+
+    // Movement and indexing.
+    /// The same elements in row-major order under other dims.
+    Reshape { dims: Vec<Dim> } 1..=1, since 14;
+    /// Permutation of the axes.
+    Transpose { perm: Vec<i64> } 1..=1, since 13;
+    /// Broadcast to `dims`.
+    Expand { dims: Vec<Dim> } 1..=1, since 13;
+    /// Concatenation along one axis.
+    Concat { axis: i64 } 1..=65_536, since 13;
+    /// Part of a tensor; `starts` and `ends` are within `[0, dim]` (`-1` as the end of a backward slice).
+    Slice { axes: Vec<i64>, starts: Vec<Dim>, ends: Vec<Dim>, steps: Vec<i64> } 1..=1, since 13;
+    /// Slices of the first operand along `axis` at the indices in the second.
+    Gather { axis: i64 = 0 } 2..=2, since 13;
+    /// Elements of the first operand along `axis` at the indices in the second (of the result's shape).
+    GatherElements { axis: i64 = 0 } 2..=2, since 13;
+    /// Slices of the first operand at the index tuples in the last dim of the second.
+    GatherND { batch_dims: i64 = 0 } 2..=2, since 13;
+    /// Constant padding: `pads` holds all begins, then all ends; the second operand is the value (default 0).
+    Pad { pads: Vec<Dim> } 1..=2, since 13;
+
+    // Sizes as values.
+    /// The dims `start..end` of the operand as an i64 vector.
+    Shape { start: i64 = 0, end: i64 = i64::MAX } 1..=1, since 15;
+    /// The given sizes as an i64 vector (what folded shape arithmetic becomes where data needs it).
+    Sizes { values: Vec<Dim> } 0..=0, since 0;
+    /// `start, start+delta, …` below `limit`, as i64.
+    Range { start: Dim, limit: Dim, delta: i64 = 1 } 0..=0, since 11;
+
+    // Control.
+    /// Runs the first region if the scalar operand is true, else the second.
+    If {} 1..=1, since 16;
+    /// Splits the rows (axis 0) of the operands after the first by the boolean mask `[rows]` that is
+    /// the first, runs each region once on its gathered rows, and merges what they yield in the
+    /// original order. A region without rows does not run. `exit` numbers an early-exit decision
+    /// (-1: not an exit).
+    Route { exit: i64 = -1 } 1..=65_536, since 0;
+}
+
+impl Op {
+    /// Whether it owns regions.
+    pub fn is_control(&self) -> bool {
+        matches!(self, Op::If {} | Op::Route { .. })
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_round_trip_and_default() {
+        let op = Op::Gemm { alpha: 0.5, beta: 1.0, trans_a: false, trans_b: true };
+        let attrs: Vec<_> = op.attributes().into_iter().map(|(n, v)| (n.to_string(), v)).collect();
+        assert_eq!(Op::from_attributes("Gemm", &attrs), Ok(op));
+        assert_eq!(Op::from_attributes("Softmax", &[]), Ok(Op::Softmax { axis: -1 }));
+    }
+
+    #[test]
+    fn wrong_attributes_are_named() {
+        let unknown = Op::from_attributes("Relu", &[("alpha".into(), AttrValue::Int(1))]);
+        assert_eq!(unknown.map_err(|e| e.to_string()), Err("Relu has no attribute `alpha`".into()));
+        let missing = Op::from_attributes("Transpose", &[]);
+        assert_eq!(missing.map_err(|e| e.to_string()), Err("Transpose needs the attribute `perm`".into()));
+    }
+}
