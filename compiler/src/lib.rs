@@ -1,1 +1,3 @@
 //! eec
+
+pub mod fit;
