@@ -10,8 +10,10 @@ use std::fmt;
 use std::ops::{Add, Mul, Sub};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// The name of a size that is known only at run time (`batch`, `seq`, the rows of a region).
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Symbol(Arc<str>);
 
 impl Symbol {
@@ -41,7 +43,7 @@ impl fmt::Display for Symbol {
 }
 
 /// What a monomial is a product of.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub enum Atom {
     /// A named size.
     Symbol(Symbol),
@@ -54,7 +56,7 @@ pub enum Atom {
 }
 
 /// One term of a [`Dim`]: a coefficient times a product of atoms (empty for the constant term).
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Term {
     /// The factors in ascending order; a square is the same factor twice.
     pub factors: Vec<Atom>,
@@ -63,7 +65,8 @@ pub struct Term {
 }
 
 /// A size or an integer derived from sizes.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(from = "Vec<Term>", into = "Vec<Term>")]
 pub struct Dim {
     terms: Vec<Term>,
 }
@@ -280,6 +283,20 @@ impl Atom {
             Atom::Max(a, b) => a.substitute(f).larger(&b.substitute(f)),
             Atom::Min(a, b) => a.substitute(f).smaller(&b.substitute(f)),
         }
+    }
+}
+
+impl From<Vec<Term>> for Dim {
+    /// Any terms, brought into canonical form.
+    fn from(mut terms: Vec<Term>) -> Self {
+        terms.iter_mut().for_each(|t| t.factors.sort());
+        Dim::from_terms(terms)
+    }
+}
+
+impl From<Dim> for Vec<Term> {
+    fn from(dim: Dim) -> Self {
+        dim.terms
     }
 }
 

@@ -1,1 +1,190 @@
-//! The compiled form.
+//! The compiled form: buffers with symbolic sizes, a few kernel forms, and steps with real branches.
+//!
+//! Code generators know only this: no ONNX operator, no graph. A program is a list of blocks; block
+//! 0 is the body, and a control step names the blocks it runs, whose numbers are always larger, so
+//! that nesting is finite by construction. Buffers are dense and row-major. Kernels read and write
+//! them through strided [`View`]s; shape arithmetic is [`Dim`]s over the program's symbols, which
+//! are bound from the inputs' dims when a run starts and, for the rows of a region, when a
+//! [`RouteStep`] is reached.
+
+mod kernel;
+
+pub use kernel::{
+    BinaryFn, Conv, Expr, ExprId, Form, Indexed, Kernel, Loop, MatMul, Per, Pool, PoolKind, Reduction, ReductionFn, Scalar, Scan,
+    Store, UnaryFn, View,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::constant::ContentHash;
+use crate::dim::{Dim, Symbol};
+use crate::entity::{BufferId, KernelId};
+use crate::types::DType;
+
+/// A compiled model.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Program {
+    /// The model's name.
+    pub name: String,
+    /// Inputs in the model's order.
+    pub inputs: Vec<Port>,
+    /// Outputs in the model's order.
+    pub outputs: Vec<Port>,
+    /// Pairs of sizes that must be equal when a run binds its input dims.
+    pub assumptions: Vec<(Dim, Dim)>,
+    /// Constants that buffers refer to by position; their bytes stand beside the program.
+    pub constants: Vec<Constant>,
+    /// Buffers.
+    pub buffers: Vec<Buffer>,
+    /// Kernels; each is run by at least one step.
+    pub kernels: Vec<Kernel>,
+    /// Blocks; block 0 is the body and takes no parameters.
+    pub blocks: Vec<Block>,
+    /// Early exits in the order of [`RouteStep::exit`] and [`IfStep::exit`].
+    pub exits: Vec<Exit>,
+}
+
+/// An input or output.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Port {
+    /// Name.
+    pub name: String,
+    /// Element type.
+    pub dtype: DType,
+    /// Dims.
+    pub dims: Vec<Dim>,
+    /// The buffer that holds it. Outputs may share a buffer with each other, an input or a constant.
+    pub buffer: BufferId,
+}
+
+/// A constant's identity and type.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Constant {
+    /// Content hash, by which its bytes are found.
+    pub hash: ContentHash,
+    /// Element type.
+    pub dtype: DType,
+    /// Dims.
+    pub dims: Vec<usize>,
+}
+
+/// Memory for one tensor.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Buffer {
+    /// Element type.
+    pub dtype: DType,
+    /// Elements.
+    pub len: Dim,
+    /// What it holds before the first kernel writes it.
+    pub source: Source,
+}
+
+/// Where a buffer's bytes come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Source {
+    /// The caller's input.
+    Input(u32),
+    /// A constant.
+    Constant(u32),
+    /// Written by kernels.
+    Temp,
+    /// A block's parameter: the operand itself if all rows went one way, else its gathered rows.
+    Param,
+    /// A control step's result: what the block that ran yielded if only one did, else the merge.
+    Result,
+}
+
+/// A list of steps, with parameters and results if a control step owns it.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Block {
+    /// The symbol of its row count, for a block of a [`RouteStep`].
+    pub rows: Option<Symbol>,
+    /// One buffer ([`Source::Param`]) per operand of the owner; `None` where the operand is not read.
+    pub params: Vec<Option<BufferId>>,
+    /// What to do.
+    pub steps: Vec<Step>,
+    /// One buffer per result of the owner.
+    pub yields: Vec<BufferId>,
+}
+
+/// The number of a block.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct BlockId(pub u32);
+
+/// One step of a block.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Step {
+    /// Runs a kernel.
+    Run(KernelId),
+    /// Runs one of two blocks.
+    If(IfStep),
+    /// Splits rows between two blocks.
+    Route(RouteStep),
+}
+
+/// A branch on one boolean.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct IfStep {
+    /// The exit it decides, if it is one.
+    pub exit: Option<u32>,
+    /// A `Bool` buffer of one element.
+    pub condition: BufferId,
+    /// Runs if the condition holds.
+    pub then: BlockId,
+    /// Runs otherwise.
+    pub other: BlockId,
+    /// Results ([`Source::Result`]).
+    pub results: Vec<BufferId>,
+}
+
+/// The row-wise conditional: splits rows by a mask, runs each block on its rows, merges in order.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct RouteStep {
+    /// The exit it decides, if it is one.
+    pub exit: Option<u32>,
+    /// The number of rows.
+    pub rows: Dim,
+    /// A `Bool` buffer of `rows` elements.
+    pub mask: BufferId,
+    /// Operands: dense, `rows` times `elements per row`.
+    pub operands: Vec<RowBuffer>,
+    /// Runs on the rows where the mask holds, if there are any.
+    pub then: BlockId,
+    /// Runs on the other rows, if there are any.
+    pub other: BlockId,
+    /// Results ([`Source::Result`]).
+    pub results: Vec<RowBuffer>,
+}
+
+/// A buffer seen as rows.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct RowBuffer {
+    /// The buffer.
+    pub buffer: BufferId,
+    /// Elements per row.
+    pub row: Dim,
+}
+
+/// An early exit.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Exit {
+    /// For people: `block 3`.
+    pub name: String,
+}
+
+impl Program {
+    /// A buffer.
+    pub fn buffer(&self, id: BufferId) -> &Buffer {
+        &self.buffers[id.index()]
+    }
+
+    /// A kernel.
+    pub fn kernel(&self, id: KernelId) -> &Kernel {
+        &self.kernels[id.index()]
+    }
+
+    /// A block.
+    pub fn block(&self, id: BlockId) -> &Block {
+        &self.blocks[id.0 as usize]
+    }
+}
