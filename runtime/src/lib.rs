@@ -1,1 +1,4 @@
 //! eec-runtime
+
+mod kernels;
+mod pool;

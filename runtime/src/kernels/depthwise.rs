@@ -1,0 +1,227 @@
+//! Depthwise convolution: each plane is copied once into a padded form in which every tap of a
+//! vector of outputs is one contiguous load, and then swept row by row.
+
+use super::conv::{ConvArgs, Window};
+use super::scratch::{with_floats, with_offsets};
+use super::simd::{Isa, Segment, Stencil};
+use crate::pool::Pool;
+
+/// Output channels per input channel up to which this form beats the matmul.
+pub(super) const MAX_MULTIPLE: usize = 2;
+
+/// Multiply-adds below which planes are not worth handing to another thread.
+const GRAIN: usize = 1 << 15;
+
+/// The padded form of a plane. A row holds one phase after another, `stride` of them: phase `p` has
+/// the columns `p`, `p + stride`, … of the padded input row, so that neighbouring outputs meet
+/// neighbouring elements whatever the stride.
+#[derive(Clone, Copy)]
+struct Padded {
+    window: Window,
+    rows: usize,
+    phase: usize,
+}
+
+impl Padded {
+    /// The layout for a window, with room for whole vectors of `lanes`. No size of the window is zero.
+    fn new(window: Window, lanes: usize) -> Padded {
+        let reach = |axis: usize| (window.kernel[axis] - 1) * window.dilation[axis];
+        let rows = (window.out_size[0] - 1) * window.stride[0] + reach(0) + 1;
+        let phase = window.out_size[1].next_multiple_of(lanes) + reach(1) / window.stride[1];
+        Padded {
+            window,
+            rows,
+            phase,
+        }
+    }
+
+    fn row(&self) -> usize {
+        self.phase * self.window.stride[1]
+    }
+
+    fn len(&self) -> usize {
+        self.rows * self.row()
+    }
+
+    /// Where the taps of the first output are, in the order of the weights.
+    fn offsets(self) -> impl Iterator<Item = isize> {
+        let [height, width] = self.window.kernel;
+        (0..height * width).map(move |tap| {
+            let (y, x) = (
+                tap / width * self.window.dilation[0],
+                tap % width * self.window.dilation[1],
+            );
+            let stride = self.window.stride[1];
+            (y * self.row() + x % stride * self.phase + x / stride) as isize
+        })
+    }
+
+    /// Fills `dst` from a plane.
+    ///
+    /// # Safety
+    ///
+    /// `plane` is readable for the window's input, and `dst` is `len` long.
+    unsafe fn fill(&self, isa: &Isa, plane: *const f32, dst: &mut [f32]) {
+        let window = &self.window;
+        let inside = window.inside(0, -(window.pad[0] as isize), 1, self.rows);
+        dst[..inside.start * self.row()].fill(0.0);
+        dst[inside.end * self.row()..].fill(0.0);
+        let first_row = inside.start as isize - window.pad[0] as isize;
+        for phase in 0..window.stride[1] {
+            for column in (0..self.phase).step_by(isa.lanes) {
+                let len = isa.lanes.min(self.phase - column);
+                let x = (column * window.stride[1] + phase) as isize - window.pad[1] as isize;
+                let lanes = window.inside(1, x, window.stride[1], len);
+                let segment = Segment {
+                    src: plane.wrapping_offset(first_row * window.size[1] as isize + x),
+                    src_row: window.size[1] as isize,
+                    step: window.stride[1],
+                    dst: dst[inside.start * self.row() + phase * self.phase + column..]
+                        .as_mut_ptr(),
+                    dst_row: self.row() as isize,
+                    count: inside.len(),
+                    len,
+                    lo: lanes.start,
+                    hi: lanes.end,
+                };
+                // SAFETY: only rows and lanes inside the image are read, and `dst` has all rows.
+                unsafe { (isa.copy)(&segment) };
+            }
+        }
+    }
+
+    /// Computes one output plane from the padded form at `first.src`.
+    ///
+    /// # Safety
+    ///
+    /// `first` describes the output at (0, 0) of a valid plane.
+    unsafe fn sweep(&self, isa: &Isa, first: Stencil) {
+        let [height, width] = self.window.out_size;
+        let block = isa.stencils.len() * isa.lanes;
+        let whole = width - width % block;
+        let down = self.row() * self.window.stride[0];
+        // Rows of many vectors go in blocks of neighbouring vectors, the rest in blocks of rows.
+        for y in 0..height {
+            for x in (0..whole).step_by(block) {
+                let lanes = isa.lanes as isize;
+                let at = first.at(y * down + x, y * width + x);
+                let wide = Stencil {
+                    src_row: lanes,
+                    dst_row: lanes,
+                    len: isa.lanes,
+                    ..at
+                };
+                // SAFETY: the block is inside the row.
+                unsafe { (isa.stencils[isa.stencils.len() - 1])(&wide) };
+            }
+        }
+        for x in (whole..width).step_by(isa.lanes) {
+            for y in (0..height).step_by(isa.stencils.len()) {
+                let rows = isa.stencils.len().min(height - y);
+                let at = first.at(y * down + x, y * width + x);
+                let len = isa.lanes.min(width - x);
+                let tall = Stencil {
+                    src_row: down as isize,
+                    dst_row: width as isize,
+                    len,
+                    ..at
+                };
+                // SAFETY: the rows and columns are inside the plane.
+                unsafe { (isa.stencils[rows - 1])(&tall) };
+            }
+        }
+    }
+}
+
+impl Stencil {
+    /// The same taps at another output.
+    fn at(self, src: usize, dst: usize) -> Stencil {
+        Stencil {
+            src: self.src.wrapping_add(src),
+            dst: self.dst.wrapping_add(dst),
+            ..self
+        }
+    }
+}
+
+/// The planes of a convolution, as the threads share them.
+struct Planes<'a> {
+    args: &'a ConvArgs,
+    isa: &'a Isa,
+    padded: Padded,
+    offsets: &'a [isize],
+}
+
+// SAFETY: threads write disjoint planes and only read the rest, which is valid meanwhile.
+unsafe impl Sync for Planes<'_> {}
+
+impl Planes<'_> {
+    /// Computes the outputs of one input plane.
+    ///
+    /// # Safety
+    ///
+    /// `index` is an input plane; `scratch` holds a padded plane.
+    unsafe fn plane(&self, index: usize, scratch: &mut [f32]) {
+        let args = self.args;
+        let multiple = args.out_channels / args.groups;
+        let (image, group) = (index / args.groups, index % args.groups);
+        let plane = args.x.wrapping_add(index * args.window.plane());
+        // SAFETY: the caller's promise.
+        unsafe { self.padded.fill(self.isa, plane, scratch) };
+        for channel in group * multiple..(group + 1) * multiple {
+            let out = (image * args.out_channels + channel) * args.window.out_plane();
+            // SAFETY: the weights and the bias have all output channels, the output all planes.
+            unsafe {
+                let first = Stencil {
+                    src: scratch.as_ptr(),
+                    src_row: 0,
+                    dst: args.y.wrapping_add(out),
+                    dst_row: 0,
+                    len: 0,
+                    weights: args.w.add(channel * self.offsets.len()),
+                    offsets: self.offsets.as_ptr(),
+                    taps: self.offsets.len(),
+                    bias: (!args.bias.is_null()).then(|| *args.bias.add(channel)),
+                };
+                self.padded.sweep(self.isa, first);
+            }
+        }
+    }
+}
+
+/// Computes a convolution with one input channel per group.
+///
+/// # Safety
+///
+/// As for [`super::conv::conv`].
+pub(super) unsafe fn run(pool: &Pool, isa: &Isa, args: &ConvArgs) {
+    let planes = args.images * args.groups;
+    let work = args.window.out_plane() * args.out_channels / args.groups;
+    if planes == 0 || work == 0 {
+        return;
+    }
+    // A kernel without taps sums nothing; as one tap of weight nothing it would need weights.
+    let window = Window {
+        kernel: args.window.kernel.map(|k| k.max(1)),
+        ..args.window
+    };
+    let padded = Padded::new(window, isa.lanes);
+    let taps = args.window.taps();
+    let grain = GRAIN.div_ceil(work.saturating_mul(taps.max(1)));
+    with_offsets(padded.offsets().take(taps), |offsets| {
+        let shared = Planes {
+            args,
+            isa,
+            padded,
+            offsets,
+        };
+        pool.run(planes, grain, &|range| {
+            with_floats(padded.len(), |scratch| {
+                for plane in range {
+                    // SAFETY: planes are disjoint; the rest is the caller's promise.
+                    unsafe { shared.plane(plane, scratch) };
+                }
+            });
+        });
+    });
+}

@@ -1,0 +1,347 @@
+//! The driver behind matmul and convolution: cuts C into blocks of rows and strips of columns,
+//! shares them among the threads, and walks each through slices of k with tiles of one kernel.
+
+use std::ops::Range;
+
+use super::scratch::with_floats;
+use super::simd::{Isa, Segment, Tile};
+use super::{Bias, Strided};
+use crate::pool::Pool;
+
+/// The length of a slice of k: a slice of a strip of B stays in the nearest caches while all rows of
+/// the block use it, and C, which carries the sums from slice to slice, is touched rarely.
+const SLICE: usize = 256;
+
+/// The most rows of a block: its slice of A stays in the second-level cache.
+const ROWS: usize = 144;
+
+/// Multiply-adds below which a block is not worth handing to another thread.
+const GRAIN: usize = 1 << 17;
+
+/// Rows that cost as much as one row does: with few rows the time goes into reading B.
+const FREE_ROWS: usize = 4;
+
+/// The sizes of a batch of products.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) batches: usize,
+    pub(super) m: usize,
+    pub(super) k: usize,
+    pub(super) n: usize,
+}
+
+/// What one product of the batch reads and writes, B aside.
+pub(super) struct Operands {
+    pub(super) a: Strided,
+    pub(super) c: *mut f32,
+    pub(super) c_row: isize,
+    pub(super) bias: Bias,
+}
+
+/// A slice of B: rows `ks`, columns `columns` of the product `batch`.
+pub(super) struct Slice {
+    pub(super) batch: usize,
+    pub(super) ks: Range<usize>,
+    pub(super) columns: Range<usize>,
+}
+
+/// A batch of products: where the operands are, and how a slice of B comes into rows of vectors.
+pub(super) trait Problem: Sync {
+    /// Whether slices of B are packed into scratch memory, again by every block of rows.
+    const PACKS: bool;
+
+    /// The operands of the product `batch`.
+    fn operands(&self, batch: usize) -> Operands;
+
+    /// The slice as rows of contiguous columns, readable in whole vectors: its first element and
+    /// its row stride. `scratch` holds [`SLICE`] rows of a panel if the problem packs.
+    ///
+    /// # Safety
+    ///
+    /// The slice is inside B and the problem's memory is valid.
+    unsafe fn slice(&self, isa: &Isa, slice: &Slice, scratch: &mut [f32]) -> (*const f32, isize);
+}
+
+/// How C is cut. The cut decides speed only, never a result.
+struct Plan {
+    shape: Shape,
+    /// Rows of a block.
+    rows: usize,
+    /// Columns of a strip, a power-of-two fraction of a panel.
+    strip: usize,
+}
+
+impl Plan {
+    fn new(isa: &Isa, threads: usize, shape: Shape, packs: bool) -> Plan {
+        let rows = shape.m.div_ceil(shape.m.div_ceil(ROWS));
+        let mut plan = Plan {
+            shape,
+            rows,
+            strip: isa.nr(),
+        };
+        let work = shape
+            .batches
+            .saturating_mul(shape.m)
+            .saturating_mul(shape.n)
+            .saturating_mul(shape.k);
+        let want = threads.min(work / GRAIN) * 2;
+        // A packed slice is shared by the rows of a block, so a block that packs keeps more of them.
+        let min_rows = if packs {
+            64
+        } else {
+            2 * isa.max_rows(isa.tiles.len())
+        };
+        while threads > 1 && plan.items() < want {
+            let narrow = plan.strip / 2 >= 2 * isa.lanes && shape.n > plan.strip / 2;
+            let short = plan.rows >= min_rows;
+            match (narrow, short) {
+                (true, false) => plan.strip /= 2,
+                (true, true) if packs => plan.strip /= 2,
+                (_, true) => plan.rows = plan.rows.div_ceil(2),
+                (false, false) => break,
+            }
+        }
+        plan
+    }
+
+    fn blocks(&self) -> usize {
+        self.shape.m.div_ceil(self.rows)
+    }
+
+    fn strips(&self) -> usize {
+        self.shape.n.div_ceil(self.strip)
+    }
+
+    fn items(&self) -> usize {
+        self.blocks() * self.shape.batches * self.strips()
+    }
+
+    fn grain(&self) -> usize {
+        let item = self
+            .rows
+            .max(FREE_ROWS)
+            .saturating_mul(self.strip)
+            .saturating_mul(self.shape.k.max(1));
+        GRAIN.div_ceil(item)
+    }
+
+    /// The product, rows and columns of an item. Strips vary fastest and blocks slowest, so that
+    /// neighbouring items share a block of A.
+    fn item(&self, item: usize) -> (usize, Range<usize>, Range<usize>) {
+        let strip = item % self.strips();
+        let batch = item / self.strips() % self.shape.batches;
+        let block = item / self.strips() / self.shape.batches;
+        let rows = block * self.rows..self.shape.m.min((block + 1) * self.rows);
+        let columns = strip * self.strip..self.shape.n.min((strip + 1) * self.strip);
+        (batch, rows, columns)
+    }
+}
+
+/// Computes C = A·B + bias for every product of the batch.
+///
+/// # Safety
+///
+/// The operands of every product are valid for its shape and no C overlaps another operand.
+pub(super) unsafe fn run<P: Problem>(pool: &Pool, isa: &Isa, shape: Shape, problem: &P) {
+    if shape.batches == 0 || shape.m == 0 || shape.n == 0 {
+        return;
+    }
+    let plan = Plan::new(isa, pool.threads(), shape, P::PACKS);
+    let scratch = if P::PACKS {
+        SLICE.min(shape.k) * plan.strip
+    } else {
+        0
+    };
+    pool.run(plan.items(), plan.grain(), &|items| {
+        with_floats(scratch, |scratch| {
+            for item in items {
+                // SAFETY: items are disjoint parts of C; the rest is the caller's promise.
+                unsafe { block(isa, &plan, problem, item, scratch) };
+            }
+        });
+    });
+}
+
+/// Computes one item of the plan: a block of rows of a strip, slice after slice of k.
+///
+/// # Safety
+///
+/// As for [`run`]; nobody else touches this part of C.
+unsafe fn block<P: Problem>(isa: &Isa, plan: &Plan, problem: &P, item: usize, scratch: &mut [f32]) {
+    let (batch, rows, columns) = plan.item(item);
+    let operands = problem.operands(batch);
+    let k = plan.shape.k;
+    let slices = k.div_ceil(SLICE).max(1);
+    let length = k.div_ceil(slices);
+    for index in 0..slices {
+        let ks = (index * length).min(k)..((index + 1) * length).min(k);
+        let a = operands.a.at(rows.start, ks.start);
+        let c = rows.start as isize * operands.c_row + columns.start as isize;
+        let last = index + 1 == slices;
+        let slice = Slice {
+            batch,
+            ks,
+            columns: columns.clone(),
+        };
+        // SAFETY: the slice is inside B; the addresses are inside the operands.
+        unsafe {
+            let (b, b_row) = problem.slice(isa, &slice, scratch);
+            let tile = Tile {
+                a: a.ptr,
+                a_row: a.row,
+                a_col: a.column,
+                b,
+                b_row,
+                c: operands.c.offset(c),
+                c_row: operands.c_row,
+                k: slice.ks.len(),
+                columns: columns.len(),
+                resume: index > 0,
+                bias: if last {
+                    operands.bias.at(rows.start, columns.start)
+                } else {
+                    Bias::None
+                },
+            };
+            tiles(isa, tile, rows.len());
+        }
+    }
+}
+
+/// Runs a tile over `rows` rows, cut as evenly as the kernels allow.
+///
+/// # Safety
+///
+/// `tile` describes `rows` rows of valid operands.
+unsafe fn tiles(isa: &Isa, mut tile: Tile, rows: usize) {
+    let kernels = isa.tiles[tile.columns.div_ceil(isa.lanes) - 1];
+    let mut left = rows;
+    while left > 0 {
+        let count = left.div_ceil(left.div_ceil(kernels.len()));
+        // SAFETY: `count` of the remaining rows, on the instruction set of `isa`.
+        unsafe { kernels[count - 1](&tile) };
+        tile.a = tile.a.wrapping_offset(count as isize * tile.a_row);
+        tile.c = tile.c.wrapping_offset(count as isize * tile.c_row);
+        tile.bias = tile.bias.at(count, 0);
+        left -= count;
+    }
+}
+
+/// Packs `k`×`n` elements of `src` into rows of `width` elements at `dst`, with zeros from `n` up to
+/// `padded` columns, a whole number of vectors.
+///
+/// # Safety
+///
+/// `src` is readable for `k`×`n` elements, `dst` writable for `k` rows of `width >= padded >= n`.
+pub(super) unsafe fn pack(
+    isa: &Isa,
+    src: Strided,
+    k: usize,
+    n: usize,
+    dst: *mut f32,
+    width: usize,
+    padded: usize,
+) {
+    // SAFETY: both parts stay inside the caller's bounds.
+    unsafe {
+        if src.column == 1 {
+            return pack_rows(isa, src, k, n, dst, width, padded);
+        }
+        let (mut k0, mut n0) = (0, 0);
+        if src.row == 1 {
+            (k0, n0) = (k - k % isa.lanes, n - n % isa.lanes);
+            pack_transposed(isa, src, k0, n0, dst, width);
+        }
+        // What is not in whole blocks: the last rows of the first columns, then the last columns.
+        pack_elements(src.at(k0, 0), k - k0, n0, dst.add(k0 * width), width, n0);
+        pack_elements(src.at(0, n0), k, n - n0, dst.add(n0), width, padded - n0);
+    }
+}
+
+/// [`pack`] for contiguous rows.
+///
+/// # Safety
+///
+/// As for [`pack`].
+unsafe fn pack_rows(
+    isa: &Isa,
+    src: Strided,
+    k: usize,
+    n: usize,
+    dst: *mut f32,
+    width: usize,
+    padded: usize,
+) {
+    for column in (0..padded).step_by(isa.lanes) {
+        let segment = Segment {
+            src: src.ptr.wrapping_add(column),
+            src_row: src.row,
+            step: 1,
+            dst: dst.wrapping_add(column),
+            dst_row: width as isize,
+            count: k,
+            len: isa.lanes,
+            lo: 0,
+            hi: n.saturating_sub(column).min(isa.lanes),
+        };
+        // SAFETY: the segment reads below `n` and writes below `padded`.
+        unsafe { (isa.copy)(&segment) };
+    }
+}
+
+/// [`pack`] for contiguous columns and whole blocks of vectors.
+///
+/// # Safety
+///
+/// As for [`pack`], with `k` and `n` multiples of a vector and a row stride of 1.
+unsafe fn pack_transposed(
+    isa: &Isa,
+    src: Strided,
+    k: usize,
+    n: usize,
+    dst: *mut f32,
+    width: usize,
+) {
+    for column in (0..n).step_by(isa.lanes) {
+        for row in (0..k).step_by(isa.lanes) {
+            let from = src.at(row, column).ptr;
+            // SAFETY: a whole block at (row, column) is inside both.
+            unsafe {
+                (isa.transpose)(
+                    from,
+                    src.column,
+                    dst.add(row * width + column),
+                    width as isize,
+                )
+            };
+        }
+    }
+}
+
+/// [`pack`] for any strides.
+///
+/// # Safety
+///
+/// As for [`pack`].
+unsafe fn pack_elements(
+    src: Strided,
+    k: usize,
+    n: usize,
+    dst: *mut f32,
+    width: usize,
+    padded: usize,
+) {
+    for row in 0..k {
+        for column in 0..padded {
+            // SAFETY: reads are below `n`, writes below `padded`.
+            unsafe {
+                let x = if column < n {
+                    *src.at(row, column).ptr
+                } else {
+                    0.0
+                };
+                *dst.add(row * width + column) = x;
+            }
+        }
+    }
+}

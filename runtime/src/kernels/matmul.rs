@@ -1,0 +1,278 @@
+//! Matrix products: strided A by weights packed once at load, and batches of strided A by strided B.
+//!
+//! Packed B is a row of panels, each `[k][NR]`, the columns beyond n zero. NR is the width of the
+//! CPU's widest tile, so packed weights live in memory only and never in a file.
+
+use super::gemm::{self, Operands, Problem, Shape, Slice, pack};
+use super::simd::Isa;
+use super::{Bias, Strided};
+use crate::pool::Pool;
+
+/// Rows of a matrix that are packed at a time, so that a panel's source pages stay mapped.
+const PACK_ROWS: usize = 64;
+
+/// One product C = A·B + bias with packed B.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MatMulArgs {
+    /// m×k.
+    pub(crate) a: Strided,
+    /// k×n, as [`pack_b`] wrote it.
+    pub(crate) b: *const f32,
+    /// m×n with contiguous columns.
+    pub(crate) c: *mut f32,
+    /// Elements from one row of C to the next.
+    pub(crate) c_row: isize,
+    pub(crate) m: usize,
+    pub(crate) k: usize,
+    pub(crate) n: usize,
+    pub(crate) bias: Bias,
+}
+
+/// A batch of products C = A·B + bias, all operands strided. The batch has up to three axes; a stride
+/// of zero shares an operand along one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BatchMatMulArgs {
+    pub(crate) batch: [usize; 3],
+    /// m×k.
+    pub(crate) a: Strided,
+    pub(crate) a_batch: [isize; 3],
+    /// k×n.
+    pub(crate) b: Strided,
+    pub(crate) b_batch: [isize; 3],
+    /// m×n with contiguous columns.
+    pub(crate) c: *mut f32,
+    pub(crate) c_batch: [isize; 3],
+    /// Elements from one row of C to the next.
+    pub(crate) c_row: isize,
+    pub(crate) m: usize,
+    pub(crate) k: usize,
+    pub(crate) n: usize,
+    /// The same for every product.
+    pub(crate) bias: Bias,
+}
+
+/// Columns of a packed panel on this CPU.
+pub(crate) fn panel_columns() -> usize {
+    Isa::get().nr()
+}
+
+/// Elements of a packed k×n matrix, or `None` if the number does not fit.
+pub(crate) fn packed_len(k: usize, n: usize) -> Option<usize> {
+    n.checked_next_multiple_of(panel_columns())?.checked_mul(k)
+}
+
+/// Packs the k×n matrix `src` into `dst`, all of which is written.
+///
+/// # Safety
+///
+/// `src` is readable for k×n elements.
+///
+/// # Panics
+///
+/// If `dst` is not exactly [`packed_len`] long.
+pub(crate) unsafe fn pack_b(src: Strided, k: usize, n: usize, dst: &mut [f32]) {
+    // SAFETY: the caller's promise.
+    unsafe { pack_b_for(Isa::get(), src, k, n, dst) }
+}
+
+/// [`pack_b`] for one instruction set.
+///
+/// # Safety
+///
+/// As for [`pack_b`].
+unsafe fn pack_b_for(isa: &Isa, src: Strided, k: usize, n: usize, dst: &mut [f32]) {
+    let nr = isa.nr();
+    assert_eq!(
+        Some(dst.len()),
+        n.checked_next_multiple_of(nr)
+            .and_then(|n| n.checked_mul(k))
+    );
+    if k == 0 {
+        return;
+    }
+    for (index, panel) in dst.chunks_exact_mut(k * nr).enumerate() {
+        let columns = (n - index * nr).min(nr);
+        for (row, part) in (0..k)
+            .step_by(PACK_ROWS)
+            .zip(panel.chunks_mut(PACK_ROWS * nr))
+        {
+            let rows = part.len() / nr;
+            // SAFETY: the part has `rows` rows of `nr` columns, of which the source has `columns`.
+            unsafe {
+                pack(
+                    isa,
+                    src.at(row, index * nr),
+                    rows,
+                    columns,
+                    part.as_mut_ptr(),
+                    nr,
+                    nr,
+                )
+            };
+        }
+    }
+}
+
+/// Computes C = A·B + bias with packed B.
+///
+/// # Safety
+///
+/// A is readable for m×k elements, the bias for m or n; `b` was packed by [`pack_b`] for k×n in this
+/// process; C is writable for m×n and overlaps nothing that is read.
+pub(crate) unsafe fn matmul(pool: &Pool, args: &MatMulArgs) {
+    // SAFETY: the caller's promise.
+    unsafe { matmul_for(Isa::get(), pool, args) }
+}
+
+/// [`matmul`] on one instruction set.
+///
+/// # Safety
+///
+/// As for [`matmul`], with B packed for this set.
+unsafe fn matmul_for(isa: &Isa, pool: &Pool, args: &MatMulArgs) {
+    let shape = Shape {
+        batches: 1,
+        m: args.m,
+        k: args.k,
+        n: args.n,
+    };
+    // SAFETY: the caller's promise.
+    unsafe { gemm::run(pool, isa, shape, &Packed(args)) }
+}
+
+/// Computes a batch of products.
+///
+/// # Safety
+///
+/// For every product A is readable for m×k elements, B for k×n, the bias for m or n; C is writable for
+/// m×n and overlaps nothing that is read and no other C.
+pub(crate) unsafe fn batch_matmul(pool: &Pool, args: &BatchMatMulArgs) {
+    // SAFETY: the caller's promise.
+    unsafe { batch_matmul_for(Isa::get(), pool, args) }
+}
+
+/// [`batch_matmul`] on one instruction set.
+///
+/// # Safety
+///
+/// As for [`batch_matmul`].
+unsafe fn batch_matmul_for(isa: &Isa, pool: &Pool, args: &BatchMatMulArgs) {
+    let batches = args
+        .batch
+        .iter()
+        .fold(1, |product: usize, &axis| product.saturating_mul(axis));
+    let shape = Shape {
+        batches,
+        m: args.m,
+        k: args.k,
+        n: args.n,
+    };
+    // SAFETY: the caller's promise.
+    unsafe { gemm::run(pool, isa, shape, &Batch(args)) }
+}
+
+/// The product with packed B.
+struct Packed<'a>(&'a MatMulArgs);
+
+// SAFETY: threads write disjoint parts of C and only read the rest, which is valid meanwhile.
+unsafe impl Sync for Packed<'_> {}
+
+impl Problem for Packed<'_> {
+    const PACKS: bool = false;
+
+    fn operands(&self, _batch: usize) -> Operands {
+        let MatMulArgs {
+            a, c, c_row, bias, ..
+        } = *self.0;
+        Operands { a, c, c_row, bias }
+    }
+
+    unsafe fn slice(&self, isa: &Isa, slice: &Slice, _scratch: &mut [f32]) -> (*const f32, isize) {
+        let nr = isa.nr();
+        let (panel, column) = (slice.columns.start / nr, slice.columns.start % nr);
+        let offset = (panel * self.0.k + slice.ks.start) * nr + column;
+        (self.0.b.wrapping_add(offset), nr as isize)
+    }
+}
+
+/// The batch of strided products.
+struct Batch<'a>(&'a BatchMatMulArgs);
+
+// SAFETY: as for `Packed`.
+unsafe impl Sync for Batch<'_> {}
+
+impl Batch<'_> {
+    /// The offset of a product's operand.
+    fn offset(&self, batch: usize, strides: [isize; 3]) -> isize {
+        let [_, middle, inner] = self.0.batch;
+        let index = [
+            batch / inner / middle,
+            batch / inner % middle,
+            batch % inner,
+        ];
+        index
+            .iter()
+            .zip(strides)
+            .map(|(&i, stride)| i as isize * stride)
+            .sum()
+    }
+
+    /// Whether a slice can be used where it lies: rows of whole vectors that are read so seldom, or
+    /// lie so close, that packing would cost more than it saves.
+    fn in_place(&self, isa: &Isa, columns: usize) -> bool {
+        let close = self.0.b.row.unsigned_abs() <= 2 * isa.nr();
+        let seldom = self.0.m <= 2 * isa.max_rows(isa.tiles.len());
+        self.0.b.column == 1 && columns.is_multiple_of(isa.lanes) && (close || seldom)
+    }
+}
+
+impl Problem for Batch<'_> {
+    const PACKS: bool = true;
+
+    fn operands(&self, batch: usize) -> Operands {
+        let args = self.0;
+        let a = args.a.ptr.wrapping_offset(self.offset(batch, args.a_batch));
+        let c = args.c.wrapping_offset(self.offset(batch, args.c_batch));
+        Operands {
+            a: Strided { ptr: a, ..args.a },
+            c,
+            c_row: args.c_row,
+            bias: args.bias,
+        }
+    }
+
+    unsafe fn slice(&self, isa: &Isa, slice: &Slice, scratch: &mut [f32]) -> (*const f32, isize) {
+        let args = self.0;
+        let product = args
+            .b
+            .ptr
+            .wrapping_offset(self.offset(slice.batch, args.b_batch));
+        let b = Strided {
+            ptr: product,
+            ..args.b
+        }
+        .at(slice.ks.start, slice.columns.start);
+        let columns = slice.columns.len();
+        if self.in_place(isa, columns) {
+            return (b.ptr, b.row);
+        }
+        let width = columns.next_multiple_of(isa.lanes);
+        debug_assert!(scratch.len() >= slice.ks.len() * width);
+        // SAFETY: the slice is inside B, and scratch holds a slice of a strip of whole vectors.
+        unsafe {
+            pack(
+                isa,
+                b,
+                slice.ks.len(),
+                columns,
+                scratch.as_mut_ptr(),
+                width,
+                width,
+            )
+        };
+        (scratch.as_ptr(), width as isize)
+    }
+}
+
+#[cfg(test)]
+mod tests;

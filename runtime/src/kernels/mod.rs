@@ -1,0 +1,73 @@
+//! Precompiled f32 kernels: matmul, convolution and pooling over raw strided memory, called by
+//! generated code. They know nothing of the Program; sizes and pointers are the caller's promise.
+//!
+//! Every output element is one chain of multiply-adds in a fixed order that depends only on its
+//! position: not on the other rows of the batch, the number of threads or the tile that holds it.
+//! The chain starts at zero and a bias is added at its end. Each step is a fused multiply-add, but
+//! for CPUs that have none (see the portable set).
+#![allow(dead_code, reason = "the code generator calls it")]
+
+pub(crate) mod conv;
+mod depthwise;
+mod gemm;
+pub(crate) mod matmul;
+pub(crate) mod pool2d;
+mod scratch;
+mod simd;
+
+/// What is added to the finished sums.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Bias {
+    /// Nothing.
+    None,
+    /// One value per column of C.
+    PerColumn(*const f32),
+    /// One value per row of C.
+    PerRow(*const f32),
+}
+
+impl Bias {
+    /// The bias of the part of C that starts at `row` and `column`.
+    fn at(self, row: usize, column: usize) -> Bias {
+        match self {
+            Bias::None => Bias::None,
+            Bias::PerColumn(bias) => Bias::PerColumn(bias.wrapping_add(column)),
+            Bias::PerRow(bias) => Bias::PerRow(bias.wrapping_add(row)),
+        }
+    }
+}
+
+/// A matrix in memory: the element at (r, c) is `ptr[r * row + c * column]`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Strided {
+    /// The element at (0, 0).
+    pub(crate) ptr: *const f32,
+    /// Elements from one row to the next.
+    pub(crate) row: isize,
+    /// Elements from one column to the next.
+    pub(crate) column: isize,
+}
+
+impl Strided {
+    /// The part that starts at `row` and `column`.
+    fn at(self, row: usize, column: usize) -> Strided {
+        let offset = row as isize * self.row + column as isize * self.column;
+        Strided {
+            ptr: self.ptr.wrapping_offset(offset),
+            ..self
+        }
+    }
+}
+
+/// The best time of many runs of `f`, for the measurements among the tests.
+#[cfg(test)]
+fn best_seconds(mut f: impl FnMut()) -> f64 {
+    let begin = std::time::Instant::now();
+    let mut best = f64::INFINITY;
+    while begin.elapsed().as_secs_f64() < 0.5 {
+        let start = std::time::Instant::now();
+        f();
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    best
+}

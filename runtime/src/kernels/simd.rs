@@ -1,0 +1,343 @@
+//! The vector layer: one trait over the CPU's f32 vectors, the kernels written once against it,
+//! and a table of their instances for each instruction set, chosen once per process.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod portable;
+
+use std::sync::LazyLock;
+
+use super::Bias;
+
+/// A vector of f32.
+///
+/// # Safety
+///
+/// Every function needs the instruction set of the implementing type. Loads and stores touch
+/// `LEN` elements, the `_span` and `_part` forms only the lanes they name.
+pub(super) trait Lanes: Copy {
+    /// Elements of a vector.
+    const LEN: usize;
+
+    unsafe fn zero() -> Self;
+    unsafe fn splat(x: f32) -> Self;
+    unsafe fn load(src: *const f32) -> Self;
+    /// Lanes `lo..hi` from `src[lo..hi]`, the others zero; `src` itself may lie outside the object.
+    unsafe fn load_span(src: *const f32, lo: usize, hi: usize) -> Self;
+    /// [`Lanes::load_span`] of every `step`-th element: lane `i` from `src[i * step]`.
+    unsafe fn load_strided(src: *const f32, step: usize, lo: usize, hi: usize) -> Self;
+    unsafe fn store(self, dst: *mut f32);
+    /// Stores the first `len` lanes.
+    unsafe fn store_part(self, dst: *mut f32, len: usize);
+    /// `self * b + acc`: one rounding, except in the portable set, which has two.
+    unsafe fn fma(self, b: Self, acc: Self) -> Self;
+    unsafe fn add(self, b: Self) -> Self;
+    /// Writes the transpose of the `LEN`×`LEN` block at `src`; rows of both blocks are contiguous.
+    unsafe fn transpose(src: *const f32, src_row: isize, dst: *mut f32, dst_row: isize);
+}
+
+/// One tile: `C[rows, columns] = A·B`, its rows and vectors per row fixed by the kernel.
+#[derive(Clone, Copy)]
+pub(super) struct Tile {
+    pub(super) a: *const f32,
+    pub(super) a_row: isize,
+    pub(super) a_col: isize,
+    /// Rows of B; whole vectors are read, also for the columns beyond `columns`.
+    pub(super) b: *const f32,
+    pub(super) b_row: isize,
+    pub(super) c: *mut f32,
+    pub(super) c_row: isize,
+    pub(super) k: usize,
+    pub(super) columns: usize,
+    /// Continue the sums found in C instead of starting at zero.
+    pub(super) resume: bool,
+    pub(super) bias: Bias,
+}
+
+/// Copies `count` rows of `len` elements (at most a vector), `step` apart at the source. Only `lo..hi`
+/// are read, the others become zero.
+#[derive(Clone, Copy)]
+pub(super) struct Segment {
+    pub(super) src: *const f32,
+    pub(super) src_row: isize,
+    pub(super) step: usize,
+    pub(super) dst: *mut f32,
+    pub(super) dst_row: isize,
+    pub(super) count: usize,
+    pub(super) len: usize,
+    pub(super) lo: usize,
+    pub(super) hi: usize,
+}
+
+/// A block of output rows of a depthwise convolution: `len` (at most a vector) outputs per row, each
+/// the sum over `taps` of weight times `src[offset]`.
+#[derive(Clone, Copy)]
+pub(super) struct Stencil {
+    pub(super) src: *const f32,
+    pub(super) src_row: isize,
+    pub(super) dst: *mut f32,
+    pub(super) dst_row: isize,
+    pub(super) len: usize,
+    pub(super) weights: *const f32,
+    pub(super) offsets: *const isize,
+    pub(super) taps: usize,
+    pub(super) bias: Option<f32>,
+}
+
+pub(super) type TileFn = unsafe fn(&Tile);
+pub(super) type StencilFn = unsafe fn(&Stencil);
+
+/// The kernels of one instruction set.
+pub(super) struct Isa {
+    pub(super) name: &'static str,
+    /// Elements of a vector.
+    pub(super) lanes: usize,
+    /// `tiles[v - 1][r - 1]` computes `r` rows of `v` vectors.
+    pub(super) tiles: &'static [&'static [TileFn]],
+    /// Copies one segment.
+    pub(super) copy: unsafe fn(&Segment),
+    /// Transposes a block of `lanes` × `lanes`.
+    pub(super) transpose: unsafe fn(*const f32, isize, *mut f32, isize),
+    /// `stencils[r - 1]` computes `r` rows.
+    pub(super) stencils: [StencilFn; 4],
+    /// One step of a sum, for reference: `x * y + acc`.
+    #[cfg(test)]
+    pub(super) step: fn(f32, f32, f32) -> f32,
+}
+
+impl Isa {
+    /// Columns of a packed panel of B.
+    pub(super) fn nr(&self) -> usize {
+        self.lanes * self.tiles.len()
+    }
+
+    /// The most rows of a tile of `vectors` vectors.
+    pub(super) fn max_rows(&self, vectors: usize) -> usize {
+        self.tiles[vectors - 1].len()
+    }
+
+    /// The best set that this CPU has.
+    pub(super) fn get() -> &'static Isa {
+        static BEST: LazyLock<&'static Isa> = LazyLock::new(|| Isa::available()[0]);
+        &BEST
+    }
+
+    /// All sets that this CPU has, the best first.
+    pub(super) fn available() -> Vec<&'static Isa> {
+        let mut found: Vec<&'static Isa> = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") {
+                found.push(&avx512::ISA);
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                found.push(&avx2::ISA);
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        if std::arch::is_aarch64_feature_detected!("neon") {
+            found.push(&neon::ISA);
+        }
+        found.push(&portable::ISA);
+        found
+    }
+}
+
+/// Computes one tile. Each element is one chain of [`Lanes::fma`] over k in order, whatever the
+/// tile's shape, so results do not depend on how the work was cut.
+///
+/// # Safety
+///
+/// The instruction set of `V`; A is readable for `MR` × k, B for k × `NV` vectors, C writable for
+/// `MR` × `columns`, with `columns` above `NV - 1` vectors and at most `NV`; the bias covers the tile.
+#[inline(always)]
+unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(t: &Tile) {
+    // SAFETY: the caller's promise covers every address formed below.
+    unsafe {
+        let mut acc = [[V::zero(); NV]; MR];
+        if t.resume {
+            for (i, row) in acc.iter_mut().enumerate() {
+                *row = load_columns(t.c.offset(i as isize * t.c_row), t.columns);
+            }
+        }
+        let (mut a, mut b) = (t.a, t.b);
+        for _ in 0..t.k {
+            let mut columns = [V::zero(); NV];
+            for (j, column) in columns.iter_mut().enumerate() {
+                *column = V::load(b.add(j * V::LEN));
+            }
+            for (i, row) in acc.iter_mut().enumerate() {
+                let x = V::splat(*a.offset(i as isize * t.a_row));
+                for (sum, &column) in row.iter_mut().zip(&columns) {
+                    *sum = x.fma(column, *sum);
+                }
+            }
+            a = a.wrapping_offset(t.a_col);
+            b = b.wrapping_offset(t.b_row);
+        }
+        add_bias::<V, MR, NV>(&mut acc, t);
+        for (i, row) in acc.iter().enumerate() {
+            store_columns(t.c.offset(i as isize * t.c_row), row, t.columns);
+        }
+    }
+}
+
+/// Adds the bias of a tile to its finished sums.
+///
+/// # Safety
+///
+/// As for [`tile`].
+#[inline(always)]
+unsafe fn add_bias<V: Lanes, const MR: usize, const NV: usize>(acc: &mut [[V; NV]; MR], t: &Tile) {
+    // SAFETY: the bias covers the tile's rows or columns.
+    unsafe {
+        match t.bias {
+            Bias::None => {}
+            Bias::PerColumn(bias) => {
+                let bias: [V; NV] = load_columns(bias, t.columns);
+                for row in acc {
+                    for (sum, &bias) in row.iter_mut().zip(&bias) {
+                        *sum = sum.add(bias);
+                    }
+                }
+            }
+            Bias::PerRow(bias) => {
+                for (i, row) in acc.iter_mut().enumerate() {
+                    let bias = V::splat(*bias.add(i));
+                    for sum in row {
+                        *sum = sum.add(bias);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Loads `columns` elements into `NV` vectors, the last of which may be partial.
+///
+/// # Safety
+///
+/// `src` is readable for `columns` elements, more than `NV - 1` vectors and at most `NV`.
+#[inline(always)]
+unsafe fn load_columns<V: Lanes, const NV: usize>(src: *const f32, columns: usize) -> [V; NV] {
+    let last = NV - 1;
+    // SAFETY: `last` whole vectors and the rest are inside `columns`.
+    unsafe {
+        let mut out = [V::zero(); NV];
+        for (j, vector) in out.iter_mut().enumerate().take(last) {
+            *vector = V::load(src.add(j * V::LEN));
+        }
+        out[last] = V::load_span(src.add(last * V::LEN), 0, columns - last * V::LEN);
+        out
+    }
+}
+
+/// Stores the first `columns` elements of `NV` vectors.
+///
+/// # Safety
+///
+/// As for [`load_columns`], with `dst` writable.
+#[inline(always)]
+unsafe fn store_columns<V: Lanes, const NV: usize>(dst: *mut f32, row: &[V; NV], columns: usize) {
+    let last = NV - 1;
+    // SAFETY: `last` whole vectors and the rest are inside `columns`.
+    unsafe {
+        for (j, vector) in row.iter().enumerate().take(last) {
+            vector.store(dst.add(j * V::LEN));
+        }
+        row[last].store_part(dst.add(last * V::LEN), columns - last * V::LEN);
+    }
+}
+
+/// Copies one [`Segment`].
+///
+/// # Safety
+///
+/// The instruction set of `V`; each row is readable in `lo..hi` and writable in `..len`.
+#[inline(always)]
+unsafe fn copy<V: Lanes>(s: &Segment) {
+    let (mut src, mut dst) = (s.src, s.dst);
+    for _ in 0..s.count {
+        // SAFETY: the caller's promise, for each row.
+        unsafe {
+            let row = match s.step {
+                1 => V::load_span(src, s.lo, s.hi),
+                step => V::load_strided(src, step, s.lo, s.hi),
+            };
+            row.store_part(dst, s.len);
+        }
+        src = src.wrapping_offset(s.src_row);
+        dst = dst.wrapping_offset(s.dst_row);
+    }
+}
+
+/// Computes `R` rows of a [`Stencil`], each output a chain over the taps in order.
+///
+/// # Safety
+///
+/// The instruction set of `V`; whole vectors are readable at every tap of every row, `len` elements
+/// of every row writable, and there are `taps` weights and offsets.
+#[inline(always)]
+unsafe fn stencil<V: Lanes, const R: usize>(s: &Stencil) {
+    // SAFETY: the caller's promise covers every address formed below.
+    unsafe {
+        let mut acc = [V::zero(); R];
+        for tap in 0..s.taps {
+            let weight = V::splat(*s.weights.add(tap));
+            let src = s.src.offset(*s.offsets.add(tap));
+            for (r, sum) in acc.iter_mut().enumerate() {
+                *sum = weight.fma(V::load(src.offset(r as isize * s.src_row)), *sum);
+            }
+        }
+        for (r, &sum) in acc.iter().enumerate() {
+            let sum = s.bias.map_or(sum, |bias| sum.add(V::splat(bias)));
+            sum.store_part(s.dst.offset(r as isize * s.dst_row), s.len);
+        }
+    }
+}
+
+/// Defines `ISA`, the table of one instruction set's kernels, in the module that calls it.
+macro_rules! define_isa {
+    ($name:literal, $lanes:ty, [$($feature:literal)?], $step:expr, { $($nv:literal: [$($mr:literal)*])* }) => {
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn tile<const MR: usize, const NV: usize>(t: &super::Tile) {
+            // SAFETY: the caller keeps the promises of the generic kernel; the features are here.
+            unsafe { super::tile::<$lanes, MR, NV>(t) }
+        }
+
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn copy(s: &super::Segment) {
+            // SAFETY: as for `tile`.
+            unsafe { super::copy::<$lanes>(s) }
+        }
+
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn transpose(src: *const f32, src_row: isize, dst: *mut f32, dst_row: isize) {
+            // SAFETY: as for `tile`.
+            unsafe { <$lanes as super::Lanes>::transpose(src, src_row, dst, dst_row) }
+        }
+
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn stencil<const R: usize>(s: &super::Stencil) {
+            // SAFETY: as for `tile`.
+            unsafe { super::stencil::<$lanes, R>(s) }
+        }
+
+        /// The kernels of this instruction set.
+        pub(super) static ISA: super::Isa = super::Isa {
+            name: $name,
+            lanes: <$lanes as super::Lanes>::LEN,
+            tiles: &[$(&[$(tile::<$mr, $nv>),*]),*],
+            copy,
+            transpose,
+            stencils: [stencil::<1>, stencil::<2>, stencil::<3>, stencil::<4>],
+            #[cfg(test)]
+            step: $step,
+        };
+    };
+}
+use define_isa;

@@ -1,0 +1,150 @@
+//! AVX-512: 16 lanes, 32 registers; tails are masks.
+
+use std::arch::x86_64::*;
+
+use super::portable::read_strided;
+use super::{Lanes, define_isa};
+
+#[derive(Clone, Copy)]
+struct F32x16(__m512);
+
+/// The mask of lanes `..len`.
+#[inline(always)]
+fn first(len: usize) -> __mmask16 {
+    ((1u32 << len.min(16)) - 1) as __mmask16
+}
+
+impl Lanes for F32x16 {
+    const LEN: usize = 16;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: the trait's caller has AVX-512.
+        F32x16(unsafe { _mm512_setzero_ps() })
+    }
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        // SAFETY: the trait's caller has AVX-512.
+        F32x16(unsafe { _mm512_set1_ps(x) })
+    }
+
+    #[inline(always)]
+    unsafe fn load(src: *const f32) -> Self {
+        // SAFETY: 16 elements are readable.
+        F32x16(unsafe { _mm512_loadu_ps(src) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_span(src: *const f32, lo: usize, hi: usize) -> Self {
+        let mask = first(hi) & !first(lo);
+        // SAFETY: only the readable lanes are in the mask.
+        F32x16(unsafe { _mm512_maskz_loadu_ps(mask, src) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_strided(src: *const f32, step: usize, lo: usize, hi: usize) -> Self {
+        if step != 2 {
+            // SAFETY: the same promise; the array is a whole vector.
+            return unsafe { Self::load(read_strided::<16>(src, step, lo, hi).as_ptr()) };
+        }
+        // The elements between the even ones are read too, but none beyond the last even one.
+        let wide = (1u64 << (2 * hi.min(16)).saturating_sub(1)) - 1;
+        let mask = (wide & !((1u64 << (2 * lo.min(16))) - 1)) as u32;
+        // SAFETY: only lanes between readable ones are in the masks.
+        unsafe {
+            let low = _mm512_maskz_loadu_ps(mask as __mmask16, src);
+            let high = _mm512_maskz_loadu_ps((mask >> 16) as __mmask16, src.wrapping_add(16));
+            let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            F32x16(_mm512_permutex2var_ps(low, even, high))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, dst: *mut f32) {
+        // SAFETY: 16 elements are writable.
+        unsafe { _mm512_storeu_ps(dst, self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_part(self, dst: *mut f32, len: usize) {
+        // SAFETY: only the writable lanes are in the mask.
+        unsafe { _mm512_mask_storeu_ps(dst, first(len), self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn fma(self, b: Self, acc: Self) -> Self {
+        // SAFETY: the trait's caller has AVX-512.
+        F32x16(unsafe { _mm512_fmadd_ps(self.0, b.0, acc.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, b: Self) -> Self {
+        // SAFETY: the trait's caller has AVX-512.
+        F32x16(unsafe { _mm512_add_ps(self.0, b.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(src: *const f32, src_row: isize, dst: *mut f32, dst_row: isize) {
+        // SAFETY: 16 rows of 16 elements are readable at `src` and writable at `dst`.
+        unsafe {
+            let mut rows = [_mm512_setzero_ps(); 16];
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = _mm512_loadu_ps(src.offset(i as isize * src_row));
+            }
+            let columns = transpose_lanes(transpose_quads(rows));
+            for (i, &column) in columns.iter().enumerate() {
+                _mm512_storeu_ps(dst.offset(i as isize * dst_row), column);
+            }
+        }
+    }
+}
+
+/// Transposes every 4×4 block inside each group of four rows and each 128-bit lane: lane `l` of
+/// `out[4 * g + c]` holds column `4 * l + c` of rows `4 * g..4 * g + 4`.
+#[inline(always)]
+unsafe fn transpose_quads(rows: [__m512; 16]) -> [__m512; 16] {
+    let mut out = rows;
+    for (group, r) in out.chunks_exact_mut(4).zip(rows.chunks_exact(4)) {
+        // SAFETY: register arithmetic; the caller has AVX-512.
+        unsafe {
+            let low = _mm512_castps_pd(_mm512_unpacklo_ps(r[0], r[1]));
+            let low2 = _mm512_castps_pd(_mm512_unpacklo_ps(r[2], r[3]));
+            let high = _mm512_castps_pd(_mm512_unpackhi_ps(r[0], r[1]));
+            let high2 = _mm512_castps_pd(_mm512_unpackhi_ps(r[2], r[3]));
+            group[0] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, low2));
+            group[1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, low2));
+            group[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(high, high2));
+            group[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(high, high2));
+        }
+    }
+    out
+}
+
+/// Transposes the 4×4 matrix of 128-bit lanes that [`transpose_quads`] leaves for each column `c`.
+#[inline(always)]
+unsafe fn transpose_lanes(quads: [__m512; 16]) -> [__m512; 16] {
+    let mut out = quads;
+    for c in 0..4 {
+        let [q0, q1, q2, q3] = [quads[c], quads[4 + c], quads[8 + c], quads[12 + c]];
+        // SAFETY: register arithmetic; the caller has AVX-512.
+        unsafe {
+            let even = _mm512_shuffle_f32x4::<0b10_00_10_00>(q0, q1);
+            let even2 = _mm512_shuffle_f32x4::<0b10_00_10_00>(q2, q3);
+            let odd = _mm512_shuffle_f32x4::<0b11_01_11_01>(q0, q1);
+            let odd2 = _mm512_shuffle_f32x4::<0b11_01_11_01>(q2, q3);
+            out[c] = _mm512_shuffle_f32x4::<0b10_00_10_00>(even, even2);
+            out[4 + c] = _mm512_shuffle_f32x4::<0b10_00_10_00>(odd, odd2);
+            out[8 + c] = _mm512_shuffle_f32x4::<0b11_01_11_01>(even, even2);
+            out[12 + c] = _mm512_shuffle_f32x4::<0b11_01_11_01>(odd, odd2);
+        }
+    }
+    out
+}
+
+define_isa!("avx512", F32x16, ["avx512f"], f32::mul_add, {
+    1: [1 2 3 4 5 6 7 8 9 10 11 12]
+    2: [1 2 3 4 5 6 7 8 9 10 11 12]
+    3: [1 2 3 4 5 6 7 8]
+    4: [1 2 3 4 5 6]
+});

@@ -1,0 +1,119 @@
+//! Any CPU: arrays of 4 lanes, left to the compiler's vectoriser.
+//!
+//! Without a fused instruction a true fused multiply-add is a library call per element, so this set
+//! multiplies and adds with two roundings, in every one of its kernels alike.
+
+use super::{Lanes, define_isa};
+
+#[derive(Clone, Copy)]
+struct F32x4([f32; 4]);
+
+/// Every `step`-th element of `src` in lanes `lo..hi`, zeros around them.
+///
+/// # Safety
+///
+/// The elements are readable; `src` itself may lie outside the object.
+#[inline(always)]
+pub(super) unsafe fn read_strided<const L: usize>(
+    src: *const f32,
+    step: usize,
+    lo: usize,
+    hi: usize,
+) -> [f32; L] {
+    let mut lanes = [0.0; L];
+    for (i, lane) in lanes.iter_mut().enumerate().take(hi).skip(lo) {
+        // SAFETY: `i` is in `lo..hi`.
+        *lane = unsafe { *src.wrapping_add(i * step) };
+    }
+    lanes
+}
+
+/// Writes the first `len` lanes.
+///
+/// # Safety
+///
+/// `dst[..len]` is writable.
+#[inline(always)]
+pub(super) unsafe fn write_part(dst: *mut f32, lanes: &[f32], len: usize) {
+    for (i, &lane) in lanes.iter().enumerate().take(len) {
+        // SAFETY: `i` is below `len`.
+        unsafe { *dst.add(i) = lane };
+    }
+}
+
+impl Lanes for F32x4 {
+    const LEN: usize = 4;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        F32x4([0.0; 4])
+    }
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        F32x4([x; 4])
+    }
+
+    #[inline(always)]
+    unsafe fn load(src: *const f32) -> Self {
+        // SAFETY: 4 elements are readable.
+        F32x4(unsafe { src.cast::<[f32; 4]>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn load_span(src: *const f32, lo: usize, hi: usize) -> Self {
+        // SAFETY: `lo..hi` is readable.
+        F32x4(unsafe { read_strided(src, 1, lo, hi) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_strided(src: *const f32, step: usize, lo: usize, hi: usize) -> Self {
+        // SAFETY: the same promise.
+        F32x4(unsafe { read_strided(src, step, lo, hi) })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, dst: *mut f32) {
+        // SAFETY: 4 elements are writable.
+        unsafe { dst.cast::<[f32; 4]>().write_unaligned(self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_part(self, dst: *mut f32, len: usize) {
+        // SAFETY: `len` elements are writable.
+        unsafe { write_part(dst, &self.0, len) }
+    }
+
+    #[inline(always)]
+    unsafe fn fma(self, b: Self, acc: Self) -> Self {
+        F32x4(std::array::from_fn(|i| {
+            multiply_add(self.0[i], b.0[i], acc.0[i])
+        }))
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, b: Self) -> Self {
+        F32x4(std::array::from_fn(|i| self.0[i] + b.0[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(src: *const f32, src_row: isize, dst: *mut f32, dst_row: isize) {
+        for i in 0..4 {
+            for j in 0..4 {
+                // SAFETY: 4 rows of 4 elements are readable at `src` and writable at `dst`.
+                unsafe { *dst.offset(j * dst_row + i) = *src.offset(i * src_row + j) };
+            }
+        }
+    }
+}
+
+/// `x * y + acc` with two roundings.
+#[inline(always)]
+fn multiply_add(x: f32, y: f32, acc: f32) -> f32 {
+    x * y + acc
+}
+
+define_isa!("portable", F32x4, [], multiply_add, {
+    1: [1 2 3 4]
+    2: [1 2 3 4]
+});
