@@ -1,0 +1,83 @@
+//! Control: regions become blocks, `If` and `Route` become steps.
+
+use eec_ir::program::{Block, BlockId, IfStep, RouteStep, RowBuffer, Source, Step};
+use eec_ir::{BufferId, Dim, NodeId, RegionId, ValueId};
+
+use super::{LowerError, Lowering};
+
+impl Lowering<'_> {
+    /// The steps of a region and the dense buffers of what it yields. Places found inside do not
+    /// outlive it: a copy made in one branch does not exist in the other.
+    pub(super) fn region(&mut self, region: RegionId) -> Result<(Vec<Step>, Vec<BufferId>), LowerError> {
+        let (outer_steps, outer_places) = (std::mem::take(&mut self.steps), self.places.clone());
+        let graph = self.graph;
+        for id in &graph.region(region).nodes {
+            self.node(*id)?;
+        }
+        let mut yields = Vec::new();
+        for v in &graph.region(region).yields {
+            yields.push(self.dense(*v)?);
+        }
+        self.places = outer_places;
+        Ok((std::mem::replace(&mut self.steps, outer_steps), yields))
+    }
+
+    fn block(&mut self, region: RegionId) -> Result<BlockId, LowerError> {
+        let id = BlockId(self.program.blocks.len() as u32);
+        self.program.blocks.push(Block::default());
+        let graph = self.graph;
+        let mut params = Vec::new();
+        for p in &graph.region(region).params {
+            let used = !self.uses[p.index()].is_empty() || self.yielded.contains(p);
+            params.push(used.then(|| self.buffer_for(*p, Source::Param)));
+        }
+        let (steps, yields) = self.region(region)?;
+        self.program.blocks[id.0 as usize] = Block { rows: graph.region(region).rows.clone(), params, steps, yields };
+        Ok(id)
+    }
+
+    fn results(&mut self, id: NodeId) -> Vec<BufferId> {
+        let outputs = self.graph.node(id).outputs.clone();
+        outputs.into_iter().map(|v| self.buffer_for(v, Source::Result)).collect()
+    }
+
+    pub(super) fn if_node(&mut self, id: NodeId) -> Result<(), LowerError> {
+        let condition = self.dense(self.input(id, 0))?;
+        let [then, other] = self.branches(id)?;
+        let results = self.results(id);
+        self.steps.push(Step::If(IfStep { exit: None, condition, then, other, results }));
+        Ok(())
+    }
+
+    pub(super) fn route_node(&mut self, id: NodeId, exit: i64) -> Result<(), LowerError> {
+        let mask = self.dense(self.input(id, 0))?;
+        let rows = self.graph.ty(self.input(id, 0)).elements();
+        let mut operands = Vec::new();
+        for v in self.graph.node(id).inputs[1..].to_vec() {
+            let buffer = self.dense(v)?;
+            operands.push(RowBuffer { buffer, row: self.row(v) });
+        }
+        let [then, other] = self.branches(id)?;
+        let outputs = self.graph.node(id).outputs.clone();
+        let results = self.results(id).into_iter().zip(outputs);
+        let results = results.map(|(buffer, v)| RowBuffer { buffer, row: self.row(v) }).collect();
+        let exit = u32::try_from(exit).ok();
+        self.steps.push(Step::Route(RouteStep { exit, rows, mask, operands, then, other, results }));
+        Ok(())
+    }
+
+    /// Elements per row.
+    fn row(&self, value: ValueId) -> Dim {
+        Dim::product(self.graph.ty(value).dims.iter().skip(1))
+    }
+
+    fn branches(&mut self, id: NodeId) -> Result<[BlockId; 2], LowerError> {
+        let [then, other] = self.graph.node(id).regions[..] else {
+            return Err(LowerError::internal("a control node without two regions"));
+        };
+        let then = self.block(then)?;
+        let other = self.block(other)?;
+        self.current = Some(id);
+        Ok([then, other])
+    }
+}

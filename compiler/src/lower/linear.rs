@@ -1,0 +1,236 @@
+//! Matrix products, convolutions, pooling and running sums.
+
+use eec_ir::program::{BinaryFn, Conv, Form, MatMul, Pool, PoolKind, Scan, Source, View};
+use eec_ir::{BufferId, Dim, NodeId, Op, ValueId};
+
+use super::fuse::LoopBuilder;
+use super::view::Shown;
+use super::{LowerError, Lowering, dim_index};
+
+/// The operands of a product, both with at least two dims.
+struct Product {
+    a: Shown,
+    b: Shown,
+    bias: Option<View>,
+}
+
+impl Lowering<'_> {
+    /// A product whose one consumer adds a bias waits for it; see [`Lowering::add`].
+    pub(super) fn matmul(&mut self, id: NodeId) -> Result<(), LowerError> {
+        if self.bias_consumer(id).is_some() {
+            return Ok(());
+        }
+        self.matmul_into(id, self.result(id), None)
+    }
+
+    /// The `Add` that only adds a bias vector over the last dim to the product `id`.
+    fn bias_consumer(&self, id: NodeId) -> Option<(NodeId, ValueId)> {
+        let node = self.graph.node(id);
+        let value = node.outputs[0];
+        let add = self.only_consumer(value, node.parent)?;
+        let user = self.graph.node(add);
+        if user.op != (Op::Add {}) || self.graph.ty(value) != self.graph.ty(user.outputs[0]) {
+            return None;
+        }
+        let bias = *user.inputs.iter().find(|v| **v != value)?;
+        let ty = self.graph.ty(bias);
+        let last = self.graph.ty(value).dims.last()?;
+        let is_vector = self.graph.as_constant(bias).is_some() && ty.dims.last() == Some(last) && ty.elements() == *last;
+        is_vector.then_some((add, bias))
+    }
+
+    /// `Add`: the bias of a product that waits for it, or elementwise.
+    pub(super) fn add(&mut self, id: NodeId) -> Result<(), LowerError> {
+        for v in self.graph.node(id).inputs.clone() {
+            let Some(product) = self.graph.def_node(v).filter(|n| self.graph.node(*n).op == (Op::MatMul {})) else { continue };
+            if let Some((add, bias)) = self.bias_consumer(product)
+                && add == id
+            {
+                self.current = Some(product);
+                return self.matmul_into(product, self.result(id), Some(bias));
+            }
+        }
+        self.elementwise(id)
+    }
+
+    fn matmul_into(&mut self, id: NodeId, result: ValueId, bias: Option<ValueId>) -> Result<(), LowerError> {
+        let (a, b) = (self.shown(self.input(id, 0))?, self.shown(self.input(id, 1))?);
+        let bias = bias.map(|v| self.shown(v)).transpose()?.map(|s| last_axis(&s));
+        self.product(Product { a: as_row(a), b: as_column(b), bias }, result)
+    }
+
+    /// Emits one product; a right side without batch dims takes all rows of the left at once.
+    fn product(&mut self, p: Product, result: ValueId) -> Result<(), LowerError> {
+        let (ra, rb) = (p.a.dims.len(), p.b.dims.len());
+        let (m, k, n) = (p.a.dims[ra - 2].clone(), p.a.dims[ra - 1].clone(), p.b.dims[rb - 1].clone());
+        let batch = broadcast(&p.a.dims[..ra - 2], &p.b.dims[..rb - 2]);
+        let c_dims: Vec<Dim> = batch.iter().cloned().chain([m.clone(), n.clone()]).collect();
+        let c = Shown::dense(self.fresh(result).view.buffer, &c_dims);
+        let macs = Dim::product([&Dim::product(&batch), &m, &n, &k]);
+        let a = p.a.expanded(&batch.iter().cloned().chain([m.clone(), k.clone()]).collect::<Vec<_>>());
+        let shared = p.b.dims[..rb - 2].iter().all(|d| d.as_const() == Some(1));
+        let flat = if shared { a.with_leading_merged(batch.len() + 1) } else { None };
+        let form = match flat {
+            Some(rows) => {
+                let c = Shown::dense(c.view.buffer, &[rows.dims[0].clone(), n.clone()]);
+                let b = View { strides: p.b.view.strides[rb - 2..].to_vec(), ..p.b.view };
+                MatMul { batch: Vec::new(), m: rows.dims[0].clone(), n, k, a: rows.view, b, c: c.view, bias: p.bias }
+            }
+            None => {
+                let b = p.b.expanded(&batch.iter().cloned().chain([k.clone(), n.clone()]).collect::<Vec<_>>());
+                MatMul { batch, m, n, k, a: a.view, b: b.view, c: c.view, bias: p.bias }
+            }
+        };
+        self.emit(Form::MatMul(form), macs);
+        Ok(())
+    }
+
+    pub(super) fn gemm(&mut self, id: NodeId, [alpha, beta]: [f32; 2], [ta, tb]: [bool; 2]) -> Result<(), LowerError> {
+        let (mut a, mut b) = (self.shown(self.input(id, 0))?, self.shown(self.input(id, 1))?);
+        if ta {
+            a = a.transposed(&[1, 0]);
+        }
+        if tb {
+            b = b.transposed(&[1, 0]);
+        }
+        let c = self.graph.node(id).inputs.get(2).copied();
+        let result = self.result(id);
+        let vector = |v: &ValueId| {
+            let ty = self.graph.ty(*v);
+            ty.dims.last() == b.dims.last() && Some(&ty.elements()) == b.dims.last()
+        };
+        if alpha == 1.0 && beta == 1.0 && c.as_ref().is_none_or(vector) {
+            let bias = c.map(|v| self.shown(v)).transpose()?.map(|s| last_axis(&s));
+            return self.product(Product { a, b, bias }, result);
+        }
+        self.product(Product { a, b, bias: None }, result)?;
+        self.scale_and_add(result, alpha, beta, c)
+    }
+
+    /// `alpha·result + beta·c` into a new place for `result`.
+    fn scale_and_add(&mut self, result: ValueId, alpha: f32, beta: f32, c: Option<ValueId>) -> Result<(), LowerError> {
+        let product = self.shown(result)?;
+        let mut b = LoopBuilder::map(&product.dims);
+        let (x, alpha) = (b.load(&product), b.f32(alpha));
+        let mut y = b.binary(BinaryFn::Mul, x, alpha);
+        if let Some(c) = c {
+            let (c, beta) = (self.expression(&mut b, c)?, b.f32(beta));
+            let scaled = b.binary(BinaryFn::Mul, c, beta);
+            y = b.binary(BinaryFn::Add, y, scaled);
+        }
+        let to = self.fresh(result);
+        b.store(&to, y);
+        self.emit(b.finish(), Dim::from(0));
+        Ok(())
+    }
+
+    pub(super) fn conv(&mut self, id: NodeId, group: i64, strides: &[i64], dilations: &[i64], pads: &[i64]) -> Result<(), LowerError> {
+        let (x_dims, w_dims) = (nchw(&self.graph.ty(self.input(id, 0)).dims)?, nchw(&self.graph.ty(self.input(id, 1)).dims)?);
+        let y_dims = nchw(&self.graph.ty(self.result(id)).dims)?;
+        let (x, w) = (self.dense(self.input(id, 0))?, self.dense(self.input(id, 1))?);
+        let bias = self.graph.node(id).inputs.get(2).copied().map(|v| self.dense(v)).transpose()?;
+        let y = self.fresh(self.result(id)).view.buffer;
+        let macs = Dim::product(y_dims.iter().chain(&w_dims[1..]));
+        let [_, _, h, wd] = y_dims;
+        let pads: Vec<i64> = if pads.len() == 2 { vec![0, pads[0], 0, pads[1]] } else { pads.to_vec() };
+        let form = Conv {
+            x_dims,
+            w_dims,
+            y_size: [h, wd],
+            group,
+            strides: pair(strides)?,
+            dilations: pair(dilations)?,
+            pads: [pads[0], pads[1]],
+            x,
+            w,
+            bias,
+            y,
+        };
+        self.emit(Form::Conv(form), macs);
+        Ok(())
+    }
+
+    pub(super) fn pool(&mut self, id: NodeId) -> Result<(), LowerError> {
+        let ones = vec![1, 1];
+        let (kind, kernel, strides, dilations, pads) = match &self.graph.node(id).op {
+            Op::MaxPool { kernel, strides, dilations, pads, .. } => (PoolKind::Max, kernel, strides, dilations, pads),
+            Op::AveragePool { kernel, strides, pads, count_include_pad: true, .. } => {
+                (PoolKind::AverageWithPads, kernel, strides, &ones, pads)
+            }
+            Op::AveragePool { kernel, strides, pads, .. } => (PoolKind::Average, kernel, strides, &ones, pads),
+            other => return Err(LowerError::internal(format!("{other} is not pooling"))),
+        };
+        let [n, c, h, w] = nchw(&self.graph.ty(self.input(id, 0)).dims)?;
+        let [_, _, yh, yw] = nchw(&self.graph.ty(self.result(id)).dims)?;
+        let pads: [i64; 4] = match pads.as_slice() {
+            [before, after] => [0, *before, 0, *after],
+            other => other.try_into().map_err(|_| LowerError::new("pads must be 4 numbers"))?,
+        };
+        let (kernel, strides, dilations) = (pair(kernel)?, pair(strides)?, pair(dilations)?);
+        let x = self.dense(self.input(id, 0))?;
+        let y = self.fresh(self.result(id)).view.buffer;
+        let form = Pool { kind, planes: &n * &c, x_size: [h, w], y_size: [yh, yw], kernel, strides, dilations, pads, x, y };
+        self.emit(Form::Pool(form), Dim::from(0));
+        Ok(())
+    }
+
+    pub(super) fn cumsum(&mut self, id: NodeId, axis: i64, exclusive: bool, reverse: bool) -> Result<(), LowerError> {
+        let ty = self.graph.ty(self.input(id, 0)).clone();
+        let axis = dim_index(axis, ty.rank());
+        let (outer, inner) = (Dim::product(&ty.dims[..axis]), Dim::product(&ty.dims[axis + 1..]));
+        let x = self.dense(self.input(id, 0))?;
+        let y: BufferId = self.buffer_for(self.result(id), Source::Temp);
+        let form = Scan { dtype: ty.dtype, outer, len: ty.dims[axis].clone(), inner, exclusive, reverse, x, y };
+        self.emit(Form::Scan(form), Dim::from(0));
+        Ok(())
+    }
+}
+
+/// A vector on the left of a product is one row.
+fn as_row(a: Shown) -> Shown {
+    if a.dims.len() > 1 {
+        return a;
+    }
+    let strides = std::iter::once(Dim::from(0)).chain(a.view.strides.iter().cloned()).collect();
+    Shown { dims: std::iter::once(Dim::from(1)).chain(a.dims).collect(), view: View { strides, ..a.view } }
+}
+
+/// A vector on the right of a product is one column.
+fn as_column(mut b: Shown) -> Shown {
+    if b.dims.len() == 1 {
+        b.dims.push(Dim::from(1));
+        b.view.strides.push(Dim::from(1));
+    }
+    b
+}
+
+/// The last axis alone, of a view whose other dims are 1.
+fn last_axis(shown: &Shown) -> View {
+    let strides = shown.view.strides.last().cloned().into_iter().collect();
+    View { strides, ..shown.view.clone() }
+}
+
+/// Batch dims of a product: right-aligned, 1 gives way.
+fn broadcast(a: &[Dim], b: &[Dim]) -> Vec<Dim> {
+    let rank = a.len().max(b.len());
+    let dim = |d: &[Dim], i: usize| (i + d.len()).checked_sub(rank).map_or(Dim::from(1), |j| d[j].clone());
+    (0..rank).map(|i| if dim(a, i).as_const() == Some(1) { dim(b, i) } else { dim(a, i) }).collect()
+}
+
+/// Four dims; a 1-D signal has height 1.
+fn nchw(dims: &[Dim]) -> Result<[Dim; 4], LowerError> {
+    match dims {
+        [n, c, h, w] => Ok([n.clone(), c.clone(), h.clone(), w.clone()]),
+        [n, c, w] => Ok([n.clone(), c.clone(), 1.into(), w.clone()]),
+        _ => Err(LowerError::new(format!("only 1-D and 2-D convolution and pooling are supported, found {} dims", dims.len()))),
+    }
+}
+
+/// Height and width; one number is a width.
+fn pair(values: &[i64]) -> Result<[i64; 2], LowerError> {
+    match values {
+        [h, w] => Ok([*h, *w]),
+        [w] => Ok([1, *w]),
+        _ => Err(LowerError::new(format!("needs 1 or 2 numbers, found {values:?}"))),
+    }
+}

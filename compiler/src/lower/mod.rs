@@ -1,0 +1,315 @@
+//! Lowering: Graph to [`Program`].
+//!
+//! Reshapes, transposes, slices and broadcasts become views; elementwise chains with one consumer
+//! become part of their consumer's loop; matrix products, convolutions and pooling keep their own
+//! forms; `If` and `Route` become steps over blocks. One file per kind: `view` (addressing),
+//! `fuse` (loop expressions), `rows` (reductions), `linear` (products, convolutions, pooling),
+//! `movement` (reshapes to pads), `control` (blocks).
+
+mod control;
+mod fuse;
+mod linear;
+mod movement;
+mod rows;
+mod view;
+
+use std::collections::{HashMap, HashSet};
+
+use eec_ir::program::{Block, Buffer, Constant, Form, Kernel, Port, Program, Source, Step};
+use eec_ir::{BufferId, ConstId, DType, Dim, Graph, KernelId, NodeId, Op, RegionId, ValueId};
+
+use fuse::LoopBuilder;
+use view::Shown;
+
+/// Why a graph could not be lowered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}{reason}", .node.as_deref().map(|n| format!("{n}: ")).unwrap_or_default())]
+pub struct LowerError {
+    /// The node's path and operator.
+    pub node: Option<String>,
+    /// What stands in the way.
+    pub reason: String,
+}
+
+impl LowerError {
+    fn new(reason: impl Into<String>) -> Self {
+        LowerError { node: None, reason: reason.into() }
+    }
+
+    /// A broken invariant of lowering itself.
+    fn internal(reason: impl Into<String>) -> Self {
+        LowerError::new(format!("internal error: {}", reason.into()))
+    }
+
+    fn at(self, node: String) -> Self {
+        LowerError { node: self.node.or(Some(node)), ..self }
+    }
+}
+
+/// Lowers a verified graph. Exits are numbered as the `Route`s say; `exit_names` are for people.
+pub fn lower(graph: &Graph, exit_names: &[String]) -> Result<Program, LowerError> {
+    let mut lowering = Lowering::new(graph);
+    lowering.program.exits =
+        exit_names.iter().map(|name| eec_ir::program::Exit { name: name.clone() }).collect();
+    lowering.inputs();
+    lowering.program.blocks.push(Block::default());
+    let (steps, yields) = lowering.region(Graph::ROOT)?;
+    lowering.program.blocks[0].steps = steps;
+    lowering.outputs(&yields);
+    Ok(lowering.program)
+}
+
+struct Lowering<'g> {
+    graph: &'g Graph,
+    uses: Vec<Vec<NodeId>>,
+    yielded: HashSet<ValueId>,
+    program: Program,
+    /// Where values that exist in memory are.
+    places: HashMap<ValueId, Shown>,
+    /// Elementwise results that their one consumer computes.
+    deferred: HashSet<ValueId>,
+    constants: HashMap<ConstId, BufferId>,
+    steps: Vec<Step>,
+    /// The node being lowered, for kernel names.
+    current: Option<NodeId>,
+}
+
+impl<'g> Lowering<'g> {
+    fn new(graph: &'g Graph) -> Self {
+        let mut yielded: HashSet<ValueId> = graph.outputs().iter().copied().collect();
+        for node in graph.nodes_in_order() {
+            for r in &graph.node(node).regions {
+                yielded.extend(graph.region(*r).yields.iter().copied());
+            }
+        }
+        let program =
+            Program { name: graph.name.clone(), assumptions: graph.assumptions().to_vec(), ..Program::default() };
+        Lowering {
+            graph,
+            uses: graph.uses(),
+            yielded,
+            program,
+            places: HashMap::new(),
+            deferred: HashSet::new(),
+            constants: HashMap::new(),
+            steps: Vec::new(),
+            current: None,
+        }
+    }
+
+    fn inputs(&mut self) {
+        for (i, v) in self.graph.inputs().iter().enumerate() {
+            let buffer = self.buffer_for(*v, Source::Input(i as u32));
+            let name = self.graph.value(*v).name.as_deref().unwrap_or_default().to_string();
+            self.program.inputs.push(self.port(name, *v, buffer));
+        }
+    }
+
+    fn outputs(&mut self, yields: &[BufferId]) {
+        for ((name, v), buffer) in self.graph.output_names().iter().zip(self.graph.outputs()).zip(yields) {
+            let port = self.port(name.to_string(), *v, *buffer);
+            self.program.outputs.push(port);
+        }
+    }
+
+    fn port(&self, name: String, value: ValueId, buffer: BufferId) -> Port {
+        let ty = self.graph.ty(value);
+        Port { name, dtype: ty.dtype, dims: ty.dims.clone(), buffer }
+    }
+
+    // Buffers and places.
+
+    fn buffer(&mut self, dtype: DType, len: Dim, source: Source) -> BufferId {
+        self.program.buffers.push(Buffer { dtype, len, source });
+        BufferId::new(self.program.buffers.len() - 1)
+    }
+
+    /// A new dense buffer that holds `value`.
+    fn buffer_for(&mut self, value: ValueId, source: Source) -> BufferId {
+        let ty = self.graph.ty(value);
+        let (dtype, len) = (ty.dtype, ty.elements());
+        let buffer = self.buffer(dtype, len, source);
+        self.places.insert(value, Shown::dense(buffer, &ty.dims));
+        buffer
+    }
+
+    /// A new dense place for a node's result.
+    fn fresh(&mut self, value: ValueId) -> Shown {
+        let buffer = self.buffer_for(value, Source::Temp);
+        Shown::dense(buffer, &self.graph.ty(value).dims)
+    }
+
+    /// Where `value` is; a deferred one is computed now, a constant gets its buffer.
+    fn shown(&mut self, value: ValueId) -> Result<Shown, LowerError> {
+        if let Some(place) = self.places.get(&value) {
+            return Ok(place.clone());
+        }
+        if self.deferred.contains(&value) {
+            return self.compute(value);
+        }
+        if let (eec_ir::graph::Def::Const(id), ty) = (self.graph.value(value).def, self.graph.ty(value)) {
+            let buffer = self.constant_buffer(id);
+            return Ok(Shown::dense(buffer, &ty.dims));
+        }
+        Err(LowerError::internal(format!("{value} has no place")))
+    }
+
+    fn constant_buffer(&mut self, id: ConstId) -> BufferId {
+        if let Some(buffer) = self.constants.get(&id) {
+            return *buffer;
+        }
+        let (tensor, hash) = (self.graph.constants().tensor(id), self.graph.constants().hash(id));
+        self.program.constants.push(Constant { hash, dtype: tensor.dtype(), dims: tensor.dims().to_vec() });
+        let source = Source::Constant(self.program.constants.len() as u32 - 1);
+        let buffer = self.buffer(tensor.dtype(), Dim::from(tensor.len() as i64), source);
+        self.constants.insert(id, buffer);
+        buffer
+    }
+
+    /// `value` as a whole dense buffer; a strided view is copied.
+    fn dense(&mut self, value: ValueId) -> Result<BufferId, LowerError> {
+        let shown = self.shown(value)?;
+        let len = &self.program.buffer(shown.view.buffer).len;
+        if shown.is_dense() && *len == Dim::product(&shown.dims) {
+            return Ok(shown.view.buffer);
+        }
+        let to = self.copy(value, &shown);
+        Ok(to.view.buffer)
+    }
+
+    /// Copies a view into a new dense buffer, which becomes the value's place.
+    fn copy(&mut self, value: ValueId, from: &Shown) -> Shown {
+        let mut b = LoopBuilder::map(&from.dims);
+        let x = b.load(from);
+        let to = self.fresh(value);
+        b.store(&to, x);
+        self.emit(b.finish(), Dim::from(0));
+        to
+    }
+
+    /// Computes an elementwise value into a new buffer.
+    fn compute(&mut self, value: ValueId) -> Result<Shown, LowerError> {
+        self.deferred.remove(&value);
+        let mut b = LoopBuilder::map(&self.graph.ty(value).dims);
+        let x = self.inlined(&mut b, value)?;
+        let to = self.fresh(value);
+        b.store(&to, x);
+        self.emit(b.finish(), Dim::from(0));
+        Ok(to)
+    }
+
+    /// Adds a kernel and the step that runs it.
+    fn emit(&mut self, form: Form, macs: Dim) {
+        let origin = self.current.map(|n| &self.graph.node(n).origin);
+        let name = match (self.current, origin.and_then(|o| o.source.as_deref())) {
+            (_, Some(source)) if !source.is_empty() => source.to_string(),
+            (Some(node), _) => self.graph.describe(node),
+            (None, _) => String::new(),
+        };
+        let pass = origin.and_then(|o| o.pass.as_deref()).unwrap_or_default().to_string();
+        self.program.kernels.push(Kernel { name, pass, macs, form });
+        self.steps.push(Step::Run(KernelId::new(self.program.kernels.len() - 1)));
+    }
+
+    // Nodes.
+
+    fn node(&mut self, id: NodeId) -> Result<(), LowerError> {
+        self.current = Some(id);
+        let graph = self.graph;
+        let (op, inputs) = (&graph.node(id).op, &graph.node(id).inputs);
+        match op {
+            Op::Neg {} | Op::Abs {} | Op::Sqrt {} | Op::Reciprocal {} | Op::Exp {} | Op::Log {} | Op::Sin {} | Op::Cos {} => {
+                self.elementwise(id)
+            }
+            Op::Tanh {} | Op::Erf {} | Op::Sigmoid {} | Op::Relu {} | Op::Gelu { .. } | Op::Clip { .. } | Op::Not {} => {
+                self.elementwise(id)
+            }
+            Op::IsNaN {} | Op::Cast { .. } | Op::Sub {} | Op::Mul {} | Op::Div {} | Op::Pow {} | Op::Max {} | Op::Min {} => {
+                self.elementwise(id)
+            }
+            Op::And {} | Op::Or {} | Op::Equal {} | Op::Less {} | Op::LessOrEqual {} | Op::Greater {} | Op::GreaterOrEqual {} => {
+                self.elementwise(id)
+            }
+            Op::Where {} | Op::GatherElements { .. } | Op::GatherND { .. } | Op::Range { .. } => self.elementwise(id),
+            Op::Add {} => self.add(id),
+            Op::Gather { axis } => self.gather_or_select(id, inputs, *axis),
+            Op::MatMul {} => self.matmul(id),
+            Op::Gemm { alpha, beta, trans_a, trans_b } => self.gemm(id, [*alpha, *beta], [*trans_a, *trans_b]),
+            Op::Conv { group, strides, dilations, pads } => self.conv(id, *group, strides, dilations, pads),
+            Op::MaxPool { .. } | Op::AveragePool { .. } => self.pool(id),
+            Op::Softmax { axis } => self.softmax(id, *axis, false),
+            Op::LogSoftmax { axis } => self.softmax(id, *axis, true),
+            Op::LayerNormalization { axis, epsilon } => self.layer_norm(id, *axis, *epsilon),
+            Op::ReduceSum { axes, .. } => self.reduce(id, axes, rows::Kind::Sum),
+            Op::ReduceMean { axes, .. } => self.reduce(id, axes, rows::Kind::Mean),
+            Op::ReduceMax { axes, .. } => self.reduce(id, axes, rows::Kind::Max),
+            Op::ReduceMin { axes, .. } => self.reduce(id, axes, rows::Kind::Min),
+            Op::ArgMax { axis, .. } => self.reduce(id, &[*axis], rows::Kind::ArgMax),
+            Op::CumSum { axis, exclusive, reverse } => self.cumsum(id, *axis, *exclusive, *reverse),
+            Op::Reshape { dims } => self.reshape(id, dims),
+            Op::Transpose { perm } => self.transpose(id, perm),
+            Op::Expand { dims } => self.expand(id, dims),
+            Op::Concat { axis } => self.concat(id, *axis),
+            Op::Slice { axes, starts, steps, .. } => self.slice(id, axes, starts, steps),
+            Op::Pad { pads } => self.pad(id, pads),
+            Op::Shape { start, .. } => self.sizes(id, &graph.ty(inputs[0]).dims[dim_index(*start, graph.ty(inputs[0]).rank())..]),
+            Op::Sizes { values } => self.sizes(id, values),
+            Op::If {} => self.if_node(id),
+            Op::Route { exit } => self.route_node(id, *exit),
+        }
+        .map_err(|e| e.at(graph.describe(id)))
+    }
+
+    fn result(&self, id: NodeId) -> ValueId {
+        self.graph.node(id).outputs[0]
+    }
+
+    fn input(&self, id: NodeId, index: usize) -> ValueId {
+        self.graph.node(id).inputs[index]
+    }
+
+    /// Computes an elementwise node now, or leaves it to its one consumer.
+    fn elementwise(&mut self, id: NodeId) -> Result<(), LowerError> {
+        let value = self.result(id);
+        self.deferred.insert(value);
+        if !self.can_wait(id) {
+            self.compute(value)?;
+        }
+        Ok(())
+    }
+
+    /// The one node that reads `value`, if it stands in the same region and nothing else reads it.
+    fn only_consumer(&self, value: ValueId, region: RegionId) -> Option<NodeId> {
+        match self.uses[value.index()].as_slice() {
+            [first, rest @ ..] if rest.iter().all(|n| n == first) && !self.yielded.contains(&value) => {
+                (self.graph.node(*first).parent == region).then_some(*first)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the node's one consumer can compute it in its own loop without repeating work.
+    fn can_wait(&self, id: NodeId) -> bool {
+        let node = self.graph.node(id);
+        let value = node.outputs[0];
+        let Some(consumer) = self.only_consumer(value, node.parent) else { return false };
+        let user = self.graph.node(consumer);
+        let same_space = self.graph.ty(user.outputs[0]).dims == self.graph.ty(value).dims;
+        match &user.op {
+            Op::Gather { .. } | Op::GatherElements { .. } | Op::GatherND { .. } => false,
+            op if fuse::is_elementwise(op) => same_space,
+            Op::Concat { .. } => true,
+            Op::Softmax { .. } | Op::LogSoftmax { .. } | Op::LayerNormalization { .. } => {
+                fuse::is_cheap(&node.op) && user.inputs[0] == value
+            }
+            Op::ReduceSum { .. } | Op::ReduceMean { .. } | Op::ReduceMax { .. } | Op::ReduceMin { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+/// A dim position that may count from the end, clamped to `0..=rank`.
+fn dim_index(index: i64, rank: usize) -> usize {
+    let rank = rank as i64;
+    (if index < 0 { index + rank } else { index }).clamp(0, rank) as usize
+}
