@@ -1,0 +1,42 @@
+//! Constant folding by the reference evaluator.
+
+use eec_ir::ops;
+use eec_ir::{Graph, NodeId, Tensor};
+
+use super::{Simplify, replace};
+use crate::pass::PassError;
+
+/// A folded constant may be this much larger than what it is computed from. Folding an `Expand` or
+/// a lookup table beyond that would put into the artifact what a kernel makes faster than it loads.
+const MAX_GROWTH_BYTES: usize = 64 << 10;
+
+pub(super) fn apply(graph: &mut Graph) -> Result<bool, PassError> {
+    let mut changed = false;
+    for id in graph.nodes_in_order() {
+        if let Some(tensor) = fold(graph, id)? {
+            let value = graph.constant(tensor);
+            changed |= replace(graph, id, value);
+        }
+    }
+    Ok(changed)
+}
+
+fn fold(graph: &Graph, id: NodeId) -> Result<Option<Tensor>, PassError> {
+    let node = graph.node(id);
+    if node.op.is_control() || node.outputs.len() != 1 {
+        return Ok(None);
+    }
+    let inputs: Option<Vec<Tensor>> = node.inputs.iter().map(|v| graph.as_constant(*v).cloned()).collect();
+    let (Some(inputs), Some(dims)) = (inputs, graph.ty(node.outputs[0]).const_dims()) else {
+        return Ok(None);
+    };
+    let before: usize = inputs.iter().map(|t| t.bytes().len()).sum();
+    let elements = dims.iter().try_fold(graph.ty(node.outputs[0]).dtype.size() as i64, |a, d| a.checked_mul(*d));
+    let limit = (before + MAX_GROWTH_BYTES) as i64;
+    if elements.is_none_or(|bytes| bytes > limit) {
+        return Ok(None);
+    }
+    let results = ops::eval(&node.op, &inputs, &|_| None);
+    let results = results.map_err(|e| PassError::at(Simplify::NAME, graph, id, e))?;
+    Ok(results.into_iter().next())
+}

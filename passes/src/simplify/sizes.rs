@@ -1,0 +1,68 @@
+//! Sizes as values: known elements become a constant, or a `Sizes` node where data needs them.
+
+use eec_ir::dim::Dim;
+use eec_ir::op::Op;
+use eec_ir::{DType, Graph, NodeId, Tensor, ValueId};
+
+use super::{Simplify, insert_before, replace};
+use crate::pass::PassError;
+
+pub(super) fn apply(graph: &mut Graph) -> Result<bool, PassError> {
+    let mut changed = false;
+    for id in graph.nodes_in_order() {
+        let node = graph.node(id);
+        let [value] = node.outputs[..] else { continue };
+        if node.op.is_control() || is_sizes_form(&node.op) {
+            continue;
+        }
+        let Some(contents) = graph.value(value).contents.clone() else { continue };
+        let new = match contents.iter().map(Dim::as_const).collect::<Option<Vec<i64>>>() {
+            Some(elements) => Some(constant(graph, id, value, &elements)?),
+            None if is_read_as_data(graph, value) => sizes(graph, id, value, contents)?,
+            None => None,
+        };
+        if let Some(new) = new {
+            changed |= replace(graph, id, new);
+        }
+    }
+    Ok(changed)
+}
+
+/// `Sizes` and what brings it into the value's type: already in final form.
+fn is_sizes_form(op: &Op) -> bool {
+    matches!(op, Op::Sizes { .. } | Op::Reshape { .. } | Op::Cast { .. })
+}
+
+/// Whether some user's result is not itself made of known sizes.
+fn is_read_as_data(graph: &Graph, value: ValueId) -> bool {
+    let uses = graph.uses();
+    let users = &uses[value.index()];
+    let known = |n: &NodeId| graph.node(*n).outputs.iter().all(|v| graph.value(*v).contents.is_some());
+    !users.iter().all(known) || graph.outputs().contains(&value)
+}
+
+fn constant(graph: &mut Graph, at: NodeId, value: ValueId, elements: &[i64]) -> Result<ValueId, PassError> {
+    let ty = graph.ty(value).clone();
+    let dims: Option<Vec<usize>> = ty.dims.iter().map(|d| usize::try_from(d.as_const()?).ok()).collect();
+    let dims = dims.ok_or_else(|| PassError::at(Simplify::NAME, graph, at, "known elements under unknown dims"))?;
+    let tensor = match ty.dtype {
+        DType::I64 => Tensor::new(&dims, elements.to_vec()),
+        DType::I32 => Tensor::new(&dims, elements.iter().map(|e| *e as i32).collect()),
+        DType::Bool => Tensor::new(&dims, elements.iter().map(|e| u8::from(*e != 0)).collect()),
+        DType::F32 => Tensor::new(&dims, elements.iter().map(|e| *e as f32).collect()),
+    };
+    let tensor = tensor.map_err(|e| PassError::at(Simplify::NAME, graph, at, e))?;
+    Ok(graph.constant(tensor))
+}
+
+fn sizes(graph: &mut Graph, at: NodeId, value: ValueId, contents: Vec<Dim>) -> Result<Option<ValueId>, PassError> {
+    let ty = graph.ty(value).clone();
+    let mut new = insert_before(graph, at, Op::Sizes { values: contents }, &[])?;
+    if ty.rank() != 1 {
+        new = insert_before(graph, at, Op::Reshape { dims: ty.dims.clone() }, &[new])?;
+    }
+    if ty.dtype != DType::I64 {
+        new = insert_before(graph, at, Op::Cast { to: ty.dtype }, &[new])?;
+    }
+    Ok(Some(new))
+}
