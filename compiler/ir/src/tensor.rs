@@ -176,6 +176,17 @@ impl Tensor {
         }
     }
 
+    /// Rows `from..to` of axis 0, sharing the bytes; both are clamped to the rows there are.
+    pub fn rows(&self, from: usize, to: usize) -> Tensor {
+        let Some((rows, rest)) = self.dims.split_first() else {
+            return self.clone();
+        };
+        let (to, row) = (to.min(*rows), rest.iter().product::<usize>() * self.dtype.size());
+        let from = from.min(to);
+        let dims = std::iter::once(to - from).chain(rest.iter().copied()).collect();
+        Tensor { dims, offset: self.offset + from * row, ..self.clone() }
+    }
+
     /// The same elements under other dims of the same size.
     pub fn reshaped(&self, dims: &[usize]) -> Result<Tensor, TensorError> {
         Tensor::checked(self.dtype, dims, self.bytes().len())?;

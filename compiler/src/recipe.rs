@@ -1,0 +1,308 @@
+//! The recipe: what the user asks for. One struct and one TOML form; the command's flags and the
+//! library fill the same struct, and the artifact carries it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// What to make of a model.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Recipe {
+    /// Early exits.
+    pub exit_heads: ExitHeads,
+    /// The allowed loss of quality.
+    pub max_drop: MaxDrop,
+    /// The confidence with which the drop stays inside, in `(0, 1)`.
+    pub confidence: f64,
+    /// Seeds every random choice: splits, starting weights.
+    pub seed: u64,
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        Recipe { exit_heads: ExitHeads::default(), max_drop: MaxDrop(0.005), confidence: 0.9, seed: 0 }
+    }
+}
+
+impl Recipe {
+    /// Parses the TOML form; the error shows the line.
+    pub fn from_toml(text: &str) -> Result<Recipe, toml::de::Error> {
+        toml::from_str(text)
+    }
+}
+
+/// Which exits, with which heads, under which rule.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct ExitHeads {
+    /// After which blocks.
+    pub at: Places,
+    /// The heads' form.
+    pub head: Head,
+    /// When a sample leaves.
+    pub rule: Rule,
+}
+
+/// A text that is not a value of what it should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{found}` is not {expected}")]
+pub struct ParseError {
+    found: String,
+    expected: &'static str,
+}
+
+fn refuse<T>(found: &str, expected: &'static str) -> Result<T, ParseError> {
+    Err(ParseError { found: found.to_string(), expected })
+}
+
+/// Serialises a type through its `Display` and `FromStr`, which are also the flags' syntax.
+macro_rules! serde_as_text {
+    ($name:ident) => {
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(d)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+/// The allowed drop as a fraction: of accuracy in percentage points, of a loss relative to it.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct MaxDrop(pub f64);
+
+impl FromStr for MaxDrop {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        const EXPECTED: &str = "a drop such as 0.5% or 0.005, at least 0 and below 100%";
+        let (number, scale) = match text.trim().strip_suffix('%') {
+            Some(percent) => (percent.trim_end(), 100.0),
+            None => (text.trim(), 1.0),
+        };
+        match number.parse::<f64>() {
+            Ok(value) if (0.0..1.0).contains(&(value / scale)) => Ok(MaxDrop(value / scale)),
+            Ok(_) | Err(_) => refuse(text, EXPECTED),
+        }
+    }
+}
+
+impl fmt::Display for MaxDrop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Rounded to a millionth of a percent, so that 0.5% does not become 0.5000000000000001%.
+        write!(f, "{}%", (self.0 * 1e8).round() / 1e6)
+    }
+}
+
+/// The blocks after which samples may leave.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Places {
+    /// All candidates; calibration keeps those that pay.
+    #[default]
+    Auto,
+    /// None: the plain model.
+    None,
+    /// These blocks, counted from 0; calibration keeps those that pay.
+    Blocks(Vec<usize>),
+}
+
+impl FromStr for Places {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        match text {
+            "auto" => return Ok(Places::Auto),
+            "none" => return Ok(Places::None),
+            _ => {}
+        }
+        let blocks: Result<Vec<usize>, _> = text.split(',').map(|b| b.trim().parse()).collect();
+        let Ok(mut blocks) = blocks else {
+            return refuse(text, "auto, none or a list of block numbers such as 3,6");
+        };
+        blocks.sort_unstable();
+        blocks.dedup();
+        Ok(Places::Blocks(blocks))
+    }
+}
+
+impl fmt::Display for Places {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Places::Auto => f.write_str("auto"),
+            Places::None => f.write_str("none"),
+            Places::Blocks(blocks) => f.write_str(&list(blocks)),
+        }
+    }
+}
+
+fn list(numbers: &[usize]) -> String {
+    numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// The form of the heads.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Head {
+    /// The model's own pooling and norm, then one dense layer.
+    #[default]
+    Linear,
+    /// The same with one hidden layer of this width (chosen if absent).
+    Mlp(Option<usize>),
+    /// The model's own norm and classifier, weights shared.
+    Final,
+    /// A head of the user's: an ONNX model from the candidate's value to logits.
+    File(PathBuf),
+}
+
+impl FromStr for Head {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        match text.split_once(':') {
+            None if text == "linear" => Ok(Head::Linear),
+            None if text == "mlp" => Ok(Head::Mlp(None)),
+            None if text == "final" => Ok(Head::Final),
+            Some(("mlp", width)) if width.parse().is_ok_and(|w: usize| w > 0) => Ok(Head::Mlp(width.parse().ok())),
+            Some(("file", path)) if !path.is_empty() => Ok(Head::File(path.into())),
+            _ => refuse(text, "a head: linear, mlp, mlp:WIDTH, final or file:HEAD.onnx"),
+        }
+    }
+}
+
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Head::Linear => f.write_str("linear"),
+            Head::Mlp(None) => f.write_str("mlp"),
+            Head::Mlp(Some(width)) => write!(f, "mlp:{width}"),
+            Head::Final => f.write_str("final"),
+            Head::File(path) => write!(f, "file:{}", path.display()),
+        }
+    }
+}
+
+/// When a sample leaves at a head. Without a number calibration chooses.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Rule {
+    /// The largest probability is above the threshold.
+    MaxProb(Option<f32>),
+    /// The entropy of the probabilities, in nats, is below the threshold (BranchyNet).
+    Entropy(Option<f32>),
+    /// The two largest probabilities differ by more than the threshold.
+    Margin(Option<f32>),
+    /// That many heads in a row name the same class (PABEE); calibration tries each number.
+    Patience(Vec<usize>),
+}
+
+impl Default for Rule {
+    fn default() -> Self {
+        Rule::MaxProb(None)
+    }
+}
+
+impl FromStr for Rule {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        const EXPECTED: &str = "a rule: maxprob, entropy, margin or patience, with a number such as \
+                                maxprob:0.9, entropy:0.3 or patience:3,4 to fix it";
+        let (name, number) = text.split_once(':').map_or((text, None), |(name, number)| (name, Some(number)));
+        let threshold = match number.map(str::parse::<f32>) {
+            Some(Ok(t)) if t.is_finite() => Ok(Some(t)),
+            Some(_) => refuse(text, EXPECTED),
+            None => Ok(None),
+        };
+        match name {
+            "maxprob" => threshold.map(Rule::MaxProb),
+            "entropy" => threshold.map(Rule::Entropy),
+            "margin" => threshold.map(Rule::Margin),
+            "patience" => {
+                let counts = number.map(|n| n.split(',').map(|c| c.trim().parse()).collect::<Result<Vec<usize>, _>>());
+                match counts {
+                    None => Ok(Rule::Patience(Vec::new())),
+                    Some(Ok(counts)) if counts.iter().all(|c| *c >= 2) => Ok(Rule::Patience(counts)),
+                    Some(_) => refuse(text, "patience with counts of 2 or more, such as patience:3,4,5"),
+                }
+            }
+            _ => refuse(text, EXPECTED),
+        }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, threshold) = match self {
+            Rule::MaxProb(t) => ("maxprob", t),
+            Rule::Entropy(t) => ("entropy", t),
+            Rule::Margin(t) => ("margin", t),
+            Rule::Patience(counts) if counts.is_empty() => return f.write_str("patience"),
+            Rule::Patience(counts) => return write!(f, "patience:{}", list(counts)),
+        };
+        match threshold {
+            Some(t) => write!(f, "{name}:{t}"),
+            None => f.write_str(name),
+        }
+    }
+}
+
+serde_as_text!(MaxDrop);
+serde_as_text!(Places);
+serde_as_text!(Head);
+serde_as_text!(Rule);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drops_are_percent_or_fractions_below_one() {
+        assert_eq!("0.5%".parse(), Ok(MaxDrop(0.005)));
+        assert_eq!("0.02".parse(), Ok(MaxDrop(0.02)));
+        assert_eq!("0".parse(), Ok(MaxDrop(0.0)));
+        for nonsense in ["", "%", "5", "-1%", "NaN", "inf%", "100%", "half", "0.5 %%"] {
+            assert!(nonsense.parse::<MaxDrop>().is_err(), "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn every_value_prints_as_it_parses() {
+        for text in ["auto", "none", "3,6"] {
+            assert_eq!(text.parse::<Places>().map(|p| p.to_string()).as_deref(), Ok(text));
+        }
+        for text in ["linear", "mlp", "mlp:64", "final", "file:a/b.onnx"] {
+            assert_eq!(text.parse::<Head>().map(|p| p.to_string()).as_deref(), Ok(text));
+        }
+        for text in ["maxprob", "maxprob:0.9", "entropy:0.3", "margin", "patience", "patience:3,4"] {
+            assert_eq!(text.parse::<Rule>().map(|p| p.to_string()).as_deref(), Ok(text));
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_what_was_expected() {
+        for text in ["maxprob:", "maxprob:x", "maxprob:NaN", "patience:1", "patience:2,", "softmax", ""] {
+            assert!(text.parse::<Rule>().is_err(), "{text}");
+        }
+        assert!("mlp:0".parse::<Head>().is_err() && "file:".parse::<Head>().is_err() && "Linear".parse::<Head>().is_err());
+        assert!("3,,4".parse::<Places>().is_err() && "-1".parse::<Places>().is_err());
+    }
+
+    #[test]
+    fn recipes_round_trip_and_refuse_unknown_keys() {
+        let recipe = Recipe {
+            exit_heads: ExitHeads { at: Places::Blocks(vec![3, 6]), head: Head::Final, rule: Rule::Entropy(Some(0.25)) },
+            max_drop: MaxDrop(0.01),
+            ..Recipe::default()
+        };
+        let text = toml::to_string(&recipe).unwrap_or_default();
+        assert_eq!(Recipe::from_toml(&text).as_ref(), Ok(&recipe));
+        assert!(Recipe::from_toml("max-dorp = \"1%\"").is_err());
+    }
+}
