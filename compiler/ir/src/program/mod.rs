@@ -8,11 +8,17 @@
 //! [`RouteStep`] is reached.
 
 mod kernel;
+mod print;
+mod typing;
+mod verify;
 
 pub use kernel::{
     BinaryFn, Conv, Expr, ExprId, Form, Indexed, Kernel, Loop, MatMul, Per, Pool, PoolKind, Reduction, ReductionFn, Scalar, Scan,
     Store, UnaryFn, View,
 };
+
+pub use typing::ExprFacts;
+pub use verify::{VerifiedProgram, VerifyErrors, verify};
 
 use serde::{Deserialize, Serialize};
 

@@ -1,0 +1,203 @@
+//! The text form of a [`Program`], for snapshots and `--emit program`. It is not parsed.
+
+use std::fmt::{self, Display, Formatter, Write as _};
+
+use super::{
+    Block, BlockId, Conv, Expr, Form, IfStep, Kernel, Loop, MatMul, Per, Pool, Program, RouteStep, RowBuffer, Scan, Source,
+    Step, View,
+};
+use crate::dim::Dim;
+
+struct List<'a, T>(&'a [T]);
+
+impl<T: Display> Display for List<'_, T> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (i, x) in self.0.iter().enumerate() {
+            write!(f, "{}{x}", if i > 0 { ", " } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+impl Display for View {
+    /// `@3+off[s0, s1]`; a zero offset is left out.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.buffer)?;
+        if self.offset != Dim::from(0) {
+            write!(f, "+{}", self.offset)?;
+        }
+        write!(f, "[{}]", List(&self.strides))
+    }
+}
+
+impl Display for RowBuffer {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}]", self.buffer, self.row)
+    }
+}
+
+impl Display for Program {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "program @{} {{", self.name)?;
+        for (what, ports) in [("input", &self.inputs), ("output", &self.outputs)] {
+            for p in ports {
+                writeln!(f, "  {what} {}: {}[{}] = {}", p.name, p.dtype, List(&p.dims), p.buffer)?;
+            }
+        }
+        for (a, b) in &self.assumptions {
+            writeln!(f, "  assume {a} == {b}")?;
+        }
+        for (i, b) in self.buffers.iter().enumerate() {
+            match b.source {
+                Source::Constant(c) => match self.constants.get(c as usize) {
+                    Some(c) => writeln!(f, "  @{i}: {}[{}] = const {:?} {}", b.dtype, b.len, c.dims, c.hash)?,
+                    None => writeln!(f, "  @{i}: {}[{}] = const ?", b.dtype, b.len)?,
+                },
+                Source::Input(_) | Source::Temp | Source::Param | Source::Result => {
+                    writeln!(f, "  @{i}: {}[{}] {}", b.dtype, b.len, word(b.source))?;
+                }
+            }
+        }
+        if let Some(body) = self.blocks.first() {
+            self.write_block(f, body, 1)?;
+        }
+        writeln!(f, "}}")
+    }
+}
+
+fn word(source: Source) -> &'static str {
+    match source {
+        Source::Input(_) => "input",
+        Source::Constant(_) => "const",
+        Source::Temp => "temp",
+        Source::Param => "param",
+        Source::Result => "result",
+    }
+}
+
+impl Program {
+    fn write_block(&self, f: &mut Formatter<'_>, block: &Block, depth: usize) -> fmt::Result {
+        let pad = "  ".repeat(depth);
+        for step in &block.steps {
+            match step {
+                Step::Run(id) => match self.kernels.get(id.index()) {
+                    Some(kernel) => write_kernel(f, *id, kernel, &pad)?,
+                    None => writeln!(f, "{pad}{id} ?")?,
+                },
+                Step::If(IfStep { exit, condition, then, other, results }) => {
+                    writeln!(f, "{pad}{} = if{} {condition}", List(results), exit_text(*exit))?;
+                    self.write_branches(f, [*then, *other], depth)?;
+                }
+                Step::Route(RouteStep { exit, rows, mask, operands, then, other, results }) => {
+                    let (r, o) = (List(results), List(operands));
+                    writeln!(f, "{pad}{r} = route{} {mask} of {rows} rows ({o})", exit_text(*exit))?;
+                    self.write_branches(f, [*then, *other], depth)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write_branches(&self, f: &mut Formatter<'_>, branches: [BlockId; 2], depth: usize) -> fmt::Result {
+        let pad = "  ".repeat(depth);
+        for (name, id) in ["then", "else"].into_iter().zip(branches) {
+            let Some(block) = self.blocks.get(id.0 as usize) else { continue };
+            let rows = block.rows.as_ref().map_or_else(String::new, |r| format!("[{r}]"));
+            let params: Vec<String> =
+                block.params.iter().map(|p| p.map_or_else(|| "_".to_string(), |b| b.to_string())).collect();
+            writeln!(f, "{pad}{name}{rows} ({}) {{", List(&params))?;
+            self.write_block(f, block, depth + 1)?;
+            writeln!(f, "{pad}}} yield {}", List(&block.yields))?;
+        }
+        Ok(())
+    }
+}
+
+fn exit_text(exit: Option<u32>) -> String {
+    exit.map_or_else(String::new, |k| format!(" exit {k}"))
+}
+
+fn write_kernel(f: &mut Formatter<'_>, id: impl Display, kernel: &Kernel, pad: &str) -> fmt::Result {
+    let mut tail = format!("  // {}", kernel.name);
+    if !kernel.pass.is_empty() {
+        write!(tail, " by {}", kernel.pass)?;
+    }
+    match &kernel.form {
+        Form::Loop(l) => write_loop(f, id, l, pad, &tail),
+        Form::MatMul(m) => writeln!(f, "{pad}{id} {m}{tail}"),
+        Form::Conv(c) => writeln!(f, "{pad}{id} {c}{tail}"),
+        Form::Pool(p) => writeln!(f, "{pad}{id} {p}{tail}"),
+        Form::Scan(s) => writeln!(f, "{pad}{id} {s}{tail}"),
+    }
+}
+
+fn write_loop(f: &mut Formatter<'_>, id: impl Display, l: &Loop, pad: &str, tail: &str) -> fmt::Result {
+    let inner = if l.inner.is_empty() { String::new() } else { format!(" x [{}]", List(&l.inner)) };
+    writeln!(f, "{pad}{id} loop [{}]{inner}{tail}", List(&l.dims))?;
+    for (i, e) in l.exprs.iter().enumerate() {
+        writeln!(f, "{pad}  e{i} = {}", expression(l, e))?;
+    }
+    for (i, r) in l.reductions.iter().enumerate() {
+        writeln!(f, "{pad}  r{i} = {:?} e{}", r.function, r.value.0)?;
+    }
+    for s in &l.stores {
+        let per = if s.per == Per::Row { "row" } else { "element" };
+        writeln!(f, "{pad}  {} = e{} per {per}", s.view, s.value.0)?;
+    }
+    Ok(())
+}
+
+fn expression(l: &Loop, e: &Expr) -> String {
+    let input = |i: u32| l.inputs.get(i as usize).map_or_else(|| "?".to_string(), View::to_string);
+    match e {
+        Expr::Load(i) => input(*i),
+        Expr::LoadAt { input: i, at } => {
+            let at: Vec<String> = at.iter().map(|a| format!("e{} of {} by {}", a.index.0, a.extent, a.stride)).collect();
+            format!("{} at ({})", input(*i), at.join(", "))
+        }
+        Expr::Index(axis) => format!("index {axis}"),
+        Expr::Size(d) => format!("size {d}"),
+        Expr::Const(s) => format!("{s:?}"),
+        Expr::Unary(g, a) => format!("{g:?} e{}", a.0),
+        Expr::Binary(g, a, b) => format!("{g:?} e{} e{}", a.0, b.0),
+        Expr::Select(c, a, b) => format!("Select e{} e{} e{}", c.0, a.0, b.0),
+        Expr::Cast(t, a) => format!("Cast {t} e{}", a.0),
+        Expr::Reduced(r) => format!("r{r}"),
+    }
+}
+
+fn optional<T: Display>(what: &str, x: Option<&T>) -> String {
+    x.map_or_else(String::new, |x| format!(" {what} {x}"))
+}
+
+impl Display for MatMul {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (batch, bias) = (List(&self.batch), optional("+", self.bias.as_ref()));
+        let Self { m, n, k, a, b, c, .. } = self;
+        write!(f, "{c} = matmul [{batch}] m={m} n={n} k={k} {a} · {b}{bias}")
+    }
+}
+
+impl Display for Conv {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (xd, wd, bias) = (List(&self.x_dims), List(&self.w_dims), optional("+", self.bias.as_ref()));
+        let Self { x, w, y, group, strides, dilations, pads, .. } = self;
+        write!(f, "{y}[{}] = conv {x}[{xd}] * {w}[{wd}]{bias} group={group}", List(&self.y_size))?;
+        write!(f, " strides={strides:?} dilations={dilations:?} pads={pads:?}")
+    }
+}
+
+impl Display for Pool {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { kind, planes, x, y, kernel, strides, dilations, pads, .. } = self;
+        write!(f, "{y}[{}] = pool {kind:?} {planes} x {x}[{}]", List(&self.y_size), List(&self.x_size))?;
+        write!(f, " kernel={kernel:?} strides={strides:?} dilations={dilations:?} pads={pads:?}")
+    }
+}
+
+impl Display for Scan {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { outer, len, inner, x, y, exclusive, reverse, .. } = self;
+        write!(f, "{y} = running sum of {x}[{outer}, {len}, {inner}] exclusive={exclusive} reverse={reverse}")
+    }
+}

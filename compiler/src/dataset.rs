@@ -1,0 +1,176 @@
+//! Data with labels by input name, checked against a model before anything runs.
+
+use std::path::Path;
+
+use eec_ir::{DType, Graph, Tensor};
+
+/// What `labels` is called in a data file.
+pub const LABELS: &str = "labels";
+
+/// Rows of inputs, with labels if the file has them.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    /// For people: the file's name.
+    pub name: String,
+    /// One tensor per model input, in the model's order; axis 0 is the row.
+    pub inputs: Vec<(String, Tensor)>,
+    /// The true class per row.
+    pub labels: Option<Vec<i64>>,
+    /// The number of rows.
+    pub rows: usize,
+}
+
+/// Why a data file does not fit a model.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{file}: {reason}")]
+pub struct DatasetError {
+    file: String,
+    reason: String,
+}
+
+impl Dataset {
+    /// Checks named arrays against a model's inputs.
+    ///
+    /// # Errors
+    ///
+    /// Missing or unknown names (all at once), wrong element types or ranks, dims that contradict
+    /// the model's, arrays of different lengths, floats that are not finite, labels that are not
+    /// one integer per row.
+    pub fn new(path: &Path, arrays: Vec<(String, Tensor)>, graph: &Graph) -> Result<Dataset, DatasetError> {
+        let fail = |reason: String| DatasetError { file: path.display().to_string(), reason };
+        let name = path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
+        let wanted: Vec<&str> = graph.inputs().iter().filter_map(|v| graph.value(*v).name.as_deref()).collect();
+        check_names(&wanted, &arrays).map_err(fail)?;
+        let find = |name: &str| arrays.iter().find(|(n, _)| n == name).map(|(_, t)| t.clone());
+        let mut inputs = Vec::with_capacity(wanted.len());
+        for (name, value) in wanted.iter().zip(graph.inputs()) {
+            let tensor = find(name).ok_or_else(|| fail(format!("no array `{name}`")))?;
+            check_type(name, &tensor, graph.ty(*value)).map_err(fail)?;
+            check_finite(name, &tensor).map_err(fail)?;
+            inputs.push(((*name).to_string(), tensor));
+        }
+        let rows = common_rows(&inputs).map_err(fail)?;
+        let labels = find(LABELS).map(|t| check_labels(&t, rows)).transpose().map_err(fail)?;
+        Ok(Dataset { name, inputs, labels, rows })
+    }
+
+    /// The inputs of rows `from..to`.
+    pub fn batch(&self, from: usize, to: usize) -> Vec<(&str, Tensor)> {
+        self.inputs.iter().map(|(name, t)| (name.as_str(), t.rows(from, to))).collect()
+    }
+
+    /// The first `rows` rows.
+    pub fn truncated(mut self, rows: usize) -> Dataset {
+        self.rows = self.rows.min(rows);
+        self.inputs.iter_mut().for_each(|(_, t)| *t = t.rows(0, rows));
+        if let Some(labels) = &mut self.labels {
+            labels.truncate(rows);
+        }
+        self
+    }
+}
+
+fn check_names(wanted: &[&str], arrays: &[(String, Tensor)]) -> Result<(), String> {
+    let missing: Vec<&str> = wanted.iter().filter(|w| !arrays.iter().any(|(n, _)| n == *w)).copied().collect();
+    let unknown: Vec<&str> =
+        arrays.iter().map(|(n, _)| n.as_str()).filter(|n| *n != LABELS && !wanted.contains(n)).collect();
+    if missing.is_empty() && unknown.is_empty() {
+        return Ok(());
+    }
+    let mut reason = String::new();
+    if !missing.is_empty() {
+        reason = format!("no array for input {}", missing.join(", "));
+    }
+    if !unknown.is_empty() {
+        let comma = if reason.is_empty() { "" } else { "; " };
+        reason = format!("{reason}{comma}array {} is no input of the model", unknown.join(", "));
+    }
+    Err(format!("{reason} (inputs: {})", wanted.join(", ")))
+}
+
+fn check_type(name: &str, tensor: &Tensor, ty: &eec_ir::Type) -> Result<(), String> {
+    let found = tensor.ty();
+    let dims_fit = found.rank() == ty.rank()
+        && found.dims.iter().zip(&ty.dims).skip(1).all(|(have, want)| want.as_const().is_none() || have == want);
+    if found.dtype != ty.dtype || !dims_fit {
+        return Err(format!("`{name}` is {found}, the model takes {ty}"));
+    }
+    Ok(())
+}
+
+fn check_finite(name: &str, tensor: &Tensor) -> Result<(), String> {
+    let Some(values) = tensor.elements::<f32>() else { return Ok(()) };
+    let row = tensor.dims().iter().skip(1).product::<usize>().max(1);
+    match values.iter().position(|v| !v.is_finite()) {
+        Some(at) => Err(format!("`{name}` holds {} in row {}", values[at], at / row)),
+        None => Ok(()),
+    }
+}
+
+fn common_rows(inputs: &[(String, Tensor)]) -> Result<usize, String> {
+    let rows = |t: &Tensor| t.dims().first().copied();
+    let Some(((first, tensor), others)) = inputs.split_first() else { return Err("the model has no inputs".into()) };
+    let Some(count) = rows(tensor) else { return Err(format!("`{first}` is a scalar, which has no rows")) };
+    match others.iter().find(|(_, t)| rows(t) != Some(count)) {
+        Some((name, t)) => Err(format!("`{first}` has {count} rows, `{name}` has dims {:?}", t.dims())),
+        None if count == 0 => Err(format!("`{first}` has no rows")),
+        None => Ok(count),
+    }
+}
+
+fn check_labels(labels: &Tensor, rows: usize) -> Result<Vec<i64>, String> {
+    let found = labels.ty();
+    let values = labels.to_i64s().filter(|_| labels.dtype() != DType::Bool);
+    match values {
+        Some(values) if labels.dims() == [rows] => Ok(values),
+        Some(_) | None => Err(format!("`{LABELS}` must hold one integer class per row, i64[{rows}], found {found}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use eec_ir::{Dim, Type};
+
+    fn model() -> Graph {
+        let mut g = Graph::new("m");
+        let batch = Dim::symbol("batch");
+        let x = g.add_input("x", Type::new(DType::F32, [batch.clone(), 2.into()]));
+        g.add_input("ids", Type::new(DType::I64, [batch, Dim::symbol("seq")]));
+        g.set_outputs(vec![("y".into(), x)]);
+        g
+    }
+
+    fn arrays(rows: usize) -> Vec<(String, Tensor)> {
+        let f = Tensor::new(&[rows, 2], (0..rows * 2).map(|i| i as f32).collect());
+        let i = Tensor::new(&[rows, 3], (0..rows * 3).map(|i| i as i64).collect());
+        [("ids", i), ("x", f)].into_iter().filter_map(|(n, t)| Some((n.to_string(), t.ok()?))).collect()
+    }
+
+    fn refusal(change: impl FnOnce(&mut Vec<(String, Tensor)>)) -> String {
+        let mut a = arrays(4);
+        change(&mut a);
+        Dataset::new(Path::new("d.npz"), a, &model()).map_or_else(|e| e.to_string(), |_| String::new())
+    }
+
+    #[test]
+    fn rows_are_batched_in_the_models_order() -> Result<(), DatasetError> {
+        let data = Dataset::new(Path::new("d.npz"), arrays(4), &model())?;
+        let batch = data.batch(3, 9);
+        assert_eq!(batch[0].0, "x");
+        assert_eq!(batch[0].1.elements::<f32>().as_deref(), Some(&[6.0, 7.0][..]));
+        assert_eq!(batch[1].1.dims(), [1, 3]);
+        Ok(())
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let nan = Tensor::new(&[4, 2], vec![0., 1., 2., 3., f32::NAN, 5., 6., 7.]);
+        assert!(refusal(|a| a[1].1 = nan.unwrap_or_else(|_| a[1].1.clone())).contains("`x` holds NaN in row 2"));
+        assert!(refusal(|a| a[1].0 = "z".into()).contains("no array for input x; array z is no input"));
+        assert!(refusal(|a| a[1].1 = a[1].1.rows(0, 3)).contains("`x` has 3 rows, `ids` has dims [4, 3]"));
+        assert!(refusal(|a| a.push((LABELS.into(), Tensor::vector(vec![1i64; 3])))).contains("i64[4]"));
+        assert!(refusal(|a| a.push((LABELS.into(), Tensor::vector(vec![1f32; 4])))).contains("found f32[4]"));
+        assert!(refusal(|a| a[0].1 = a[1].1.clone()).contains("the model takes i64[batch, seq]"));
+    }
+}
