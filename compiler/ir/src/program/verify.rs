@@ -1,0 +1,505 @@
+//! The rules of a [`Program`], checked before any code generator sees one.
+//!
+//! 1. Ids exist: buffers, kernels, blocks, constants, inputs, exits.
+//! 2. A block's number is larger than its owner's, and no block has two owners; block 0 is the body.
+//! 3. Symbols are bound where they are used: by an input dim that is a plain symbol, or as the rows of
+//!    an enclosing block. No symbol is bound twice.
+//! 4. Inputs and constants hold what their buffers say; parameters are `Param`, results `Result`.
+//! 5. Kernels write `Temp` buffers only and never one that they read.
+//! 6. Views have a stride per axis; expressions are well typed, operands first; reductions use only
+//!    earlier ones, and what is stored per row does not depend on the inner index.
+//! 7. Dims have coefficients below [`Dim::LIMIT`].
+//!
+//! That views stay inside their buffers depends on the bound sizes: the runtime checks it before a run.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fmt;
+
+use super::{Block, BlockId, Form, IfStep, Kernel, Loop, MatMul, Per, Port, Program, RouteStep, Source, Step, View};
+use crate::dim::{Dim, Symbol};
+use crate::entity::{BufferId, KernelId};
+use crate::types::DType;
+
+/// The proof that a program keeps the rules of this module.
+#[derive(Clone, Copy, Debug)]
+pub struct VerifiedProgram<'a>(&'a Program);
+
+impl<'a> VerifiedProgram<'a> {
+    /// The program.
+    pub fn program(&self) -> &'a Program {
+        self.0
+    }
+}
+
+/// Everything that is wrong with a program, one line per problem.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VerifyErrors {
+    /// The program's name.
+    pub program: String,
+    /// The problems in the order they were found, each with its place.
+    pub problems: Vec<String>,
+}
+
+impl fmt::Display for VerifyErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "program {:?} breaks {} rule(s)", self.program, self.problems.len())?;
+        self.problems.iter().try_for_each(|p| write!(f, "\n  {p}"))
+    }
+}
+
+impl std::error::Error for VerifyErrors {}
+
+/// Checks `program` against the rules of this module and reports everything that breaks one.
+pub fn verify(program: &Program) -> Result<VerifiedProgram<'_>, VerifyErrors> {
+    let mut verifier = Verifier { program, problems: Vec::new(), scope: BTreeSet::new(), bound: BTreeSet::new(), owned: HashSet::new() };
+    verifier.ports();
+    verifier.buffers();
+    verifier.blocks();
+    verifier.lengths();
+    if verifier.problems.is_empty() {
+        return Ok(VerifiedProgram(program));
+    }
+    Err(VerifyErrors { program: program.name.clone(), problems: verifier.problems })
+}
+
+/// Blocks may not nest deeper than this: checks and code generators recurse over them.
+const MAX_DEPTH: usize = 256;
+
+struct Verifier<'a> {
+    program: &'a Program,
+    problems: Vec<String>,
+    /// Symbols that are bound here.
+    scope: BTreeSet<Symbol>,
+    /// Symbols that are bound anywhere.
+    bound: BTreeSet<Symbol>,
+    owned: HashSet<u32>,
+}
+
+impl Verifier<'_> {
+    fn report(&mut self, place: &str, problem: impl fmt::Display) {
+        self.problems.push(format!("{place}: {problem}"));
+    }
+
+    fn buffer(&mut self, place: &str, id: BufferId) -> Option<&super::Buffer> {
+        let program = self.program;
+        let found = program.buffers.get(id.index());
+        if found.is_none() {
+            self.report(place, format_args!("buffer {id} of {} does not exist", program.buffers.len()));
+        }
+        found
+    }
+
+    fn expect_dtype(&mut self, place: &str, id: BufferId, expected: DType) {
+        let found = self.buffer(place, id).map(|b| b.dtype);
+        if let Some(found) = found.filter(|f| *f != expected) {
+            self.report(place, format_args!("buffer {id} must be {expected}, found {found}"));
+        }
+    }
+
+    fn expect_source(&mut self, place: &str, id: BufferId, expected: Source) {
+        let found = self.buffer(place, id).map(|b| b.source);
+        if let Some(found) = found.filter(|f| *f != expected) {
+            self.report(place, format_args!("buffer {id} must be {expected:?}, found {found:?}"));
+        }
+    }
+
+    /// Checks a dim that is used under the current scope.
+    fn dim(&mut self, place: &str, dim: &Dim) {
+        let mut used = BTreeSet::new();
+        dim.collect_symbols(&mut used);
+        for symbol in used {
+            if !self.scope.contains(&symbol) {
+                self.report(place, format_args!("symbol {symbol} of `{dim}` is not bound here"));
+            }
+        }
+        if !is_small(dim) {
+            self.report(place, format_args!("`{dim}` has a coefficient beyond {}", Dim::LIMIT));
+        }
+    }
+
+    fn dims<'d>(&mut self, place: &str, dims: impl IntoIterator<Item = &'d Dim>) {
+        dims.into_iter().for_each(|d| self.dim(place, d));
+    }
+
+    fn ports(&mut self) {
+        let program = self.program;
+        for (i, port) in program.inputs.iter().enumerate() {
+            let place = format!("input {:?}", port.name);
+            self.expect_source(&place, port.buffer, Source::Input(i as u32));
+            self.scope.extend(port.dims.iter().filter_map(Dim::as_symbol).cloned());
+        }
+        self.bound = self.scope.clone();
+        self.unique_names("input", &program.inputs);
+        self.unique_names("output", &program.outputs);
+        for port in program.inputs.iter().chain(&program.outputs) {
+            let place = format!("port {:?}", port.name);
+            self.expect_dtype(&place, port.buffer, port.dtype);
+            self.dims(&place, &port.dims);
+            let elements = Dim::product(&port.dims);
+            let len = self.buffer(&place, port.buffer).map(|b| b.len.clone());
+            if let Some(len) = len.filter(|len| *len != elements) {
+                self.report(&place, format_args!("its dims hold `{elements}` elements, its buffer `{len}`"));
+            }
+        }
+        for (a, b) in &program.assumptions {
+            self.dims("assumption", [a, b]);
+        }
+    }
+
+    fn unique_names(&mut self, kind: &str, ports: &[Port]) {
+        let mut seen = HashSet::new();
+        for port in ports.iter().filter(|p| !seen.insert(p.name.as_str())) {
+            self.report(kind, format_args!("the name {:?} occurs twice", port.name));
+        }
+    }
+
+    fn buffers(&mut self) {
+        let program = self.program;
+        for (i, buffer) in program.buffers.iter().enumerate() {
+            let place = format!("buffer {}", BufferId::new(i));
+            match buffer.source {
+                Source::Input(input) => {
+                    let port = program.inputs.get(input as usize);
+                    if port.is_none_or(|p| p.buffer.index() != i) {
+                        self.report(&place, format_args!("input {input} does not refer to it"));
+                    }
+                }
+                Source::Constant(constant) => self.constant(&place, constant, buffer),
+                Source::Temp | Source::Param | Source::Result => {}
+            }
+        }
+    }
+
+    fn constant(&mut self, place: &str, index: u32, buffer: &super::Buffer) {
+        let Some(constant) = self.program.constants.get(index as usize) else {
+            return self.report(place, format_args!("constant {index} of {} does not exist", self.program.constants.len()));
+        };
+        if constant.dtype != buffer.dtype {
+            self.report(place, format_args!("it is {}, its constant {}", buffer.dtype, constant.dtype));
+        }
+        let elements = constant.dims.iter().try_fold(1i64, |n, d| n.checked_mul(i64::try_from(*d).ok()?));
+        if elements.is_none() || buffer.len.as_const() != elements {
+            self.report(place, format_args!("it has `{}` elements, its constant {:?}", buffer.len, constant.dims));
+        }
+    }
+
+    /// Lengths may mention any symbol that is bound somewhere.
+    fn lengths(&mut self) {
+        self.scope = self.bound.clone();
+        for (i, buffer) in self.program.buffers.iter().enumerate() {
+            self.dim(&format!("buffer {}", BufferId::new(i)), &buffer.len);
+        }
+    }
+
+    fn blocks(&mut self) {
+        let Some(body) = self.program.blocks.first() else {
+            return self.report("program", "it has no body");
+        };
+        if !body.params.is_empty() || body.rows.is_some() {
+            self.report("block 0", "the body takes no parameters and no rows");
+        }
+        self.block(BlockId(0), body, 0);
+    }
+
+    fn block(&mut self, id: BlockId, block: &Block, depth: usize) {
+        let place = format!("block {}", id.0);
+        if depth > MAX_DEPTH {
+            return self.report(&place, format_args!("blocks nest deeper than {MAX_DEPTH}"));
+        }
+        for param in block.params.iter().flatten() {
+            self.expect_source(&place, *param, Source::Param);
+        }
+        for (i, step) in block.steps.iter().enumerate() {
+            let place = format!("{place}, step {i}");
+            match step {
+                Step::Run(kernel) => self.run(&place, *kernel),
+                Step::If(step) => self.branch(&place, id, step, depth),
+                Step::Route(step) => self.route(&place, id, step, depth),
+            }
+        }
+        for id in &block.yields {
+            self.buffer(&place, *id);
+        }
+    }
+
+    /// The block `id` as a child of `owner`.
+    fn child(&mut self, place: &str, owner: BlockId, id: BlockId) -> Option<&Block> {
+        let program = self.program;
+        let Some(block) = program.blocks.get(id.0 as usize) else {
+            self.report(place, format_args!("block {} of {} does not exist", id.0, program.blocks.len()));
+            return None;
+        };
+        if id.0 <= owner.0 {
+            self.report(place, format_args!("block {} is not after its owner {}", id.0, owner.0));
+            return None;
+        }
+        if !self.owned.insert(id.0) {
+            self.report(place, format_args!("block {} has two owners", id.0));
+            return None;
+        }
+        Some(block)
+    }
+
+    fn exit(&mut self, place: &str, exit: Option<u32>) {
+        if let Some(exit) = exit.filter(|e| *e as usize >= self.program.exits.len()) {
+            self.report(place, format_args!("exit {exit} of {} does not exist", self.program.exits.len()));
+        }
+    }
+
+    fn branch(&mut self, place: &str, owner: BlockId, step: &IfStep, depth: usize) {
+        let program = self.program;
+        self.exit(place, step.exit);
+        self.expect_dtype(place, step.condition, DType::Bool);
+        for result in &step.results {
+            self.expect_source(place, *result, Source::Result);
+        }
+        for id in [step.then, step.other] {
+            if self.child(place, owner, id).is_none() {
+                continue;
+            }
+            let block = program.block(id);
+            if block.rows.is_some() || !block.params.is_empty() {
+                self.report(place, format_args!("block {} of an if takes no parameters and no rows", id.0));
+            }
+            self.yields(place, id, block, step.results.iter().map(|r| (*r, None)));
+            self.block(id, block, depth + 1);
+        }
+    }
+
+    fn route(&mut self, place: &str, owner: BlockId, step: &RouteStep, depth: usize) {
+        let program = self.program;
+        self.exit(place, step.exit);
+        self.dim(place, &step.rows);
+        self.expect_dtype(place, step.mask, DType::Bool);
+        for operand in &step.operands {
+            self.buffer(place, operand.buffer);
+            self.dim(place, &operand.row);
+        }
+        for result in &step.results {
+            self.expect_source(place, result.buffer, Source::Result);
+            self.dim(place, &result.row);
+        }
+        for id in [step.then, step.other] {
+            if self.child(place, owner, id).is_none() {
+                continue;
+            }
+            let block = program.block(id);
+            self.params(place, id, block, step);
+            self.yields(place, id, block, step.results.iter().map(|r| (r.buffer, Some(&r.row))));
+            let outside = self.scope.clone();
+            self.bind_rows(place, id, block);
+            self.block(id, block, depth + 1);
+            self.scope = outside;
+        }
+    }
+
+    fn bind_rows(&mut self, place: &str, id: BlockId, block: &Block) {
+        let Some(rows) = &block.rows else {
+            return self.report(place, format_args!("block {} of a route has no symbol for its rows", id.0));
+        };
+        if !self.bound.insert(rows.clone()) {
+            self.report(place, format_args!("symbol {rows} is bound twice"));
+        }
+        self.scope.insert(rows.clone());
+    }
+
+    fn params(&mut self, place: &str, id: BlockId, block: &Block, step: &RouteStep) {
+        if block.params.len() != step.operands.len() {
+            let (found, expected) = (block.params.len(), step.operands.len());
+            return self.report(place, format_args!("block {} takes {found} parameters, expected {expected}", id.0));
+        }
+        for (param, operand) in block.params.iter().zip(&step.operands) {
+            if let (Some(param), Some(dtype)) = (param, self.buffer(place, operand.buffer).map(|b| b.dtype)) {
+                self.expect_dtype(place, *param, dtype);
+            }
+        }
+    }
+
+    fn yields<'d>(&mut self, place: &str, id: BlockId, block: &Block, results: impl ExactSizeIterator<Item = (BufferId, Option<&'d Dim>)>) {
+        if block.yields.len() != results.len() {
+            let (found, expected) = (block.yields.len(), results.len());
+            return self.report(place, format_args!("block {} yields {found} buffers, expected {expected}", id.0));
+        }
+        for (given, (result, _)) in block.yields.iter().zip(results) {
+            if let Some(dtype) = self.buffer(place, result).map(|b| b.dtype) {
+                self.expect_dtype(place, *given, dtype);
+            }
+        }
+    }
+
+    fn run(&mut self, place: &str, id: KernelId) {
+        let program = self.program;
+        let Some(kernel) = program.kernels.get(id.index()) else {
+            return self.report(place, format_args!("kernel {id} of {} does not exist", program.kernels.len()));
+        };
+        self.kernel(&format!("{place}, kernel {id} ({})", kernel.name), kernel);
+    }
+
+    fn kernel(&mut self, place: &str, kernel: &Kernel) {
+        self.dim(place, &kernel.macs);
+        let (reads, writes) = (kernel.form.reads(), kernel.form.writes());
+        for id in &writes {
+            self.expect_source(place, *id, Source::Temp);
+            if reads.contains(id) {
+                self.report(place, format_args!("it reads buffer {id}, which it writes"));
+            }
+        }
+        match &kernel.form {
+            Form::Loop(form) => self.row_loop(place, form),
+            Form::MatMul(form) => self.matmul(place, form),
+            Form::Conv(form) => {
+                self.dims(place, form.x_dims.iter().chain(&form.w_dims).chain(&form.y_size));
+                self.all_f32(place, &kernel.form);
+                let geometry = form.strides.iter().chain(&form.dilations).chain([&form.group]);
+                self.geometry(place, geometry, &form.pads);
+            }
+            Form::Pool(form) => {
+                self.dims(place, form.x_size.iter().chain(&form.y_size).chain([&form.planes]));
+                self.all_f32(place, &kernel.form);
+                let geometry = form.strides.iter().chain(&form.dilations).chain(&form.kernel);
+                self.geometry(place, geometry, &form.pads);
+            }
+            Form::Scan(form) => {
+                self.dims(place, [&form.outer, &form.len, &form.inner]);
+                self.expect_dtype(place, form.x, form.dtype);
+                self.expect_dtype(place, form.y, form.dtype);
+                if form.dtype == DType::Bool {
+                    self.report(place, "bool values have no running sum");
+                }
+            }
+        }
+    }
+
+    fn all_f32(&mut self, place: &str, form: &Form) {
+        for id in form.reads().into_iter().chain(form.writes()) {
+            self.expect_dtype(place, id, DType::F32);
+        }
+    }
+
+    fn geometry<'g>(&mut self, place: &str, positive: impl Iterator<Item = &'g i64>, pads: &[i64]) {
+        const LIMIT: i64 = 1 << 31;
+        let mut positive = positive.filter(|v| !(1..LIMIT).contains(*v));
+        let mut pads = pads.iter().filter(|v| !(0..LIMIT).contains(*v));
+        if let Some(bad) = positive.next().or(pads.next()) {
+            self.report(place, format_args!("{bad} is not a usable stride, dilation, window, group or pad"));
+        }
+    }
+
+    fn view(&mut self, place: &str, view: &View, axes: usize) {
+        self.dim(place, &view.offset);
+        self.dims(place, &view.strides);
+        if view.strides.len() != axes {
+            self.report(place, format_args!("a view of {} has {} strides, expected {axes}", view.buffer, view.strides.len()));
+        }
+    }
+
+    fn matmul(&mut self, place: &str, form: &MatMul) {
+        self.dims(place, form.batch.iter().chain([&form.m, &form.n, &form.k]));
+        for view in [&form.a, &form.b, &form.c] {
+            self.view(place, view, form.batch.len() + 2);
+        }
+        if let Some(bias) = &form.bias {
+            self.view(place, bias, 1);
+        }
+        for id in [Some(form.a.buffer), Some(form.b.buffer), Some(form.c.buffer), form.bias.as_ref().map(|b| b.buffer)] {
+            id.into_iter().for_each(|id| self.expect_dtype(place, id, DType::F32));
+        }
+        if form.c.strides.last().and_then(Dim::as_const) != Some(1) {
+            self.report(place, "the last stride of a product must be 1");
+        }
+    }
+
+    fn row_loop(&mut self, place: &str, form: &Loop) {
+        self.dims(place, form.dims.iter().chain(&form.inner));
+        let before = self.problems.len();
+        let axes = form.dims.len() + form.inner.len();
+        for view in &form.inputs {
+            self.view(place, view, axes);
+            self.buffer(place, view.buffer);
+        }
+        for store in &form.stores {
+            self.view(place, &store.view, if store.per == Per::Row { form.dims.len() } else { axes });
+            self.buffer(place, store.view.buffer);
+        }
+        self.expr_dims(place, form);
+        if form.reductions.is_empty() && !form.inner.is_empty() {
+            self.report(place, "a loop without reductions has no inner dims");
+        }
+        if self.problems.len() == before {
+            self.exprs(place, form);
+        }
+    }
+
+    fn expr_dims(&mut self, place: &str, form: &Loop) {
+        for expr in &form.exprs {
+            match expr {
+                super::Expr::Size(dim) => self.dim(place, dim),
+                super::Expr::LoadAt { at, .. } => at.iter().for_each(|c| self.dims(place, [&c.extent, &c.stride])),
+                super::Expr::Load(_) | super::Expr::Index(_) | super::Expr::Const(_) | super::Expr::Unary(..) => {}
+                super::Expr::Binary(..) | super::Expr::Select(..) | super::Expr::Cast(..) | super::Expr::Reduced(_) => {}
+            }
+        }
+    }
+
+    fn exprs(&mut self, place: &str, form: &Loop) {
+        let program = self.program;
+        let dtype = |input: usize| Some(program.buffer(form.inputs.get(input)?.buffer).dtype);
+        let facts = match form.facts(&dtype) {
+            Ok(facts) => facts,
+            Err(problem) => return self.report(place, problem),
+        };
+        for (i, reduction) in form.reductions.iter().enumerate() {
+            match facts.get(reduction.value.0 as usize) {
+                None => self.report(place, format_args!("reduction {i}: expression {} does not exist", reduction.value.0)),
+                Some(fact) if fact.reductions as usize > i => {
+                    self.report(place, format_args!("reduction {i} needs reduction {}", fact.reductions - 1));
+                }
+                Some(fact) if fact.dtype == DType::Bool => self.report(place, format_args!("reduction {i}: bool values do not reduce")),
+                Some(_) => {}
+            }
+        }
+        for (i, store) in form.stores.iter().enumerate() {
+            let Some(fact) = facts.get(store.value.0 as usize) else {
+                self.report(place, format_args!("store {i}: expression {} does not exist", store.value.0));
+                continue;
+            };
+            self.expect_dtype(place, store.view.buffer, fact.dtype);
+            if store.per == Per::Row && fact.inner {
+                self.report(place, format_args!("store {i} is made per row, but its value differs inside the row"));
+            }
+        }
+    }
+}
+
+fn is_small(dim: &Dim) -> bool {
+    use crate::dim::Atom;
+    let small_atom = |a: &Atom| match a {
+        Atom::Symbol(_) => true,
+        Atom::FloorDiv(a, b) | Atom::Max(a, b) | Atom::Min(a, b) => is_small(a) && is_small(b),
+    };
+    dim.terms().iter().all(|t| t.coef.unsigned_abs() < Dim::LIMIT as u64 && t.factors.iter().all(small_atom))
+}
+
+impl Form {
+    /// The buffers that it reads.
+    pub fn reads(&self) -> Vec<BufferId> {
+        match self {
+            Form::Loop(f) => f.inputs.iter().map(|v| v.buffer).collect(),
+            Form::MatMul(f) => [&f.a, &f.b].into_iter().chain(&f.bias).map(|v| v.buffer).collect(),
+            Form::Conv(f) => [f.x, f.w].into_iter().chain(f.bias).collect(),
+            Form::Pool(f) => vec![f.x],
+            Form::Scan(f) => vec![f.x],
+        }
+    }
+
+    /// The buffers that it writes.
+    pub fn writes(&self) -> Vec<BufferId> {
+        match self {
+            Form::Loop(f) => f.stores.iter().map(|s| s.view.buffer).collect(),
+            Form::MatMul(f) => vec![f.c.buffer],
+            Form::Conv(f) => vec![f.y],
+            Form::Pool(f) => vec![f.y],
+            Form::Scan(f) => vec![f.y],
+        }
+    }
+}
