@@ -1,3 +1,7 @@
 //! eec
 
+pub mod calibrate;
 pub mod fit;
+pub mod lower;
+pub mod npz;
+pub mod onnx;

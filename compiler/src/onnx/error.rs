@@ -1,0 +1,208 @@
+//! Why a model could not be imported or exported: the file, the node, and what was found.
+
+use std::fmt;
+use std::io;
+
+use eec_ir::ops::InferError;
+
+/// An import that failed.
+#[derive(Debug)]
+pub struct ImportError(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    file: String,
+    node: Option<String>,
+    kind: ImportErrorKind,
+}
+
+/// What went wrong in an import.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportErrorKind {
+    /// The file could not be read.
+    #[error("cannot be read: {0}")]
+    Read(#[source] io::Error),
+    /// The file does not hold an ONNX model; what it seems to hold instead.
+    #[error("is not an ONNX model: {0}")]
+    NotOnnx(String),
+    /// The model needs a version of the format or of the operators that is not supported.
+    #[error("{0}")]
+    Version(String),
+    /// The model uses operators or element types that are not supported: all of them.
+    #[error("{0}")]
+    Unsupported(Unsupported),
+    /// A tensor stored in the model or beside it is broken.
+    #[error("tensor `{name}`: {reason}")]
+    Tensor {
+        /// Its name.
+        name: String,
+        /// Expected and found.
+        reason: String,
+    },
+    /// An input or output is declared in a way that cannot be used.
+    #[error("{0}")]
+    Interface(String),
+    /// A node is malformed, or uses an operator in a way that is not supported.
+    #[error("{0}")]
+    Node(String),
+    /// A value's declared type contradicts the inferred one.
+    #[error("value `{value}` is declared as {declared}, but the model computes {inferred}")]
+    Contradiction {
+        /// The value's name.
+        value: String,
+        /// The type in the file.
+        declared: String,
+        /// The type that follows from the inputs.
+        inferred: String,
+    },
+}
+
+impl ImportError {
+    pub(crate) fn new(file: &str, node: Option<String>, kind: ImportErrorKind) -> Self {
+        ImportError(Box::new(Inner { file: file.to_string(), node, kind }))
+    }
+
+    /// The file, as it was named by the caller.
+    pub fn file(&self) -> &str {
+        &self.0.file
+    }
+
+    /// The node, from the outermost graph down; `None` if the error concerns no single node.
+    pub fn node_path(&self) -> Option<&str> {
+        self.0.node.as_deref()
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> &ImportErrorKind {
+        &self.0.kind
+    }
+}
+
+impl fmt::Display for ImportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.0.file)?;
+        if let Some(node) = &self.0.node {
+            write!(f, "{node}: ")?;
+        }
+        write!(f, "{}", self.0.kind)
+    }
+}
+
+impl std::error::Error for ImportError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.0.kind {
+            ImportErrorKind::Read(e) => Some(e),
+            _ => None,
+        }
+    }
+}
+
+/// Everything in a model that eec does not support.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Unsupported {
+    /// Operators, by domain and name.
+    pub ops: Vec<UnsupportedOp>,
+    /// Element types and other kinds of value, each with where it was first seen and how often.
+    pub types: Vec<UnsupportedType>,
+}
+
+/// An operator that eec does not support.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnsupportedOp {
+    /// Domain; empty for ONNX's own operators.
+    pub domain: String,
+    /// Name.
+    pub name: String,
+    /// How many nodes use it.
+    pub count: usize,
+}
+
+/// A kind of value that eec does not support.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnsupportedType {
+    /// The type's name.
+    pub name: String,
+    /// The first place it was found at.
+    pub place: String,
+    /// How many places use it.
+    pub count: usize,
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.ops.is_empty() {
+            f.write_str("unsupported operators: ")?;
+        }
+        for (i, op) in self.ops.iter().enumerate() {
+            let dot = if op.domain.is_empty() { "" } else { "." };
+            let comma = if i > 0 { ", " } else { "" };
+            write!(f, "{comma}{}{dot}{} (×{})", op.domain, op.name, op.count)?;
+        }
+        if !self.types.is_empty() {
+            let and = if self.ops.is_empty() { "" } else { "; " };
+            write!(f, "{and}unsupported element types: ")?;
+        }
+        for (i, ty) in self.types.iter().enumerate() {
+            let comma = if i > 0 { ", " } else { "" };
+            write!(f, "{comma}{} (×{}, first at {})", ty.name, ty.count, ty.place)?;
+        }
+        Ok(())
+    }
+}
+
+/// Why one node could not be imported; the importer adds the file and the node's path.
+#[derive(Debug)]
+pub(crate) struct Refusal(pub(crate) String);
+
+pub(crate) type NodeResult<T> = Result<T, Refusal>;
+
+/// A refusal for `reason`.
+pub(crate) fn refuse<T>(reason: impl Into<String>) -> NodeResult<T> {
+    Err(Refusal(reason.into()))
+}
+
+impl From<InferError> for Refusal {
+    fn from(error: InferError) -> Self {
+        Refusal(error.to_string())
+    }
+}
+
+impl From<eec_ir::tensor::TensorError> for Refusal {
+    fn from(error: eec_ir::tensor::TensorError) -> Self {
+        Refusal(error.to_string())
+    }
+}
+
+/// An export that failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExportError {
+    /// The file could not be written.
+    #[error("{file}: cannot be written: {source}")]
+    Write {
+        /// The file.
+        file: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A size is not the dim of any value that the exported graph could read it from.
+    #[error("{node}: no visible value has `{symbol}` as a dim, so its size cannot be computed in the file")]
+    UnknownSymbol {
+        /// The node that needs it.
+        node: String,
+        /// The symbol.
+        symbol: String,
+    },
+    /// ONNX cannot express the node.
+    #[error("{node}: {reason}")]
+    Node {
+        /// The node.
+        node: String,
+        /// Why.
+        reason: String,
+    },
+    /// The format allows no file over 2 GiB.
+    #[error("the model has {0} bytes, more than the 2147483647 that one ONNX file can hold")]
+    TooLarge(usize),
+}

@@ -1,0 +1,111 @@
+//! Elementwise operators whose ONNX form differs from the IR's, and those that do nothing.
+
+use eec_ir::{DType, Op, ValueId};
+
+use super::super::error::{NodeResult, Refusal, refuse};
+use super::super::tensor::{dtype, type_name};
+use super::node::Cx;
+
+/// `Identity`: its result is its operand.
+pub(super) fn identity(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
+    Ok(vec![cx.input(0)?])
+}
+
+/// `Dropout` passes its operand on, except in training.
+pub(super) fn dropout(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
+    cx.float("ratio")?;
+    cx.int("seed")?;
+    if cx.const_ints(2, "training mode")?.is_some_and(|mode| mode != [0]) {
+        return refuse("training mode is not supported");
+    }
+    identity(cx)
+}
+
+/// `Cast`.
+pub(super) fn cast(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
+    cx.int("saturate")?;
+    cx.word("round_mode")?;
+    let number = cx.int("to")?.ok_or_else(|| Refusal("attribute `to` is missing".into()))?;
+    let number = i32::try_from(number).unwrap_or(-1);
+    let Some(to) = dtype(number) else {
+        return refuse(format!("conversion to {} is not supported", type_name(number)));
+    };
+    let x = cx.input(0)?;
+    Ok(vec![cx.cast(x, to)?])
+}
+
+/// `CastLike`: conversion to the second operand's type.
+pub(super) fn cast_like(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
+    cx.int("saturate")?;
+    let (x, like) = (cx.input(0)?, cx.input(1)?);
+    let to = cx.ty(like).dtype;
+    Ok(vec![cx.cast(x, to)?])
+}
+
+/// `Clip`: with constant float bounds an operator of its own, otherwise `Max` and `Min`.
+pub(super) fn clip(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
+    let x = cx.input(0)?;
+    if cx.opset < 11 {
+        let min = cx.float("min")?.unwrap_or(f32::NEG_INFINITY);
+        let max = cx.float("max")?.unwrap_or(f32::INFINITY);
+        return Ok(vec![cx.emit(Op::Clip { min, max }, &[x])?]);
+    }
+    let bounds = [cx.optional(1), cx.optional(2)];
+    let constant = |b: Option<ValueId>, default| match b {
+        Some(v) => scalar_f32(cx, v),
+        None => Some(default),
+    };
+    if cx.ty(x).dtype == DType::F32
+        && let (Some(min), Some(max)) = (constant(bounds[0], f32::NEG_INFINITY), constant(bounds[1], f32::INFINITY))
+    {
+        return Ok(vec![cx.emit(Op::Clip { min, max }, &[x])?]);
+    }
+    let mut result = x;
+    for (bound, op) in bounds.into_iter().zip([Op::Max {}, Op::Min {}]) {
+        if let Some(bound) = bound {
+            result = cx.emit(op, &[result, bound])?;
+        }
+    }
+    Ok(vec![result])
+}
+
+/// The value of a constant that is one float.
+fn scalar_f32(cx: &Cx, value: ValueId) -> Option<f32> {
+    let elements = cx.constant_of(value)?.elements::<f32>()?;
+    if elements.len() == 1 { elements.first().copied() } else { None }
+}
+
+/// `Gelu`, exact or with the tanh approximation.
+pub(super) fn gelu(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
+    let tanh = match cx.word("approximate")?.as_deref() {
+        None | Some("none") => false,
+        Some("tanh") => true,
+        Some(other) => return refuse(format!("approximation `{other}` is not supported")),
+    };
+    let x = cx.input(0)?;
+    Ok(vec![cx.emit(Op::Gelu { tanh }, &[x])?])
+}
+
+/// `Pow`, whose exponent may have another type than its base.
+pub(super) fn pow(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
+    let (base, exponent) = (cx.input(0)?, cx.input(1)?);
+    let base_type = cx.ty(base).dtype;
+    if base_type.is_int() && !cx.ty(exponent).dtype.is_int() {
+        return refuse("an integer base with a float exponent is not supported");
+    }
+    let exponent = cx.cast(exponent, base_type)?;
+    Ok(vec![cx.emit(Op::Pow {}, &[base, exponent])?])
+}
+
+/// An operator over any number of operands, as a chain of the one over two.
+pub(super) fn chain(cx: &mut Cx, op: &Op) -> NodeResult<Vec<ValueId>> {
+    let operands = cx.all_inputs()?;
+    let Some((first, rest)) = operands.split_first() else {
+        return refuse("has no operands");
+    };
+    let mut result = *first;
+    for operand in rest {
+        result = cx.emit(op.clone(), &[result, *operand])?;
+    }
+    Ok(vec![result])
+}

