@@ -4,7 +4,7 @@
 //! region's parameters are the graph's inputs, its yields the outputs. A region sees the values of
 //! the regions around it. Nodes of a region are in execution order: definitions before uses.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::constant::ConstPool;
@@ -104,7 +104,7 @@ pub struct Graph {
     constant_values: HashMap<ConstId, ValueId>,
     output_names: Vec<Arc<str>>,
     assumptions: Vec<(Dim, Dim)>,
-    fresh: u32,
+    symbols: BTreeSet<Symbol>,
 }
 
 /// Why an edit was refused.
@@ -142,7 +142,7 @@ impl Graph {
             constant_values: HashMap::new(),
             output_names: Vec::new(),
             assumptions: Vec::new(),
-            fresh: 0,
+            symbols: BTreeSet::new(),
         }
     }
 
@@ -274,6 +274,7 @@ impl Graph {
     /// Adds a parameter to a region.
     pub fn add_param(&mut self, region: RegionId, ty: Type) -> ValueId {
         let index = self.region(region).params.len();
+        ty.dims.iter().for_each(|d| d.collect_symbols(&mut self.symbols));
         let value = self.new_value(Def::Param(region, index), Facts::of(ty));
         self.regions[region.index()].params.push(value);
         value
@@ -348,14 +349,21 @@ impl Graph {
     /// A new region, to be filled and then attached by [`Graph::append_control`]. `rows` is the
     /// symbol of its row count if it is to belong to a `Route`.
     pub fn new_region(&mut self, rows: Option<Symbol>) -> RegionId {
+        self.symbols.extend(rows.clone());
         self.regions.push(Region { rows, ..Region::default() });
         RegionId::new(self.regions.len() - 1)
     }
 
-    /// A symbol that nothing uses yet: `prefix` and a number.
+    /// A symbol that nothing uses yet: `prefix` and the first number that is free.
     pub fn fresh_symbol(&mut self, prefix: &str) -> Symbol {
-        self.fresh += 1;
-        Symbol::new(&format!("{prefix}{}", self.fresh - 1))
+        let mut number = 0u64;
+        loop {
+            let symbol = Symbol::new(&format!("{prefix}{number}"));
+            if self.symbols.insert(symbol.clone()) {
+                return symbol;
+            }
+            number += 1;
+        }
     }
 
     /// Sets what a region yields.

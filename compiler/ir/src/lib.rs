@@ -11,6 +11,7 @@ pub mod op;
 pub mod ops;
 pub mod program;
 pub mod tensor;
+pub mod text;
 pub mod types;
 
 pub use constant::{ConstPool, ContentHash};
