@@ -341,3 +341,54 @@ fn speed() {
         }
     }
 }
+
+/// Prints the speed of attention's products; run it in release with `--ignored --nocapture`.
+#[test]
+#[ignore = "a measurement, not a check"]
+fn attention_speed() {
+    let (heads, dim) = (12, 64);
+    for threads in [1, 2] {
+        let pool = Pool::new(threads);
+        for (queries, keys) in [(1, 512), (1, 2048), (128, 128), (512, 512)] {
+            let (q, key) = (data(heads * queries * dim, 1), data(heads * keys * dim, 2));
+            let mut scores = vec![0.0f32; heads * queries * keys];
+            let mut mixed = vec![0.0f32; heads * queries * dim];
+            let [row, line] = [(heads * dim) as isize, dim as isize];
+            let plane = (queries * keys) as isize;
+            let first = BatchMatMulArgs {
+                batch: [1, 1, heads],
+                a: strided(&q, row, 1),
+                a_batch: [0, 0, line],
+                b: strided(&key, 1, row),
+                b_batch: [0, 0, line],
+                c: scores.as_mut_ptr(),
+                c_batch: [0, 0, plane],
+                c_row: keys as isize,
+                m: queries,
+                k: dim,
+                n: keys,
+                bias: Bias::None,
+            };
+            let second = BatchMatMulArgs {
+                a: strided(&scores, keys as isize, 1),
+                a_batch: [0, 0, plane],
+                b: strided(&key, row, 1),
+                c: mixed.as_mut_ptr(),
+                c_batch: [0, 0, line],
+                c_row: row,
+                k: keys,
+                n: dim,
+                ..first
+            };
+            for (name, args) in [("scores", first), ("mix", second)] {
+                // SAFETY: all operands are valid for their sizes.
+                let best = crate::kernels::best_seconds(|| unsafe { batch_matmul(&pool, &args) });
+                let flops = 2.0 * (heads * queries * keys * dim) as f64;
+                let (us, rate) = (best * 1e6, flops / best / 1e9);
+                println!(
+                    "{threads} threads, {name} {queries}x{keys}: {us:.1} us, {rate:.1} GFLOP/s"
+                );
+            }
+        }
+    }
+}
