@@ -1,0 +1,85 @@
+//! Appends the nodes that passes insert, with their provenance.
+
+use eec_ir::{Dim, Graph, Op, Origin, RegionId, Tensor, Type, ValueId};
+
+use super::ExitError;
+
+/// Where new nodes go and what they are called.
+pub(crate) struct Emit<'g> {
+    pub(crate) graph: &'g mut Graph,
+    pub(crate) region: RegionId,
+    pass: &'static str,
+    path: String,
+}
+
+impl<'g> Emit<'g> {
+    /// Nodes of `pass` at `path`, appended to `region`.
+    pub(crate) fn new(
+        graph: &'g mut Graph,
+        region: RegionId,
+        pass: &'static str,
+        path: String,
+    ) -> Self {
+        Emit {
+            graph,
+            region,
+            pass,
+            path,
+        }
+    }
+
+    /// The provenance of a node called `name`.
+    pub(crate) fn origin(&self, name: &str) -> Origin {
+        Origin::pass(self.pass, &format!("{}/{name}", self.path))
+    }
+
+    /// Appends an operator with one result.
+    pub(crate) fn op(
+        &mut self,
+        name: &str,
+        op: Op,
+        inputs: &[ValueId],
+    ) -> Result<ValueId, ExitError> {
+        let origin = self.origin(name);
+        let at = format!("{}/{name}", self.path);
+        self.graph
+            .append1(self.region, op, inputs, origin)
+            .map_err(|error| ExitError::Infer { at, error })
+    }
+
+    /// A constant.
+    pub(crate) fn constant(&mut self, tensor: Tensor) -> ValueId {
+        self.graph.constant(tensor)
+    }
+
+    /// `value` repeated for every row.
+    pub(crate) fn fill(
+        &mut self,
+        name: &str,
+        value: Tensor,
+        rows: &Dim,
+    ) -> Result<ValueId, ExitError> {
+        let scalar = self.constant(value);
+        self.op(
+            name,
+            Op::Expand {
+                dims: vec![rows.clone()],
+            },
+            &[scalar],
+        )
+    }
+
+    /// A value's type.
+    pub(crate) fn ty(&self, value: ValueId) -> &Type {
+        self.graph.ty(value)
+    }
+
+    /// The first dim of a value, 1 for a scalar.
+    pub(crate) fn rows(&self, value: ValueId) -> Dim {
+        self.ty(value)
+            .dims
+            .first()
+            .cloned()
+            .unwrap_or_else(|| Dim::from(1))
+    }
+}
