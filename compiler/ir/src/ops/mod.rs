@@ -2,6 +2,24 @@
 
 pub mod control;
 
+mod conv;
+mod elementwise;
+mod eval_context;
+mod gather;
+mod index;
+mod infer_context;
+mod linear;
+mod movement;
+mod pool;
+mod reduce;
+mod sizes;
+mod window;
+
+use std::cmp::Ordering;
+
+use self::eval_context::{Eval, Evaluated};
+use self::infer_context::{Infer, Inferred};
+use self::window::Windows;
 use crate::dim::{Dim, Symbol};
 use crate::graph::Value;
 use crate::op::Op;
@@ -74,14 +92,158 @@ pub type DimEnv<'a> = dyn Fn(&Symbol) -> Option<i64> + 'a;
 
 /// The result types of a non-control operator.
 pub fn infer(op: &Op, inputs: &[Facts]) -> Result<Inference, InferError> {
-    let _ = inputs;
-    Err(InferError::new(op, "not implemented yet"))
+    let mut cx = Infer::new(op, inputs)?;
+    let facts = infer_result(&mut cx, op)?;
+    Ok(Inference { outputs: vec![facts], assumptions: cx.into_assumptions() })
 }
 
 /// The results of a non-control operator on tensors, straight from its definition.
+///
+/// `env` gives the values of the symbols in its attributes. Operands are checked by inference.
 pub fn eval(op: &Op, inputs: &[Tensor], env: &DimEnv) -> Result<Vec<Tensor>, EvalError> {
-    let _ = (inputs, env);
-    Err(EvalError { op: op.name(), reason: "not implemented yet".into() })
+    let op = eval_context::resolve(op, env)?;
+    let facts: Vec<Facts> = inputs.iter().map(|t| Facts::of(t.ty())).collect();
+    let inference = infer(&op, &facts).map_err(|e| EvalError { op: e.op, reason: e.reason })?;
+    inference.outputs.iter().map(|result| eval_result(&Eval::new(&op, inputs, result)?, &op, inputs)).collect()
+}
+
+fn infer_result(cx: &mut Infer, op: &Op) -> Inferred {
+    match op {
+        Op::Neg {} => elementwise::infer_number(cx, elementwise::known_neg),
+        Op::Abs {} => elementwise::infer_number(cx, elementwise::known_abs),
+        Op::Relu {} => elementwise::infer_number(cx, |x| Some(x.larger(&Dim::default()))),
+        Op::Sqrt {} | Op::Reciprocal {} | Op::Exp {} | Op::Log {} | Op::Sin {} | Op::Cos {} => {
+            elementwise::infer_float(cx)
+        }
+        Op::Tanh {} | Op::Erf {} | Op::Sigmoid {} | Op::Gelu { .. } => elementwise::infer_float(cx),
+        Op::Clip { min, max } => elementwise::infer_clip(cx, *min, *max),
+        Op::Not {} => elementwise::infer_not(cx),
+        Op::IsNaN {} => elementwise::infer_is_nan(cx),
+        Op::Cast { to } => elementwise::infer_cast(cx, *to),
+        Op::Add {} => elementwise::infer_arithmetic(cx, |a, b| Some(a + b)),
+        Op::Sub {} => elementwise::infer_arithmetic(cx, |a, b| Some(a - b)),
+        Op::Mul {} => elementwise::infer_arithmetic(cx, |a, b| Some(a * b)),
+        Op::Div {} => elementwise::infer_arithmetic(cx, elementwise::known_div),
+        Op::Max {} => elementwise::infer_arithmetic(cx, |a, b| Some(a.larger(b))),
+        Op::Min {} => elementwise::infer_arithmetic(cx, |a, b| Some(a.smaller(b))),
+        Op::Pow {} => elementwise::infer_pow(cx),
+        Op::And {} => elementwise::infer_logic(cx, elementwise::known_and),
+        Op::Or {} => elementwise::infer_logic(cx, elementwise::known_or),
+        Op::Equal {} => elementwise::infer_equal(cx),
+        Op::Less {} => elementwise::infer_order(cx, elementwise::known_less),
+        Op::LessOrEqual {} => elementwise::infer_order(cx, elementwise::known_less_or_equal),
+        Op::Greater {} => elementwise::infer_order(cx, |a, b| elementwise::known_less(b, a)),
+        Op::GreaterOrEqual {} => elementwise::infer_order(cx, |a, b| elementwise::known_less_or_equal(b, a)),
+        Op::Where {} => elementwise::infer_where(cx),
+        Op::MatMul {} => linear::infer_matmul(cx),
+        Op::Gemm { trans_a, trans_b, .. } => linear::infer_gemm(cx, *trans_a, *trans_b),
+        Op::Conv { group, strides, dilations, pads } => {
+            conv::infer(cx, conv::Attributes { group: *group, strides, dilations, pads })
+        }
+        Op::MaxPool { kernel, strides, dilations, pads, ceil_mode } => {
+            pool::infer(cx, Windows { kernel, strides, dilations, pads, ceil_mode: *ceil_mode })
+        }
+        Op::AveragePool { kernel, strides, pads, ceil_mode, .. } => {
+            pool::infer(cx, Windows { kernel, strides, dilations: &[1, 1], pads, ceil_mode: *ceil_mode })
+        }
+        Op::Softmax { axis } | Op::LogSoftmax { axis } => reduce::infer_softmax(cx, *axis),
+        Op::LayerNormalization { axis, epsilon: _ } => reduce::infer_layer_norm(cx, *axis),
+        Op::ReduceSum { axes, keepdims } | Op::ReduceMax { axes, keepdims } | Op::ReduceMin { axes, keepdims } => {
+            reduce::infer_reduce(cx, axes, *keepdims)
+        }
+        Op::ReduceMean { axes, keepdims } => reduce::infer_mean(cx, axes, *keepdims),
+        Op::ArgMax { axis, keepdims } => reduce::infer_arg_max(cx, *axis, *keepdims),
+        Op::CumSum { axis, .. } => reduce::infer_cumsum(cx, *axis),
+        Op::Reshape { dims } => movement::infer_reshape(cx, dims),
+        Op::Transpose { perm } => movement::infer_transpose(cx, perm),
+        Op::Expand { dims } => movement::infer_expand(cx, dims),
+        Op::Concat { axis } => movement::infer_concat(cx, *axis),
+        Op::Slice { axes, starts, ends, steps } => {
+            movement::infer_slice(cx, movement::Slice { axes, starts, ends, steps })
+        }
+        Op::Gather { axis } => gather::infer_gather(cx, *axis),
+        Op::GatherElements { axis } => gather::infer_elements(cx, *axis),
+        Op::GatherND { batch_dims } => gather::infer_nd(cx, *batch_dims),
+        Op::Pad { pads } => movement::infer_pad(cx, pads),
+        Op::Shape { start, end } => sizes::infer_shape(cx, *start, *end),
+        Op::Sizes { values } => sizes::infer_sizes(values),
+        Op::Range { start, limit, delta } => sizes::infer_range(cx, start, limit, *delta),
+        Op::If {} | Op::Route { .. } => Err(cx.refuse("a control operator's types follow from its regions")),
+    }
+}
+
+fn eval_result(cx: &Eval, op: &Op, inputs: &[Tensor]) -> Evaluated {
+    match op {
+        Op::Neg {} => elementwise::eval_number(cx, |x| -x, i64::wrapping_neg),
+        Op::Abs {} => elementwise::eval_number(cx, f64::abs, i64::wrapping_abs),
+        Op::Relu {} => elementwise::eval_number(cx, |x| if x < 0.0 { 0.0 } else { x }, |x| x.max(0)),
+        Op::Sqrt {} => elementwise::eval_float(cx, f64::sqrt),
+        Op::Reciprocal {} => elementwise::eval_float(cx, f64::recip),
+        Op::Exp {} => elementwise::eval_float(cx, f64::exp),
+        Op::Log {} => elementwise::eval_float(cx, f64::ln),
+        Op::Sin {} => elementwise::eval_float(cx, f64::sin),
+        Op::Cos {} => elementwise::eval_float(cx, f64::cos),
+        Op::Tanh {} => elementwise::eval_float(cx, f64::tanh),
+        Op::Erf {} => elementwise::eval_float(cx, libm::erf),
+        Op::Sigmoid {} => elementwise::eval_float(cx, |x| 1.0 / (1.0 + (-x).exp())),
+        Op::Gelu { tanh: false } => elementwise::eval_float(cx, elementwise::gelu),
+        Op::Gelu { tanh: true } => elementwise::eval_float(cx, elementwise::gelu_tanh),
+        Op::Clip { min, max } => elementwise::eval_clip(cx, *min, *max),
+        Op::Not {} => elementwise::eval_not(cx),
+        Op::IsNaN {} => elementwise::eval_is_nan(cx),
+        Op::Cast { to: _ } => elementwise::eval_cast(cx),
+        Op::Add {} => elementwise::eval_arithmetic(cx, |a, b| a + b, |a, b| Some(a.wrapping_add(b))),
+        Op::Sub {} => elementwise::eval_arithmetic(cx, |a, b| a - b, |a, b| Some(a.wrapping_sub(b))),
+        Op::Mul {} => elementwise::eval_arithmetic(cx, |a, b| a * b, |a, b| Some(a.wrapping_mul(b))),
+        Op::Div {} => elementwise::eval_arithmetic(cx, |a, b| a / b, elementwise::integer_quotient),
+        Op::Max {} => elementwise::eval_arithmetic(cx, elementwise::larger, |a, b| Some(a.max(b))),
+        Op::Min {} => elementwise::eval_arithmetic(cx, elementwise::smaller, |a, b| Some(a.min(b))),
+        Op::Pow {} => elementwise::eval_pow(cx),
+        Op::And {} => elementwise::eval_logic(cx, |a, b| a & b),
+        Op::Or {} => elementwise::eval_logic(cx, |a, b| a | b),
+        Op::Equal {} => elementwise::eval_comparison(cx, |o| o == Some(Ordering::Equal)),
+        Op::Less {} => elementwise::eval_comparison(cx, |o| o == Some(Ordering::Less)),
+        Op::LessOrEqual {} => elementwise::eval_comparison(cx, |o| o.is_some_and(Ordering::is_le)),
+        Op::Greater {} => elementwise::eval_comparison(cx, |o| o == Some(Ordering::Greater)),
+        Op::GreaterOrEqual {} => elementwise::eval_comparison(cx, |o| o.is_some_and(Ordering::is_ge)),
+        Op::Where {} => elementwise::eval_where(cx),
+        Op::MatMul {} => linear::eval_matmul(cx),
+        Op::Gemm { alpha, beta, trans_a, trans_b } => linear::eval_gemm(cx, *alpha, *beta, *trans_a, *trans_b),
+        Op::Conv { group, strides, dilations, pads } => {
+            conv::eval(cx, conv::Attributes { group: *group, strides, dilations, pads })
+        }
+        Op::MaxPool { kernel, strides, dilations, pads, ceil_mode } => {
+            pool::eval_max(cx, Windows { kernel, strides, dilations, pads, ceil_mode: *ceil_mode })
+        }
+        Op::AveragePool { kernel, strides, pads, ceil_mode, count_include_pad } => {
+            let windows = Windows { kernel, strides, dilations: &[1, 1], pads, ceil_mode: *ceil_mode };
+            pool::eval_average(cx, windows, *count_include_pad)
+        }
+        Op::Softmax { axis } => reduce::eval_softmax(cx, *axis),
+        Op::LogSoftmax { axis } => reduce::eval_log_softmax(cx, *axis),
+        Op::LayerNormalization { axis, epsilon } => reduce::eval_layer_norm(cx, *axis, *epsilon),
+        Op::ReduceSum { axes, keepdims: _ } => reduce::eval_sum(cx, axes),
+        Op::ReduceMean { axes, keepdims: _ } => reduce::eval_mean(cx, axes),
+        Op::ReduceMax { axes, keepdims: _ } => reduce::eval_max(cx, axes),
+        Op::ReduceMin { axes, keepdims: _ } => reduce::eval_min(cx, axes),
+        Op::ArgMax { axis, keepdims: _ } => reduce::eval_arg_max(cx, *axis),
+        Op::CumSum { axis, exclusive, reverse } => reduce::eval_cumsum(cx, *axis, *exclusive, *reverse),
+        Op::Reshape { dims: _ } => movement::eval_reshape(cx),
+        Op::Transpose { perm } => movement::eval_transpose(cx, perm),
+        Op::Expand { dims: _ } => movement::eval_expand(cx),
+        Op::Concat { axis } => movement::eval_concat(cx, *axis, inputs),
+        Op::Slice { axes, starts, ends, steps } => {
+            movement::eval_slice(cx, movement::Slice { axes, starts, ends, steps })
+        }
+        Op::Gather { axis } => gather::eval_gather(cx, *axis),
+        Op::GatherElements { axis } => gather::eval_elements(cx, *axis),
+        Op::GatherND { batch_dims } => gather::eval_nd(cx, *batch_dims),
+        Op::Pad { pads } => movement::eval_pad(cx, pads),
+        Op::Shape { start, end } => sizes::eval_shape(cx, *start, *end),
+        Op::Sizes { values } => sizes::eval_sizes(cx, values),
+        Op::Range { start, limit: _, delta } => sizes::eval_range(cx, start, *delta),
+        Op::If {} | Op::Route { .. } => Err(cx.fail("a control operator is run by the evaluator")),
+    }
 }
 
 /// What is known of a constant.

@@ -1,0 +1,344 @@
+//! Functions of single elements, with numpy's broadcasting where there are several operands.
+//!
+//! Specification: <https://onnx.ai/onnx/operators/>, <https://onnx.ai/onnx/repo-docs/Broadcasting.html>.
+//! Integer arithmetic wraps. Functions of floats are computed in f64 and rounded once.
+
+use std::cmp::Ordering;
+
+use super::eval_context::{Eval, Evaluated};
+use super::infer_context::{Infer, Inferred};
+use crate::dim::Dim;
+use crate::types::{DType, Type};
+
+/// The element types of arithmetic.
+pub(super) const NUMERIC: &[DType] = &[DType::F32, DType::I64, DType::I32];
+
+/// What is known of one element's function.
+type Known1 = fn(&Dim) -> Option<Dim>;
+
+/// What is known of two elements' function.
+type Known2 = fn(&Dim, &Dim) -> Option<Dim>;
+
+/// Functions of f32.
+pub(super) fn infer_float(cx: &mut Infer) -> Inferred {
+    cx.expect_dtype(0, &[DType::F32])?;
+    Ok(super::Facts::of(cx.ty(0).clone()))
+}
+
+/// `Clip`: like [`infer_float`], with bounds that are numbers.
+pub(super) fn infer_clip(cx: &mut Infer, min: f32, max: f32) -> Inferred {
+    cx.require(!min.is_nan() && !max.is_nan(), || format!("the bounds must be numbers, found {min} and {max}"))?;
+    infer_float(cx)
+}
+
+/// Functions of one number.
+pub(super) fn infer_number(cx: &mut Infer, known: Known1) -> Inferred {
+    cx.expect_dtype(0, NUMERIC)?;
+    infer_unary(cx, cx.ty(0).dtype, known)
+}
+
+/// `Not`.
+pub(super) fn infer_not(cx: &mut Infer) -> Inferred {
+    cx.expect_dtype(0, &[DType::Bool])?;
+    infer_unary(cx, DType::Bool, |x| Some(&Dim::from(1) - x))
+}
+
+/// `IsNaN`.
+pub(super) fn infer_is_nan(cx: &mut Infer) -> Inferred {
+    cx.expect_dtype(0, &[DType::F32])?;
+    infer_unary(cx, DType::Bool, |_| None)
+}
+
+/// `Cast`.
+pub(super) fn infer_cast(cx: &mut Infer, to: DType) -> Inferred {
+    match to {
+        DType::Bool => infer_unary(cx, to, |x| known_equal(x, &Dim::default()).map(|zero| truth(!zero))),
+        DType::I32 => {
+            infer_unary(cx, to, |x| Some(x.as_const().map_or_else(|| x.clone(), |c| i64::from(c as i32).into())))
+        }
+        DType::I64 => infer_unary(cx, to, |x| Some(x.clone())),
+        DType::F32 => infer_unary(cx, to, |_| None),
+    }
+}
+
+fn infer_unary(cx: &Infer, dtype: DType, known: Known1) -> Inferred {
+    let ty = Type::new(dtype, cx.ty(0).dims.iter().cloned());
+    Ok(cx.mapped(ty, |x| known(x.first()?)))
+}
+
+/// Functions of two numbers of one type.
+pub(super) fn infer_arithmetic(cx: &mut Infer, known: Known2) -> Inferred {
+    cx.expect_dtype(0, NUMERIC)?;
+    infer_binary(cx, None, known)
+}
+
+/// `Pow`: the exponent may have another type.
+pub(super) fn infer_pow(cx: &mut Infer) -> Inferred {
+    cx.expect_dtype(0, NUMERIC)?;
+    cx.expect_dtype(1, NUMERIC)?;
+    let dims = cx.broadcast(&cx.ty(0).dims, &cx.ty(1).dims)?;
+    Ok(super::Facts::of(Type::new(cx.ty(0).dtype, dims)))
+}
+
+/// `And`, `Or`.
+pub(super) fn infer_logic(cx: &mut Infer, known: Known2) -> Inferred {
+    cx.expect_dtype(0, &[DType::Bool])?;
+    infer_binary(cx, Some(DType::Bool), known)
+}
+
+/// `Equal`.
+pub(super) fn infer_equal(cx: &mut Infer) -> Inferred {
+    infer_binary(cx, Some(DType::Bool), |a, b| known_equal(a, b).map(truth))
+}
+
+/// Comparisons of numbers.
+pub(super) fn infer_order(cx: &mut Infer, known: Known2) -> Inferred {
+    cx.expect_dtype(0, NUMERIC)?;
+    infer_binary(cx, Some(DType::Bool), known)
+}
+
+fn infer_binary(cx: &mut Infer, dtype: Option<DType>, known: Known2) -> Inferred {
+    cx.expect_same_dtype(0, 1)?;
+    let dims = cx.broadcast(&cx.ty(0).dims, &cx.ty(1).dims)?;
+    let ty = Type::new(dtype.unwrap_or(cx.ty(0).dtype), dims);
+    Ok(cx.mapped(ty, |x| match x {
+        [a, b] => known(a, b),
+        _ => None,
+    }))
+}
+
+/// `Where`.
+pub(super) fn infer_where(cx: &mut Infer) -> Inferred {
+    cx.expect_dtype(0, &[DType::Bool])?;
+    cx.expect_same_dtype(1, 2)?;
+    let chosen = cx.broadcast(&cx.ty(1).dims, &cx.ty(2).dims)?;
+    let dims = cx.broadcast(&cx.ty(0).dims, &chosen)?;
+    let ty = Type::new(cx.ty(1).dtype, dims);
+    Ok(cx.mapped(ty, |x| match x {
+        [_, a, b] if a == b => Some((*a).clone()),
+        [condition, a, b] => condition.as_const().map(|c| if c != 0 { (*a).clone() } else { (*b).clone() }),
+        _ => None,
+    }))
+}
+
+fn truth(holds: bool) -> Dim {
+    i64::from(holds).into()
+}
+
+/// `-x` of a size.
+pub(super) fn known_neg(x: &Dim) -> Option<Dim> {
+    Some(&Dim::default() - x)
+}
+
+/// `|x|` of a size.
+pub(super) fn known_abs(x: &Dim) -> Option<Dim> {
+    if x.is_at_least(0) {
+        return Some(x.clone());
+    }
+    known_neg(x).filter(|negated| negated.is_at_least(0))
+}
+
+/// The quotient of sizes, truncated: where it is exact, of constants, or of sizes that are not
+/// negative (for which truncation is rounding down).
+pub(super) fn known_div(a: &Dim, b: &Dim) -> Option<Dim> {
+    if let (Some(x), Some(y)) = (a.as_const(), b.as_const()) {
+        return x.checked_div(y).map(Dim::from);
+    }
+    if a.is_at_least(0) && b.is_at_least(0) {
+        return a.floor_div(b);
+    }
+    a.exact_div(b)
+}
+
+/// Whether sizes are equal, if that is known.
+pub(super) fn known_equal(a: &Dim, b: &Dim) -> Option<bool> {
+    let (above, below) = (a - b, b - a);
+    match above.as_const() {
+        Some(difference) => Some(difference == 0),
+        None => (above.is_at_least(1) || below.is_at_least(1)).then_some(false),
+    }
+}
+
+/// `a < b` of sizes.
+pub(super) fn known_less(a: &Dim, b: &Dim) -> Option<Dim> {
+    if (b - a).is_at_least(1) {
+        return Some(truth(true));
+    }
+    (a - b).is_at_least(0).then(|| truth(false))
+}
+
+/// `a <= b` of sizes.
+pub(super) fn known_less_or_equal(a: &Dim, b: &Dim) -> Option<Dim> {
+    known_less(b, a).map(|greater| &Dim::from(1) - &greater)
+}
+
+/// `a && b`, each 0 or 1.
+pub(super) fn known_and(a: &Dim, b: &Dim) -> Option<Dim> {
+    Some(truth(a.as_const()? != 0 && b.as_const()? != 0))
+}
+
+/// `a || b`, each 0 or 1.
+pub(super) fn known_or(a: &Dim, b: &Dim) -> Option<Dim> {
+    Some(truth(a.as_const()? != 0 || b.as_const()? != 0))
+}
+
+/// Functions of f32, given in f64.
+pub(super) fn eval_float(cx: &Eval, f: impl Fn(f64) -> f64) -> Evaluated {
+    cx.finish(cx.elements::<f32>(0)?.iter().map(|x| f(f64::from(*x)) as f32).collect())
+}
+
+/// Functions of one number.
+pub(super) fn eval_number(cx: &Eval, float: fn(f64) -> f64, integer: fn(i64) -> i64) -> Evaluated {
+    match cx.dtype() {
+        DType::F32 => eval_float(cx, float),
+        DType::I64 | DType::I32 | DType::Bool => cx.finish_integers(cx.integers(0)?.into_iter().map(integer).collect()),
+    }
+}
+
+/// `Clip`: the upper bound wins; NaN stays.
+pub(super) fn eval_clip(cx: &Eval, min: f32, max: f32) -> Evaluated {
+    let (min, max) = (f64::from(min), f64::from(max));
+    eval_float(cx, |x| {
+        let raised = if x < min { min } else { x };
+        if raised > max { max } else { raised }
+    })
+}
+
+/// `Not`.
+pub(super) fn eval_not(cx: &Eval) -> Evaluated {
+    cx.finish(cx.elements::<u8>(0)?.iter().map(|x| 1 - x).collect::<Vec<u8>>())
+}
+
+/// `IsNaN`.
+pub(super) fn eval_is_nan(cx: &Eval) -> Evaluated {
+    cx.finish(cx.elements::<f32>(0)?.iter().map(|x| u8::from(x.is_nan())).collect::<Vec<u8>>())
+}
+
+/// `Cast`: float to integer truncates and saturates; i64 to i32 keeps the low half.
+pub(super) fn eval_cast(cx: &Eval) -> Evaluated {
+    if cx.input(0).dtype() != DType::F32 {
+        return cx.finish_integers(cx.integers(0)?);
+    }
+    let x = cx.elements::<f32>(0)?;
+    match cx.dtype() {
+        DType::F32 => cx.finish(x.into_owned()),
+        DType::I64 => cx.finish(x.iter().map(|v| *v as i64).collect()),
+        DType::I32 => cx.finish(x.iter().map(|v| *v as i32).collect()),
+        DType::Bool => cx.finish(x.iter().map(|v| u8::from(*v != 0.0)).collect()),
+    }
+}
+
+/// Functions of two numbers of one type; the one of integers gives `None` for a division by zero.
+pub(super) fn eval_arithmetic(
+    cx: &Eval,
+    float: fn(f32, f32) -> f32,
+    integer: fn(i64, i64) -> Option<i64>,
+) -> Evaluated {
+    if cx.dtype() == DType::F32 {
+        let (x, y) = (cx.elements::<f32>(0)?, cx.elements::<f32>(1)?);
+        return cx.finish(pairs(cx, 0, 1).map(|(i, j)| float(x[i], y[j])).collect());
+    }
+    let (x, y) = (cx.integers(0)?, cx.integers(1)?);
+    let all: Option<Vec<i64>> = pairs(cx, 0, 1).map(|(i, j)| integer(x[i], y[j])).collect();
+    cx.finish_integers(all.ok_or_else(|| cx.fail("integer division by zero"))?)
+}
+
+/// The positions of two operands' elements for each of the result's.
+fn pairs(cx: &Eval, a: usize, b: usize) -> impl Iterator<Item = (usize, usize)> {
+    cx.broadcast(a).into_iter().zip(cx.broadcast(b))
+}
+
+/// The quotient, truncated; `None` for a division by zero.
+pub(super) fn integer_quotient(a: i64, b: i64) -> Option<i64> {
+    (b != 0).then(|| a.wrapping_div(b))
+}
+
+/// The larger; NaN if either is.
+pub(super) fn larger(a: f32, b: f32) -> f32 {
+    if a.is_nan() || a > b { a } else { b }
+}
+
+/// The smaller; NaN if either is.
+pub(super) fn smaller(a: f32, b: f32) -> f32 {
+    if a.is_nan() || a < b { a } else { b }
+}
+
+/// `Pow`: integer powers of integers wrap, and a negative exponent truncates the fraction; all else
+/// is computed in f64.
+pub(super) fn eval_pow(cx: &Eval) -> Evaluated {
+    let float_base = cx.dtype() == DType::F32;
+    if float_base || cx.input(1).dtype() == DType::F32 {
+        let (x, y) = (as_f64(cx, 0)?, as_f64(cx, 1)?);
+        let powers = pairs(cx, 0, 1).map(|(i, j)| x[i].powf(y[j]));
+        return match float_base {
+            true => cx.finish(powers.map(|p| p as f32).collect()),
+            false => cx.finish_integers(powers.map(|p| p as i64).collect()),
+        };
+    }
+    let (x, y) = (cx.integers(0)?, cx.integers(1)?);
+    let all: Option<Vec<i64>> = pairs(cx, 0, 1).map(|(i, j)| integer_power(x[i], y[j])).collect();
+    cx.finish_integers(all.ok_or_else(|| cx.fail("a negative power of integer zero"))?)
+}
+
+fn as_f64(cx: &Eval, operand: usize) -> Result<Vec<f64>, super::EvalError> {
+    if cx.input(operand).dtype() == DType::F32 {
+        return Ok(cx.elements::<f32>(operand)?.iter().map(|x| f64::from(*x)).collect());
+    }
+    Ok(cx.integers(operand)?.into_iter().map(|x| x as f64).collect())
+}
+
+/// `base^exponent`, wrapping; `None` for a negative power of zero.
+fn integer_power(base: i64, exponent: i64) -> Option<i64> {
+    if exponent < 0 {
+        return match base {
+            0 => None,
+            1 => Some(1),
+            -1 => Some(if exponent % 2 == 0 { 1 } else { -1 }),
+            _ => Some(0),
+        };
+    }
+    let (mut result, mut square, mut left) = (1i64, base, exponent);
+    while left > 0 {
+        if left % 2 == 1 {
+            result = result.wrapping_mul(square);
+        }
+        square = square.wrapping_mul(square);
+        left /= 2;
+    }
+    Some(result)
+}
+
+/// `And`, `Or`.
+pub(super) fn eval_logic(cx: &Eval, f: fn(u8, u8) -> u8) -> Evaluated {
+    let (x, y) = (cx.elements::<u8>(0)?, cx.elements::<u8>(1)?);
+    cx.finish(pairs(cx, 0, 1).map(|(i, j)| f(x[i], y[j])).collect())
+}
+
+/// Comparisons: `f` of the elements' order, which NaN has not.
+pub(super) fn eval_comparison(cx: &Eval, f: fn(Option<Ordering>) -> bool) -> Evaluated {
+    if cx.input(0).dtype() == DType::F32 {
+        let (x, y) = (cx.elements::<f32>(0)?, cx.elements::<f32>(1)?);
+        return cx.finish(pairs(cx, 0, 1).map(|(i, j)| u8::from(f(x[i].partial_cmp(&y[j])))).collect());
+    }
+    let (x, y) = (cx.integers(0)?, cx.integers(1)?);
+    cx.finish(pairs(cx, 0, 1).map(|(i, j)| u8::from(f(Some(x[i].cmp(&y[j]))))).collect())
+}
+
+/// `Where`.
+pub(super) fn eval_where(cx: &Eval) -> Evaluated {
+    let condition = cx.elements::<u8>(0)?;
+    let (a, b) = (cx.input(1), cx.input(2));
+    let choices = cx.broadcast(0).into_iter().zip(pairs(cx, 1, 2));
+    let positions: Vec<usize> = choices.map(|(c, (i, j))| if condition[c] != 0 { i } else { a.len() + j }).collect();
+    cx.moved(&[a, b], &positions)
+}
+
+/// The Gaussian error linear unit.
+pub(super) fn gelu(x: f64) -> f64 {
+    0.5 * x * (1.0 + libm::erf(x * std::f64::consts::FRAC_1_SQRT_2))
+}
+
+/// The tanh approximation of [`gelu`].
+pub(super) fn gelu_tanh(x: f64) -> f64 {
+    0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh())
+}

@@ -1,0 +1,155 @@
+//! What the evaluation of one node works with: operands and result dims that inference has checked.
+
+use std::borrow::Cow;
+
+use super::{DimEnv, EvalError, Facts, index};
+use crate::dim::Dim;
+use crate::op::Op;
+use crate::tensor::{Element, Tensor};
+use crate::types::DType;
+
+/// The outcome of one operator's evaluation: all of them have one result.
+pub(super) type Evaluated = Result<Tensor, EvalError>;
+
+/// Results with more elements are refused: what an attribute asks for is not to exhaust the memory.
+const MAX_ELEMENTS: usize = 1 << 28;
+
+/// A node under evaluation. Operands and attributes fit each other.
+pub(super) struct Eval<'a> {
+    op: &'a Op,
+    inputs: &'a [Tensor],
+    dims: Vec<usize>,
+    dtype: DType,
+}
+
+/// `op` with the sizes in its attributes computed.
+pub(super) fn resolve(op: &Op, env: &DimEnv) -> Result<Op, EvalError> {
+    let mut resolved = op.clone();
+    let mut unknown = None;
+    resolved.map_dims(&mut |dim: &Dim| match dim.eval(env) {
+        Some(value) => value.into(),
+        None => {
+            unknown = Some(dim.clone());
+            dim.clone()
+        }
+    });
+    match unknown {
+        None => Ok(resolved),
+        Some(dim) => Err(EvalError { op: op.name(), reason: format!("the size {dim} has no value") }),
+    }
+}
+
+impl<'a> Eval<'a> {
+    /// An operator on operands for which inference gave `result`.
+    pub(super) fn new(op: &'a Op, inputs: &'a [Tensor], result: &Facts) -> Result<Self, EvalError> {
+        let dims = result.ty.const_dims().unwrap_or_default();
+        let dims: Option<Vec<usize>> = dims.into_iter().map(|d| usize::try_from(d).ok()).collect();
+        let fits = dims.filter(|d| index::size(d).is_some_and(|n| n <= MAX_ELEMENTS));
+        let Some(dims) = fits else {
+            let reason = format!("a result of type {} is too large or has a negative dim", result.ty);
+            return Err(EvalError { op: op.name(), reason });
+        };
+        Ok(Eval { op, inputs, dims, dtype: result.ty.dtype })
+    }
+
+    /// An error of this operator.
+    pub(super) fn fail(&self, reason: impl Into<String>) -> EvalError {
+        EvalError { op: self.op.name(), reason: reason.into() }
+    }
+
+    /// An operand that the operator must have.
+    pub(super) fn input(&self, operand: usize) -> &'a Tensor {
+        &self.inputs[operand]
+    }
+
+    /// An operand that may be left out.
+    pub(super) fn optional(&self, operand: usize) -> Option<&'a Tensor> {
+        self.inputs.get(operand)
+    }
+
+    /// An operand's dims.
+    pub(super) fn from(&self, operand: usize) -> &'a [usize] {
+        self.inputs[operand].dims()
+    }
+
+    /// The result's dims.
+    pub(super) fn to(&self) -> &[usize] {
+        &self.dims
+    }
+
+    /// The number of the result's elements.
+    pub(super) fn len(&self) -> usize {
+        self.dims.iter().product()
+    }
+
+    /// The result's element type.
+    pub(super) fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// An operand's elements.
+    pub(super) fn elements<T: Element>(&self, operand: usize) -> Result<Cow<'a, [T]>, EvalError> {
+        let tensor = self.input(operand);
+        tensor.elements().ok_or_else(|| self.fail(format!("operand {operand} is {tensor:?}, not {}", T::DTYPE)))
+    }
+
+    /// An operand's integer or boolean elements.
+    pub(super) fn integers(&self, operand: usize) -> Result<Vec<i64>, EvalError> {
+        let tensor = self.input(operand);
+        tensor.to_i64s().ok_or_else(|| self.fail(format!("operand {operand} is {tensor:?}, not integers")))
+    }
+
+    /// The position in an operand of the element that broadcasting puts at each of the result's.
+    pub(super) fn broadcast(&self, operand: usize) -> Vec<usize> {
+        index::broadcast(self.from(operand), &self.dims)
+    }
+
+    /// The axis that a checked attribute names.
+    pub(super) fn axis(&self, axis: i64) -> Result<usize, EvalError> {
+        let rank = self.from(0).len();
+        index::axis(axis, rank).ok_or_else(|| self.fail(format!("axis {axis} is outside of {rank} dims")))
+    }
+
+    /// The axes that a checked attribute names.
+    pub(super) fn axes(&self, axes: &[i64]) -> Result<Vec<usize>, EvalError> {
+        axes.iter().map(|a| self.axis(*a)).collect()
+    }
+
+    /// A size of an attribute, which is constant by now.
+    pub(super) fn constant(&self, dim: &Dim) -> Result<i64, EvalError> {
+        dim.as_const().ok_or_else(|| self.fail(format!("the size {dim} has no value")))
+    }
+
+    /// The result with these elements.
+    pub(super) fn finish<T: Element>(&self, data: Vec<T>) -> Evaluated {
+        Tensor::new(&self.dims, data).map_err(|e| self.fail(e.to_string()))
+    }
+
+    /// The result with these integers, in its own element type; i32 keeps the low half.
+    pub(super) fn finish_integers(&self, data: Vec<i64>) -> Evaluated {
+        match self.dtype {
+            DType::I64 => self.finish(data),
+            DType::I32 => self.finish(data.into_iter().map(|x| x as i32).collect()),
+            DType::Bool => self.finish(data.into_iter().map(|x| u8::from(x != 0)).collect()),
+            DType::F32 => self.finish(data.into_iter().map(|x| x as f32).collect()),
+        }
+    }
+
+    /// The result whose elements stand at `positions` among those of `operands` (one after the
+    /// other, then a zero).
+    pub(super) fn moved(&self, operands: &[&Tensor], positions: &[usize]) -> Evaluated {
+        let size = self.dtype.size();
+        let pool: Vec<u8> = match operands {
+            [one] => [one.bytes(), &vec![0; size]].concat(),
+            many => many.iter().flat_map(|t| t.bytes()).copied().chain(std::iter::repeat_n(0, size)).collect(),
+        };
+        let mut bytes = Vec::with_capacity(positions.len() * size);
+        for at in positions {
+            let Some(element) = pool.get(at * size..(at + 1) * size) else {
+                return Err(self.fail(format!("position {at} is outside of the operands")));
+            };
+            bytes.extend_from_slice(element);
+        }
+        Tensor::from_bytes(self.dtype, &self.dims, bytes).map_err(|e| self.fail(e.to_string()))
+    }
+}

@@ -1,0 +1,218 @@
+//! Reductions and normalisations along axes, accumulated in f64.
+//!
+//! Specification: <https://onnx.ai/onnx/operators/onnx__ReduceSum.html> and its neighbours,
+//! <https://onnx.ai/onnx/operators/onnx__Softmax.html> (since 13: one axis),
+//! <https://onnx.ai/onnx/operators/onnx__LayerNormalization.html>,
+//! <https://onnx.ai/onnx/operators/onnx__CumSum.html>. `axes` is never empty here.
+
+use super::elementwise::{NUMERIC, larger, smaller};
+use super::eval_context::{Eval, Evaluated};
+use super::infer_context::{Infer, Inferred};
+use super::{Facts, index};
+use crate::dim::Dim;
+use crate::types::{DType, Type};
+
+/// `Softmax`, `LogSoftmax`: the operand's type.
+pub(super) fn infer_softmax(cx: &mut Infer, axis: i64) -> Inferred {
+    cx.expect_dtype(0, &[DType::F32])?;
+    cx.axis(axis, cx.ty(0).rank())?;
+    Ok(Facts::of(cx.ty(0).clone()))
+}
+
+/// `CumSum`.
+pub(super) fn infer_cumsum(cx: &mut Infer, axis: i64) -> Inferred {
+    cx.expect_dtype(0, NUMERIC)?;
+    cx.axis(axis, cx.ty(0).rank())?;
+    Ok(Facts::of(cx.ty(0).clone()))
+}
+
+/// `LayerNormalization`: scale and bias broadcast to the normalised dims.
+pub(super) fn infer_layer_norm(cx: &mut Infer, axis: i64) -> Inferred {
+    cx.expect_dtype(0, &[DType::F32])?;
+    let x = cx.ty(0);
+    let axis = cx.axis(axis, x.rank())?;
+    for operand in 1..cx.inputs().len() {
+        cx.expect_same_dtype(0, operand)?;
+        cx.broadcast_to(&cx.ty(operand).dims, &x.dims[axis..])?;
+    }
+    Ok(Facts::of(x.clone()))
+}
+
+/// `ReduceSum`, `ReduceMax`, `ReduceMin`.
+pub(super) fn infer_reduce(cx: &mut Infer, axes: &[i64], keepdims: bool) -> Inferred {
+    cx.expect_dtype(0, NUMERIC)?;
+    reduced(cx, cx.ty(0).dtype, axes, keepdims)
+}
+
+/// `ReduceMean`.
+pub(super) fn infer_mean(cx: &mut Infer, axes: &[i64], keepdims: bool) -> Inferred {
+    cx.expect_dtype(0, &[DType::F32])?;
+    reduced(cx, DType::F32, axes, keepdims)
+}
+
+/// `ArgMax`: of at least one element.
+pub(super) fn infer_arg_max(cx: &mut Infer, axis: i64, keepdims: bool) -> Inferred {
+    cx.expect_dtype(0, NUMERIC)?;
+    let x = cx.ty(0);
+    let empty = x.dims[cx.axis(axis, x.rank())?].as_const() == Some(0);
+    cx.require(!empty, || format!("axis {axis} of {x} has no elements"))?;
+    reduced(cx, DType::I64, &[axis], keepdims)
+}
+
+fn reduced(cx: &Infer, dtype: DType, axes: &[i64], keepdims: bool) -> Inferred {
+    let x = cx.ty(0);
+    cx.require(!axes.is_empty(), || "`axes` must not be empty".into())?;
+    let axes = cx.axes(axes, x.rank())?;
+    let size = |(i, dim): (usize, &Dim)| match (axes.contains(&i), keepdims) {
+        (true, true) => Some(Dim::from(1)),
+        (true, false) => None,
+        (false, _) => Some(dim.clone()),
+    };
+    let dims: Vec<Dim> = x.dims.iter().enumerate().filter_map(size).collect();
+    Ok(Facts::of(Type::new(dtype, dims)))
+}
+
+/// `f` of each row along `axes`, the rows in row-major order.
+fn rows<T: Copy, R>(x: &[T], dims: &[usize], axes: &[usize], f: impl Fn(&[T]) -> R) -> Vec<R> {
+    let (order, length) = index::rows(dims, axes);
+    let count = dims.iter().enumerate().filter(|(i, _)| !axes.contains(i)).map(|(_, d)| d).product();
+    let row = |i: usize| order[i * length..(i + 1) * length].iter().map(|at| x[*at]).collect::<Vec<T>>();
+    (0..count).map(|i| f(&row(i))).collect()
+}
+
+/// `f` of each row along `axes`, whose results go where the row's elements stood.
+fn along(cx: &Eval, axes: &[usize], f: impl Fn(&[f64]) -> Vec<f64>) -> Evaluated {
+    let x: Vec<f64> = cx.elements::<f32>(0)?.iter().map(|x| f64::from(*x)).collect();
+    let (order, _) = index::rows(cx.from(0), axes);
+    let mut out = vec![0.0; x.len()];
+    let results = rows(&x, cx.from(0), axes, f).into_iter().flatten();
+    order.into_iter().zip(results).for_each(|(at, result)| out[at] = result as f32);
+    cx.finish(out)
+}
+
+/// `Softmax`.
+pub(super) fn eval_softmax(cx: &Eval, axis: i64) -> Evaluated {
+    along(cx, &[cx.axis(axis)?], |row| {
+        let largest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let exps: Vec<f64> = row.iter().map(|x| (x - largest).exp()).collect();
+        let sum: f64 = exps.iter().sum();
+        exps.into_iter().map(|e| e / sum).collect()
+    })
+}
+
+/// `LogSoftmax`.
+pub(super) fn eval_log_softmax(cx: &Eval, axis: i64) -> Evaluated {
+    along(cx, &[cx.axis(axis)?], |row| {
+        let largest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let log_sum = row.iter().map(|x| (x - largest).exp()).sum::<f64>().ln();
+        row.iter().map(|x| x - largest - log_sum).collect()
+    })
+}
+
+/// `LayerNormalization`: the biased variance, as everywhere.
+pub(super) fn eval_layer_norm(cx: &Eval, axis: i64, epsilon: f32) -> Evaluated {
+    let axis = cx.axis(axis)?;
+    let normalised = &cx.from(0)[axis..];
+    let affine = |operand: usize| {
+        let Some(tensor) = cx.optional(operand) else { return Ok(None) };
+        let x = cx.elements::<f32>(operand)?;
+        let positions = index::broadcast(tensor.dims(), normalised);
+        Ok(Some(positions.into_iter().map(|i| f64::from(x[i])).collect::<Vec<f64>>()))
+    };
+    let (scale, bias) = (affine(1)?.unwrap_or_default(), affine(2)?);
+    let axes: Vec<usize> = (axis..cx.from(0).len()).collect();
+    along(cx, &axes, |row| {
+        let mean = row.iter().sum::<f64>() / row.len() as f64;
+        let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / row.len() as f64;
+        let factor = 1.0 / (variance + f64::from(epsilon)).sqrt();
+        let scaled = row.iter().zip(&scale).map(|(x, s)| (x - mean) * factor * s);
+        scaled.enumerate().map(|(i, x)| x + bias.as_ref().map_or(0.0, |b| b[i])).collect()
+    })
+}
+
+/// `ReduceSum`: integers wrap.
+pub(super) fn eval_sum(cx: &Eval, axes: &[i64]) -> Evaluated {
+    let sum = |row: &[f32]| row.iter().map(|x| f64::from(*x)).sum::<f64>() as f32;
+    reduce(cx, axes, sum, |row| row.iter().fold(0, |a: i64, b| a.wrapping_add(*b)))
+}
+
+/// `ReduceMean`.
+pub(super) fn eval_mean(cx: &Eval, axes: &[i64]) -> Evaluated {
+    let mean = |row: &[f32]| (row.iter().map(|x| f64::from(*x)).sum::<f64>() / row.len() as f64) as f32;
+    cx.finish(rows(&cx.elements::<f32>(0)?, cx.from(0), &cx.axes(axes)?, mean))
+}
+
+/// `ReduceMax`: of nothing it is the least value.
+pub(super) fn eval_max(cx: &Eval, axes: &[i64]) -> Evaluated {
+    let least = least(cx.dtype());
+    let largest = |row: &[f32]| row.iter().copied().fold(f32::NEG_INFINITY, larger);
+    reduce(cx, axes, largest, |row| row.iter().copied().fold(least, i64::max))
+}
+
+/// `ReduceMin`: of nothing it is the greatest value.
+pub(super) fn eval_min(cx: &Eval, axes: &[i64]) -> Evaluated {
+    let greatest = !least(cx.dtype());
+    let smallest = |row: &[f32]| row.iter().copied().fold(f32::INFINITY, smaller);
+    reduce(cx, axes, smallest, |row| row.iter().copied().fold(greatest, i64::min))
+}
+
+fn least(dtype: DType) -> i64 {
+    match dtype {
+        DType::I32 => i64::from(i32::MIN),
+        DType::F32 | DType::I64 | DType::Bool => i64::MIN,
+    }
+}
+
+fn reduce(cx: &Eval, axes: &[i64], float: impl Fn(&[f32]) -> f32, integer: impl Fn(&[i64]) -> i64) -> Evaluated {
+    let axes = cx.axes(axes)?;
+    match cx.dtype() {
+        DType::F32 => cx.finish(rows(&cx.elements::<f32>(0)?, cx.from(0), &axes, float)),
+        DType::I64 | DType::I32 | DType::Bool => cx.finish_integers(rows(&cx.integers(0)?, cx.from(0), &axes, integer)),
+    }
+}
+
+/// `ArgMax`: the first of equal ones; NaN is never larger.
+pub(super) fn eval_arg_max(cx: &Eval, axis: i64) -> Evaluated {
+    let axes = [cx.axis(axis)?];
+    if cx.from(0)[axes[0]] == 0 {
+        return Err(cx.fail(format!("axis {axis} of {:?} has no elements", cx.input(0))));
+    }
+    match cx.input(0).dtype() {
+        DType::F32 => cx.finish(rows(&cx.elements::<f32>(0)?, cx.from(0), &axes, first_largest)),
+        DType::I64 | DType::I32 | DType::Bool => cx.finish(rows(&cx.integers(0)?, cx.from(0), &axes, first_largest)),
+    }
+}
+
+fn first_largest<T: PartialOrd>(row: &[T]) -> i64 {
+    let better = |best: usize, i: usize| if row[i] > row[best] { i } else { best };
+    (0..row.len()).fold(0, better) as i64
+}
+
+/// `CumSum`.
+pub(super) fn eval_cumsum(cx: &Eval, axis: i64, exclusive: bool, reverse: bool) -> Evaluated {
+    let axes = [cx.axis(axis)?];
+    if cx.dtype() == DType::F32 {
+        return along(cx, &axes, |row| running(row, exclusive, reverse, |a, b| a + b));
+    }
+    let x = cx.integers(0)?;
+    let (order, _) = index::rows(cx.from(0), &axes);
+    let mut out = vec![0; x.len()];
+    let sums = rows(&x, cx.from(0), &axes, |row| running(row, exclusive, reverse, i64::wrapping_add));
+    order.into_iter().zip(sums.into_iter().flatten()).for_each(|(at, sum)| out[at] = sum);
+    cx.finish_integers(out)
+}
+
+fn running<T: Copy + Default>(row: &[T], exclusive: bool, reverse: bool, add: fn(T, T) -> T) -> Vec<T> {
+    let mut sum = T::default();
+    let step = |x: &T| {
+        let before = sum;
+        sum = add(sum, *x);
+        if exclusive { before } else { sum }
+    };
+    if !reverse {
+        return row.iter().map(step).collect();
+    }
+    let mut backwards: Vec<T> = row.iter().rev().map(step).collect();
+    backwards.reverse();
+    backwards
+}
