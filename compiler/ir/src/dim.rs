@@ -86,6 +86,9 @@ impl Dim {
         Symbol::new(name).into()
     }
 
+    /// Expressions of more parts are refused: hostile models nest them until nothing ends.
+    pub const MAX_PARTS: usize = 1000;
+
     /// The terms, largest monomial first.
     pub fn terms(&self) -> &[Term] {
         &self.terms
@@ -229,6 +232,15 @@ impl Dim {
                 }
             }
         }
+    }
+
+    /// How large the expression is: its terms and factors, nested ones included.
+    pub fn parts(&self) -> usize {
+        let atom = |a: &Atom| match a {
+            Atom::Symbol(_) => 1,
+            Atom::FloorDiv(a, b) | Atom::Max(a, b) | Atom::Min(a, b) => 1 + a.parts() + b.parts(),
+        };
+        self.terms.iter().map(|t| 1 + t.factors.iter().map(atom).sum::<usize>()).sum()
     }
 
     /// Whether it depends on `symbol`.

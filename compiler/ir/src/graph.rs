@@ -107,6 +107,10 @@ pub struct Graph {
     symbols: BTreeSet<Symbol>,
 }
 
+/// Contents with larger expressions than this are not kept, so that no chain of products of sizes
+/// grows without bound.
+const MAX_KNOWN_PARTS: usize = 200;
+
 /// Why an edit was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EditError {
@@ -260,7 +264,8 @@ impl Graph {
     // Editing.
 
     fn new_value(&mut self, def: Def, facts: Facts) -> ValueId {
-        self.values.push(Value { def, ty: facts.ty, contents: facts.contents, name: None });
+        let contents = facts.contents.filter(|c| c.iter().all(|d| d.parts() <= MAX_KNOWN_PARTS));
+        self.values.push(Value { def, ty: facts.ty, contents, name: None });
         ValueId::new(self.values.len() - 1)
     }
 
@@ -301,6 +306,9 @@ impl Graph {
     pub fn append(&mut self, region: RegionId, op: Op, inputs: &[ValueId], origin: Origin) -> Result<NodeId, InferError> {
         let facts: Vec<Facts> = inputs.iter().map(|v| Facts::from_value(self.value(*v))).collect();
         let inference = ops::infer(&op, &facts)?;
+        if !inference.outputs.iter().all(|f| f.ty.is_manageable()) {
+            return Err(InferError::new(&op, "the result has too many dims, or their expressions are too large"));
+        }
         for (a, b) in inference.assumptions {
             self.assume_equal(a, b);
         }

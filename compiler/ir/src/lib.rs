@@ -13,6 +13,7 @@ pub mod program;
 pub mod tensor;
 pub mod text;
 pub mod types;
+pub mod verify;
 
 pub use constant::{ConstPool, ContentHash};
 pub use dim::{Dim, Symbol};

@@ -82,6 +82,17 @@ impl Type {
         Dim::product(&self.dims)
     }
 
+    /// Whether the dims' expressions, and their product, are small enough to work with. Only types
+    /// made to exhaust memory are not.
+    pub fn is_manageable(&self) -> bool {
+        const MAX_RANK: usize = 64;
+        const MAX_TERMS: usize = 4096;
+        let terms = self.dims.iter().try_fold(1usize, |n, d| n.checked_mul(d.terms().len().max(1)));
+        self.rank() <= MAX_RANK
+            && terms.is_some_and(|t| t <= MAX_TERMS)
+            && self.dims.iter().all(|d| d.parts() <= Dim::MAX_PARTS)
+    }
+
     /// The dims as constants, if all are.
     pub fn const_dims(&self) -> Option<Vec<i64>> {
         self.dims.iter().map(Dim::as_const).collect()

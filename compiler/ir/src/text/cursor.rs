@@ -18,19 +18,12 @@ pub(super) struct Cursor<'a> {
 impl<'a> Cursor<'a> {
     /// At the first of `tokens`, which end with [`Kind::End`].
     pub(super) fn new(source: &'a str, tokens: Vec<Token>) -> Self {
-        Cursor {
-            source,
-            tokens,
-            position: 0,
-            errors: Vec::new(),
-        }
+        Cursor { source, tokens, position: 0, errors: Vec::new() }
     }
 
     /// The token `ahead` places further on; the end's from there on.
     fn token(&self, ahead: usize) -> Option<&Token> {
-        self.tokens
-            .get(self.position + ahead)
-            .or(self.tokens.last())
+        self.tokens.get(self.position + ahead).or(self.tokens.last())
     }
 
     /// The current token.
@@ -93,20 +86,12 @@ impl<'a> Cursor<'a> {
 
     /// Passes this punctuation, which must stand here.
     pub(super) fn expect(&mut self, punct: &str) -> Result<(), Fail> {
-        if self.eat(punct) {
-            Ok(())
-        } else {
-            self.expected(&format!("`{punct}`"))
-        }
+        if self.eat(punct) { Ok(()) } else { self.expected(&format!("`{punct}`")) }
     }
 
     /// Passes this word, which must stand here.
     pub(super) fn expect_word(&mut self, word: &str) -> Result<(), Fail> {
-        if self.eat_word(word) {
-            Ok(())
-        } else {
-            self.expected(&format!("`{word}`"))
-        }
+        if self.eat_word(word) { Ok(()) } else { self.expected(&format!("`{word}`")) }
     }
 
     /// Passes any word and gives it.
@@ -130,10 +115,7 @@ impl<'a> Cursor<'a> {
         }
         let start = self.offset();
         self.word(what)?;
-        let mut end = self
-            .tokens
-            .get(self.position.saturating_sub(1))
-            .map_or(start, |t| t.end);
+        let mut end = self.tokens.get(self.position.saturating_sub(1)).map_or(start, |t| t.end);
         while let Some(t) = self.token(0)
             && t.start == end
             && matches!(t.kind, Kind::Punct("-") | Kind::Word(_) | Kind::Number(_))
@@ -171,8 +153,7 @@ impl<'a> Cursor<'a> {
     /// An error at a byte of the text.
     pub(super) fn fail<T>(&mut self, offset: usize, message: impl Into<String>) -> Result<T, Fail> {
         if self.errors.len() < ParseErrors::MAX {
-            self.errors
-                .push(ParseError::at(self.source, offset, message.into()));
+            self.errors.push(ParseError::at(self.source, offset, message.into()));
         }
         Err(Fail)
     }
@@ -191,17 +172,11 @@ impl<'a> Cursor<'a> {
         let mut depth = 0usize;
         while let Some(t) = self.token(0) {
             let closes = t.first && t.kind == Kind::Punct("}");
-            if t.kind == Kind::End
-                || (depth == 0 && t.first && !self.is_word("then") && !self.is_word("else"))
-            {
+            if t.kind == Kind::End || (depth == 0 && t.first && !self.is_word("then") && !self.is_word("else")) {
                 return;
             }
             let opens = t.kind == Kind::Punct("{") && self.token(1).is_some_and(|next| next.first);
-            depth = if closes {
-                depth.saturating_sub(1)
-            } else {
-                depth + usize::from(opens)
-            };
+            depth = if closes { depth.saturating_sub(1) } else { depth + usize::from(opens) };
             self.advance();
         }
     }

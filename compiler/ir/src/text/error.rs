@@ -42,15 +42,8 @@ impl ParseError {
         let left: Vec<char> = before[start..].chars().collect();
         let right = after.lines().next().unwrap_or("");
         let shown = &left[left.len().saturating_sub(SHOWN)..];
-        let text: String = shown
-            .iter()
-            .copied()
-            .chain(right.chars().take(SHOWN))
-            .collect();
-        let pad: String = shown
-            .iter()
-            .map(|c| if *c == '\t' { '\t' } else { ' ' })
-            .collect();
+        let text: String = shown.iter().copied().chain(right.chars().take(SHOWN)).collect();
+        let pad: String = shown.iter().map(|c| if *c == '\t' { '\t' } else { ' ' }).collect();
         ParseError {
             line: before.matches('\n').count() + 1,
             column: left.len() + 1,
@@ -63,11 +56,7 @@ impl ParseError {
 impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [text, caret] = &self.excerpt;
-        write!(
-            f,
-            "{}:{}: {}\n  | {text}\n  | {caret}",
-            self.line, self.column, self.message
-        )
+        write!(f, "{}:{}: {}\n  | {text}\n  | {caret}", self.line, self.column, self.message)
     }
 }
 

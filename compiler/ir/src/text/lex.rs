@@ -57,9 +57,7 @@ pub(super) struct Token {
     pub(super) first: bool,
 }
 
-const PUNCTUATION: [&str; 15] = [
-    "->", "==", "(", ")", "{", "}", "[", "]", ",", ":", ";", "=", "+", "-", "*",
-];
+const PUNCTUATION: [&str; 15] = ["->", "==", "(", ")", "{", "}", "[", "]", ",", ":", ";", "=", "+", "-", "*"];
 
 /// Texts beyond this many bytes are refused.
 const MAX_BYTES: usize = 64 << 20;
@@ -73,32 +71,18 @@ struct Lexer<'a> {
 /// The tokens of `source`, ending with [`Kind::End`].
 pub(super) fn tokens(source: &str) -> Result<Vec<Token>, ParseError> {
     if source.len() > MAX_BYTES {
-        let message = format!(
-            "expected at most {MAX_BYTES} bytes of text, found {}",
-            source.len()
-        );
+        let message = format!("expected at most {MAX_BYTES} bytes of text, found {}", source.len());
         return Err(ParseError::at("", 0, message));
     }
-    let mut lexer = Lexer {
-        source,
-        at: 0,
-        first: true,
-    };
+    let mut lexer = Lexer { source, at: 0, first: true };
     let mut out = Vec::new();
     loop {
         lexer.skip_blank();
         let (start, first) = (lexer.at, lexer.first);
         lexer.first = false;
-        let kind = lexer
-            .kind()
-            .map_err(|message| ParseError::at(source, start, message))?;
+        let kind = lexer.kind().map_err(|message| ParseError::at(source, start, message))?;
         let done = kind == Kind::End;
-        out.push(Token {
-            kind,
-            start,
-            end: lexer.at,
-            first,
-        });
+        out.push(Token { kind, start, end: lexer.at, first });
         if done {
             return Ok(out);
         }
@@ -232,9 +216,7 @@ impl<'a> Lexer<'a> {
             't' => Ok('\t'),
             '0' => Ok('\0'),
             '\\' | '"' | '\'' => Ok(c),
-            'u' => self
-                .unicode_escape()
-                .ok_or_else(|| "expected `\\u{…}` with a character's number".into()),
+            'u' => self.unicode_escape().ok_or_else(|| "expected `\\u{…}` with a character's number".into()),
             c => Err(format!("unknown escape `\\{}`", c.escape_default())),
         }
     }

@@ -51,10 +51,7 @@ pub fn pool_resolver(pool: &ConstPool) -> impl FnMut(&ConstRef) -> Option<Tensor
 ///
 /// The text is untrusted: whatever it holds, the outcome is a graph whose nodes passed inference, or
 /// errors with their lines. Invariants beyond that are the [verifier](crate::verify)'s.
-pub fn parse(
-    source: &str,
-    resolve: &mut dyn FnMut(&ConstRef) -> Option<Tensor>,
-) -> Result<Graph, ParseErrors> {
+pub fn parse(source: &str, resolve: &mut dyn FnMut(&ConstRef) -> Option<Tensor>) -> Result<Graph, ParseErrors> {
     let tokens = lex::tokens(source).map_err(|e| ParseErrors { errors: vec![e] })?;
     let mut parser = Parser {
         cursor: Cursor::new(source, tokens),
@@ -67,9 +64,7 @@ pub fn parse(
     let outcome = parser.graph();
     match (outcome, parser.cursor.errors.is_empty()) {
         (Ok(()), true) => Ok(parser.graph),
-        _ => Err(ParseErrors {
-            errors: parser.cursor.errors,
-        }),
+        _ => Err(ParseErrors { errors: parser.cursor.errors }),
     }
 }
 
@@ -133,11 +128,7 @@ impl Parser<'_, '_> {
     fn set_outputs(&mut self, declared: Vec<Declared>, offset: usize) -> Outcome<()> {
         let values = self.graph.outputs().to_vec();
         if values.len() != declared.len() {
-            let message = format!(
-                "expected {} results, as the header lists, found {}",
-                declared.len(),
-                values.len()
-            );
+            let message = format!("expected {} results, as the header lists, found {}", declared.len(), values.len());
             return self.cursor.fail(offset, message);
         }
         for (value, d) in values.iter().zip(&declared) {
@@ -154,10 +145,7 @@ impl Parser<'_, '_> {
         let found = self.graph.ty(value);
         match &declared.ty {
             Some(ty) if ty != found => {
-                let message = format!(
-                    "{} is declared as {ty}, but its type is {found}",
-                    declared.name
-                );
+                let message = format!("{} is declared as {ty}, but its type is {found}", declared.name);
                 self.cursor.fail(declared.offset, message)
             }
             _ => Ok(()),
@@ -170,19 +158,14 @@ impl Parser<'_, '_> {
         }
         match self.names.insert(name.clone(), binding) {
             None | Some(Binding::Broken) => Ok(()),
-            Some(Binding::Value(..)) => {
-                self.cursor.fail(offset, format!("{name} is defined twice"))
-            }
+            Some(Binding::Value(..)) => self.cursor.fail(offset, format!("{name} is defined twice")),
         }
     }
 
     fn params(&mut self, region: RegionId) -> Outcome<()> {
         for d in self.cursor.list("(", ")", &mut typed)? {
             let Some(ty) = d.ty else {
-                return self.cursor.fail(
-                    d.offset,
-                    format!("expected a type for the parameter {}", d.name),
-                );
+                return self.cursor.fail(d.offset, format!("expected a type for the parameter {}", d.name));
             };
             let value = self.graph.add_param(region, ty);
             self.bind(&d.name, d.offset, Binding::Value(value, Some(region)))?;
@@ -227,11 +210,7 @@ impl Parser<'_, '_> {
     fn statement(&mut self, region: RegionId) {
         let start = self.cursor.position();
         let mut results = Vec::new();
-        if self
-            .results(&mut results)
-            .and_then(|()| self.right_side(region, &results))
-            .is_ok()
-        {
+        if self.results(&mut results).and_then(|()| self.right_side(region, &results)).is_ok() {
             return;
         }
         self.broken += 1;
@@ -276,11 +255,7 @@ impl Parser<'_, '_> {
         }
         for (value, result) in values.into_iter().zip(results) {
             self.check_type(value, result)?;
-            self.bind(
-                &result.name,
-                result.offset,
-                Binding::Value(value, Some(region)),
-            )?;
+            self.bind(&result.name, result.offset, Binding::Value(value, Some(region)))?;
         }
         Ok(())
     }
@@ -294,20 +269,12 @@ impl Parser<'_, '_> {
         let arity = op.arity();
         if !arity.contains(&inputs.len()) {
             let (least, most) = (arity.start(), arity.end());
-            let wanted = if least == most {
-                least.to_string()
-            } else {
-                format!("{least} to {most}")
-            };
-            return self.cursor.fail(
-                offset,
-                format!("{op} takes {wanted} operands, found {}", inputs.len()),
-            );
+            let wanted = if least == most { least.to_string() } else { format!("{least} to {most}") };
+            return self.cursor.fail(offset, format!("{op} takes {wanted} operands, found {}", inputs.len()));
         }
         let outcome = if op.is_control() {
             let regions = self.regions()?;
-            self.graph
-                .append_control(region, op, &inputs, regions, origin)
+            self.graph.append_control(region, op, &inputs, regions, origin)
         } else {
             self.graph.append(region, op, &inputs, origin)
         };
@@ -317,11 +284,7 @@ impl Parser<'_, '_> {
     fn operator(&mut self) -> Outcome<Op> {
         let offset = self.cursor.offset();
         let name = self.cursor.word("an operator's name")?;
-        let attrs = if self.cursor.is("{") {
-            self.cursor.attributes()?
-        } else {
-            Vec::new()
-        };
+        let attrs = if self.cursor.is("{") { self.cursor.attributes()? } else { Vec::new() };
         terms::operator(&name, attrs).or_else(|e| self.cursor.fail(offset, e.to_string()))
     }
 
@@ -352,9 +315,7 @@ impl Parser<'_, '_> {
             Kind::Word(w) if w == "true" || w == "false" => Tensor::scalar(self.cursor.truth()?),
             Kind::Word(w) if w == "const" => self.constant()?,
             _ => {
-                return self
-                    .cursor
-                    .expected("an operand: a value, a number or `const`");
+                return self.cursor.expected("an operand: a value, a number or `const`");
             }
         };
         Ok(self.graph.constant(tensor))
@@ -364,19 +325,12 @@ impl Parser<'_, '_> {
         let offset = self.cursor.offset();
         self.cursor.advance();
         match self.names.get(name) {
-            Some(Binding::Value(value, region))
-                if region.is_none_or(|r| self.open.contains(&r)) =>
-            {
-                Ok(*value)
+            Some(Binding::Value(value, region)) if region.is_none_or(|r| self.open.contains(&r)) => Ok(*value),
+            Some(Binding::Value(..)) => {
+                self.cursor.fail(offset, format!("{name} is defined in a region that is not visible here"))
             }
-            Some(Binding::Value(..)) => self.cursor.fail(
-                offset,
-                format!("{name} is defined in a region that is not visible here"),
-            ),
             Some(Binding::Broken) => Err(Fail),
-            None => self
-                .cursor
-                .fail(offset, format!("{name} is not defined above")),
+            None => self.cursor.fail(offset, format!("{name} is not defined above")),
         }
     }
 
@@ -385,14 +339,9 @@ impl Parser<'_, '_> {
         self.cursor.advance();
         let offset = self.cursor.offset();
         let ty = self.cursor.ty()?;
-        let dims = ty
-            .const_dims()
-            .and_then(|d| d.into_iter().map(|d| usize::try_from(d).ok()).collect());
+        let dims = ty.const_dims().and_then(|d| d.into_iter().map(|d| usize::try_from(d).ok()).collect());
         let Some(dims): Option<Vec<usize>> = dims else {
-            return self.cursor.fail(
-                offset,
-                format!("a constant's dims must be numbers from 0, found {ty}"),
-            );
+            return self.cursor.fail(offset, format!("a constant's dims must be numbers from 0, found {ty}"));
         };
         let Kind::Hash(hash) = self.cursor.kind().clone() else {
             return match self.cursor.is("{") {
@@ -400,25 +349,14 @@ impl Parser<'_, '_> {
                 false => self.cursor.expected("`#` and a hash, or `{` and elements"),
             };
         };
-        let reference = ConstRef {
-            dtype: ty.dtype,
-            dims,
-            hash,
-        };
+        let reference = ConstRef { dtype: ty.dtype, dims, hash };
         match (self.resolve)(&reference) {
-            Some(tensor)
-                if tensor.dtype() == reference.dtype && tensor.dims() == reference.dims =>
-            {
+            Some(tensor) if tensor.dtype() == reference.dtype && tensor.dims() == reference.dims => {
                 self.cursor.advance();
                 Ok(tensor)
             }
-            Some(tensor) => self.cursor.expected(&format!(
-                "a constant of type {ty}, resolved to {}",
-                tensor.ty()
-            )),
-            None => self
-                .cursor
-                .expected(&format!("the hash of a known constant of type {ty}")),
+            Some(tensor) => self.cursor.expected(&format!("a constant of type {ty}, resolved to {}", tensor.ty())),
+            None => self.cursor.expected(&format!("the hash of a known constant of type {ty}")),
         }
     }
 
@@ -443,29 +381,18 @@ impl Parser<'_, '_> {
             self.cursor.expect_word(keyword)?;
             regions.push(self.region()?);
         }
-        if self.broken > broken {
-            Err(Fail)
-        } else {
-            Ok(regions)
-        }
+        if self.broken > broken { Err(Fail) } else { Ok(regions) }
     }
 
     /// `^1[r0](%h: f32[r0, 3]) { … yield %h }`.
     fn region(&mut self) -> Outcome<RegionId> {
         if self.open.len() > MAX_DEPTH {
-            return self.cursor.fail(
-                self.cursor.offset(),
-                format!("regions may be nested {MAX_DEPTH} deep"),
-            );
+            return self.cursor.fail(self.cursor.offset(), format!("regions may be nested {MAX_DEPTH} deep"));
         }
         if *self.cursor.kind() == Kind::Region {
             self.cursor.advance();
         }
-        let rows = if self.cursor.is("[") {
-            Some(self.rows()?)
-        } else {
-            None
-        };
+        let rows = if self.cursor.is("[") { Some(self.rows()?) } else { None };
         let region = self.graph.new_region(rows);
         self.open.push(region);
         let body = self.params(region).and_then(|()| {
@@ -482,10 +409,7 @@ impl Parser<'_, '_> {
         let offset = self.cursor.offset();
         let dim = self.cursor.dim(0)?;
         let Some(symbol) = dim.as_symbol() else {
-            return self.cursor.fail(
-                offset,
-                format!("expected the symbol of the region's rows, found {dim}"),
-            );
+            return self.cursor.fail(offset, format!("expected the symbol of the region's rows, found {dim}"));
         };
         self.cursor.expect("]")?;
         Ok(symbol.clone())
@@ -499,10 +423,6 @@ fn typed(cursor: &mut Cursor<'_>) -> Outcome<Declared> {
         return cursor.expected("a value, such as `%x`");
     };
     cursor.advance();
-    let ty = if cursor.eat(":") {
-        Some(cursor.ty()?)
-    } else {
-        None
-    };
+    let ty = if cursor.eat(":") { Some(cursor.ty()?) } else { None };
     Ok(Declared { name, offset, ty })
 }

@@ -52,12 +52,7 @@ impl Naming<'_> {
         if self.values.get(id.index()).is_none_or(Option::is_some) {
             return;
         }
-        let name = self
-            .graph
-            .value(id)
-            .name
-            .as_deref()
-            .or(self.outputs.get(&id).copied());
+        let name = self.graph.value(id).name.as_deref().or(self.outputs.get(&id).copied());
         let text = match name {
             Some(name) => self.unique(name),
             None => {
@@ -91,24 +86,14 @@ impl Naming<'_> {
 }
 
 fn quote(sigil: char, name: &str) -> String {
-    if is_plain_name(name) {
-        format!("{sigil}{name}")
-    } else {
-        format!("{sigil}{name:?}")
-    }
+    if is_plain_name(name) { format!("{sigil}{name}") } else { format!("{sigil}{name:?}") }
 }
 
 /// A pass's name: letters, digits and `-` need no quotes.
 fn pass_name(name: &str) -> String {
-    let plain = name
-        .split('-')
-        .all(|part| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric()));
+    let plain = name.split('-').all(|part| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric()));
     let letter = name.starts_with(|c: char| c.is_ascii_alphabetic());
-    if plain && letter {
-        name.to_string()
-    } else {
-        format!("{name:?}")
-    }
+    if plain && letter { name.to_string() } else { format!("{name:?}") }
 }
 
 impl<'g> Printer<'g> {
@@ -126,11 +111,7 @@ impl<'g> Printer<'g> {
             naming.outputs.entry(*value).or_insert(name);
         }
         naming.region(Graph::ROOT);
-        Printer {
-            graph,
-            values: naming.values,
-            regions: naming.regions,
-        }
+        Printer { graph, values: naming.values, regions: naming.regions }
     }
 
     /// A value as it prints where it is used; a constant prints as itself.
@@ -140,26 +121,18 @@ impl<'g> Printer<'g> {
         };
         match (name, self.graph.value(id).def) {
             (Some(name), _) => name.clone(),
-            (None, Def::Const(c)) => constant(
-                self.graph.constants().tensor(c),
-                &self.graph.constants().hash(c),
-            ),
+            (None, Def::Const(c)) => constant(self.graph.constants().tensor(c), &self.graph.constants().hash(c)),
             (None, Def::Node(..) | Def::Param(..)) => format!("%?{}", id.index()),
         }
     }
 
     /// A region's label.
     pub fn region_label(&self, id: RegionId) -> String {
-        self.regions
-            .get(&id)
-            .map_or_else(|| format!("^?{}", id.index()), |n| format!("^{n}"))
+        self.regions.get(&id).map_or_else(|| format!("^?{}", id.index()), |n| format!("^{n}"))
     }
 
     fn values(&self, ids: &[ValueId]) -> String {
-        ids.iter()
-            .map(|v| self.value(*v))
-            .collect::<Vec<_>>()
-            .join(", ")
+        ids.iter().map(|v| self.value(*v)).collect::<Vec<_>>().join(", ")
     }
 
     fn typed(&self, ids: &[ValueId]) -> String {
@@ -189,11 +162,7 @@ impl<'g> Printer<'g> {
             line.push_str(&format!("  @{source:?}"));
         }
         if let Some(pass) = &node.origin.pass {
-            let gap = if node.origin.source.is_some() {
-                ""
-            } else {
-                " "
-            };
+            let gap = if node.origin.source.is_some() { "" } else { " " };
             line.push_str(&format!("{gap} by {}", pass_name(pass)));
         }
         line
@@ -202,15 +171,9 @@ impl<'g> Printer<'g> {
     fn graph(&self, f: &mut dyn Write) -> fmt::Result {
         let g = self.graph;
         let outputs = g.outputs().iter().zip(g.output_names());
-        let outputs: Vec<_> = outputs
-            .map(|(v, name)| format!("{}: {}", quote('%', name), g.ty(*v)))
-            .collect();
+        let outputs: Vec<_> = outputs.map(|(v, name)| format!("{}: {}", quote('%', name), g.ty(*v))).collect();
         let (inputs, outputs) = (self.typed(g.inputs()), outputs.join(", "));
-        writeln!(
-            f,
-            "graph {}({inputs}) -> ({outputs}) {{",
-            quote('@', &g.name)
-        )?;
+        writeln!(f, "graph {}({inputs}) -> ({outputs}) {{", quote('@', &g.name))?;
         for (a, b) in g.assumptions() {
             writeln!(f, "  assume {a} == {b}")?;
         }
@@ -229,15 +192,8 @@ impl<'g> Printer<'g> {
                 f.write_str("\n")?;
             }
         }
-        let keyword = if region == Graph::ROOT {
-            "return"
-        } else {
-            "yield"
-        };
-        let line = format!(
-            "{margin}{keyword} {}",
-            self.values(&self.graph.region(region).yields)
-        );
+        let keyword = if region == Graph::ROOT { "return" } else { "yield" };
+        let line = format!("{margin}{keyword} {}", self.values(&self.graph.region(region).yields));
         writeln!(f, "{}", line.trim_end())
     }
 
@@ -255,28 +211,15 @@ impl<'g> Printer<'g> {
 
 /// `{name=value, …}` without the attributes that have their default; empty if none is left.
 fn attributes(op: &Op) -> String {
-    let all: Vec<_> = op
-        .attributes()
-        .into_iter()
-        .map(|(n, v)| (n.to_string(), v))
-        .collect();
+    let all: Vec<_> = op.attributes().into_iter().map(|(n, v)| (n.to_string(), v)).collect();
     let mut shown = Vec::new();
     for (i, (name, value)) in all.iter().enumerate() {
-        let others: Vec<_> = all
-            .iter()
-            .enumerate()
-            .filter(|(j, _)| *j != i)
-            .map(|(_, a)| a.clone())
-            .collect();
+        let others: Vec<_> = all.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, a)| a.clone()).collect();
         if Op::from_attributes(op.name(), &others).as_ref() != Ok(op) {
             shown.push(format!("{name}={value}"));
         }
     }
-    if shown.is_empty() {
-        String::new()
-    } else {
-        format!("{{{}}}", shown.join(", "))
-    }
+    if shown.is_empty() { String::new() } else { format!("{{{}}}", shown.join(", ")) }
 }
 
 fn constant(tensor: &Tensor, hash: &dyn fmt::Display) -> String {
@@ -284,24 +227,9 @@ fn constant(tensor: &Tensor, hash: &dyn fmt::Display) -> String {
         return format!("const {} {hash}", tensor.ty());
     }
     let elements: Vec<String> = match tensor.dtype() {
-        DType::F32 => tensor
-            .elements::<f32>()
-            .unwrap_or_default()
-            .iter()
-            .map(|v| float(*v))
-            .collect(),
-        DType::Bool => tensor
-            .to_i64s()
-            .unwrap_or_default()
-            .iter()
-            .map(|v| (*v != 0).to_string())
-            .collect(),
-        DType::I64 | DType::I32 => tensor
-            .to_i64s()
-            .unwrap_or_default()
-            .iter()
-            .map(i64::to_string)
-            .collect(),
+        DType::F32 => tensor.elements::<f32>().unwrap_or_default().iter().map(|v| float(*v)).collect(),
+        DType::Bool => tensor.to_i64s().unwrap_or_default().iter().map(|v| (*v != 0).to_string()).collect(),
+        DType::I64 | DType::I32 => tensor.to_i64s().unwrap_or_default().iter().map(i64::to_string).collect(),
     };
     match elements.as_slice() {
         [one] if tensor.dims().is_empty() && tensor.dtype() != DType::I32 => one.clone(),

@@ -3,37 +3,19 @@
 use super::cursor::{Cursor, Fail};
 use super::lex::Kind;
 use crate::attr::AttrValue;
-use crate::dim::{Atom, Dim};
+use crate::dim::Dim;
 use crate::op::{Op, OpError};
 use crate::tensor::{Tensor, TensorError};
 use crate::types::{DType, Type};
 
 /// `max(max(…))` may be nested this deep.
 const MAX_DEPTH: usize = 16;
-/// A dim may have this many parts (terms and factors, nested ones included).
-const MAX_PARTS: usize = 1000;
 /// Terms that one multiplication may give.
 const MAX_TERMS: usize = 256;
-/// Dims of one type.
-const MAX_RANK: usize = 64;
-/// Terms that all dims of a type multiplied may have.
-const MAX_TYPE_TERMS: usize = 4096;
-
 /// An attribute as written: its name, and what its text can mean, the operator's table decides.
 pub(super) struct Attr {
     name: String,
     meanings: Vec<AttrValue>,
-}
-
-fn parts(dim: &Dim) -> usize {
-    let atom = |a: &Atom| match a {
-        Atom::Symbol(_) => 1,
-        Atom::FloorDiv(a, b) | Atom::Max(a, b) | Atom::Min(a, b) => 1 + parts(a) + parts(b),
-    };
-    dim.terms()
-        .iter()
-        .map(|t| 1 + t.factors.iter().map(atom).sum::<usize>())
-        .sum()
 }
 
 impl Cursor<'_> {
@@ -57,19 +39,11 @@ impl Cursor<'_> {
         let dtype = self.dtype()?;
         let offset = self.offset();
         let dims = self.list("[", "]", &mut |c| c.dim(0))?;
-        if dims.len() > MAX_RANK {
-            return self.fail(
-                offset,
-                format!("expected at most {MAX_RANK} dims, found {}", dims.len()),
-            );
+        let ty = Type::new(dtype, dims);
+        if !ty.is_manageable() {
+            return self.fail(offset, "the type has too many dims, or their expressions are too large");
         }
-        let terms = dims
-            .iter()
-            .fold(1usize, |n, d| n.saturating_mul(d.terms().len().max(1)));
-        if terms > MAX_TYPE_TERMS {
-            return self.fail(offset, "the dims' expressions are too large");
-        }
-        Ok(Type::new(dtype, dims))
+        Ok(ty)
     }
 
     /// A size: sums and products of numbers, symbols, `floordiv(a, b)`, `max(a, b)`, `min(a, b)`.
@@ -79,11 +53,8 @@ impl Cursor<'_> {
         let mut negative = self.eat("-");
         loop {
             sum = &sum + &self.product(negative, depth)?;
-            if parts(&sum) > MAX_PARTS {
-                return self.fail(
-                    offset,
-                    format!("the expression has more than {MAX_PARTS} parts"),
-                );
+            if sum.parts() > Dim::MAX_PARTS {
+                return self.fail(offset, format!("the expression has more than {} parts", Dim::MAX_PARTS));
             }
             negative = self.is("-");
             if !(self.eat("+") || self.eat("-")) {
@@ -102,7 +73,7 @@ impl Cursor<'_> {
         while self.eat("*") {
             let factor = self.factor(depth)?;
             let terms = product.terms().len().saturating_mul(factor.terms().len());
-            if terms > MAX_TERMS || parts(&product) > MAX_PARTS {
+            if terms > MAX_TERMS || product.parts() > Dim::MAX_PARTS {
                 return self.fail(offset, "the expression is too large");
             }
             product = &product * &factor;
@@ -115,9 +86,7 @@ impl Cursor<'_> {
         let dim = match self.kind().clone() {
             Kind::Number(_) => return Ok(self.integer(false)?.into()),
             Kind::Quoted(name) => Dim::symbol(&name),
-            Kind::Word(name) if !matches!(name.as_str(), "max" | "min" | "floordiv") => {
-                Dim::symbol(&name)
-            }
+            Kind::Word(name) if !matches!(name.as_str(), "max" | "min" | "floordiv") => Dim::symbol(&name),
             Kind::Word(function) => return self.function(&function, depth),
             _ => return self.expected("a size: a number, a symbol, floordiv(…), max(…) or min(…)"),
         };
@@ -131,10 +100,7 @@ impl Cursor<'_> {
     fn function(&mut self, name: &str, depth: usize) -> Result<Dim, Fail> {
         let offset = self.offset();
         if depth >= MAX_DEPTH {
-            return self.fail(
-                offset,
-                format!("expressions may be nested {MAX_DEPTH} deep"),
-            );
+            return self.fail(offset, format!("expressions may be nested {MAX_DEPTH} deep"));
         }
         self.advance();
         self.expect("(")?;
@@ -185,10 +151,7 @@ impl Cursor<'_> {
         };
         self.advance();
         if let (true, Kind::Hash(bits)) = (magnitude.is_nan(), self.kind()) {
-            let value = u32::from_str_radix(bits, 16)
-                .ok()
-                .map(f32::from_bits)
-                .filter(|v| v.is_nan());
+            let value = u32::from_str_radix(bits, 16).ok().map(f32::from_bits).filter(|v| v.is_nan());
             match value {
                 Some(_) => self.advance(),
                 None => self.rewind(start),
@@ -203,10 +166,7 @@ impl Cursor<'_> {
         self.list("{", "}", &mut |c| {
             let name = c.word("an attribute's name")?;
             c.expect("=")?;
-            Ok(Attr {
-                name,
-                meanings: c.meanings()?,
-            })
+            Ok(Attr { name, meanings: c.meanings()? })
         })
     }
 
@@ -218,11 +178,7 @@ impl Cursor<'_> {
             return Ok(vec![ints.map_or(AttrValue::Dims(dims), AttrValue::Ints)]);
         }
         let start = self.position();
-        let mut meanings: Vec<_> = self
-            .float(false)
-            .map(AttrValue::Float)
-            .into_iter()
-            .collect();
+        let mut meanings: Vec<_> = self.float(false).map(AttrValue::Float).into_iter().collect();
         let word = match (self.position() == start, self.kind()) {
             (true, Kind::Word(w)) => Some(w.clone()),
             (true, _) => None,
@@ -232,15 +188,9 @@ impl Cursor<'_> {
                 None
             }
         };
-        meanings.extend(
-            word.as_deref()
-                .and_then(DType::from_name)
-                .map(AttrValue::DType),
-        );
+        meanings.extend(word.as_deref().and_then(DType::from_name).map(AttrValue::DType));
         let dim = self.dim(0)?;
-        let plain = dim
-            .as_symbol()
-            .is_some_and(|s| Some(s.as_str()) == word.as_deref());
+        let plain = dim.as_symbol().is_some_and(|s| Some(s.as_str()) == word.as_deref());
         meanings.push(dim.as_const().map_or(AttrValue::Dim(dim), AttrValue::Int));
         if let Some(word) = word.filter(|_| plain) {
             let truth = ["false", "true"].iter().position(|t| *t == word);
@@ -254,18 +204,10 @@ impl Cursor<'_> {
     pub(super) fn elements(&mut self, dtype: DType, dims: &[usize]) -> Result<Tensor, Fail> {
         let offset = self.offset();
         let tensor: Result<Tensor, TensorError> = match dtype {
-            DType::F32 => self
-                .list("{", "}", &mut Cursor::float_element)
-                .map(|v| Tensor::new(dims, v))?,
-            DType::I64 => self
-                .list("{", "}", &mut Cursor::signed)
-                .map(|v| Tensor::new(dims, v))?,
-            DType::I32 => self
-                .list("{", "}", &mut Cursor::small)
-                .map(|v| Tensor::new(dims, v))?,
-            DType::Bool => self
-                .list("{", "}", &mut Cursor::truth)
-                .map(|v| Tensor::new(dims, v))?,
+            DType::F32 => self.list("{", "}", &mut Cursor::float_element).map(|v| Tensor::new(dims, v))?,
+            DType::I64 => self.list("{", "}", &mut Cursor::signed).map(|v| Tensor::new(dims, v))?,
+            DType::I32 => self.list("{", "}", &mut Cursor::small).map(|v| Tensor::new(dims, v))?,
+            DType::Bool => self.list("{", "}", &mut Cursor::truth).map(|v| Tensor::new(dims, v))?,
         };
         tensor.or_else(|e| self.fail(offset, e.to_string()))
     }
@@ -286,8 +228,7 @@ impl Cursor<'_> {
     fn small(&mut self) -> Result<i32, Fail> {
         let offset = self.offset();
         let value = self.signed()?;
-        i32::try_from(value)
-            .or_else(|_| self.fail(offset, format!("expected a 32-bit integer, found {value}")))
+        i32::try_from(value).or_else(|_| self.fail(offset, format!("expected a 32-bit integer, found {value}")))
     }
 
     /// `true` or `false`.
@@ -313,10 +254,7 @@ pub(super) fn operator(name: &str, mut attrs: Vec<Attr>) -> Result<Op, OpError> 
         let Err(OpError::WrongAttribute { attr, .. }) = &outcome else {
             return outcome;
         };
-        let next = attrs
-            .iter_mut()
-            .find(|a| a.name == *attr)
-            .and_then(|a| a.meanings.pop());
+        let next = attrs.iter_mut().find(|a| a.name == *attr).and_then(|a| a.meanings.pop());
         let (Some(next), Some(slot)) = (next, chosen.iter_mut().find(|(n, _)| n == attr)) else {
             return outcome;
         };
