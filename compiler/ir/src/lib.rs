@@ -3,9 +3,12 @@
 #![forbid(unsafe_code)]
 
 pub mod attr;
+pub mod bind;
 pub mod constant;
+pub mod cost;
 pub mod dim;
 pub mod entity;
+pub mod eval;
 pub mod graph;
 pub mod op;
 pub mod ops;

@@ -14,6 +14,11 @@ pub(super) type Evaluated = Result<Tensor, EvalError>;
 /// Results with more elements are refused: what an attribute asks for is not to exhaust the memory.
 const MAX_ELEMENTS: usize = 1 << 28;
 
+/// The number of elements of a tensor of `dims`, unless it is more than the evaluator takes on.
+pub(crate) fn element_count(dims: &[usize]) -> Option<usize> {
+    index::size(dims).filter(|n| *n <= MAX_ELEMENTS)
+}
+
 /// A node under evaluation. Operands and attributes fit each other.
 pub(super) struct Eval<'a> {
     op: &'a Op,
@@ -44,7 +49,7 @@ impl<'a> Eval<'a> {
     pub(super) fn new(op: &'a Op, inputs: &'a [Tensor], result: &Facts) -> Result<Self, EvalError> {
         let dims = result.ty.const_dims().unwrap_or_default();
         let dims: Option<Vec<usize>> = dims.into_iter().map(|d| usize::try_from(d).ok()).collect();
-        let fits = dims.filter(|d| index::size(d).is_some_and(|n| n <= MAX_ELEMENTS));
+        let fits = dims.filter(|d| element_count(d).is_some());
         let Some(dims) = fits else {
             let reason = format!("a result of type {} is too large or has a negative dim", result.ty);
             return Err(EvalError { op: op.name(), reason });

@@ -17,6 +17,7 @@ mod window;
 
 use std::cmp::Ordering;
 
+pub(crate) use self::eval_context::element_count;
 use self::eval_context::{Eval, Evaluated};
 use self::infer_context::{Infer, Inferred};
 use self::window::Windows;

@@ -1,0 +1,56 @@
+//! What a graph costs. Multiply-accumulates count matrix products and convolutions, nothing else;
+//! this is the definition that every report uses.
+
+use std::collections::BTreeSet;
+
+use crate::dim::Dim;
+use crate::entity::NodeId;
+use crate::graph::{Def, Graph};
+use crate::op::Op;
+use crate::types::DType;
+
+/// The multiply-accumulates of one node, without those of the regions that it owns.
+pub fn macs(graph: &Graph, node: NodeId) -> Dim {
+    let results = || graph.node(node).outputs.first().map_or_else(Dim::default, |v| graph.ty(*v).elements());
+    &results() * &products_per_result(graph, node)
+}
+
+/// Products summed for each element of the result.
+fn products_per_result(graph: &Graph, node: NodeId) -> Dim {
+    let inputs = &graph.node(node).inputs;
+    let dims = |operand: usize| inputs.get(operand).map_or(&[][..], |v| graph.ty(*v).dims.as_slice());
+    let size = |dim: Option<&Dim>| dim.cloned().unwrap_or_default();
+    match &graph.node(node).op {
+        Op::MatMul {} => size(dims(0).last()),
+        Op::Gemm { trans_a, .. } => size(dims(0).get(usize::from(!trans_a))),
+        Op::Conv { .. } => Dim::product(dims(1).iter().skip(1)),
+        Op::Neg {} | Op::Abs {} | Op::Sqrt {} | Op::Reciprocal {} | Op::Exp {} | Op::Log {} => Dim::default(),
+        Op::Sin {} | Op::Cos {} | Op::Tanh {} | Op::Erf {} | Op::Sigmoid {} | Op::Relu {} => Dim::default(),
+        Op::Gelu { .. } | Op::Clip { .. } | Op::Not {} | Op::IsNaN {} | Op::Cast { .. } => Dim::default(),
+        Op::Add {} | Op::Sub {} | Op::Mul {} | Op::Div {} | Op::Pow {} | Op::Max {} | Op::Min {} => Dim::default(),
+        Op::And {} | Op::Or {} | Op::Equal {} | Op::Less {} | Op::LessOrEqual {} => Dim::default(),
+        Op::Greater {} | Op::GreaterOrEqual {} | Op::Where {} => Dim::default(),
+        Op::MaxPool { .. } | Op::AveragePool { .. } => Dim::default(),
+        Op::Softmax { .. } | Op::LogSoftmax { .. } | Op::LayerNormalization { .. } => Dim::default(),
+        Op::ReduceSum { .. } | Op::ReduceMean { .. } | Op::ReduceMax { .. } | Op::ReduceMin { .. } => Dim::default(),
+        Op::ArgMax { .. } | Op::CumSum { .. } => Dim::default(),
+        Op::Reshape { .. } | Op::Transpose { .. } | Op::Expand { .. } | Op::Concat { .. } => Dim::default(),
+        Op::Slice { .. } | Op::Gather { .. } | Op::GatherElements { .. } | Op::GatherND { .. } => Dim::default(),
+        Op::Pad { .. } | Op::Shape { .. } | Op::Sizes { .. } | Op::Range { .. } => Dim::default(),
+        Op::If {} | Op::Route { .. } => Dim::default(),
+    }
+}
+
+/// The elements of all float constants that live nodes read, each constant once.
+pub fn parameters(graph: &Graph) -> u64 {
+    let mut used = BTreeSet::new();
+    for node in graph.nodes_in_order() {
+        for value in &graph.node(node).inputs {
+            if let Def::Const(id) = graph.value(*value).def {
+                used.insert(id);
+            }
+        }
+    }
+    let tensors = used.into_iter().map(|id| graph.constants().tensor(id));
+    tensors.filter(|t| t.dtype() == DType::F32).map(|t| t.len() as u64).sum()
+}

@@ -1,0 +1,258 @@
+//! The reference evaluator: runs a graph node by node, slow and obviously right.
+//!
+//! It judges passes and backends. Every result is checked against its declared type, so that it
+//! judges inference too.
+
+use crate::bind::{BindError, Sizes, bind_dims, check_assumptions};
+use crate::dim::{Dim, Symbol};
+use crate::entity::{NodeId, RegionId, ValueId};
+use crate::graph::Graph;
+use crate::op::Op;
+use crate::ops;
+use crate::tensor::Tensor;
+use crate::types::Type;
+
+/// Why a graph could not be evaluated.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EvalFailure {
+    /// The inputs' dims do not fit.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// An input's element type does not fit.
+    #[error("input `{input}`: expected {expected}, found {found}")]
+    InputType {
+        /// Name.
+        input: String,
+        /// Declared type.
+        expected: Type,
+        /// What was given.
+        found: Type,
+    },
+    /// A node failed.
+    #[error("{node}: {reason}")]
+    Node {
+        /// The node's path and operator.
+        node: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// A node's result has not its declared type.
+    #[error("{node}: expected a result of type {expected}, found {found}")]
+    ResultType {
+        /// The node's path and operator.
+        node: String,
+        /// Declared type.
+        expected: Type,
+        /// What came out.
+        found: Type,
+    },
+    /// A value was read or asked for that did not come to be.
+    #[error("{0} was not computed: its region did not run, or it does not stand before its use")]
+    NotComputed(ValueId),
+}
+
+/// What a run computed.
+#[derive(Debug)]
+pub struct Evaluation {
+    values: Vec<Option<Tensor>>,
+    sizes: Sizes,
+}
+
+/// The graph's outputs for these inputs.
+pub fn evaluate(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, EvalFailure> {
+    evaluate_values(graph, inputs, graph.outputs())
+}
+
+/// The values of `wanted` for these inputs; one whose region does not run is an error.
+pub fn evaluate_values(graph: &Graph, inputs: &[Tensor], wanted: &[ValueId]) -> Result<Vec<Tensor>, EvalFailure> {
+    let run = run(graph, inputs)?;
+    wanted.iter().map(|v| run.get(*v).cloned()).collect()
+}
+
+/// Runs the graph and keeps everything that it computes.
+pub fn run(graph: &Graph, inputs: &[Tensor]) -> Result<Evaluation, EvalFailure> {
+    let sizes = bind(graph, inputs)?;
+    let constants = (0..graph.value_count()).map(|i| graph.as_constant(ValueId::new(i)).cloned());
+    let mut run = Evaluation { values: constants.collect(), sizes };
+    for (param, tensor) in graph.inputs().iter().zip(inputs) {
+        run.set(*param, tensor.clone());
+    }
+    run.region(graph, Graph::ROOT)?;
+    Ok(run)
+}
+
+fn bind(graph: &Graph, inputs: &[Tensor]) -> Result<Sizes, EvalFailure> {
+    let name = |v: ValueId| graph.value(v).name.as_deref().unwrap_or_default();
+    let params: Vec<(&str, &[Dim])> = graph.inputs().iter().map(|v| (name(*v), &*graph.ty(*v).dims)).collect();
+    let actual: Vec<&[usize]> = inputs.iter().map(Tensor::dims).collect();
+    let sizes = bind_dims(&params, &actual, graph.assumptions())?;
+    for (param, found) in graph.inputs().iter().zip(inputs) {
+        let expected = graph.ty(*param);
+        if found.dtype() != expected.dtype {
+            let (input, expected, found) = (name(*param).to_string(), expected.clone(), found.ty());
+            return Err(EvalFailure::InputType { input, expected, found });
+        }
+    }
+    Ok(sizes)
+}
+
+impl Evaluation {
+    /// A value, if it was computed: a value of a region that did not run was not.
+    pub fn value(&self, value: ValueId) -> Option<&Tensor> {
+        self.values.get(value.index())?.as_ref()
+    }
+
+    /// A size in this run; the rows of a region count those that went there.
+    pub fn size(&self, dim: &Dim) -> Option<i64> {
+        dim.eval(&|s| self.sizes.get(s).copied())
+    }
+
+    fn get(&self, value: ValueId) -> Result<&Tensor, EvalFailure> {
+        self.value(value).ok_or(EvalFailure::NotComputed(value))
+    }
+
+    fn set(&mut self, value: ValueId, tensor: Tensor) {
+        self.values[value.index()] = Some(tensor);
+    }
+
+    fn region(&mut self, graph: &Graph, region: RegionId) -> Result<(), EvalFailure> {
+        graph.region(region).nodes.iter().try_for_each(|node| self.node(graph, *node))
+    }
+
+    fn node(&mut self, graph: &Graph, id: NodeId) -> Result<(), EvalFailure> {
+        let node = graph.node(id);
+        let inputs = node.inputs.iter().map(|v| self.get(*v).cloned()).collect::<Result<Vec<_>, _>>()?;
+        let results = if let Op::If {} = node.op {
+            self.branch(graph, id, &inputs)?
+        } else if let Op::Route { .. } = node.op {
+            self.route(graph, id, &inputs)?
+        } else {
+            let env = |s: &Symbol| self.sizes.get(s).copied();
+            ops::eval(&node.op, &inputs, &env).map_err(|e| failure(graph, id, e.reason))?
+        };
+        for (value, tensor) in node.outputs.iter().zip(results) {
+            self.check(graph, id, graph.ty(*value), &tensor)?;
+            self.set(*value, tensor);
+        }
+        Ok(())
+    }
+
+    /// The dims of `ty` in this run.
+    fn dims(&self, ty: &Type) -> Option<Vec<usize>> {
+        ty.dims.iter().map(|d| self.size(d).and_then(|n| usize::try_from(n).ok())).collect()
+    }
+
+    fn check(&self, graph: &Graph, node: NodeId, ty: &Type, found: &Tensor) -> Result<(), EvalFailure> {
+        if found.dtype() == ty.dtype && self.dims(ty).as_deref() == Some(found.dims()) {
+            return Ok(());
+        }
+        let (expected, found) = (ty.clone(), found.ty());
+        Err(EvalFailure::ResultType { node: graph.describe(node), expected, found })
+    }
+
+    fn branch(&mut self, graph: &Graph, id: NodeId, inputs: &[Tensor]) -> Result<Vec<Tensor>, EvalFailure> {
+        let (condition, [then, other]) = control_parts(graph, id, inputs)?;
+        let region = if condition.first() == Some(&1) { then } else { other };
+        self.region(graph, region)?;
+        graph.region(region).yields.iter().map(|v| self.get(*v).cloned()).collect()
+    }
+
+    fn route(&mut self, graph: &Graph, id: NodeId, inputs: &[Tensor]) -> Result<Vec<Tensor>, EvalFailure> {
+        let (mask, [then, other]) = control_parts(graph, id, inputs)?;
+        let outputs = &graph.node(id).outputs;
+        let mut merged = Vec::with_capacity(outputs.len());
+        for value in outputs {
+            let ty = graph.ty(*value);
+            let sized = self.dims(ty).and_then(|dims| Some((ops::element_count(&dims)?, dims)));
+            let Some((count, dims)) = sized else {
+                return Err(failure(graph, id, format!("a result of type {ty} has no size, or is too large")));
+            };
+            merged.push((dims, vec![0; count * ty.dtype.size()]));
+        }
+        for (region, side) in [(then, 1), (other, 0)] {
+            let rows: Vec<usize> = (0..mask.len()).filter(|i| mask[*i] == side).collect();
+            let yielded = self.route_side(graph, id, region, &inputs[1..], &rows)?;
+            for (tensor, (dims, bytes)) in yielded.iter().zip(&mut merged) {
+                scatter(tensor, &rows, dims, bytes).map_err(|reason| failure(graph, id, reason))?;
+            }
+        }
+        let typed = outputs.iter().zip(merged).map(|(value, (dims, bytes))| {
+            let tensor = Tensor::from_bytes(graph.ty(*value).dtype, &dims, bytes);
+            tensor.map_err(|e| failure(graph, id, e.to_string()))
+        });
+        typed.collect()
+    }
+
+    /// What a region of a `Route` yields for `rows` of the operands; nothing if there are none.
+    fn route_side(
+        &mut self,
+        graph: &Graph,
+        id: NodeId,
+        region: RegionId,
+        operands: &[Tensor],
+        rows: &[usize],
+    ) -> Result<Vec<Tensor>, EvalFailure> {
+        let inner = graph.region(region);
+        if let Some(symbol) = &inner.rows {
+            self.sizes.insert(symbol.clone(), rows.len() as i64);
+        }
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let about = |dim: &Dim| inner.rows.as_ref().is_some_and(|s| dim.mentions(s));
+        let assumptions = graph.assumptions().iter().filter(|(a, b)| about(a) || about(b));
+        check_assumptions(assumptions, &self.sizes).map_err(|e| failure(graph, id, e.to_string()))?;
+        for (param, operand) in inner.params.iter().zip(operands) {
+            let tensor = gather(operand, rows).map_err(|reason| failure(graph, id, reason))?;
+            self.check(graph, id, graph.ty(*param), &tensor)?;
+            self.set(*param, tensor);
+        }
+        self.region(graph, region)?;
+        inner.yields.iter().map(|v| self.get(*v).cloned()).collect()
+    }
+}
+
+fn failure(graph: &Graph, node: NodeId, reason: impl Into<String>) -> EvalFailure {
+    EvalFailure::Node { node: graph.describe(node), reason: reason.into() }
+}
+
+/// The first operand's booleans and the two regions of a control node.
+fn control_parts(graph: &Graph, id: NodeId, inputs: &[Tensor]) -> Result<(Vec<u8>, [RegionId; 2]), EvalFailure> {
+    let mask = inputs.first().and_then(|t| t.elements::<u8>()).map(|m| m.into_owned());
+    let regions = <[RegionId; 2]>::try_from(graph.node(id).regions.as_slice()).ok();
+    let parts = mask.zip(regions);
+    parts.ok_or_else(|| failure(graph, id, "needs a boolean operand and two regions"))
+}
+
+/// The bytes of one row (one index of axis 0).
+fn row_size(dims: &[usize], element: usize) -> usize {
+    dims.iter().skip(1).product::<usize>() * element
+}
+
+/// The chosen rows.
+fn gather(tensor: &Tensor, rows: &[usize]) -> Result<Tensor, String> {
+    let size = row_size(tensor.dims(), tensor.dtype().size());
+    let line = |row: &usize| tensor.bytes().get(row * size..(row + 1) * size);
+    let lines: Option<Vec<&[u8]>> = rows.iter().map(line).collect();
+    let lines = lines.ok_or_else(|| format!("an operand of type {tensor:?} has fewer rows than the mask"))?;
+    let mut dims = tensor.dims().to_vec();
+    if let Some(first) = dims.first_mut() {
+        *first = rows.len();
+    }
+    Tensor::from_bytes(tensor.dtype(), &dims, lines.concat()).map_err(|e| e.to_string())
+}
+
+/// Puts the rows of `tensor` at `rows` of a tensor of `dims` with these `bytes`.
+fn scatter(tensor: &Tensor, rows: &[usize], dims: &[usize], bytes: &mut [u8]) -> Result<(), String> {
+    let size = row_size(dims, tensor.dtype().size());
+    if tensor.dims().first() != Some(&rows.len()) || tensor.dims().get(1..) != dims.get(1..) {
+        return Err(format!("a region yields {tensor:?} for {} rows of {dims:?}", rows.len()));
+    }
+    for (i, row) in rows.iter().enumerate() {
+        let Some(line) = bytes.get_mut(row * size..(row + 1) * size) else {
+            return Err(format!("row {row} is outside of {dims:?}"));
+        };
+        line.copy_from_slice(&tensor.bytes()[i * size..(i + 1) * size]);
+    }
+    Ok(())
+}
