@@ -51,24 +51,24 @@ def identity(node):
 
 
 def stored_tensors(model):
-    """Every initializer, and every tensor in a `Constant`: moving a copy there would not store it once."""
+    """Every initializer, and every tensor in a `Constant` (a copy moved there is stored again), with its value's name."""
     for graph in graphs(model):
-        yield from getattr(graph, "initializer", ())
+        yield from ((tensor.name, tensor) for tensor in getattr(graph, "initializer", ()))
         for node in graph.node:
             if node.op_type == "Constant":
-                yield from (a.t for a in node.attribute if a.name == "value")
+                yield from ((node.output[0], a.t) for a in node.attribute if a.name == "value")
 
 
 def by_content(model):
     """(dtype, dims, name) of the stored tensors over SHARED_BYTES, grouped by their bytes."""
     groups = collections.defaultdict(list)
-    for tensor in stored_tensors(model):
+    for name, tensor in stored_tensors(model):
         if tensor.data_type == onnx.TensorProto.STRING:
             content = b"\0".join(tensor.string_data)
         else:
             content = numpy_helper.to_array(tensor).tobytes()
         if len(content) > SHARED_BYTES:
-            groups[hashlib.sha256(content).digest()].append((tensor.data_type, tuple(tensor.dims), tensor.name))
+            groups[hashlib.sha256(content).digest()].append((tensor.data_type, tuple(tensor.dims), name))
     return groups
 
 
@@ -78,7 +78,7 @@ def check_stored_once(plain, exported):
     for content, copies in by_content(exported).items():
         shapes_before = {(dtype, dims) for dtype, dims, _ in before.get(content, ())}
         if len(copies) > max(1, len(shapes_before)):
-            yield f"stored {len(copies)} times: initializers {', '.join(repr(name) for _, _, name in copies)}"
+            yield f"stored {len(copies)} times: {', '.join(repr(name) for _, _, name in copies)}"
 
 
 def check_nodes(plain, exported):

@@ -168,7 +168,7 @@ class CheckExport(Files):
     def test_a_weight_stored_again_as_a_constant(self):
         made = exported()
         made.graph.node.insert(0, by_pass(helper.make_node("Constant", [], ["copy"], "copy", value=tensor("", W1))))
-        self.assert_fails("stored 2 times", made=made)
+        self.assert_fails("stored 2 times: 'w1', 'copy'", made=made)
 
     def test_exits_without_a_branch(self):
         made = exported()
