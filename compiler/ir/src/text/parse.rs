@@ -228,9 +228,14 @@ impl Parser<'_, '_> {
                 _ => self.cursor.expected("a statement"),
             };
         }
-        into.push(typed(&mut self.cursor)?);
-        while self.cursor.eat(",") {
-            into.push(typed(&mut self.cursor)?);
+        loop {
+            // The name first, so that it counts as broken if its type is.
+            let at = into.len();
+            into.push(named(&mut self.cursor)?);
+            into[at].ty = optional_type(&mut self.cursor)?;
+            if !self.cursor.eat(",") {
+                break;
+            }
         }
         self.cursor.expect("=")
     }
@@ -418,11 +423,19 @@ impl Parser<'_, '_> {
 
 /// `%a: f32[2]`, the type optional.
 fn typed(cursor: &mut Cursor<'_>) -> Outcome<Declared> {
+    let declared = named(cursor)?;
+    Ok(Declared { ty: optional_type(cursor)?, ..declared })
+}
+
+fn named(cursor: &mut Cursor<'_>) -> Outcome<Declared> {
     let offset = cursor.offset();
     let Kind::Value(name) = cursor.kind().clone() else {
         return cursor.expected("a value, such as `%x`");
     };
     cursor.advance();
-    let ty = if cursor.eat(":") { Some(cursor.ty()?) } else { None };
-    Ok(Declared { name, offset, ty })
+    Ok(Declared { name, offset, ty: None })
+}
+
+fn optional_type(cursor: &mut Cursor<'_>) -> Outcome<Option<Type>> {
+    if cursor.eat(":") { cursor.ty().map(Some) } else { Ok(None) }
 }

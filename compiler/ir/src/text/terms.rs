@@ -178,15 +178,16 @@ impl Cursor<'_> {
             return Ok(vec![ints.map_or(AttrValue::Dims(dims), AttrValue::Ints)]);
         }
         let start = self.position();
-        let mut meanings: Vec<_> = self.float(false).map(AttrValue::Float).into_iter().collect();
-        let word = match (self.position() == start, self.kind()) {
-            (true, Kind::Word(w)) => Some(w.clone()),
-            (true, _) => None,
-            (false, _) if matches!(self.kind(), Kind::Punct("," | "}")) => return Ok(meanings),
-            (false, _) => {
-                self.rewind(start);
-                None
-            }
+        let number = matches!(self.kind_ahead(usize::from(self.is("-"))), Kind::Number(_));
+        let float = self.float(false).map(AttrValue::Float);
+        if let (Some(float), true) = (&float, number) {
+            return Ok(vec![float.clone()]);
+        }
+        self.rewind(start);
+        let mut meanings: Vec<_> = float.into_iter().collect();
+        let word = match self.kind() {
+            Kind::Word(w) => Some(w.clone()),
+            _ => None,
         };
         meanings.extend(word.as_deref().and_then(DType::from_name).map(AttrValue::DType));
         let dim = self.dim(0)?;

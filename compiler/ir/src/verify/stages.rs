@@ -39,7 +39,6 @@ fn check_unique<'n>(found: &mut Found<'_>, what: &str, names: impl Iterator<Item
 pub(super) fn check_nodes(found: &mut Found<'_>, stage: Stage) {
     let known = input_symbols(found.graph);
     let inputs = found.graph.inputs().iter().flat_map(|v| &found.graph.ty(*v).dims).cloned().collect::<Vec<_>>();
-    check_sizes(found, None, inputs.iter(), &known);
     for (a, b) in found.graph.assumptions() {
         if !(within_limit(a) && within_limit(b)) {
             found.report(6, None, format!("the assumption {a} == {b} goes beyond {}", Dim::LIMIT));
