@@ -51,12 +51,7 @@ pub enum CloneError {
 }
 
 /// The counterpart of `value`: mapped, or a constant that is added to `target`.
-pub fn counterpart(
-    source: &Graph,
-    target: &mut Graph,
-    map: &mut ValueMap,
-    value: ValueId,
-) -> Option<ValueId> {
+pub fn counterpart(source: &Graph, target: &mut Graph, map: &mut ValueMap, value: ValueId) -> Option<ValueId> {
     if let Some(v) = map.get(&value) {
         return Some(*v);
     }
@@ -77,13 +72,7 @@ pub fn clone_nodes(
     substitution: Option<&Substitution>,
     origin: Option<&Origin>,
 ) -> Result<(), CloneError> {
-    let mut cloner = Cloner {
-        source,
-        target,
-        map,
-        substitution,
-        origin,
-    };
+    let mut cloner = Cloner { source, target, map, substitution, origin };
     nodes.iter().try_for_each(|id| cloner.node(*id, region))
 }
 
@@ -99,34 +88,20 @@ impl Cloner<'_> {
     fn node(&mut self, id: NodeId, region: RegionId) -> Result<(), CloneError> {
         let node = self.source.node(id);
         let describe = || self.source.describe(id);
-        let infer = |error| CloneError::Infer {
-            node: describe(),
-            error,
-        };
+        let infer = |error| CloneError::Infer { node: describe(), error };
         let mut inputs = Vec::with_capacity(node.inputs.len());
         for v in &node.inputs {
             let found = counterpart(self.source, self.target, self.map, *v);
-            inputs.push(found.ok_or_else(|| CloneError::Unmapped {
-                node: describe(),
-                value: *v,
-            })?);
+            inputs.push(found.ok_or_else(|| CloneError::Unmapped { node: describe(), value: *v })?);
         }
         let mut op = node.op.clone();
         op.map_dims(&mut |d| Substitution::apply(self.substitution, d));
         let origin = self.origin.unwrap_or(&node.origin).clone();
         let new = if node.regions.is_empty() {
-            self.target
-                .append(region, op, &inputs, origin)
-                .map_err(infer)?
+            self.target.append(region, op, &inputs, origin).map_err(infer)?
         } else {
-            let regions = node
-                .regions
-                .iter()
-                .map(|r| self.region(*r, id))
-                .collect::<Result<Vec<_>, _>>()?;
-            self.target
-                .append_control(region, op, &inputs, regions, origin)
-                .map_err(infer)?
+            let regions = node.regions.iter().map(|r| self.region(*r, id)).collect::<Result<Vec<_>, _>>()?;
+            self.target.append_control(region, op, &inputs, regions, origin).map_err(infer)?
         };
         let outputs = self.target.node(new).outputs.clone();
         for (old, new) in node.outputs.iter().zip(outputs) {
@@ -146,9 +121,7 @@ impl Cloner<'_> {
         let new = self.target.new_region(region.rows.clone());
         for param in &region.params {
             let mut ty = self.source.ty(*param).clone();
-            ty.dims
-                .iter_mut()
-                .for_each(|d| *d = Substitution::apply(self.substitution, d));
+            ty.dims.iter_mut().for_each(|d| *d = Substitution::apply(self.substitution, d));
             let value = self.target.add_param(new, ty);
             self.map.insert(*param, value);
         }
@@ -156,10 +129,7 @@ impl Cloner<'_> {
         let mut yields = Vec::with_capacity(region.yields.len());
         for v in &region.yields {
             let found = counterpart(self.source, self.target, self.map, *v);
-            yields.push(found.ok_or_else(|| CloneError::Unmapped {
-                node: self.source.describe(owner),
-                value: *v,
-            })?);
+            yields.push(found.ok_or_else(|| CloneError::Unmapped { node: self.source.describe(owner), value: *v })?);
         }
         self.target.set_yields(new, yields);
         Ok(new)

@@ -1,7 +1,10 @@
 //! eec-passes
 pub mod clone;
 pub mod exit_heads;
+#[cfg(test)]
+mod fixtures;
 pub mod pass;
+pub mod registry;
 pub mod rows;
 pub mod simplify;
 pub mod structure;

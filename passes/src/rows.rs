@@ -25,28 +25,14 @@ pub struct Rows {
 impl Rows {
     /// Analyses the root region of `graph`; `batch` is the size that counts samples.
     pub fn analyse(graph: &Graph, batch: &Symbol) -> Rows {
-        let cx = Context {
-            graph,
-            batch: batch.clone().into(),
-        };
-        let by_form = (0..graph.value_count())
-            .map(|i| cx.by_form(graph.ty(ValueId::new(i))))
-            .collect();
-        let mut rows = Rows {
-            tracks: by_form,
-            problems: vec![None; graph.node_count()],
-        };
+        let cx = Context { graph, batch: batch.clone().into() };
+        let by_form = (0..graph.value_count()).map(|i| cx.by_form(graph.ty(ValueId::new(i)))).collect();
+        let mut rows = Rows { tracks: by_form, problems: vec![None; graph.node_count()] };
         for id in &graph.region(Graph::ROOT).nodes {
             let node = graph.node(*id);
             match cx.node(*id, &rows.tracks) {
-                Ok(track) => node
-                    .outputs
-                    .iter()
-                    .take(1)
-                    .for_each(|v| rows.tracks[v.index()] = Some(track.clone())),
-                Err(reason) => {
-                    rows.problems[id.index()] = Some(format!("{}: {reason}", graph.describe(*id)))
-                }
+                Ok(track) => node.outputs.iter().take(1).for_each(|v| rows.tracks[v.index()] = Some(track.clone())),
+                Err(reason) => rows.problems[id.index()] = Some(format!("{}: {reason}", graph.describe(*id))),
             }
         }
         rows
@@ -99,10 +85,7 @@ impl Operand<'_> {
     /// The batch's place, which must not be in one of the axes that `forbidden` accepts.
     fn outside(&self, forbidden: impl Fn(usize) -> bool, what: &str) -> Result<(), String> {
         match &self.place {
-            Some(p) if forbidden(p.axis) => Err(format!(
-                "{what} runs along axis {}, which holds the batch",
-                p.axis
-            )),
+            Some(p) if forbidden(p.axis) => Err(format!("{what} runs along axis {}, which holds the batch", p.axis)),
             _ => Ok(()),
         }
     }
@@ -117,36 +100,21 @@ impl Context<'_> {
     /// The track of a type on its own: free, or the one dim that is the batch.
     fn by_form(&self, ty: &Type) -> Option<Track> {
         let symbol = self.batch.as_symbol()?;
-        let mut mentions = ty
-            .dims
-            .iter()
-            .enumerate()
-            .filter(|(_, d)| d.mentions(symbol));
+        let mut mentions = ty.dims.iter().enumerate().filter(|(_, d)| d.mentions(symbol));
         match (mentions.next(), mentions.next()) {
             (None, _) => Some(Track::Free),
-            (Some((axis, dim)), None) if *dim == self.batch => {
-                Some(rows_at(ty, axis, &Dim::from(1)))
-            }
+            (Some((axis, dim)), None) if *dim == self.batch => Some(rows_at(ty, axis, &Dim::from(1))),
             _ => None,
         }
     }
 
     fn node(&self, id: NodeId, tracks: &[Option<Track>]) -> Result<Track, String> {
         let node = self.graph.node(id);
-        let out = node
-            .outputs
-            .first()
-            .map(|v| self.graph.ty(*v))
-            .ok_or("it has no results")?;
-        let operands: Vec<Operand> = node
-            .inputs
-            .iter()
-            .map(|v| self.operand(*v, &tracks[v.index()]))
-            .collect::<Result<_, _>>()?;
+        let out = node.outputs.first().map(|v| self.graph.ty(*v)).ok_or("it has no results")?;
+        let operands: Vec<Operand> =
+            node.inputs.iter().map(|v| self.operand(*v, &tracks[v.index()])).collect::<Result<_, _>>()?;
         if operands.iter().all(|o| o.place.is_none()) && !node.op.is_control() {
-            return self
-                .by_form(out)
-                .ok_or_else(|| format!("the batch's place in {out} is not known"));
+            return self.by_form(out).ok_or_else(|| format!("the batch's place in {out} is not known"));
         }
         self.rule(&node.op, &node.inputs, &operands, out)
     }
@@ -156,25 +124,16 @@ impl Context<'_> {
         let place = match track {
             Some(Track::Free) => None,
             Some(Track::Rows(outer)) => Some(
-                place(ty, outer, &self.batch)
-                    .ok_or_else(|| format!("the batch shares a dim of {ty} with others"))?,
+                place(ty, outer, &self.batch).ok_or_else(|| format!("the batch shares a dim of {ty} with others"))?,
             ),
             None => {
-                return Err(format!(
-                    "the batch's place in operand {value} of type {ty} is not known"
-                ));
+                return Err(format!("the batch's place in operand {value} of type {ty} is not known"));
             }
         };
         Ok(Operand { ty, place })
     }
 
-    fn rule(
-        &self,
-        op: &Op,
-        inputs: &[ValueId],
-        operands: &[Operand],
-        out: &Type,
-    ) -> Result<Track, String> {
+    fn rule(&self, op: &Op, inputs: &[ValueId], operands: &[Operand], out: &Type) -> Result<Track, String> {
         let (first, rest) = operands.split_first().ok_or("it has no operands")?;
         let rank = first.ty.rank();
         match op {
@@ -212,12 +171,9 @@ impl Context<'_> {
             | Op::Where {}
             | Op::Expand { .. } => broadcast(operands, out),
             Op::MatMul {} => matmul(operands, out),
-            Op::Gemm {
-                trans_a, trans_b, ..
-            } => gemm(operands, out, *trans_a, *trans_b),
+            Op::Gemm { trans_a, trans_b, .. } => gemm(operands, out, *trans_a, *trans_b),
             Op::Conv { .. } | Op::MaxPool { .. } | Op::AveragePool { .. } => {
-                rest.iter()
-                    .try_for_each(|o| o.outside(|_| true, "its weight"))?;
+                rest.iter().try_for_each(|o| o.outside(|_| true, "its weight"))?;
                 first.outside(|axis| axis != 0, "its window or channel sum")?;
                 same_axis(first, out)
             }
@@ -228,8 +184,7 @@ impl Context<'_> {
             }
             Op::LayerNormalization { axis, .. } => {
                 let axis = normal(*axis, rank)?;
-                rest.iter()
-                    .try_for_each(|o| o.outside(|_| true, "its scale or bias"))?;
+                rest.iter().try_for_each(|o| o.outside(|_| true, "its scale or bias"))?;
                 first.outside(|a| a >= axis, "it")?;
                 same_axis(first, out)
             }
@@ -241,39 +196,25 @@ impl Context<'_> {
             Op::Reshape { .. } => reshape(first, out, &self.batch),
             Op::Transpose { perm } => transpose(first, perm, out),
             Op::Concat { axis } => concat(operands, normal(*axis, out.rank())?, out),
-            Op::Slice {
-                axes,
-                starts,
-                ends,
-                steps,
-            } => {
+            Op::Slice { axes, starts, ends, steps } => {
                 let cuts = sliced_axes(first.ty, axes, starts, ends, steps)?;
                 first.outside(|a| cuts.contains(&a), "the slice")?;
                 same_axis(first, out)
             }
             Op::Pad { pads } => {
-                rest.iter()
-                    .try_for_each(|o| o.outside(|_| true, "the padding value"))?;
-                let padded = |a: usize| {
-                    [a, a + rank]
-                        .iter()
-                        .any(|i| pads.get(*i) != Some(&Dim::default()))
-                };
+                rest.iter().try_for_each(|o| o.outside(|_| true, "the padding value"))?;
+                let padded = |a: usize| [a, a + rank].iter().any(|i| pads.get(*i) != Some(&Dim::default()));
                 first.outside(padded, "the padding")?;
                 same_axis(first, out)
             }
             Op::Gather { axis } => gather(operands, normal(*axis, rank)?, out),
             Op::GatherElements { axis } => {
                 let axis = normal(*axis, rank)?;
-                operands
-                    .iter()
-                    .try_for_each(|o| o.outside(|a| a == axis, "the indexing"))?;
+                operands.iter().try_for_each(|o| o.outside(|a| a == axis, "the indexing"))?;
                 together(operands, out)
             }
             Op::GatherND { batch_dims } => self.gather_nd(inputs, operands, *batch_dims, out),
-            Op::Shape { .. } | Op::Sizes { .. } | Op::Range { .. } => {
-                Err("its value depends on the batch size".into())
-            }
+            Op::Shape { .. } | Op::Sizes { .. } | Op::Range { .. } => Err("its value depends on the batch size".into()),
             Op::If {} | Op::Route { .. } => Err("it holds regions that were not analysed".into()),
         }
     }
@@ -290,26 +231,11 @@ impl Context<'_> {
         let [data, indices] = operands else {
             return Err(format!("expected 2 operands, found {}", operands.len()));
         };
-        let at_front = |o: &Operand| {
-            o.place
-                == Some(Place {
-                    axis: 0,
-                    lead: Dim::from(1),
-                })
-        };
-        if !at_front(data)
-            || !at_front(indices)
-            || data.ty.dims[0] != self.batch
-            || indices.ty.dims[0] != self.batch
-        {
-            return Err(
-                "the indexing does not keep the batch as first dim of data and indices".into(),
-            );
+        let at_front = |o: &Operand| o.place == Some(Place { axis: 0, lead: Dim::from(1) });
+        if !at_front(data) || !at_front(indices) || data.ty.dims[0] != self.batch || indices.ty.dims[0] != self.batch {
+            return Err("the indexing does not keep the batch as first dim of data and indices".into());
         }
-        let by_number = batch_dims == 0
-            && inputs
-                .get(1)
-                .is_some_and(|v| numbers_rows(self.graph, *v, &self.batch));
+        let by_number = batch_dims == 0 && inputs.get(1).is_some_and(|v| numbers_rows(self.graph, *v, &self.batch));
         if batch_dims > 0 || by_number {
             Ok(rows_at(out, 0, &Dim::from(1)))
         } else {
@@ -340,14 +266,7 @@ fn is_row_number(graph: &Graph, value: ValueId, batch: &Dim) -> bool {
     };
     let first_is_batch = graph.ty(value).dims.first() == Some(batch);
     match (&node.op, node.inputs.first()) {
-        (
-            Op::Range {
-                start,
-                limit,
-                delta: 1,
-            },
-            _,
-        ) => *start == Dim::default() && limit == batch,
+        (Op::Range { start, limit, delta: 1 }, _) => *start == Dim::default() && limit == batch,
         (Op::Reshape { .. } | Op::Expand { .. } | Op::Cast { .. }, Some(from)) => {
             first_is_batch && is_row_number(graph, *from, batch)
         }
@@ -357,20 +276,11 @@ fn is_row_number(graph: &Graph, value: ValueId, batch: &Dim) -> bool {
 
 fn normal(axis: i64, rank: usize) -> Result<usize, String> {
     let from_front = if axis < 0 { axis + rank as i64 } else { axis };
-    usize::try_from(from_front)
-        .ok()
-        .filter(|a| *a < rank)
-        .ok_or_else(|| format!("axis {axis} is outside rank {rank}"))
+    usize::try_from(from_front).ok().filter(|a| *a < rank).ok_or_else(|| format!("axis {axis} is outside rank {rank}"))
 }
 
 /// The axes of which a slice does not keep everything in order.
-fn sliced_axes(
-    ty: &Type,
-    axes: &[i64],
-    starts: &[Dim],
-    ends: &[Dim],
-    steps: &[i64],
-) -> Result<Vec<usize>, String> {
+fn sliced_axes(ty: &Type, axes: &[i64], starts: &[Dim], ends: &[Dim], steps: &[i64]) -> Result<Vec<usize>, String> {
     let mut cuts = Vec::new();
     for (i, axis) in axes.iter().enumerate() {
         let axis = normal(*axis, ty.rank())?;
@@ -384,29 +294,18 @@ fn sliced_axes(
 
 /// The result keeps the batch in the axis it had.
 fn same_axis(operand: &Operand, out: &Type) -> Result<Track, String> {
-    Ok(operand
-        .place
-        .as_ref()
-        .map_or(Track::Free, |p| rows_at(out, p.axis, &p.lead)))
+    Ok(operand.place.as_ref().map_or(Track::Free, |p| rows_at(out, p.axis, &p.lead)))
 }
 
 /// Operands aligned at their last axes; sizes of 1 repeat.
 fn broadcast(operands: &[Operand], out: &Type) -> Result<Track, String> {
     let mut found: Option<Place> = None;
     for (operand, p) in operands.iter().filter_map(|o| Some((o, o.place.as_ref()?))) {
-        let axis = (p.axis + out.rank())
-            .checked_sub(operand.ty.rank())
-            .ok_or("its result has fewer dims")?;
+        let axis = (p.axis + out.rank()).checked_sub(operand.ty.rank()).ok_or("its result has fewer dims")?;
         if out.dims.get(axis) != operand.ty.dims.get(p.axis) {
-            return Err(format!(
-                "the batch's dim of {} is broadcast in {out}",
-                operand.ty
-            ));
+            return Err(format!("the batch's dim of {} is broadcast in {out}", operand.ty));
         }
-        let here = Place {
-            axis,
-            lead: p.lead.clone(),
-        };
+        let here = Place { axis, lead: p.lead.clone() };
         if found.as_ref().is_some_and(|f| *f != here) {
             return Err("its operands hold the batch in different places".into());
         }
@@ -417,10 +316,7 @@ fn broadcast(operands: &[Operand], out: &Type) -> Result<Track, String> {
     };
     for operand in operands.iter().filter(|o| o.place.is_none()) {
         let at = (p.axis + operand.ty.rank()).checked_sub(out.rank());
-        if let Some(size) = at
-            .and_then(|a| operand.ty.dims.get(a))
-            .filter(|d| d.as_const() != Some(1))
-        {
+        if let Some(size) = at.and_then(|a| operand.ty.dims.get(a)).filter(|d| d.as_const() != Some(1)) {
             return Err(format!("the batch meets size {size} of {}", operand.ty));
         }
     }
@@ -435,10 +331,7 @@ fn matmul(operands: &[Operand], out: &Type) -> Result<Track, String> {
     };
     let (ra, rb) = (a.ty.rank(), b.ty.rank());
     if ra < 2 || rb < 2 {
-        return Err(format!(
-            "a product of {} and {} is not followed",
-            a.ty, b.ty
-        ));
+        return Err(format!("a product of {} and {} is not followed", a.ty, b.ty));
     }
     a.outside(|axis| axis == ra - 1, "the sum")?;
     b.outside(|axis| axis == rb - 2, "the sum")?;
@@ -447,21 +340,10 @@ fn matmul(operands: &[Operand], out: &Type) -> Result<Track, String> {
     match (&a.place, &b.place) {
         (Some(p), None) if in_matrix(a) => Ok(rows_at(out, out.rank() - 2, &p.lead)),
         (None, Some(p)) if in_matrix(b) => Ok(rows_at(out, out.rank() - 1, &p.lead)),
-        _ if in_matrix(a) || in_matrix(b) => {
-            Err("every row of one sample meets those of the others".into())
-        }
+        _ if in_matrix(a) || in_matrix(b) => Err("every row of one sample meets those of the others".into()),
         _ => {
             let (ta, tb, to) = (cut(a.ty), cut(b.ty), cut(out));
-            let outer = [
-                Operand {
-                    ty: &ta,
-                    place: a.place.clone(),
-                },
-                Operand {
-                    ty: &tb,
-                    place: b.place.clone(),
-                },
-            ];
+            let outer = [Operand { ty: &ta, place: a.place.clone() }, Operand { ty: &tb, place: b.place.clone() }];
             let track = broadcast(&outer, &to)?;
             Ok(track)
         }
@@ -470,54 +352,29 @@ fn matmul(operands: &[Operand], out: &Type) -> Result<Track, String> {
 
 fn gemm(operands: &[Operand], out: &Type, trans_a: bool, trans_b: bool) -> Result<Track, String> {
     let (Some(a), Some(b)) = (operands.first(), operands.get(1)) else {
-        return Err(format!(
-            "expected 2 or 3 operands, found {}",
-            operands.len()
-        ));
+        return Err(format!("expected 2 or 3 operands, found {}", operands.len()));
     };
     let (row, column) = (usize::from(trans_a), usize::from(!trans_b));
     a.outside(|axis| axis != row, "the sum")?;
     b.outside(|axis| axis != column, "the sum")?;
     let here = match (&a.place, &b.place) {
-        (Some(p), None) => Place {
-            axis: 0,
-            lead: p.lead.clone(),
-        },
-        (None, Some(p)) => Place {
-            axis: 1,
-            lead: p.lead.clone(),
-        },
+        (Some(p), None) => Place { axis: 0, lead: p.lead.clone() },
+        (None, Some(p)) => Place { axis: 1, lead: p.lead.clone() },
         _ => return Err("every row of one sample meets those of the others".into()),
     };
-    let product = Operand {
-        ty: out,
-        place: Some(here),
-    };
-    let addend = operands.get(2).map(|c| Operand {
-        ty: c.ty,
-        place: c.place.clone(),
-    });
-    broadcast(
-        &std::iter::once(product).chain(addend).collect::<Vec<_>>(),
-        out,
-    )
+    let product = Operand { ty: out, place: Some(here) };
+    let addend = operands.get(2).map(|c| Operand { ty: c.ty, place: c.place.clone() });
+    broadcast(&std::iter::once(product).chain(addend).collect::<Vec<_>>(), out)
 }
 
 fn reduce(operand: &Operand, axes: &[i64], keepdims: bool, out: &Type) -> Result<Track, String> {
     let rank = operand.ty.rank();
-    let axes = axes
-        .iter()
-        .map(|a| normal(*a, rank))
-        .collect::<Result<Vec<_>, _>>()?;
+    let axes = axes.iter().map(|a| normal(*a, rank)).collect::<Result<Vec<_>, _>>()?;
     operand.outside(|a| axes.is_empty() || axes.contains(&a), "the reduction")?;
     let Some(p) = &operand.place else {
         return Ok(Track::Free);
     };
-    let dropped = if keepdims {
-        0
-    } else {
-        axes.iter().filter(|a| **a < p.axis).count()
-    };
+    let dropped = if keepdims { 0 } else { axes.iter().filter(|a| **a < p.axis).count() };
     Ok(rows_at(out, p.axis - dropped, &p.lead))
 }
 
@@ -528,10 +385,7 @@ fn reshape(operand: &Operand, out: &Type, batch: &Dim) -> Result<Track, String> 
     let outer = &Dim::product(&operand.ty.dims[..p.axis]) * &p.lead;
     match place(out, &outer, batch) {
         Some(_) => Ok(Track::Rows(outer)),
-        None => Err(format!(
-            "reshaping {} to {out} spreads the batch over dims",
-            operand.ty
-        )),
+        None => Err(format!("reshaping {} to {out} spreads the batch over dims", operand.ty)),
     }
 }
 
@@ -539,19 +393,13 @@ fn transpose(operand: &Operand, perm: &[i64], out: &Type) -> Result<Track, Strin
     let Some(p) = &operand.place else {
         return Ok(Track::Free);
     };
-    let to = perm
-        .iter()
-        .position(|a| *a == p.axis as i64)
-        .ok_or("its permutation leaves out the batch's axis")?;
+    let to = perm.iter().position(|a| *a == p.axis as i64).ok_or("its permutation leaves out the batch's axis")?;
     Ok(rows_at(out, to, &p.lead))
 }
 
 /// All operands hold the batch in the same place.
 fn together(operands: &[Operand], out: &Type) -> Result<Track, String> {
-    let first = operands
-        .first()
-        .and_then(|o| o.place.clone())
-        .ok_or("only some operands depend on the batch")?;
+    let first = operands.first().and_then(|o| o.place.clone()).ok_or("only some operands depend on the batch")?;
     if operands.iter().any(|o| o.place.as_ref() != Some(&first)) {
         return Err("its operands hold the batch in different places".into());
     }
@@ -559,9 +407,7 @@ fn together(operands: &[Operand], out: &Type) -> Result<Track, String> {
 }
 
 fn concat(operands: &[Operand], axis: usize, out: &Type) -> Result<Track, String> {
-    operands
-        .iter()
-        .try_for_each(|o| o.outside(|a| a == axis, "the concatenation"))?;
+    operands.iter().try_for_each(|o| o.outside(|a| a == axis, "the concatenation"))?;
     together(operands, out)
 }
 
@@ -570,9 +416,7 @@ fn gather(operands: &[Operand], axis: usize, out: &Type) -> Result<Track, String
         return Err(format!("expected 2 operands, found {}", operands.len()));
     };
     match (&data.place, &indices.place) {
-        (Some(p), None) if p.axis == axis => Err(format!(
-            "the indexing runs along axis {axis}, which holds the batch"
-        )),
+        (Some(p), None) if p.axis == axis => Err(format!("the indexing runs along axis {axis}, which holds the batch")),
         (Some(p), None) if p.axis < axis => Ok(rows_at(out, p.axis, &p.lead)),
         (Some(p), None) => Ok(rows_at(out, p.axis + indices.ty.rank() - 1, &p.lead)),
         (None, Some(p)) => Ok(rows_at(out, p.axis + axis, &p.lead)),

@@ -20,27 +20,14 @@ pub(crate) struct Scope {
 
 impl Scope {
     /// The counterpart of a source value that must be here.
-    pub(crate) fn get(
-        &self,
-        source: &Graph,
-        value: ValueId,
-        wanted_by: &str,
-    ) -> Result<ValueId, ExitError> {
-        let missing = || CloneError::Unmapped {
-            node: format!("{wanted_by} of {}", source.name),
-            value,
-        };
+    pub(crate) fn get(&self, source: &Graph, value: ValueId, wanted_by: &str) -> Result<ValueId, ExitError> {
+        let missing = || CloneError::Unmapped { node: format!("{wanted_by} of {}", source.name), value };
         Ok(self.map.get(&value).copied().ok_or_else(missing)?)
     }
 
     /// A type of the source in this scope.
     pub(crate) fn ty(&self, ty: &Type) -> Type {
-        Type::new(
-            ty.dtype,
-            ty.dims
-                .iter()
-                .map(|d| Substitution::apply(self.rows.as_ref(), d)),
-        )
+        Type::new(ty.dtype, ty.dims.iter().map(|d| Substitution::apply(self.rows.as_ref(), d)))
     }
 }
 
@@ -67,29 +54,15 @@ impl Attach<'_> {
     ) -> Result<(), ExitError> {
         for node in nodes {
             let numbering = self.numbering(*node, scope);
-            let mut map = if numbering.is_empty() {
-                std::mem::take(&mut scope.map)
-            } else {
-                scope.map.clone()
-            };
+            let mut map = if numbering.is_empty() { std::mem::take(&mut scope.map) } else { scope.map.clone() };
             let both: Vec<NodeId> = numbering.iter().chain([node]).copied().collect();
             let rows = scope.rows.as_ref();
-            clone::clone_nodes(
-                self.source,
-                &both,
-                self.target,
-                scope.region,
-                &mut map,
-                rows,
-                origin,
-            )?;
+            clone::clone_nodes(self.source, &both, self.target, scope.region, &mut map, rows, origin)?;
             if numbering.is_empty() {
                 scope.map = map;
             } else {
                 let outputs = &self.source.node(*node).outputs;
-                scope
-                    .map
-                    .extend(outputs.iter().filter_map(|v| Some((*v, *map.get(v)?))));
+                scope.map.extend(outputs.iter().filter_map(|v| Some((*v, *map.get(v)?))));
             }
         }
         Ok(())
@@ -103,12 +76,7 @@ impl Attach<'_> {
     }
 
     /// The feature `[rows, width]` at the exit after `block`, and its width.
-    pub(crate) fn feature(
-        &mut self,
-        scope: &Scope,
-        block: usize,
-        path: &str,
-    ) -> Result<(ValueId, usize), ExitError> {
+    pub(crate) fn feature(&mut self, scope: &Scope, block: usize, path: &str) -> Result<(ValueId, usize), ExitError> {
         let plan = feature(self.source, self.structure, block)?;
         let x = scope.get(self.source, self.structure.blocks[block].output, path)?;
         let value = match &plan.pooling {
@@ -143,25 +111,14 @@ impl Attach<'_> {
         head: &Head,
         path: &str,
     ) -> Result<ValueId, ExitError> {
-        let misfit = |reason| ExitError::Head {
-            head: head.name(),
-            block,
-            reason,
-        };
+        let misfit = |reason| ExitError::Head { head: head.name(), block, reason };
         let count = self.structure.blocks.len();
-        let at = self
-            .structure
-            .blocks
-            .get(block)
-            .ok_or(ExitError::NoBlock { block, count })?;
+        let at = self.structure.blocks.get(block).ok_or(ExitError::NoBlock { block, count })?;
         let logits = match head {
             Head::Linear { .. } | Head::Mlp { .. } => {
                 let (x, width) = self.feature(scope, block, path)?;
                 if head.width() != Some(width) {
-                    return Err(misfit(format!(
-                        "the feature has width {width}, its weight takes {:?}",
-                        head.width()
-                    )));
+                    return Err(misfit(format!("the feature has width {width}, its weight takes {:?}", head.width())));
                 }
                 head::on_feature(&mut self.emit(scope.region, path), head, x)?.unwrap_or(x)
             }
@@ -169,9 +126,7 @@ impl Attach<'_> {
                 let (input, output) = (self.structure.tail_input(), self.structure.output);
                 let (found, wanted) = (self.source.ty(at.output), self.source.ty(input));
                 if found != wanted {
-                    return Err(misfit(format!(
-                        "the model's tail takes {wanted}, the exit's value has type {found}"
-                    )));
+                    return Err(misfit(format!("the model's tail takes {wanted}, the exit's value has type {found}")));
                 }
                 let x = scope.get(self.source, at.output, path)?;
                 let nodes = flow::between(self.source, input, output);
@@ -182,14 +137,9 @@ impl Attach<'_> {
                 head::custom(&mut self.emit(scope.region, path), graph, x).map_err(misfit)?
             }
         };
-        let (wanted, found) = (
-            scope.ty(self.source.ty(self.structure.output)),
-            self.target.ty(logits),
-        );
+        let (wanted, found) = (scope.ty(self.source.ty(self.structure.output)), self.target.ty(logits));
         if *found != wanted {
-            return Err(misfit(format!(
-                "expected logits of type {wanted}, found {found}"
-            )));
+            return Err(misfit(format!("expected logits of type {wanted}, found {found}")));
         }
         Ok(logits)
     }
@@ -204,21 +154,8 @@ pub(crate) fn row_numbering(graph: &Graph, batch: &Symbol, node: NodeId) -> Vec<
     };
     let root = &graph.region(Graph::ROOT).nodes;
     let counts = |id: &&NodeId| matches!(&graph.node(**id).op, Op::Range { limit, .. } if limit.mentions(batch));
-    let seeds: Vec<ValueId> = root
-        .iter()
-        .filter(counts)
-        .flat_map(|id| graph.node(*id).outputs.clone())
-        .collect();
-    let (from_count, before) = (
-        flow::dependents(graph, &seeds),
-        flow::ancestors(graph, &[*indices]),
-    );
-    let on_way = |id: &NodeId| {
-        graph
-            .node(*id)
-            .outputs
-            .iter()
-            .any(|v| from_count[v.index()] && before[v.index()])
-    };
+    let seeds: Vec<ValueId> = root.iter().filter(counts).flat_map(|id| graph.node(*id).outputs.clone()).collect();
+    let (from_count, before) = (flow::dependents(graph, &seeds), flow::ancestors(graph, &[*indices]));
+    let on_way = |id: &NodeId| graph.node(*id).outputs.iter().any(|v| from_count[v.index()] && before[v.index()]);
     root.iter().copied().filter(on_way).collect()
 }

@@ -20,12 +20,7 @@ pub(crate) struct Builder<'a> {
 
 impl Builder<'_> {
     /// Builds level `k` and everything after it in `scope`; `carry` is what the rule carries over.
-    pub(crate) fn level(
-        &mut self,
-        k: usize,
-        scope: &mut Scope,
-        carry: &[ValueId],
-    ) -> Result<Results, ExitError> {
+    pub(crate) fn level(&mut self, k: usize, scope: &mut Scope, carry: &[ValueId]) -> Result<Results, ExitError> {
         let plan = self.plan;
         self.attach.clone_into(&plan.levels[k], scope, None)?;
         let Some(exit) = self.options.exits.get(k) else {
@@ -36,10 +31,7 @@ impl Builder<'_> {
         let mut emit = self.attach.emit(scope.region, &path);
         let decision = signal::decide(&mut emit, &self.options.rule, Some(k), logits, carry)?;
         let Some(mask) = decision.mask else {
-            return Err(ExitError::Thresholds {
-                thresholds: k,
-                exits: self.options.exits.len(),
-            });
+            return Err(ExitError::Thresholds { thresholds: k, exits: self.options.exits.len() });
         };
         match &self.attach.structure.batch {
             Batch::Symbolic(batch) => self.route(k, scope, mask, logits, &decision, &batch.clone()),
@@ -75,25 +67,13 @@ impl Builder<'_> {
             operands.push(self.pack(k, scope, outer)?);
         }
         let (then, params, rows) = self.region(&operands[1..]);
-        let index = self.attach.emit(then, &format!("exit.{k}")).fill(
-            "index",
-            Tensor::scalar(k as i64),
-            &rows.into(),
-        )?;
-        self.attach
-            .target
-            .set_yields(then, vec![params[1], index, params[0]]);
+        let index =
+            self.attach.emit(then, &format!("exit.{k}")).fill("index", Tensor::scalar(k as i64), &rows.into())?;
+        self.attach.target.set_yields(then, vec![params[1], index, params[0]]);
 
         let (other, params, rows) = self.region(&operands[1..]);
-        let rows = Some(Substitution {
-            from: batch.clone(),
-            to: rows.into(),
-        });
-        let mut inner = Scope {
-            region: other,
-            map: self.shared(scope),
-            rows,
-        };
+        let rows = Some(Substitution { from: batch.clone(), to: rows.into() });
+        let mut inner = Scope { region: other, map: self.shared(scope), rows };
         inner.map.insert(plan.cuts[k], params[2]);
         let (carry, packed) = params[3..].split_at(decision.carry.len());
         for (outer, param) in plan.outers[k].iter().zip(packed) {
@@ -101,13 +81,7 @@ impl Builder<'_> {
         }
         let results = self.level(k + 1, &mut inner, carry)?;
         self.attach.target.set_yields(other, results.to_vec());
-        self.control(
-            k,
-            scope.region,
-            Op::Route { exit: k as i64 },
-            &operands,
-            [then, other],
-        )
+        self.control(k, scope.region, Op::Route { exit: k as i64 }, &operands, [then, other])
     }
 
     /// Exit `k` of a batch of one.
@@ -120,24 +94,13 @@ impl Builder<'_> {
         decision: &Decision,
     ) -> Result<Results, ExitError> {
         let path = format!("exit.{k}");
-        let condition = self.attach.emit(scope.region, &path).op(
-            "condition",
-            Op::Reshape { dims: Vec::new() },
-            &[mask],
-        )?;
+        let condition =
+            self.attach.emit(scope.region, &path).op("condition", Op::Reshape { dims: Vec::new() }, &[mask])?;
         let then = self.attach.target.new_region(None);
-        let index =
-            self.attach
-                .emit(then, &path)
-                .fill("index", Tensor::scalar(k as i64), &Dim::from(1))?;
-        self.attach
-            .target
-            .set_yields(then, vec![logits, index, decision.confidence]);
+        let index = self.attach.emit(then, &path).fill("index", Tensor::scalar(k as i64), &Dim::from(1))?;
+        self.attach.target.set_yields(then, vec![logits, index, decision.confidence]);
         let other = self.attach.target.new_region(None);
-        let mut inner = Scope {
-            region: other,
-            ..scope.clone()
-        };
+        let mut inner = Scope { region: other, ..scope.clone() };
         let results = self.level(k + 1, &mut inner, &decision.carry)?;
         self.attach.target.set_yields(other, results.to_vec());
         self.control(k, scope.region, Op::If {}, &[condition], [then, other])
@@ -152,10 +115,7 @@ impl Builder<'_> {
         regions: [RegionId; 2],
     ) -> Result<Results, ExitError> {
         let at = format!("exit.{k}/leave-or-go-on");
-        let origin = self
-            .attach
-            .emit(region, &format!("exit.{k}"))
-            .origin("leave-or-go-on");
+        let origin = self.attach.emit(region, &format!("exit.{k}")).origin("leave-or-go-on");
         let target = &mut self.attach.target;
         let node = target.append_control(region, op, operands, regions.to_vec(), origin);
         let node = node.map_err(|error| ExitError::Infer { at, error })?;
@@ -170,8 +130,7 @@ impl Builder<'_> {
         let region = target.new_region(Some(rows.clone()));
         let param = |target: &mut Graph, v: &ValueId| {
             let ty = target.ty(*v);
-            let dims =
-                std::iter::once(Dim::from(rows.clone())).chain(ty.dims.iter().skip(1).cloned());
+            let dims = std::iter::once(Dim::from(rows.clone())).chain(ty.dims.iter().skip(1).cloned());
             let ty = Type::new(ty.dtype, dims);
             target.add_param(region, ty)
         };
@@ -181,12 +140,7 @@ impl Builder<'_> {
 
     /// The values of `scope` that are the same for all rows.
     fn shared(&self, scope: &Scope) -> ValueMap {
-        scope
-            .map
-            .iter()
-            .filter(|(v, _)| self.plan.is_shared(**v))
-            .map(|(v, w)| (*v, *w))
-            .collect()
+        scope.map.iter().filter(|(v, _)| self.plan.is_shared(**v)).map(|(v, w)| (*v, *w)).collect()
     }
 
     /// A value that the region needs, with its rows as first dim.
@@ -196,40 +150,16 @@ impl Builder<'_> {
             return Ok(value);
         };
         let mut emit = self.attach.emit(scope.region, &format!("exit.{k}"));
-        let split = emit.op(
-            "split-rows",
-            Op::Reshape {
-                dims: vec![before, rows, after],
-            },
-            &[value],
-        )?;
-        emit.op(
-            "rows-first",
-            Op::Transpose {
-                perm: vec![1, 0, 2],
-            },
-            &[split],
-        )
+        let split = emit.op("split-rows", Op::Reshape { dims: vec![before, rows, after] }, &[value])?;
+        emit.op("rows-first", Op::Transpose { perm: vec![1, 0, 2] }, &[split])
     }
 
     /// The inverse of [`Builder::pack`] on a region's parameter.
-    fn unpack(
-        &mut self,
-        k: usize,
-        scope: &mut Scope,
-        outer: &Outer,
-        param: ValueId,
-    ) -> Result<(), ExitError> {
+    fn unpack(&mut self, k: usize, scope: &mut Scope, outer: &Outer, param: ValueId) -> Result<(), ExitError> {
         let value = if self.split(scope, outer).is_some() {
             let dims = scope.ty(self.attach.source.ty(outer.value)).dims;
             let mut emit = self.attach.emit(scope.region, &format!("exit.{k}"));
-            let back = emit.op(
-                "rows-back",
-                Op::Transpose {
-                    perm: vec![1, 0, 2],
-                },
-                &[param],
-            )?;
+            let back = emit.op("rows-back", Op::Transpose { perm: vec![1, 0, 2] }, &[param])?;
             emit.op("join-rows", Op::Reshape { dims }, &[back])?
         } else {
             param

@@ -14,18 +14,8 @@ pub(crate) struct Emit<'g> {
 
 impl<'g> Emit<'g> {
     /// Nodes of `pass` at `path`, appended to `region`.
-    pub(crate) fn new(
-        graph: &'g mut Graph,
-        region: RegionId,
-        pass: &'static str,
-        path: String,
-    ) -> Self {
-        Emit {
-            graph,
-            region,
-            pass,
-            path,
-        }
+    pub(crate) fn new(graph: &'g mut Graph, region: RegionId, pass: &'static str, path: String) -> Self {
+        Emit { graph, region, pass, path }
     }
 
     /// The provenance of a node called `name`.
@@ -34,17 +24,10 @@ impl<'g> Emit<'g> {
     }
 
     /// Appends an operator with one result.
-    pub(crate) fn op(
-        &mut self,
-        name: &str,
-        op: Op,
-        inputs: &[ValueId],
-    ) -> Result<ValueId, ExitError> {
+    pub(crate) fn op(&mut self, name: &str, op: Op, inputs: &[ValueId]) -> Result<ValueId, ExitError> {
         let origin = self.origin(name);
         let at = format!("{}/{name}", self.path);
-        self.graph
-            .append1(self.region, op, inputs, origin)
-            .map_err(|error| ExitError::Infer { at, error })
+        self.graph.append1(self.region, op, inputs, origin).map_err(|error| ExitError::Infer { at, error })
     }
 
     /// A constant.
@@ -53,20 +36,9 @@ impl<'g> Emit<'g> {
     }
 
     /// `value` repeated for every row.
-    pub(crate) fn fill(
-        &mut self,
-        name: &str,
-        value: Tensor,
-        rows: &Dim,
-    ) -> Result<ValueId, ExitError> {
+    pub(crate) fn fill(&mut self, name: &str, value: Tensor, rows: &Dim) -> Result<ValueId, ExitError> {
         let scalar = self.constant(value);
-        self.op(
-            name,
-            Op::Expand {
-                dims: vec![rows.clone()],
-            },
-            &[scalar],
-        )
+        self.op(name, Op::Expand { dims: vec![rows.clone()] }, &[scalar])
     }
 
     /// A value's type.
@@ -76,10 +48,6 @@ impl<'g> Emit<'g> {
 
     /// The first dim of a value, 1 for a scalar.
     pub(crate) fn rows(&self, value: ValueId) -> Dim {
-        self.ty(value)
-            .dims
-            .first()
-            .cloned()
-            .unwrap_or_else(|| Dim::from(1))
+        self.ty(value).dims.first().cloned().unwrap_or_else(|| Dim::from(1))
     }
 }

@@ -63,9 +63,7 @@ pub enum ExitError {
     #[error("a confidence needs at least 2 classes, found an output of type {0}")]
     Classes(String),
     /// A value that the rest of the model needs cannot be split by samples.
-    #[error(
-        "value {value} of type {ty} is needed after block {block}, and the batch's place in it is not known"
-    )]
+    #[error("value {value} of type {ty} is needed after block {block}, and the batch's place in it is not known")]
     Outer {
         /// Value.
         value: String,

@@ -39,16 +39,9 @@ pub enum Pooling {
 }
 
 /// The feature at the exit after block `block`.
-pub fn feature(
-    graph: &Graph,
-    structure: &Structure,
-    block: usize,
-) -> Result<FeaturePlan, ExitError> {
+pub fn feature(graph: &Graph, structure: &Structure, block: usize) -> Result<FeaturePlan, ExitError> {
     let count = structure.blocks.len();
-    let at = structure
-        .blocks
-        .get(block)
-        .ok_or(ExitError::NoBlock { block, count })?;
+    let at = structure.blocks.get(block).ok_or(ExitError::NoBlock { block, count })?;
     let ty = graph.ty(at.output);
     if ty == graph.ty(structure.tail_input())
         && let Some(plan) = own_pooling(graph, structure)
@@ -57,27 +50,14 @@ pub fn feature(
     }
     let rank = ty.rank() as i64;
     let is_conv = at.sub_blocks.iter().any(|s| s.kind == Kind::Conv);
-    let (channel, axes) = if is_conv {
-        (1, (2..rank).collect())
-    } else {
-        (rank - 1, (1..rank - 1).collect::<Vec<_>>())
-    };
-    let width = usize::try_from(channel)
-        .ok()
-        .and_then(|c| ty.dims.get(c))
-        .and_then(|d| d.as_const());
+    let (channel, axes) =
+        if is_conv { (1, (2..rank).collect()) } else { (rank - 1, (1..rank - 1).collect::<Vec<_>>()) };
+    let width = usize::try_from(channel).ok().and_then(|c| ty.dims.get(c)).and_then(|d| d.as_const());
     match width.and_then(|w| usize::try_from(w).ok()) {
-        Some(width) if rank == 2 => Ok(FeaturePlan {
-            pooling: Pooling::None,
-            width,
-        }),
-        Some(width) if rank > 2 => Ok(FeaturePlan {
-            pooling: Pooling::Mean { axes },
-            width,
-        }),
+        Some(width) if rank == 2 => Ok(FeaturePlan { pooling: Pooling::None, width }),
+        Some(width) if rank > 2 => Ok(FeaturePlan { pooling: Pooling::Mean { axes }, width }),
         _ => {
-            let reason =
-                format!("expected channels of a known number in the exit's value, found type {ty}");
+            let reason = format!("expected channels of a known number in the exit's value, found type {ty}");
             Err(ExitError::NotACandidate { block, reason })
         }
     }
@@ -91,34 +71,16 @@ fn own_pooling(graph: &Graph, structure: &Structure) -> Option<FeaturePlan> {
         ty.rank() == 2 && ty.dims[0] == batch && **v != structure.output
     };
     let value = *structure.tail_cuts.iter().find(is_row)?;
-    let width = graph
-        .ty(value)
-        .dims
-        .get(1)?
-        .as_const()
-        .and_then(|w| usize::try_from(w).ok())?;
+    let width = graph.ty(value).dims.get(1)?.as_const().and_then(|w| usize::try_from(w).ok())?;
     let input = structure.tail_input();
     if value == input {
-        return Some(FeaturePlan {
-            pooling: Pooling::None,
-            width,
-        });
+        return Some(FeaturePlan { pooling: Pooling::None, width });
     }
     let nodes = flow::between(graph, input, value);
-    Some(FeaturePlan {
-        pooling: Pooling::Own { nodes, value },
-        width,
-    })
+    Some(FeaturePlan { pooling: Pooling::Own { nodes, value }, width })
 }
 
 /// The mean of `x` over `axes`.
 pub(crate) fn mean(emit: &mut Emit, axes: &[i64], x: ValueId) -> Result<ValueId, ExitError> {
-    emit.op(
-        "mean",
-        Op::ReduceMean {
-            axes: axes.to_vec(),
-            keepdims: false,
-        },
-        &[x],
-    )
+    emit.op("mean", Op::ReduceMean { axes: axes.to_vec(), keepdims: false }, &[x])
 }

@@ -71,20 +71,10 @@ impl Head {
 }
 
 /// The logits of a head that takes the feature `[rows, width]`; `None` for other heads.
-pub(crate) fn on_feature(
-    emit: &mut Emit,
-    head: &Head,
-    feature: ValueId,
-) -> Result<Option<ValueId>, ExitError> {
+pub(crate) fn on_feature(emit: &mut Emit, head: &Head, feature: ValueId) -> Result<Option<ValueId>, ExitError> {
     match head {
         Head::Linear { weight, bias } => dense(emit, "logits", feature, weight, bias).map(Some),
-        Head::Mlp {
-            hidden_weight,
-            hidden_bias,
-            activation,
-            weight,
-            bias,
-        } => {
+        Head::Mlp { hidden_weight, hidden_bias, activation, weight, bias } => {
             let hidden = dense(emit, "hidden", feature, hidden_weight, hidden_bias)?;
             let op = match activation {
                 Activation::Relu => Op::Relu {},
@@ -97,13 +87,7 @@ pub(crate) fn on_feature(
     }
 }
 
-fn dense(
-    emit: &mut Emit,
-    name: &str,
-    x: ValueId,
-    weight: &Tensor,
-    bias: &Tensor,
-) -> Result<ValueId, ExitError> {
+fn dense(emit: &mut Emit, name: &str, x: ValueId, weight: &Tensor, bias: &Tensor) -> Result<ValueId, ExitError> {
     let (w, b) = (emit.constant(weight.clone()), emit.constant(bias.clone()));
     let product = emit.op(&format!("{name}/product"), Op::MatMul {}, &[x, w])?;
     emit.op(name, Op::Add {}, &[product, b])
@@ -113,47 +97,24 @@ fn dense(
 pub(crate) fn custom(emit: &mut Emit, head: &Graph, x: ValueId) -> Result<ValueId, String> {
     let (&[input], &[output]) = (head.inputs(), head.outputs()) else {
         let (i, o) = (head.inputs().len(), head.outputs().len());
-        return Err(format!(
-            "expected a graph with 1 input and 1 output, found {i} and {o}"
-        ));
+        return Err(format!("expected a graph with 1 input and 1 output, found {i} and {o}"));
     };
-    let substitution = match head.ty(input).dims.first().and_then(Dim::as_symbol) {
-        Some(symbol) => Some(Substitution {
-            from: symbol.clone(),
-            to: emit.rows(x),
-        }),
-        None => None,
-    };
+    let rows = head.ty(input).dims.first().and_then(Dim::as_symbol);
+    let substitution = rows.map(|symbol| Substitution { from: symbol.clone(), to: emit.rows(x) });
     let expected = substituted(head.ty(input), substitution.as_ref());
     if expected != *emit.ty(x) {
-        return Err(format!(
-            "its input has type {}, the exit's value {}",
-            head.ty(input),
-            emit.ty(x)
-        ));
+        return Err(format!("its input has type {}, the exit's value {}", head.ty(input), emit.ty(x)));
     }
     let mut map = ValueMap::from([(input, x)]);
     let nodes = &head.region(Graph::ROOT).nodes;
     let origin = emit.origin("custom");
-    clone::clone_nodes(
-        head,
-        nodes,
-        emit.graph,
-        emit.region,
-        &mut map,
-        substitution.as_ref(),
-        Some(&origin),
-    )
-    .map_err(|e| e.to_string())?;
-    clone::counterpart(head, emit.graph, &mut map, output)
-        .ok_or_else(|| "its output is not computed".to_string())
+    clone::clone_nodes(head, nodes, emit.graph, emit.region, &mut map, substitution.as_ref(), Some(&origin))
+        .map_err(|e| e.to_string())?;
+    clone::counterpart(head, emit.graph, &mut map, output).ok_or_else(|| "its output is not computed".to_string())
 }
 
 fn substituted(ty: &Type, substitution: Option<&Substitution>) -> Type {
-    Type::new(
-        ty.dtype,
-        ty.dims.iter().map(|d| Substitution::apply(substitution, d)),
-    )
+    Type::new(ty.dtype, ty.dims.iter().map(|d| Substitution::apply(substitution, d)))
 }
 
 /// A float matrix type of `rows` rows, named by a symbol.

@@ -75,9 +75,9 @@ pub struct ExitHeads {
     pub rule: Rule,
 }
 
-/// The names of the outputs that the pass adds.
+/// The name of the added output with the number of the exit that each sample took.
 pub const EXIT_INDEX: &str = "exit_index";
-/// See [`EXIT_INDEX`].
+/// The name of the added output with the confidence at that exit.
 pub const CONFIDENCE: &str = "confidence";
 
 /// The graph with exits.
@@ -87,36 +87,16 @@ pub fn apply(graph: &Graph, options: &ExitHeads) -> Result<Graph, ExitError> {
 }
 
 /// The graph with exits, for a structure that is known already.
-pub fn apply_to(
-    graph: &Graph,
-    structure: &Structure,
-    options: &ExitHeads,
-) -> Result<Graph, ExitError> {
+pub fn apply_to(graph: &Graph, structure: &Structure, options: &ExitHeads) -> Result<Graph, ExitError> {
     let names: Vec<String> = graph.output_names().iter().map(|n| n.to_string()).collect();
-    if let Some(taken) = names
-        .iter()
-        .find(|n| [EXIT_INDEX, CONFIDENCE].contains(&n.as_str()))
-    {
+    if let Some(taken) = names.iter().find(|n| [EXIT_INDEX, CONFIDENCE].contains(&n.as_str())) {
         return Err(ExitError::OutputTaken(taken.clone()));
     }
     let plan = Plan::new(graph, structure, options)?;
     let (mut target, map) = clone::with_inputs(graph);
-    let mut scope = Scope {
-        region: Graph::ROOT,
-        map,
-        rows: None,
-    };
-    let attach = Attach {
-        source: graph,
-        structure,
-        target: &mut target,
-        pass: "exit-heads",
-    };
-    let mut builder = Builder {
-        attach,
-        plan: &plan,
-        options,
-    };
+    let mut scope = Scope { region: Graph::ROOT, map, rows: None };
+    let attach = Attach { source: graph, structure, target: &mut target, pass: "exit-heads" };
+    let mut builder = Builder { attach, plan: &plan, options };
     let [logits, index, confidence] = builder.level(0, &mut scope, &[])?;
     let mut outputs = Vec::new();
     for (i, (name, value)) in names.into_iter().zip(graph.outputs()).enumerate() {

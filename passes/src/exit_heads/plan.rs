@@ -33,28 +33,15 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// Checks the options and divides the graph.
-    pub(crate) fn new(
-        graph: &Graph,
-        structure: &Structure,
-        options: &ExitHeads,
-    ) -> Result<Plan, ExitError> {
+    pub(crate) fn new(graph: &Graph, structure: &Structure, options: &ExitHeads) -> Result<Plan, ExitError> {
         check(structure, options)?;
-        let cuts: Vec<ValueId> = options
-            .exits
-            .iter()
-            .map(|e| structure.blocks[e.block].output)
-            .collect();
+        let cuts: Vec<ValueId> = options.exits.iter().map(|e| structure.blocks[e.block].output).collect();
         let rows = match &structure.batch {
             Batch::Symbolic(symbol) => Some(Rows::analyse(graph, symbol)),
             Batch::Fixed(_) => None,
         };
         let (levels, level_of) = divide(graph, &cuts);
-        let mut plan = Plan {
-            cuts,
-            levels,
-            outers: Vec::new(),
-            rows,
-        };
+        let mut plan = Plan { cuts, levels, outers: Vec::new(), rows };
         for (k, exit) in options.exits.iter().enumerate() {
             let outers = plan.outers_of(graph, structure, &level_of, k, exit.block)?;
             plan.outers.push(outers);
@@ -83,10 +70,7 @@ impl Plan {
             }
             match rows.track(value) {
                 Some(Track::Free) => {}
-                Some(Track::Rows(before)) => outers.push(Outer {
-                    value,
-                    before: before.clone(),
-                }),
+                Some(Track::Rows(before)) => outers.push(Outer { value, before: before.clone() }),
                 None => {
                     let (value, ty) = (value.to_string(), graph.ty(value).to_string());
                     return Err(ExitError::Outer { value, ty, block });
@@ -98,9 +82,7 @@ impl Plan {
 
     /// Whether a value is the same for all samples.
     pub(crate) fn is_shared(&self, value: ValueId) -> bool {
-        self.rows
-            .as_ref()
-            .is_none_or(|rows| rows.track(value) == Some(&Track::Free))
+        self.rows.as_ref().is_none_or(|rows| rows.track(value) == Some(&Track::Free))
     }
 }
 
@@ -110,14 +92,8 @@ fn needs(graph: &Graph, structure: &Structure, node: NodeId) -> Vec<ValueId> {
         Batch::Symbolic(batch) => row_numbering(graph, batch, node),
         Batch::Fixed(_) => Vec::new(),
     };
-    let inner: Vec<ValueId> = numbering
-        .iter()
-        .flat_map(|n| graph.node(*n).outputs.clone())
-        .collect();
-    let all = numbering
-        .iter()
-        .chain([&node])
-        .flat_map(|n| flow::reads(graph, *n));
+    let inner: Vec<ValueId> = numbering.iter().flat_map(|n| graph.node(*n).outputs.clone()).collect();
+    let all = numbering.iter().chain([&node]).flat_map(|n| flow::reads(graph, *n));
     all.filter(|v| !inner.contains(v)).collect()
 }
 
@@ -126,25 +102,14 @@ fn divide(graph: &Graph, cuts: &[ValueId]) -> (Vec<Vec<NodeId>>, HashMap<ValueId
     let live = flow::ancestors(graph, graph.outputs());
     let mut levels = vec![Vec::new(); cuts.len() + 1];
     let mut level_of: HashMap<ValueId, usize> = HashMap::new();
-    let exit_at: HashMap<ValueId, usize> =
-        cuts.iter().enumerate().map(|(k, v)| (*v, k + 1)).collect();
+    let exit_at: HashMap<ValueId, usize> = cuts.iter().enumerate().map(|(k, v)| (*v, k + 1)).collect();
     for id in &graph.region(Graph::ROOT).nodes {
         let node = graph.node(*id);
         if !node.outputs.iter().any(|v| live[v.index()]) {
             continue;
         }
-        let level_after = |v: &ValueId| {
-            exit_at
-                .get(v)
-                .or_else(|| level_of.get(v))
-                .copied()
-                .unwrap_or(0)
-        };
-        let level = flow::reads(graph, *id)
-            .iter()
-            .map(level_after)
-            .max()
-            .unwrap_or(0);
+        let level_after = |v: &ValueId| exit_at.get(v).or_else(|| level_of.get(v)).copied().unwrap_or(0);
+        let level = flow::reads(graph, *id).iter().map(level_after).max().unwrap_or(0);
         levels[level].push(*id);
         level_of.extend(node.outputs.iter().map(|v| (*v, level)));
     }
@@ -158,38 +123,21 @@ fn check(structure: &Structure, options: &ExitHeads) -> Result<(), ExitError> {
     if let Rule::Threshold { thresholds, .. } = &options.rule
         && thresholds.len() != options.exits.len()
     {
-        return Err(ExitError::Thresholds {
-            thresholds: thresholds.len(),
-            exits: options.exits.len(),
-        });
+        return Err(ExitError::Thresholds { thresholds: thresholds.len(), exits: options.exits.len() });
     }
     for pair in options.exits.windows(2) {
         if pair[0].block >= pair[1].block {
-            return Err(ExitError::Order {
-                block: pair[0].block,
-                next: pair[1].block,
-            });
+            return Err(ExitError::Order { block: pair[0].block, next: pair[1].block });
         }
     }
-    options
-        .exits
-        .iter()
-        .try_for_each(|e| check_candidate(structure, e.block))
+    options.exits.iter().try_for_each(|e| check_candidate(structure, e.block))
 }
 
 /// An error if no exit may stand after `block`.
 pub(crate) fn check_candidate(structure: &Structure, block: usize) -> Result<(), ExitError> {
     let count = structure.blocks.len();
-    match &structure
-        .blocks
-        .get(block)
-        .ok_or(ExitError::NoBlock { block, count })?
-        .exit
-    {
+    match &structure.blocks.get(block).ok_or(ExitError::NoBlock { block, count })?.exit {
         ExitCandidate::Yes => Ok(()),
-        ExitCandidate::No(reason) => Err(ExitError::NotACandidate {
-            block,
-            reason: reason.clone(),
-        }),
+        ExitCandidate::No(reason) => Err(ExitError::NotACandidate { block, reason: reason.clone() }),
     }
 }

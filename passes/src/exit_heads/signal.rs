@@ -22,20 +22,12 @@ pub enum Signal {
 /// The number of classes of logits; an error below two.
 fn classes(emit: &Emit, logits: ValueId) -> Result<i64, ExitError> {
     let ty = emit.ty(logits);
-    let found = ty
-        .dims
-        .get(1)
-        .and_then(|d| d.as_const())
-        .filter(|c| *c >= 2 && ty.rank() == 2);
+    let found = ty.dims.get(1).and_then(|d| d.as_const()).filter(|c| *c >= 2 && ty.rank() == 2);
     found.ok_or_else(|| ExitError::Classes(ty.to_string()))
 }
 
 /// The confidence `[rows]` of logits `[rows, classes]`.
-pub(crate) fn confidence(
-    emit: &mut Emit,
-    signal: Signal,
-    logits: ValueId,
-) -> Result<ValueId, ExitError> {
+pub(crate) fn confidence(emit: &mut Emit, signal: Signal, logits: ValueId) -> Result<ValueId, ExitError> {
     let classes = classes(emit, logits)?;
     match signal {
         Signal::MaxProb => {
@@ -48,22 +40,12 @@ pub(crate) fn confidence(
 }
 
 fn max_over_classes(keepdims: bool) -> Op {
-    Op::ReduceMax {
-        axes: vec![1],
-        keepdims,
-    }
+    Op::ReduceMax { axes: vec![1], keepdims }
 }
 
 fn margin(emit: &mut Emit, logits: ValueId, classes: i64) -> Result<ValueId, ExitError> {
     let p = emit.op("softmax", Op::Softmax { axis: 1 }, &[logits])?;
-    let best = emit.op(
-        "best",
-        Op::ArgMax {
-            axis: 1,
-            keepdims: true,
-        },
-        &[p],
-    )?;
+    let best = emit.op("best", Op::ArgMax { axis: 1, keepdims: true }, &[p])?;
     let numbers = emit.constant(Tensor::vector((0..classes).collect::<Vec<i64>>()));
     let is_best = emit.op("is-best", Op::Equal {}, &[numbers, best])?;
     let zero = emit.constant(Tensor::scalar(0.0f32));
@@ -77,14 +59,7 @@ fn entropy(emit: &mut Emit, logits: ValueId, classes: i64) -> Result<ValueId, Ex
     let p = emit.op("softmax", Op::Softmax { axis: 1 }, &[logits])?;
     let log_p = emit.op("log-softmax", Op::LogSoftmax { axis: 1 }, &[logits])?;
     let terms = emit.op("terms", Op::Mul {}, &[p, log_p])?;
-    let negative = emit.op(
-        "negative-entropy",
-        Op::ReduceSum {
-            axes: vec![1],
-            keepdims: false,
-        },
-        &[terms],
-    )?;
+    let negative = emit.op("negative-entropy", Op::ReduceSum { axes: vec![1], keepdims: false }, &[terms])?;
     let scale = emit.constant(Tensor::scalar((1.0 / (classes as f64).ln()) as f32));
     let scaled = emit.op("scaled", Op::Mul {}, &[negative, scale])?;
     let one = emit.constant(Tensor::scalar(1.0f32));
@@ -94,14 +69,7 @@ fn entropy(emit: &mut Emit, logits: ValueId, classes: i64) -> Result<ValueId, Ex
 /// The class `[rows]` (i64) of logits: the first largest.
 pub(crate) fn class(emit: &mut Emit, logits: ValueId) -> Result<ValueId, ExitError> {
     classes(emit, logits)?;
-    emit.op(
-        "class",
-        Op::ArgMax {
-            axis: 1,
-            keepdims: false,
-        },
-        &[logits],
-    )
+    emit.op("class", Op::ArgMax { axis: 1, keepdims: false }, &[logits])
 }
 
 /// What an exit decides from its logits.
@@ -130,11 +98,7 @@ pub(crate) fn decide(
                 let t = emit.constant(Tensor::scalar(*t));
                 emit.op("leave", Op::Greater {}, &[confidence, t])
             });
-            Ok(Decision {
-                mask: mask.transpose()?,
-                confidence,
-                carry: Vec::new(),
-            })
+            Ok(Decision { mask: mask.transpose()?, confidence, carry: Vec::new() })
         }
         Rule::Patience { count } => {
             let (class, run) = agreement(emit, logits, carry)?;
@@ -142,21 +106,13 @@ pub(crate) fn decide(
                 let count = emit.constant(Tensor::scalar(*count as f32));
                 emit.op("leave", Op::GreaterOrEqual {}, &[run, count])
             });
-            Ok(Decision {
-                mask: mask.transpose()?,
-                confidence: run,
-                carry: vec![class, run],
-            })
+            Ok(Decision { mask: mask.transpose()?, confidence: run, carry: vec![class, run] })
         }
     }
 }
 
 /// The class, and how many exits in a row, this one included, have named it (as f32).
-fn agreement(
-    emit: &mut Emit,
-    logits: ValueId,
-    carry: &[ValueId],
-) -> Result<(ValueId, ValueId), ExitError> {
+fn agreement(emit: &mut Emit, logits: ValueId, carry: &[ValueId]) -> Result<(ValueId, ValueId), ExitError> {
     let class = class(emit, logits)?;
     let &[before, run] = carry else {
         let rows = emit.rows(logits);

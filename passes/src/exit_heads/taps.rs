@@ -21,33 +21,16 @@ pub enum Tap<'h> {
 
 /// The plain model with the pooled features after `blocks` as further outputs `feature.K`
 /// (f32 `[batch, width]`). Other outputs of the model than the main one are dropped.
-pub fn with_features(
-    graph: &Graph,
-    structure: &Structure,
-    blocks: &[usize],
-) -> Result<Graph, ExitError> {
-    with_taps(
-        graph,
-        structure,
-        &blocks.iter().map(|b| Tap::Feature(*b)).collect::<Vec<_>>(),
-    )
+pub fn with_features(graph: &Graph, structure: &Structure, blocks: &[usize]) -> Result<Graph, ExitError> {
+    with_taps(graph, structure, &blocks.iter().map(|b| Tap::Feature(*b)).collect::<Vec<_>>())
 }
 
 /// The plain model with what `taps` ask for as further outputs, in that order.
 pub fn with_taps(graph: &Graph, structure: &Structure, taps: &[Tap]) -> Result<Graph, ExitError> {
     let mut target = graph.clone();
     let scope = whole(graph);
-    let mut attach = Attach {
-        source: graph,
-        structure,
-        target: &mut target,
-        pass: "exit-heads",
-    };
-    let name = graph
-        .output_names()
-        .get(structure.main_output)
-        .map(|n| n.to_string())
-        .unwrap_or_default();
+    let mut attach = Attach { source: graph, structure, target: &mut target, pass: "exit-heads" };
+    let name = graph.output_names().get(structure.main_output).map(|n| n.to_string()).unwrap_or_default();
     let mut outputs = vec![(name, structure.output)];
     for tap in taps {
         let (block, what) = match tap {
@@ -69,14 +52,8 @@ pub fn with_taps(graph: &Graph, structure: &Structure, taps: &[Tap]) -> Result<G
 
 /// The scope of a graph's own clone: every value stands for itself.
 pub(crate) fn whole(graph: &Graph) -> Scope {
-    let map: ValueMap = (0..graph.value_count())
-        .map(|i| (ValueId::new(i), ValueId::new(i)))
-        .collect();
-    Scope {
-        region: Graph::ROOT,
-        map,
-        rows: None,
-    }
+    let map: ValueMap = (0..graph.value_count()).map(|i| (ValueId::new(i), ValueId::new(i))).collect();
+    Scope { region: Graph::ROOT, map, rows: None }
 }
 
 /// An exit's classifier for [`head_graph`].
@@ -101,42 +78,20 @@ pub fn head_graph(heads: &[HeadInput], signal: Signal) -> Result<Graph, ExitErro
                 let ty = head::matrix_type(&batch, *classes);
                 (*block, graph.add_input(&format!("logits.{block}"), ty))
             }
-            HeadInput::Fitted(block, head) => {
-                (*block, fitted_logits(&mut graph, &batch, *block, head)?)
-            }
+            HeadInput::Fitted(block, head) => (*block, fitted_logits(&mut graph, &batch, *block, head)?),
         };
-        let mut emit = Emit::new(
-            &mut graph,
-            Graph::ROOT,
-            "exit-heads",
-            format!("exit.{block}"),
-        );
-        outputs.push((
-            format!("confidence.{block}"),
-            signal::confidence(&mut emit, signal, logits)?,
-        ));
+        let mut emit = Emit::new(&mut graph, Graph::ROOT, "exit-heads", format!("exit.{block}"));
+        outputs.push((format!("confidence.{block}"), signal::confidence(&mut emit, signal, logits)?));
         outputs.push((format!("class.{block}"), signal::class(&mut emit, logits)?));
     }
     graph.set_outputs(outputs);
     Ok(graph)
 }
 
-fn fitted_logits(
-    graph: &mut Graph,
-    batch: &Symbol,
-    block: usize,
-    head: &Head,
-) -> Result<ValueId, ExitError> {
-    let misfit = |reason: &str| ExitError::Head {
-        head: head.name(),
-        block,
-        reason: reason.to_string(),
-    };
-    let width = head
-        .width()
-        .ok_or_else(|| misfit("expected a head that takes a feature"))?;
+fn fitted_logits(graph: &mut Graph, batch: &Symbol, block: usize, head: &Head) -> Result<ValueId, ExitError> {
+    let misfit = |reason: &str| ExitError::Head { head: head.name(), block, reason: reason.to_string() };
+    let width = head.width().ok_or_else(|| misfit("expected a head that takes a feature"))?;
     let x = graph.add_input(&format!("feature.{block}"), head::matrix_type(batch, width));
     let mut emit = Emit::new(graph, Graph::ROOT, "exit-heads", format!("exit.{block}"));
-    head::on_feature(&mut emit, head, x)?
-        .ok_or_else(|| misfit("expected a head that takes a feature"))
+    head::on_feature(&mut emit, head, x)?.ok_or_else(|| misfit("expected a head that takes a feature"))
 }

@@ -42,14 +42,7 @@ type Signature = (&'static str, Vec<i64>, bool);
 pub(crate) fn is_weighted(graph: &Graph, path: &DataPath, node: NodeId) -> bool {
     let n = graph.node(node);
     match n.op {
-        Op::Gemm { .. } | Op::Conv { .. } => {
-            n.inputs
-                .iter()
-                .take(2)
-                .filter(|v| path.contains(**v))
-                .count()
-                == 1
-        }
+        Op::Gemm { .. } | Op::Conv { .. } => n.inputs.iter().take(2).filter(|v| path.contains(**v)).count() == 1,
         Op::MatMul {} => n.inputs.iter().filter(|v| path.contains(**v)).count() == 1,
         _ => false,
     }
@@ -63,14 +56,9 @@ fn is_data_product(graph: &Graph, path: &DataPath, node: NodeId) -> bool {
 
 /// What kind of sub-block these nodes are; `None` if nothing in them is weighted.
 pub(crate) fn classify(graph: &Graph, path: &DataPath, nodes: &[NodeId]) -> Option<Kind> {
-    let weighted: Vec<&Op> = nodes
-        .iter()
-        .filter(|n| is_weighted(graph, path, **n))
-        .map(|n| &graph.node(*n).op)
-        .collect();
-    let has_softmax = nodes
-        .iter()
-        .any(|n| matches!(graph.node(*n).op, Op::Softmax { .. }));
+    let weighted: Vec<&Op> =
+        nodes.iter().filter(|n| is_weighted(graph, path, **n)).map(|n| &graph.node(*n).op).collect();
+    let has_softmax = nodes.iter().any(|n| matches!(graph.node(*n).op, Op::Softmax { .. }));
     if weighted.is_empty() {
         return None;
     }
@@ -80,11 +68,7 @@ pub(crate) fn classify(graph: &Graph, path: &DataPath, nodes: &[NodeId]) -> Opti
     if weighted.iter().any(|op| matches!(op, Op::Conv { .. })) {
         return Some(Kind::Conv);
     }
-    Some(if weighted.len() > 1 {
-        Kind::Ffn
-    } else {
-        Kind::Dense
-    })
+    Some(if weighted.len() > 1 { Kind::Ffn } else { Kind::Dense })
 }
 
 /// The units of a chain of segments, in order.
@@ -96,11 +80,8 @@ pub(crate) fn units(graph: &Graph, path: &DataPath, segments: &[Segment]) -> Vec
         return units;
     };
     let last = units.iter().rposition(|u| u.residual).unwrap_or(first);
-    let wanted: Vec<Vec<Signature>> = units
-        .iter()
-        .filter(|u| u.residual && u.kind == Kind::Conv)
-        .map(|u| u.signature.clone())
-        .collect();
+    let wanted: Vec<Vec<Signature>> =
+        units.iter().filter(|u| u.residual && u.kind == Kind::Conv).map(|u| u.signature.clone()).collect();
     let mut before = merge_runs_backward(&units[..first], &wanted);
     let between = merge_runs(&units[first..=last], &wanted);
     before.extend(between);
@@ -114,13 +95,7 @@ fn raw_units(graph: &Graph, path: &DataPath, segments: &[Segment]) -> Vec<Unit> 
         let kind = classify(graph, path, &s.nodes)?;
         let weighted = s.nodes.iter().filter(|n| is_weighted(graph, path, **n));
         let signature = weighted.map(|n| signature(graph, *n)).collect();
-        Some(Unit {
-            start: i,
-            end: i + 1,
-            kind,
-            residual: s.branches,
-            signature,
-        })
+        Some(Unit { start: i, end: i + 1, kind, residual: s.branches, signature })
     };
     segments.iter().enumerate().filter_map(unit).collect()
 }
@@ -129,62 +104,45 @@ fn signature(graph: &Graph, node: NodeId) -> Signature {
     let n = graph.node(node);
     match &n.op {
         Op::Conv { group, .. } => {
-            let weight = n
-                .inputs
-                .get(1)
-                .and_then(|w| graph.ty(*w).const_dims())
-                .unwrap_or_default();
-            (
-                n.op.name(),
-                weight.get(2..).unwrap_or_default().to_vec(),
-                *group > 1,
-            )
+            let weight = n.inputs.get(1).and_then(|w| graph.ty(*w).const_dims()).unwrap_or_default();
+            (n.op.name(), weight.get(2..).unwrap_or_default().to_vec(), *group > 1)
         }
         op => (op.name(), Vec::new(), false),
     }
 }
 
-/// Lets every unit end at the last value before the next unit that still has its result's type.
+/// Lets every unit end at the last value before the next unit that still has its result's type. A
+/// residual sub-block that no other follows ends as those before it did.
 fn extend_to_next(graph: &Graph, segments: &[Segment], units: &mut [Unit]) {
     let mut suffix: Option<Vec<&'static str>> = None;
     for i in 0..units.len() {
-        let limit = units.get(i + 1).map(|next| next.start);
+        let next = units.get(i + 1).cloned();
         let unit = &mut units[i];
         let ty = graph.ty(segments[unit.end - 1].output);
         let same_type = |s: &&Segment| graph.ty(s.output) == ty;
-        let light = &segments[unit.end..limit.unwrap_or(segments.len())];
-        let count = match limit {
-            Some(_) => light.iter().take_while(same_type).count(),
-            None => last_suffix(graph, light, suffix.as_deref()),
+        let light = &segments[unit.end..next.as_ref().map_or(segments.len(), |n| n.start)];
+        let ends_run = unit.residual && !next.is_some_and(|n| n.residual);
+        let count = if ends_run {
+            known_suffix(graph, light, suffix.as_deref())
+        } else {
+            light.iter().take_while(same_type).count()
         };
         if unit.residual {
-            suffix = Some(
-                light[..count]
-                    .iter()
-                    .flat_map(|s| names(graph, s))
-                    .collect(),
-            );
+            suffix = Some(light[..count].iter().flat_map(|s| names(graph, s)).collect());
         }
         unit.end += count;
     }
 }
 
 fn names(graph: &Graph, segment: &Segment) -> Vec<&'static str> {
-    segment
-        .nodes
-        .iter()
-        .map(|n| graph.node(*n).op.name())
-        .collect()
+    segment.nodes.iter().map(|n| graph.node(*n).op.name()).collect()
 }
 
-/// How many of the segments after the last unit belong to it: those that follow other units too,
-/// or else the activations.
-fn last_suffix(graph: &Graph, light: &[Segment], wanted: Option<&[&'static str]>) -> usize {
+/// How many of the segments after a unit belong to it: those with the operators that followed the
+/// unit before, or else the activations.
+fn known_suffix(graph: &Graph, light: &[Segment], wanted: Option<&[&'static str]>) -> usize {
     let Some(mut wanted) = wanted else {
-        return light
-            .iter()
-            .take_while(|s| s.nodes.iter().all(|n| is_activation(&graph.node(*n).op)))
-            .count();
+        return light.iter().take_while(|s| s.nodes.iter().all(|n| is_activation(&graph.node(*n).op))).count();
     };
     let mut count = 0;
     for segment in light {
@@ -202,13 +160,7 @@ fn last_suffix(graph: &Graph, light: &[Segment], wanted: Option<&[&'static str]>
 pub(crate) fn is_activation(op: &Op) -> bool {
     matches!(
         op,
-        Op::Relu {}
-            | Op::Clip { .. }
-            | Op::Sigmoid {}
-            | Op::Tanh {}
-            | Op::Gelu { .. }
-            | Op::Erf {}
-            | Op::Max {}
+        Op::Relu {} | Op::Clip { .. } | Op::Sigmoid {} | Op::Tanh {} | Op::Gelu { .. } | Op::Erf {} | Op::Max {}
     )
 }
 
@@ -233,10 +185,7 @@ fn merge_runs(units: &[Unit], wanted: &[Vec<Signature>]) -> Vec<Unit> {
 fn merge_prefix(units: &[Unit], wanted: &[Vec<Signature>]) -> (Option<Unit>, usize) {
     for signature in wanted {
         let count = signature.len();
-        let Some(run) = units
-            .get(..count)
-            .filter(|run| run.iter().all(|u| !u.residual))
-        else {
+        let Some(run) = units.get(..count).filter(|run| run.iter().all(|u| !u.residual)) else {
             continue;
         };
         let (Some(first), Some(last)) = (run.first(), run.last()) else {
@@ -244,13 +193,7 @@ fn merge_prefix(units: &[Unit], wanted: &[Vec<Signature>]) -> (Option<Unit>, usi
         };
         if run.iter().flat_map(|u| &u.signature).eq(signature) {
             let (start, end) = (first.start, last.end);
-            let unit = Unit {
-                start,
-                end,
-                kind: Kind::Conv,
-                residual: false,
-                signature: signature.clone(),
-            };
+            let unit = Unit { start, end, kind: Kind::Conv, residual: false, signature: signature.clone() };
             return (Some(unit), count);
         }
     }
@@ -266,9 +209,7 @@ fn merge_runs_backward(units: &[Unit], wanted: &[Vec<Signature>]) -> Vec<Unit> {
             let Some(start) = end.checked_sub(signature.len()) else {
                 continue;
             };
-            if let (Some(unit), _) =
-                merge_prefix(&units[start..end], std::slice::from_ref(signature))
-            {
+            if let (Some(unit), _) = merge_prefix(&units[start..end], std::slice::from_ref(signature)) {
                 out.insert(0, unit);
                 end = start;
                 continue 'search;
@@ -282,26 +223,13 @@ fn merge_runs_backward(units: &[Unit], wanted: &[Vec<Signature>]) -> Vec<Unit> {
 pub(crate) fn group(units: &[Unit]) -> Vec<Vec<Unit>> {
     let mut blocks = Vec::new();
     let mut at = 0;
-    while let Some(unit) = units.get(at) {
-        let attentions = units[at..]
-            .iter()
-            .take_while(|u| u.kind == Kind::Attention)
-            .count();
-        let adjacent = units[at..]
-            .windows(2)
-            .take(attentions)
-            .all(|w| w[0].end == w[1].start);
-        let closes = units
-            .get(at + attentions)
-            .is_some_and(|u| u.kind == Kind::Ffn);
-        let count = if attentions > 0 && adjacent && closes {
-            attentions + 1
-        } else {
-            1
-        };
+    while at < units.len() {
+        let attentions = units[at..].iter().take_while(|u| u.kind == Kind::Attention).count();
+        let adjacent = units[at..].windows(2).take(attentions).all(|w| w[0].end == w[1].start);
+        let closes = units.get(at + attentions).is_some_and(|u| u.kind == Kind::Ffn);
+        let count = if attentions > 0 && adjacent && closes { attentions + 1 } else { 1 };
         blocks.push(units[at..at + count].to_vec());
         at += count;
-        debug_assert!(unit.start < unit.end);
     }
     blocks
 }

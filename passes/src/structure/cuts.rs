@@ -31,12 +31,8 @@ impl Dominators {
         }
         let output = view.vertex(path.output);
         let tree = simple_fast(&view.digraph, root);
-        let mut chain: Vec<ValueId> = tree
-            .dominators(output)
-            .into_iter()
-            .flatten()
-            .filter_map(|i| view.digraph[i])
-            .collect();
+        let mut chain: Vec<ValueId> =
+            tree.dominators(output).into_iter().flatten().filter_map(|i| view.digraph[i]).collect();
         chain.reverse();
         let segments = view.segments(&tree, &chain);
         Dominators { chain, segments }
@@ -58,30 +54,17 @@ struct View {
 
 impl View {
     fn vertex(&mut self, value: ValueId) -> NodeIndex {
-        *self
-            .vertices
-            .entry(value)
-            .or_insert_with(|| self.digraph.add_node(Some(value)))
+        *self.vertices.entry(value).or_insert_with(|| self.digraph.add_node(Some(value)))
     }
 
-    fn segments(
-        &self,
-        tree: &dominators::Dominators<NodeIndex>,
-        chain: &[ValueId],
-    ) -> HashMap<ValueId, usize> {
-        let position: HashMap<ValueId, usize> =
-            chain.iter().enumerate().map(|(i, v)| (*v, i)).collect();
+    fn segments(&self, tree: &dominators::Dominators<NodeIndex>, chain: &[ValueId]) -> HashMap<ValueId, usize> {
+        let position: HashMap<ValueId, usize> = chain.iter().enumerate().map(|(i, v)| (*v, i)).collect();
         let segment_of = |vertex: NodeIndex| {
             let above = tree.strict_dominators(vertex)?;
-            let nearest = above
-                .filter_map(|i| self.digraph[i])
-                .find_map(|v| position.get(&v));
+            let nearest = above.filter_map(|i| self.digraph[i]).find_map(|v| position.get(&v));
             Some(nearest.map_or(0, |i| i + 1))
         };
-        self.vertices
-            .iter()
-            .filter_map(|(value, vertex)| Some((*value, segment_of(*vertex)?)))
-            .collect()
+        self.vertices.iter().filter_map(|(value, vertex)| Some((*value, segment_of(*vertex)?))).collect()
     }
 }
 
@@ -103,43 +86,23 @@ pub(crate) fn segments(graph: &Graph, path: &DataPath, dominators: &Dominators) 
     let mut nodes: Vec<Vec<NodeId>> = vec![Vec::new(); dominators.chain.len()];
     let mut consumers: HashMap<ValueId, usize> = HashMap::new();
     for id in path.nodes(graph) {
-        let segment = graph
-            .node(id)
-            .outputs
-            .iter()
-            .find_map(|v| dominators.segment(*v));
-        if let Some(list) = segment
-            .and_then(|s| s.checked_sub(1))
-            .and_then(|s| nodes.get_mut(s))
-        {
+        let segment = graph.node(id).outputs.iter().find_map(|v| dominators.segment(*v));
+        if let Some(list) = segment.and_then(|s| s.checked_sub(1)).and_then(|s| nodes.get_mut(s)) {
             list.push(id);
         }
-        path.operands(graph, id)
-            .into_iter()
-            .for_each(|v| *consumers.entry(v).or_default() += 1);
+        path.operands(graph, id).into_iter().for_each(|v| *consumers.entry(v).or_default() += 1);
     }
     let pairs = dominators.chain.windows(2).zip(nodes);
     pairs
         .map(|(pair, nodes)| {
             let branches = consumers.get(&pair[0]).is_some_and(|n| *n > 1);
-            Segment {
-                input: pair[0],
-                output: pair[1],
-                nodes,
-                branches,
-            }
+            Segment { input: pair[0], output: pair[1], nodes, branches }
         })
         .collect()
 }
 
 /// The nodes up to the first value of the chain.
 pub(crate) fn before_chain(graph: &Graph, path: &DataPath, dominators: &Dominators) -> Vec<NodeId> {
-    let first = |n: &NodeId| {
-        graph
-            .node(*n)
-            .outputs
-            .iter()
-            .any(|v| dominators.segment(*v) == Some(0))
-    };
+    let first = |n: &NodeId| graph.node(*n).outputs.iter().any(|v| dominators.segment(*v) == Some(0));
     path.nodes(graph).filter(first).collect()
 }

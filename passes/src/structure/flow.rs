@@ -34,11 +34,7 @@ pub(crate) fn dependents(graph: &Graph, seeds: &[ValueId]) -> Vec<bool> {
     seeds.iter().for_each(|v| marked[v.index()] = true);
     for id in &graph.region(Graph::ROOT).nodes {
         if reads(graph, *id).iter().any(|v| marked[v.index()]) {
-            graph
-                .node(*id)
-                .outputs
-                .iter()
-                .for_each(|v| marked[v.index()] = true);
+            graph.node(*id).outputs.iter().for_each(|v| marked[v.index()] = true);
         }
     }
     marked
@@ -50,9 +46,7 @@ pub(crate) fn ancestors(graph: &Graph, targets: &[ValueId]) -> Vec<bool> {
     targets.iter().for_each(|v| marked[v.index()] = true);
     for id in graph.region(Graph::ROOT).nodes.iter().rev() {
         if graph.node(*id).outputs.iter().any(|v| marked[v.index()]) {
-            reads(graph, *id)
-                .iter()
-                .for_each(|v| marked[v.index()] = true);
+            reads(graph, *id).iter().for_each(|v| marked[v.index()] = true);
         }
     }
     marked
@@ -68,17 +62,9 @@ pub(crate) fn between(graph: &Graph, from: ValueId, to: ValueId) -> Vec<NodeId> 
     let (after, before) = (dependents(graph, &[from]), ancestors(graph, &[to]));
     let on_way = |id: &NodeId| {
         let node = graph.node(*id);
-        node.outputs
-            .iter()
-            .any(|v| before[v.index()] && after[v.index()] && *v != from)
+        node.outputs.iter().any(|v| before[v.index()] && after[v.index()] && *v != from)
     };
-    graph
-        .region(Graph::ROOT)
-        .nodes
-        .iter()
-        .copied()
-        .filter(on_way)
-        .collect()
+    graph.region(Graph::ROOT).nodes.iter().copied().filter(on_way).collect()
 }
 
 /// Whether a value is a constant.

@@ -5,16 +5,14 @@ mod blocks;
 mod cuts;
 pub(crate) mod flow;
 mod legal;
-mod macs;
 mod path;
 mod states;
 #[cfg(test)]
 mod tests;
 
-use eec_ir::{Dim, Graph, NodeId, Symbol, ValueId};
+use eec_ir::{Dim, Graph, NodeId, Symbol, ValueId, cost};
 
 pub use blocks::Kind;
-pub use macs::{node_macs, nodes_macs};
 pub use states::StatePair;
 
 use blocks::Unit;
@@ -154,27 +152,15 @@ pub fn analyse(graph: &Graph) -> Result<Structure, StructureError> {
     let (states, main_output) = states::find(graph);
     let main_output = main_output.ok_or(StructureError::NoMainOutput)?;
     let output = graph.outputs()[main_output];
-    let name = || {
-        graph
-            .output_names()
-            .get(main_output)
-            .map(|n| n.to_string())
-            .unwrap_or_default()
-    };
-    let path =
-        DataPath::find(graph, &states, output).ok_or_else(|| StructureError::NoData(name()))?;
-    let batch = batch_of(graph, output).ok_or_else(|| StructureError::NoBatch {
-        output: name(),
-        ty: graph.ty(output).to_string(),
-    })?;
+    let name = || graph.output_names().get(main_output).map(|n| n.to_string()).unwrap_or_default();
+    let path = DataPath::find(graph, &states, output).ok_or_else(|| StructureError::NoData(name()))?;
+    let batch = batch_of(graph, output)
+        .ok_or_else(|| StructureError::NoBatch { output: name(), ty: graph.ty(output).to_string() })?;
     let dominators = Dominators::of(graph, &path);
     let segments = cuts::segments(graph, &path, &dominators);
     let mut stem = cuts::before_chain(graph, &path, &dominators);
     let groups = blocks::group(&blocks::units(graph, &path, &segments));
-    let first = groups
-        .first()
-        .and_then(|g| g.first())
-        .map_or(0, |u| u.start);
+    let first = groups.first().and_then(|g| g.first()).map_or(0, |u| u.start);
     let last = groups.last().and_then(|g| g.last()).map_or(0, |u| u.end);
     stem.extend(nodes_of(&segments[..first]));
     let mut structure = Structure {
@@ -182,11 +168,7 @@ pub fn analyse(graph: &Graph) -> Result<Structure, StructureError> {
         main_output,
         output,
         stem: part(graph, stem),
-        blocks: groups
-            .iter()
-            .enumerate()
-            .map(|(i, g)| block(graph, &segments, i, g))
-            .collect(),
+        blocks: groups.iter().enumerate().map(|(i, g)| block(graph, &segments, i, g)).collect(),
         tail: part(graph, nodes_of(&segments[last..])),
         tail_cuts: dominators.chain.get(last..).unwrap_or_default().to_vec(),
         sources: path.sources,
@@ -203,17 +185,16 @@ fn batch_of(graph: &Graph, output: ValueId) -> Option<Batch> {
 }
 
 fn nodes_of(segments: &[Segment]) -> Vec<NodeId> {
-    segments
-        .iter()
-        .flat_map(|s| s.nodes.iter().copied())
-        .collect()
+    segments.iter().flat_map(|s| s.nodes.iter().copied()).collect()
+}
+
+/// The multiply-accumulates of `nodes` in one run.
+pub fn nodes_macs(graph: &Graph, nodes: &[NodeId]) -> Dim {
+    nodes.iter().fold(Dim::default(), |sum, n| &sum + &cost::macs(graph, *n))
 }
 
 fn part(graph: &Graph, nodes: Vec<NodeId>) -> Part {
-    Part {
-        macs: nodes_macs(graph, &nodes),
-        nodes,
-    }
+    Part { macs: nodes_macs(graph, &nodes), nodes }
 }
 
 /// The block of a group of units, which is never empty.

@@ -31,23 +31,14 @@ impl DataPath {
             let sources: Vec<ValueId> = sources.into_iter().filter(|v| leads[v.index()]).collect();
             (!sources.is_empty()).then_some(sources)
         };
-        let sources =
-            reaching(primary_sources(graph, states)).or_else(|| reaching(cast_sources(graph)))?;
-        Some(DataPath::new(
-            graph,
-            without_conditions(graph, sources, output),
-            output,
-        ))
+        let sources = reaching(primary_sources(graph, states)).or_else(|| reaching(cast_sources(graph)))?;
+        Some(DataPath::new(graph, without_conditions(graph, sources, output), output))
     }
 
     fn new(graph: &Graph, sources: Vec<ValueId>, output: ValueId) -> DataPath {
         let (after, before) = (reached(graph, &sources), leads_to(graph, output));
         let on_path = after.iter().zip(&before).map(|(a, b)| *a && *b).collect();
-        DataPath {
-            sources,
-            output,
-            on_path,
-        }
+        DataPath { sources, output, on_path }
     }
 
     /// Whether a value is on the path.
@@ -67,24 +58,14 @@ impl DataPath {
     /// The nodes whose results are on the path, sources excluded, in execution order.
     pub(crate) fn nodes<'g>(&'g self, graph: &'g Graph) -> impl Iterator<Item = NodeId> + 'g {
         let carries = |v: &ValueId| self.contains(*v) && !self.sources.contains(v);
-        graph
-            .region(Graph::ROOT)
-            .nodes
-            .iter()
-            .copied()
-            .filter(move |n| graph.node(*n).outputs.iter().any(carries))
+        graph.region(Graph::ROOT).nodes.iter().copied().filter(move |n| graph.node(*n).outputs.iter().any(carries))
     }
 
     /// Pairs of a value and a value computed from it; none lead into sources.
     pub(crate) fn edges(&self, graph: &Graph) -> Vec<(ValueId, ValueId)> {
         let mut edges = Vec::new();
         for node in self.nodes(graph) {
-            for out in graph
-                .node(node)
-                .outputs
-                .iter()
-                .filter(|v| self.contains(**v))
-            {
+            for out in graph.node(node).outputs.iter().filter(|v| self.contains(**v)) {
                 edges.extend(self.operands(graph, node).into_iter().map(|v| (v, *out)));
             }
         }
@@ -93,8 +74,7 @@ impl DataPath {
 }
 
 fn primary_sources(graph: &Graph, states: &[StatePair]) -> Vec<ValueId> {
-    let is_data =
-        |v: &ValueId| graph.ty(*v).dtype == DType::F32 && states.iter().all(|p| p.input != *v);
+    let is_data = |v: &ValueId| graph.ty(*v).dtype == DType::F32 && states.iter().all(|p| p.input != *v);
     let mut sources: Vec<ValueId> = graph.inputs().iter().copied().filter(is_data).collect();
     let from_input = flow::depends_on_input(graph);
     for id in &graph.region(Graph::ROOT).nodes {
@@ -118,14 +98,8 @@ fn cast_sources(graph: &Graph) -> Vec<ValueId> {
         matches!(node.op, Op::Cast { to: DType::F32 })
             && from.is_some_and(|v| from_input[v.index()] && graph.ty(*v).dtype != DType::F32)
     };
-    let casts = graph
-        .region(Graph::ROOT)
-        .nodes
-        .iter()
-        .filter(|id| is_cast(id));
-    casts
-        .flat_map(|id| graph.node(*id).outputs.clone())
-        .collect()
+    let casts = graph.region(Graph::ROOT).nodes.iter().filter(|id| is_cast(id));
+    casts.flat_map(|id| graph.node(*id).outputs.clone()).collect()
 }
 
 /// For every value, whether data reaches it from `sources` along float edges.
@@ -134,12 +108,7 @@ fn reached(graph: &Graph, sources: &[ValueId]) -> Vec<bool> {
     sources.iter().for_each(|v| marked[v.index()] = true);
     for id in &graph.region(Graph::ROOT).nodes {
         if flow::reads(graph, *id).iter().any(|v| marked[v.index()]) {
-            for out in graph
-                .node(*id)
-                .outputs
-                .iter()
-                .filter(|v| graph.ty(**v).dtype == DType::F32)
-            {
+            for out in graph.node(*id).outputs.iter().filter(|v| graph.ty(**v).dtype == DType::F32) {
                 marked[out.index()] = true;
             }
         }
@@ -153,10 +122,7 @@ fn leads_to(graph: &Graph, output: ValueId) -> Vec<bool> {
     marked[output.index()] = true;
     for id in graph.region(Graph::ROOT).nodes.iter().rev() {
         if graph.node(*id).outputs.iter().any(|v| marked[v.index()]) {
-            for v in flow::reads(graph, *id)
-                .iter()
-                .filter(|v| graph.ty(**v).dtype == DType::F32)
-            {
+            for v in flow::reads(graph, *id).iter().filter(|v| graph.ty(**v).dtype == DType::F32) {
                 marked[v.index()] = true;
             }
         }
@@ -179,12 +145,7 @@ fn without_conditions(graph: &Graph, mut sources: Vec<ValueId>, output: ValueId)
     sources
 }
 
-fn joins_in_several_segments(
-    graph: &Graph,
-    tested: ValueId,
-    others: &[ValueId],
-    output: ValueId,
-) -> bool {
+fn joins_in_several_segments(graph: &Graph, tested: ValueId, others: &[ValueId], output: ValueId) -> bool {
     let main = DataPath::new(graph, others.to_vec(), output);
     if !main.contains(output) {
         return false;
@@ -197,11 +158,7 @@ fn joins_in_several_segments(
         if !graph.node(node).inputs.iter().any(enters) {
             continue;
         }
-        let segment = graph
-            .node(node)
-            .outputs
-            .iter()
-            .find_map(|v| dominators.segment(*v));
+        let segment = graph.node(node).outputs.iter().find_map(|v| dominators.segment(*v));
         if segment.is_some() && first.is_some() && first != segment {
             return true;
         }

@@ -18,10 +18,7 @@ pub struct StatePair {
 
 /// Whether an operator only moves elements of its first operand.
 pub(crate) fn is_movement(op: &Op) -> bool {
-    matches!(
-        op,
-        Op::Reshape { .. } | Op::Transpose { .. } | Op::Expand { .. } | Op::Slice { .. }
-    )
+    matches!(op, Op::Reshape { .. } | Op::Transpose { .. } | Op::Expand { .. } | Op::Slice { .. })
 }
 
 /// The state pairs of a graph, and the position of its main output: the first float output that
@@ -29,11 +26,7 @@ pub(crate) fn is_movement(op: &Op) -> bool {
 pub(crate) fn find(graph: &Graph) -> (Vec<StatePair>, Option<usize>) {
     let mut pairs = caches(graph);
     let is_float = |v: &ValueId| graph.ty(*v).dtype == DType::F32;
-    let main = graph
-        .outputs()
-        .iter()
-        .enumerate()
-        .position(|(i, v)| is_float(v) && pairs.iter().all(|p| p.output != i));
+    let main = graph.outputs().iter().enumerate().position(|(i, v)| is_float(v) && pairs.iter().all(|p| p.output != i));
     let Some(main) = main else {
         return (pairs, None);
     };
@@ -43,35 +36,20 @@ pub(crate) fn find(graph: &Graph) -> (Vec<StatePair>, Option<usize>) {
 
 fn caches(graph: &Graph) -> Vec<StatePair> {
     let mut pairs: Vec<StatePair> = Vec::new();
-    let inputs = graph
-        .inputs()
-        .iter()
-        .filter(|v| graph.ty(**v).dtype == DType::F32);
+    let inputs = graph.inputs().iter().filter(|v| graph.ty(**v).dtype == DType::F32);
     for input in inputs {
         let extended = extended_by_concat(graph, *input);
         let free = |i: &usize| pairs.iter().all(|p| p.output != *i);
-        let output = (0..graph.outputs().len())
-            .filter(free)
-            .find(|i| extended[graph.outputs()[*i].index()]);
-        pairs.extend(output.map(|output| StatePair {
-            input: *input,
-            output,
-        }));
+        let output = (0..graph.outputs().len()).filter(free).find(|i| extended[graph.outputs()[*i].index()]);
+        pairs.extend(output.map(|output| StatePair { input: *input, output }));
     }
     // An output that only joins inputs is a result, not a state, if nothing else is left.
-    if pairs.len() == graph.outputs().len() {
-        Vec::new()
-    } else {
-        pairs
-    }
+    if pairs.len() == graph.outputs().len() { Vec::new() } else { pairs }
 }
 
 /// The values that follow from `input` by movement with at least one `Concat` on the way.
 fn extended_by_concat(graph: &Graph, input: ValueId) -> Vec<bool> {
-    let (mut moved, mut extended) = (
-        vec![false; graph.value_count()],
-        vec![false; graph.value_count()],
-    );
+    let (mut moved, mut extended) = (vec![false; graph.value_count()], vec![false; graph.value_count()]);
     moved[input.index()] = true;
     for id in &graph.region(Graph::ROOT).nodes {
         let node = graph.node(*id);
@@ -93,25 +71,14 @@ fn extended_by_concat(graph: &Graph, input: ValueId) -> Vec<bool> {
 /// must remain as data, else nothing is taken for state.
 fn recurrent(graph: &Graph, main: usize, caches: &[StatePair]) -> Vec<StatePair> {
     let mut pairs: Vec<StatePair> = Vec::new();
-    let inputs: Vec<ValueId> = graph
-        .inputs()
-        .iter()
-        .copied()
-        .filter(|v| caches.iter().all(|p| p.input != *v))
-        .collect();
+    let inputs: Vec<ValueId> =
+        graph.inputs().iter().copied().filter(|v| caches.iter().all(|p| p.input != *v)).collect();
     for input in inputs.iter().filter(|v| graph.ty(**v).dtype == DType::F32) {
         let after = flow::dependents(graph, &[*input]);
         let taken = |i: usize| i == main || caches.iter().chain(&pairs).any(|p| p.output == i);
         let fits = |v: ValueId| after[v.index()] && v != *input && graph.ty(v) == graph.ty(*input);
         let output = (0..graph.outputs().len()).find(|i| !taken(*i) && fits(graph.outputs()[*i]));
-        pairs.extend(output.map(|output| StatePair {
-            input: *input,
-            output,
-        }));
+        pairs.extend(output.map(|output| StatePair { input: *input, output }));
     }
-    if pairs.len() >= inputs.len() {
-        Vec::new()
-    } else {
-        pairs
-    }
+    if pairs.len() >= inputs.len() { Vec::new() } else { pairs }
 }
