@@ -1,0 +1,101 @@
+//! Chooses the exits to keep and when samples leave there: the least expected work whose loss of
+//! accuracy stays inside what the user allows, with a confidence bound. Knows arrays only.
+//!
+//! On the *tune* rows a sweep over the price of an error gives a curve of policies from
+//! conservative to aggressive. On the *verify* rows the curve is walked in that order while a test
+//! rules out a drop above the allowed one (fixed-sequence testing, as in Learn then Test,
+//! Angelopoulos et al., arXiv 2110.01052). The order was fixed before these rows were seen and the
+//! walk stops at the first failure, so all policies passed hold together at the stated confidence,
+//! and any of them may be taken: the cheapest that also beats its rivals.
+
+mod binomial;
+mod bound;
+mod curve;
+mod error;
+mod outcome;
+mod patience;
+mod policy;
+mod rivals;
+mod samples;
+#[cfg(test)]
+mod synthetic;
+#[cfg(test)]
+mod tests;
+mod thresholds;
+
+use serde::{Deserialize, Serialize};
+
+pub use bound::{Method, Paired};
+pub use error::CalibrateError;
+pub use outcome::{CurvePoint, Drop, ExitQuality, Outcome};
+pub use policy::{ALWAYS, Measured, Policy, ThresholdExit, measure};
+pub use rivals::{FixedDepth, Random, Rivals, Verdict, depths, rivals, verdict};
+pub use samples::{Costs, MIN_ROWS, Reference, Samples, Signal, Split};
+
+use bound::DropTest;
+
+/// What the user allows.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Goal {
+    /// The largest drop of accuracy, a fraction: 0.005 is half a point.
+    pub max_drop: f64,
+    /// The confidence that the drop stays inside, in `(0, 1)`.
+    pub confidence: f64,
+}
+
+impl Default for Goal {
+    /// Half a point at 90 %.
+    fn default() -> Self {
+        Self { max_drop: 0.005, confidence: 0.9 }
+    }
+}
+
+/// Calibrates the exits of one model.
+///
+/// # Errors
+///
+/// Inputs of different lengths, confidences that are not finite, rows out of range or in both
+/// parts, fewer than [`MIN_ROWS`] rows in a part, options out of range.
+pub fn calibrate(samples: &Samples, costs: &Costs, split: &Split, goal: &Goal) -> Result<Outcome, CalibrateError> {
+    check_goal(goal)?;
+    samples::check(samples, costs, split)?;
+    let test = DropTest::new(samples.reference, 1.0 - goal.confidence, split.verify.len());
+    let curve: Vec<CurvePoint> = curve::trace(samples, costs, &split.tune)
+        .into_iter()
+        .map(|(policy, tune)| CurvePoint {
+            verify: measure(&policy, samples, costs, &split.verify),
+            policy,
+            tune,
+            p_value: None,
+            passed: false,
+        })
+        .collect();
+    let curve = walk(curve, &test, goal.max_drop);
+    Ok(outcome::decide(curve, &test, samples, costs, split, goal))
+}
+
+/// Tests the points in order until one fails. The first point is the plain model, which drops
+/// nothing.
+fn walk(mut curve: Vec<CurvePoint>, test: &DropTest, max_drop: f64) -> Vec<CurvePoint> {
+    for point in &mut curve {
+        let verify = &point.verify;
+        if !point.policy.is_plain() {
+            point.p_value = Some(test.p_value(verify.lost, verify.gained, max_drop));
+        }
+        point.passed = point.policy.is_plain() || test.passes(verify.lost, verify.gained, max_drop);
+        if !point.passed {
+            break;
+        }
+    }
+    curve
+}
+
+fn check_goal(goal: &Goal) -> Result<(), CalibrateError> {
+    if !(0.0..1.0).contains(&goal.max_drop) {
+        return Err(CalibrateError::Option { option: "max_drop", range: "0 or more and below 1" });
+    }
+    if !(goal.confidence > 0.0 && goal.confidence < 1.0) {
+        return Err(CalibrateError::Option { option: "confidence", range: "between 0 and 1" });
+    }
+    Ok(())
+}
