@@ -1,4 +1,43 @@
-//! eec-runtime
+//! Loads compiled models and runs them on the CPU: machine code for the branches and loops of a
+//! [`Program`](eec_ir::program::Program), SIMD kernels for its products, one arena for its buffers.
+//!
+//! A program that embeds a compiled model needs this crate alone: [`Session::load`], then
+//! [`Session::run`]. It knows neither ONNX nor passes. `unsafe` stands in the files that map a file,
+//! hold SIMD kernels or tables of addresses, or call generated code.
 
+#[cfg(target_endian = "big")]
+compile_error!("artifacts and generated code are little-endian");
+
+mod artifact;
+#[cfg(feature = "jit")]
+mod bind;
+#[cfg(feature = "jit")]
+mod bounds;
+#[cfg(feature = "jit")]
+mod compile;
+#[cfg(feature = "jit")]
+mod context;
+mod error;
+#[cfg(feature = "jit")]
+mod extent;
+#[cfg(feature = "jit")]
 mod kernels;
+#[cfg(feature = "jit")]
+mod memory;
+#[cfg(feature = "jit")]
+mod pack;
+#[cfg(feature = "jit")]
 mod pool;
+mod run;
+#[cfg(feature = "jit")]
+mod session;
+#[cfg(not(feature = "jit"))]
+mod unavailable;
+
+pub use artifact::{Artifact, ArtifactWriter, PLAIN_PROGRAM, PROGRAM};
+pub use error::{Error, ErrorKind};
+pub use run::{Control, Counters, Options, PortInfo, Run};
+#[cfg(feature = "jit")]
+pub use session::Session;
+#[cfg(not(feature = "jit"))]
+pub use unavailable::Session;

@@ -1,0 +1,43 @@
+//! The `.eec` file: named sections, weights included, in one file that is mapped when loaded.
+//!
+//! Layout, all numbers little-endian: a header of 64 bytes (magic, version, number of sections, length
+//! of the file), then one entry of 64 bytes per section (name padded with zeros, offset, length), then
+//! the sections at multiples of 64. The section `constants` lists the tensors, whose bytes stand in
+//! `weights`, each at a multiple of 64; `program` and `program.plain` are encoded Programs. All other
+//! sections are bytes that this crate does not look into.
+
+mod read;
+mod write;
+
+pub use read::Artifact;
+pub use write::ArtifactWriter;
+
+use eec_ir::{ContentHash, DType};
+
+const MAGIC: [u8; 8] = *b"\x89eec\r\n\x1a\n";
+/// The version that this crate writes, and the newest that it reads.
+const VERSION: u32 = 1;
+const ALIGN: usize = 64;
+const HEADER: usize = 64;
+const ENTRY: usize = 64;
+const NAME: usize = 48;
+
+/// The dynamic model's program if there is one, else the plain model's.
+pub const PROGRAM: &str = "program";
+/// The plain model's program, beside a dynamic one.
+pub const PLAIN_PROGRAM: &str = "program.plain";
+const CONSTANTS: &str = "constants";
+const WEIGHTS: &str = "weights";
+
+/// A tensor inside the section `weights`.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+struct Entry {
+    hash: ContentHash,
+    dtype: DType,
+    dims: Vec<u64>,
+    offset: u64,
+}
+
+fn align(offset: usize) -> usize {
+    offset.next_multiple_of(ALIGN)
+}

@@ -1,0 +1,174 @@
+//! Reads artifacts: maps the file and checks every offset and size before it is used.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use eec_ir::program::Program;
+use eec_ir::tensor::Storage;
+use eec_ir::{ContentHash, Tensor};
+use memmap2::Mmap;
+
+use super::{ALIGN, CONSTANTS, ENTRY, Entry, HEADER, MAGIC, NAME, PLAIN_PROGRAM, PROGRAM, VERSION, WEIGHTS};
+use crate::error::{Error, ErrorKind};
+
+/// A mapped artifact.
+pub struct Artifact {
+    file: String,
+    map: Arc<Mmap>,
+    /// Offset and length of every section, in the file's order.
+    sections: Vec<(String, usize, usize)>,
+    constants: HashMap<ContentHash, Tensor>,
+}
+
+struct Mapped(Arc<Mmap>);
+
+impl AsRef<[u8]> for Mapped {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// The next `N` bytes at `offset`.
+fn bytes_at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
+    bytes.get(offset..offset.checked_add(N)?)?.try_into().ok()
+}
+
+fn number_at(bytes: &[u8], offset: usize) -> Option<usize> {
+    usize::try_from(u64::from_le_bytes(bytes_at(bytes, offset)?)).ok()
+}
+
+impl Artifact {
+    /// Maps the file at `path` and checks its structure.
+    ///
+    /// Fails if it cannot be read, is no artifact, was written by a newer version, or is damaged.
+    pub fn open(path: &Path) -> Result<Artifact, Error> {
+        let name = path.display().to_string();
+        let io = |e: std::io::Error| Error::new(ErrorKind::Io, &name, format!("cannot be read: {e}"));
+        let file = File::open(path).map_err(io)?;
+        if !file.metadata().map_err(io)?.is_file() {
+            return Err(Error::new(ErrorKind::Io, &name, "is not a file"));
+        }
+        // SAFETY: the map is read-only. Artifacts are replaced by renaming, never rewritten in place;
+        // who truncates a mapped file gets a bus error, as in any program that maps files.
+        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        let mut artifact = Artifact { file: name, map: Arc::new(map), sections: Vec::new(), constants: HashMap::new() };
+        artifact.sections = artifact.read_table().map_err(|why| artifact.damaged(why))?;
+        artifact.constants = artifact.read_constants().map_err(|why| artifact.damaged(why))?;
+        Ok(artifact)
+    }
+
+    fn damaged(&self, why: impl std::fmt::Display) -> Error {
+        Error::new(ErrorKind::Artifact, &self.file, why)
+    }
+
+    fn read_table(&self) -> Result<Vec<(String, usize, usize)>, String> {
+        let all: &[u8] = &self.map;
+        let found = &all[..all.len().min(MAGIC.len())];
+        if found != MAGIC {
+            return Err(format!("is not an .eec file: it starts with \"{}\"", found.escape_ascii()));
+        }
+        let truncated = || format!("is truncated: it has only {} bytes", all.len());
+        let version = u32::from_le_bytes(bytes_at(all, 8).ok_or_else(truncated)?);
+        if version != VERSION {
+            return Err(format!("has format version {version}, expected {VERSION}"));
+        }
+        let count = u32::from_le_bytes(bytes_at(all, 12).ok_or_else(truncated)?) as usize;
+        let length = number_at(all, 16).ok_or_else(truncated)?;
+        if length != all.len() {
+            return Err(format!("is damaged: its header says {length} bytes, found {}", all.len()));
+        }
+        let end = count.checked_mul(ENTRY).and_then(|n| n.checked_add(HEADER)).filter(|end| *end <= length);
+        let end = end.ok_or_else(|| format!("is damaged: {count} sections do not fit"))?;
+        let entries = all[HEADER..end].chunks_exact(ENTRY);
+        let sections = entries.map(|e| read_entry(e, length)).collect::<Result<Vec<_>, String>>()?;
+        check_overlaps(&sections, end)?;
+        Ok(sections)
+    }
+
+    fn read_constants(&self) -> Result<HashMap<ContentHash, Tensor>, String> {
+        let mut constants = HashMap::new();
+        let Some(table) = self.section(CONSTANTS) else { return Ok(constants) };
+        let entries: Vec<Entry> = postcard::from_bytes(table).map_err(|e| format!("is damaged: its list of constants: {e}"))?;
+        let weights = self.sections.iter().find(|s| s.0 == WEIGHTS);
+        let (start, length) = weights.map_or((0, 0), |s| (s.1, s.2));
+        let storage: Storage = Arc::new(Mapped(Arc::clone(&self.map)));
+        for entry in entries {
+            let bad = |why: &dyn std::fmt::Display| format!("is damaged: constant {}: {why}", entry.hash);
+            let dims = entry.dims.iter().map(|d| usize::try_from(*d)).collect::<Result<Vec<_>, _>>().map_err(|e| bad(&e))?;
+            let offset = usize::try_from(entry.offset).map_err(|e| bad(&e))?;
+            let at = start.checked_add(offset).filter(|_| offset <= length).ok_or_else(|| bad(&"it lies outside the weights"))?;
+            let tensor = Tensor::from_storage(entry.dtype, &dims, Arc::clone(&storage), at).map_err(|e| bad(&e))?;
+            if tensor.bytes().len() > length - offset || !offset.is_multiple_of(ALIGN) {
+                return Err(bad(&"it lies outside the weights or is not aligned"));
+            }
+            constants.insert(entry.hash, tensor);
+        }
+        Ok(constants)
+    }
+
+    /// The bytes of the section `name`.
+    pub fn section(&self, name: &str) -> Option<&[u8]> {
+        let (_, offset, length) = self.sections.iter().find(|s| s.0 == name)?;
+        self.map.get(*offset..*offset + *length)
+    }
+
+    /// The names of all sections.
+    pub fn section_names(&self) -> impl Iterator<Item = &str> {
+        self.sections.iter().map(|s| s.0.as_str())
+    }
+
+    /// The constant with this hash; its bytes stay in the mapped file.
+    pub fn constant(&self, hash: ContentHash) -> Option<Tensor> {
+        self.constants.get(&hash).cloned()
+    }
+
+    /// All constants, in no particular order.
+    pub fn constants(&self) -> impl Iterator<Item = (ContentHash, &Tensor)> {
+        self.constants.iter().map(|(hash, tensor)| (*hash, tensor))
+    }
+
+    /// The program that runs.
+    pub fn program(&self) -> Result<Program, Error> {
+        self.decode(PROGRAM)?.ok_or_else(|| self.damaged("holds no program"))
+    }
+
+    /// The plain model's program, if it stands beside a dynamic one.
+    pub fn plain_program(&self) -> Result<Option<Program>, Error> {
+        self.decode(PLAIN_PROGRAM)
+    }
+
+    fn decode(&self, name: &str) -> Result<Option<Program>, Error> {
+        let decode = |bytes| postcard::from_bytes(bytes).map_err(|e| self.damaged(format!("is damaged: section {name:?}: {e}")));
+        self.section(name).map(decode).transpose()
+    }
+}
+
+fn read_entry(entry: &[u8], length: usize) -> Result<(String, usize, usize), String> {
+    let name = entry[..NAME].split(|b| *b == 0).next().unwrap_or_default();
+    let name = std::str::from_utf8(name).map_err(|e| format!("is damaged: the name of a section: {e}"))?;
+    let (offset, size) = (number_at(entry, NAME), number_at(entry, NAME + 8));
+    let inside = |(offset, size): (usize, usize)| offset.checked_add(size).is_some_and(|end| end <= length) && offset.is_multiple_of(ALIGN);
+    let found = offset.zip(size).filter(|place| inside(*place));
+    let (offset, size) = found.ok_or_else(|| format!("is damaged: section {name:?} lies outside its {length} bytes or is not aligned"))?;
+    Ok((name.to_string(), offset, size))
+}
+
+fn check_overlaps(sections: &[(String, usize, usize)], start: usize) -> Result<(), String> {
+    let mut sorted: Vec<&(String, usize, usize)> = sections.iter().filter(|s| s.2 > 0).collect();
+    sorted.sort_by_key(|s| s.1);
+    let mut end = start;
+    for (name, offset, size) in sorted {
+        if *offset < end {
+            return Err(format!("is damaged: section {name:?} overlaps what stands before it"));
+        }
+        end = offset + size;
+    }
+    let mut names: Vec<&str> = sections.iter().map(|s| s.0.as_str()).collect();
+    names.sort_unstable();
+    match names.windows(2).find(|w| w[0] == w[1]) {
+        Some(twice) => Err(format!("is damaged: section {:?} occurs twice", twice[0])),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,122 @@
+//! Writes artifacts.
+
+use std::collections::HashSet;
+use std::io::Write;
+use std::path::Path;
+
+use eec_ir::program::Program;
+use eec_ir::{ContentHash, Tensor};
+
+use super::{ALIGN, CONSTANTS, ENTRY, Entry, HEADER, MAGIC, NAME, PLAIN_PROGRAM, PROGRAM, VERSION, WEIGHTS, align};
+use crate::error::{Error, ErrorKind};
+
+/// Collects the parts of an artifact and writes it in one go.
+#[derive(Default)]
+pub struct ArtifactWriter {
+    sections: Vec<(String, Vec<u8>)>,
+    entries: Vec<Entry>,
+    tensors: Vec<Tensor>,
+    known: HashSet<ContentHash>,
+    weights: usize,
+}
+
+impl ArtifactWriter {
+    /// An empty artifact.
+    pub fn new() -> ArtifactWriter {
+        ArtifactWriter::default()
+    }
+
+    /// Sets the section `name` (at most 48 bytes), replacing one of that name.
+    ///
+    /// Fails if the name is empty, too long, contains a zero byte, or is one that the writer fills itself.
+    pub fn section(&mut self, name: &str, bytes: Vec<u8>) -> Result<(), Error> {
+        if [CONSTANTS, WEIGHTS].contains(&name) || name.is_empty() || name.len() > NAME || name.contains('\0') {
+            return Err(Error::new(ErrorKind::Artifact, "artifact", format!("{name:?} cannot name a section")));
+        }
+        self.sections.retain(|(n, _)| n != name);
+        self.sections.push((name.to_string(), bytes));
+        Ok(())
+    }
+
+    /// Sets the program that runs.
+    pub fn program(&mut self, program: &Program) -> Result<(), Error> {
+        self.section(PROGRAM, encode(program)?)
+    }
+
+    /// Sets the plain model's program, beside a dynamic one.
+    pub fn plain_program(&mut self, program: &Program) -> Result<(), Error> {
+        self.section(PLAIN_PROGRAM, encode(program)?)
+    }
+
+    /// Adds a constant; equal ones are stored once.
+    pub fn constant(&mut self, tensor: &Tensor) -> ContentHash {
+        let hash = ContentHash::of(tensor);
+        if self.known.insert(hash) {
+            let dims = tensor.dims().iter().map(|d| *d as u64).collect();
+            self.entries.push(Entry { hash, dtype: tensor.dtype(), dims, offset: self.weights as u64 });
+            self.tensors.push(tensor.clone());
+            self.weights = align(self.weights + tensor.bytes().len());
+        }
+        hash
+    }
+
+    /// Writes the artifact: to a temporary file beside `path`, which takes its name when complete, so
+    /// that an interrupted write leaves nothing behind under that name.
+    pub fn write_to(&self, path: &Path) -> Result<(), Error> {
+        let fail = |e: &dyn std::fmt::Display| Error::new(ErrorKind::Io, path.display().to_string(), format!("cannot be written: {e}"));
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let constants = postcard::to_stdvec(&self.entries).map_err(|e| fail(&e))?;
+        let mut builder = tempfile::Builder::new();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            builder.permissions(std::fs::Permissions::from_mode(0o666));
+        }
+        let mut file = builder.prefix(".eec-").tempfile_in(folder).map_err(|e| fail(&e))?;
+        let mut out = std::io::BufWriter::with_capacity(1 << 20, file.as_file_mut());
+        self.write(&mut out, &constants).and_then(|()| out.flush()).map_err(|e| fail(&e))?;
+        drop(out);
+        file.as_file().sync_all().map_err(|e| fail(&e))?;
+        file.persist(path).map_err(|e| fail(&e.error))?;
+        Ok(())
+    }
+
+    fn write(&self, out: &mut impl Write, constants: &[u8]) -> std::io::Result<()> {
+        let mut table: Vec<(&str, usize)> = self.sections.iter().map(|(n, b)| (n.as_str(), b.len())).collect();
+        table.extend([(CONSTANTS, constants.len()), (WEIGHTS, self.weights)]);
+        let start = align(HEADER + ENTRY * table.len());
+        let length: usize = start + table.iter().map(|(_, len)| align(*len)).sum::<usize>();
+        let mut head = Vec::with_capacity(start);
+        head.extend(MAGIC);
+        head.extend(VERSION.to_le_bytes());
+        head.extend((table.len() as u32).to_le_bytes());
+        head.extend((length as u64).to_le_bytes());
+        head.resize(HEADER, 0);
+        let mut offset = start;
+        for (name, len) in &table {
+            let end = head.len() + NAME;
+            head.extend(name.as_bytes());
+            head.resize(end, 0);
+            head.extend((offset as u64).to_le_bytes());
+            head.extend((*len as u64).to_le_bytes());
+            offset += align(*len);
+        }
+        head.resize(start, 0);
+        out.write_all(&head)?;
+        for (_, bytes) in &self.sections {
+            write_padded(out, bytes)?;
+        }
+        write_padded(out, constants)?;
+        self.tensors.iter().try_for_each(|t| write_padded(out, t.bytes()))
+    }
+}
+
+fn write_padded(out: &mut impl Write, bytes: &[u8]) -> std::io::Result<()> {
+    out.write_all(bytes)?;
+    out.write_all(&[0; ALIGN][..align(bytes.len()) - bytes.len()])
+}
+
+fn encode(program: &Program) -> Result<Vec<u8>, Error> {
+    let subject = format!("program {:?}", program.name);
+    postcard::to_stdvec(program).map_err(|e| Error::new(ErrorKind::Artifact, subject, format!("cannot be encoded: {e}")))
+}

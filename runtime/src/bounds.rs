@@ -1,0 +1,315 @@
+//! The checks that make running a program safe whatever file it came from: for the bound sizes, every
+//! access of every kernel stays inside its buffer, and whatever one buffer may stand for is as large.
+//!
+//! Sizes that depend on the rows of a block are ranges; every check holds for the whole range.
+
+use eec_ir::BufferId;
+use eec_ir::dim::Dim;
+use eec_ir::program::{BlockId, Conv, Expr, Form, Loop, MatMul, Per, Pool, Program, RouteStep, Scan, Step, View};
+
+use crate::extent::{Extent, Extents};
+
+/// What does not fit, and the kernel where it was found.
+#[derive(Debug)]
+pub(crate) struct BoundsError {
+    pub(crate) kernel: Option<String>,
+    pub(crate) message: String,
+}
+
+type Checked<T = ()> = Result<T, String>;
+
+/// Checks `program` for the bound symbols in `extents`, to which the rows of blocks are added, and
+/// returns the elements of every buffer.
+pub(crate) fn check(program: &Program, extents: &mut Extents) -> Result<Vec<i64>, BoundsError> {
+    bind_rows(program, BlockId(0), extents);
+    let plain = |message| BoundsError { kernel: None, message };
+    let mut capacity = Vec::with_capacity(program.buffers.len());
+    for (i, buffer) in program.buffers.iter().enumerate() {
+        let len = Extent::of(&buffer.len, extents).filter(|e| e.lo >= 0 && e.hi <= MAX_ELEMENTS);
+        let len = len.ok_or_else(|| plain(format!("buffer {} has no usable size: `{}`", BufferId::new(i), buffer.len)))?;
+        capacity.push(len.hi);
+    }
+    let checker = Checker { program, extents, capacity: &capacity };
+    checker.block(BlockId(0))?;
+    Ok(capacity)
+}
+
+/// More elements than this are refused, whatever the memory.
+const MAX_ELEMENTS: i64 = 1 << 44;
+
+/// Gives the rows of every block that can run their range.
+fn bind_rows(program: &Program, id: BlockId, extents: &mut Extents) {
+    for step in &program.block(id).steps {
+        match step {
+            Step::Run(_) => {}
+            Step::If(step) => [step.then, step.other].into_iter().for_each(|b| bind_rows(program, b, extents)),
+            Step::Route(step) => {
+                let rows = Extent::of(&step.rows, extents).map_or(1, |e| e.hi.max(1));
+                for id in [step.then, step.other] {
+                    if let Some(symbol) = &program.block(id).rows {
+                        extents.insert(symbol.clone(), Extent { lo: 1, hi: rows });
+                    }
+                    bind_rows(program, id, extents);
+                }
+            }
+        }
+    }
+}
+
+struct Checker<'a> {
+    program: &'a Program,
+    extents: &'a Extents,
+    capacity: &'a [i64],
+}
+
+/// The distance that an index of an axis with this many steps can move a position.
+fn reach(steps: i64, stride: Extent) -> Option<Extent> {
+    let last = Extent { lo: 0, hi: (steps - 1).max(0) };
+    last.times(stride)
+}
+
+impl Checker<'_> {
+    fn block(&self, id: BlockId) -> Result<(), BoundsError> {
+        for step in &self.program.block(id).steps {
+            let plain = |message| BoundsError { kernel: None, message };
+            match step {
+                Step::Run(kernel) => {
+                    let kernel = self.program.kernel(*kernel);
+                    let named = |message| BoundsError { kernel: Some(kernel.name.clone()), message };
+                    self.size(&kernel.macs).map_err(named)?;
+                    self.form(&kernel.form).map_err(named)?;
+                }
+                Step::If(step) => {
+                    self.holds(step.condition, 1).map_err(plain)?;
+                    self.aliases(&step.results, [step.then, step.other]).map_err(plain)?;
+                    self.block(step.then)?;
+                    self.block(step.other)?;
+                }
+                Step::Route(step) => {
+                    let rows = self.size(&step.rows).map_err(plain)?;
+                    self.route(step, rows.hi).map_err(plain)?;
+                    if rows.hi > 0 {
+                        self.block(step.then)?;
+                        self.block(step.other)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The range of a size, which is not negative.
+    fn size(&self, dim: &Dim) -> Checked<Extent> {
+        let found = Extent::of(dim, self.extents);
+        found.filter(|e| e.lo >= 0).ok_or_else(|| format!("`{dim}` is not a usable size here"))
+    }
+
+    fn any(&self, dim: &Dim) -> Checked<Extent> {
+        Extent::of(dim, self.extents).ok_or_else(|| format!("`{dim}` has no value here"))
+    }
+
+    /// A size that does not vary between rows.
+    fn exact(&self, dim: &Dim) -> Checked<i64> {
+        let e = self.size(dim)?;
+        if e.lo == e.hi { Ok(e.lo) } else { Err(format!("`{dim}` must not depend on the rows of a block")) }
+    }
+
+    fn capacity(&self, id: BufferId) -> i64 {
+        self.capacity[id.index()]
+    }
+
+    fn holds(&self, id: BufferId, elements: i64) -> Checked {
+        let found = self.capacity(id);
+        if elements <= found { Ok(()) } else { Err(format!("buffer {id} must hold {elements} elements, found {found}")) }
+    }
+
+    fn holds_product(&self, id: BufferId, dims: &[&Dim]) -> Checked {
+        let elements = dims.iter().try_fold(1i64, |n, d| {
+            let hi = self.size(d)?.hi;
+            n.checked_mul(hi).ok_or_else(|| format!("the dims of buffer {id} are too large"))
+        });
+        self.holds(id, elements?)
+    }
+
+    /// Results may stand for what either block yields.
+    fn aliases(&self, results: &[BufferId], blocks: [BlockId; 2]) -> Checked {
+        for id in blocks {
+            for (result, given) in results.iter().zip(&self.program.block(id).yields) {
+                self.holds(*given, self.capacity(*result))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn route(&self, step: &RouteStep, rows: i64) -> Checked {
+        let too_large = || "the rows of a route are too large".to_string();
+        self.holds(step.mask, rows)?;
+        for (i, operand) in step.operands.iter().enumerate() {
+            let elements = self.size(&operand.row)?.hi.checked_mul(rows).ok_or_else(too_large)?;
+            for id in [step.then, step.other] {
+                let param = self.program.block(id).params.get(i).copied().flatten();
+                let Some(param) = param else { continue };
+                self.holds(operand.buffer, elements)?;
+                self.holds(param, elements)?;
+                self.holds(operand.buffer, self.capacity(param))?;
+            }
+        }
+        for (i, result) in step.results.iter().enumerate() {
+            let elements = self.size(&result.row)?.hi.checked_mul(rows).ok_or_else(too_large)?;
+            self.holds(result.buffer, elements)?;
+            for id in [step.then, step.other] {
+                if let Some(given) = self.program.block(id).yields.get(i) {
+                    self.holds(*given, elements)?;
+                }
+            }
+        }
+        let results: Vec<BufferId> = step.results.iter().map(|r| r.buffer).collect();
+        self.aliases(&results, [step.then, step.other])
+    }
+
+    fn form(&self, form: &Form) -> Checked {
+        match form {
+            Form::Loop(form) => self.row_loop(form),
+            Form::MatMul(form) => self.matmul(form),
+            Form::Conv(form) => self.conv(form),
+            Form::Pool(form) => self.pool(form),
+            Form::Scan(form) => self.scan(form),
+        }
+    }
+
+    /// The sizes of an index space, whose product must fit as well.
+    fn space<'d>(&self, dims: impl IntoIterator<Item = &'d Dim>) -> Checked<Vec<i64>> {
+        let mut product = 1i64;
+        let mut sizes = Vec::new();
+        for dim in dims {
+            let hi = self.size(dim)?.hi;
+            product = product.checked_mul(hi.max(1)).filter(|p| *p <= MAX_ELEMENTS << 8).ok_or("the index space is too large")?;
+            sizes.push(hi);
+        }
+        Ok(sizes)
+    }
+
+    /// Whether the view stays inside its buffer over `sizes`, with `more` added to every position.
+    fn view(&self, view: &View, sizes: &[i64], more: Extent) -> Checked {
+        let outside = || format!("a view of buffer {} leaves its {} elements", view.buffer, self.capacity(view.buffer));
+        let mut at = self.any(&view.offset)?.plus(more).ok_or_else(outside)?;
+        for (stride, size) in view.strides.iter().zip(sizes) {
+            let reach = reach(*size, self.any(stride)?).ok_or_else(outside)?;
+            at = at.plus(reach).ok_or_else(outside)?;
+        }
+        if at.lo >= 0 && at.hi < self.capacity(view.buffer) { Ok(()) } else { Err(outside()) }
+    }
+
+    fn row_loop(&self, form: &Loop) -> Checked {
+        let sizes = self.space(form.dims.iter().chain(&form.inner))?;
+        let outer = form.dims.len();
+        self.loop_sizes(form)?;
+        if sizes[..outer].contains(&0) {
+            return Ok(());
+        }
+        let empty = sizes[outer..].contains(&0);
+        for (i, view) in form.inputs.iter().enumerate() {
+            // With nothing inside a row, only what does not depend on the inner index is read.
+            let moves = (outer..sizes.len()).any(|a| {
+                let one = form.inner[a - outer].as_const() == Some(1);
+                !one && view.strides[a].as_const() != Some(0)
+            });
+            if empty && moves {
+                continue;
+            }
+            let input = i as u32;
+            self.loads(form, input).try_for_each(|more| self.view(view, &sizes, more?))?;
+        }
+        for store in &form.stores {
+            match store.per {
+                Per::Row => self.view(&store.view, &sizes[..outer], Extent::point(0))?,
+                Per::Element if empty => {}
+                Per::Element => self.view(&store.view, &sizes, Extent::point(0))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The values that code computes besides positions must not overflow either.
+    fn loop_sizes(&self, form: &Loop) -> Checked {
+        for view in form.inputs.iter().chain(form.stores.iter().map(|s| &s.view)) {
+            self.any(&view.offset)?;
+            view.strides.iter().try_for_each(|s| self.any(s).map(drop))?;
+        }
+        for expr in &form.exprs {
+            match expr {
+                Expr::Size(dim) => drop(self.any(dim)?),
+                Expr::LoadAt { at, .. } => {
+                    for coordinate in at {
+                        self.size(&coordinate.extent)?;
+                        self.any(&coordinate.stride)?;
+                    }
+                }
+                Expr::Load(_) | Expr::Index(_) | Expr::Const(_) | Expr::Unary(..) | Expr::Binary(..) => {}
+                Expr::Select(..) | Expr::Cast(..) | Expr::Reduced(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// How far each load of an input may move beyond the view's strides.
+    fn loads<'f>(&'f self, form: &'f Loop, input: u32) -> impl Iterator<Item = Checked<Extent>> + 'f {
+        form.exprs.iter().filter_map(move |expr| match expr {
+            Expr::Load(i) if *i == input => Some(Ok(Extent::point(0))),
+            Expr::LoadAt { input: i, at } if *i == input => Some(at.iter().try_fold(Extent::point(0), |sum, c| {
+                let reach = reach(self.size(&c.extent)?.hi, self.any(&c.stride)?);
+                reach.and_then(|r| sum.plus(r)).ok_or_else(|| "a computed position is too large".to_string())
+            })),
+            _ => None,
+        })
+    }
+
+    fn matmul(&self, form: &MatMul) -> Checked {
+        let axes = |a: &Dim, b: &Dim| self.space(form.batch.iter().chain([a, b]));
+        let (a, b, c) = (axes(&form.m, &form.k)?, axes(&form.k, &form.n)?, axes(&form.m, &form.n)?);
+        let none = Extent::point(0);
+        if c.contains(&0) {
+            return Ok(());
+        }
+        self.view(&form.c, &c, none)?;
+        if let Some(bias) = &form.bias {
+            self.view(bias, &[c[c.len() - 1]], none)?;
+        }
+        if a.contains(&0) {
+            return Ok(());
+        }
+        self.view(&form.a, &a, none)?;
+        self.view(&form.b, &b, none)
+    }
+
+    fn conv(&self, form: &Conv) -> Checked {
+        let [_, channels, height, width] = &form.x_dims;
+        let [out, depth, kernel_height, kernel_width] = &form.w_dims;
+        for dim in [height, width, kernel_height, kernel_width, &form.y_size[0], &form.y_size[1]] {
+            self.exact(dim)?;
+        }
+        let (channels, out, depth) = (self.exact(channels)?, self.exact(out)?, self.exact(depth)?);
+        let (found, expected) = (depth.checked_mul(form.group), channels);
+        if found != Some(expected) || out % form.group != 0 {
+            return Err(format!("{out} filters of {depth} channels in {} groups do not fit {channels} channels", form.group));
+        }
+        self.holds_product(form.x, &form.x_dims.each_ref())?;
+        self.holds_product(form.w, &form.w_dims.each_ref())?;
+        self.holds_product(form.y, &[&form.x_dims[0], &form.w_dims[0], &form.y_size[0], &form.y_size[1]])?;
+        form.bias.map_or(Ok(()), |bias| self.holds(bias, out))
+    }
+
+    fn pool(&self, form: &Pool) -> Checked {
+        for dim in form.x_size.iter().chain(&form.y_size) {
+            self.exact(dim)?;
+        }
+        self.holds_product(form.x, &[&form.planes, &form.x_size[0], &form.x_size[1]])?;
+        self.holds_product(form.y, &[&form.planes, &form.y_size[0], &form.y_size[1]])
+    }
+
+    fn scan(&self, form: &Scan) -> Checked {
+        let dims = [&form.outer, &form.len, &form.inner];
+        self.holds_product(form.x, &dims)?;
+        self.holds_product(form.y, &dims)
+    }
+}

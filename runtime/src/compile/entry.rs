@@ -1,0 +1,384 @@
+//! Code for the steps: one function whose branches are the program's branches.
+
+use std::collections::HashMap;
+
+use cranelift::codegen::ir::{FuncRef, StackSlot};
+use cranelift::prelude::types::{I8, I64};
+use cranelift::prelude::*;
+use eec_ir::dim::{Dim, Symbol};
+use eec_ir::program::{BlockId, Conv, Form, IfStep, MatMul, Pool, PoolKind, Program, RouteStep, RowBuffer, Scan, Step, View};
+use eec_ir::{BufferId, DType, KernelId};
+
+use super::lanes::memory;
+use super::{LoopSite, size};
+use crate::context::{AUTO, CONV_WORDS, MATMUL_WORDS, NEVER, POOL_WORDS, SCAN_WORDS, field};
+
+/// Precompiled functions that the entry function calls.
+#[derive(Clone, Copy)]
+pub(super) struct Helpers {
+    pub(super) run_loop: FuncRef,
+    pub(super) run_matmul: FuncRef,
+    pub(super) run_conv: FuncRef,
+    pub(super) run_pool: FuncRef,
+    pub(super) run_scan: FuncRef,
+    pub(super) count_rows: FuncRef,
+    pub(super) gather_rows: FuncRef,
+    pub(super) merge_rows: FuncRef,
+}
+
+/// The state of emitting the entry function.
+pub(super) struct Entry<'a, 'b> {
+    pub(super) b: &'a mut FunctionBuilder<'b>,
+    pub(super) program: &'a Program,
+    pub(super) helpers: Helpers,
+    /// Per kernel: how its loop is called.
+    pub(super) sites: &'a [Option<LoopSite>],
+    /// The compiled loops.
+    pub(super) loops: &'a [FuncRef],
+    /// Per kernel: its packed weights.
+    pub(super) packed: &'a [Option<usize>],
+    pub(super) symbols: &'a HashMap<Symbol, usize>,
+    pub(super) tables: Tables,
+}
+
+/// Addresses that stay the same during a run.
+#[derive(Clone, Copy)]
+pub(super) struct Tables {
+    pub(super) context: Value,
+    pub(super) buffers: Value,
+    pub(super) symbols: Value,
+    pub(super) controls: Value,
+    pub(super) counters: Value,
+    /// Where the words of calls are written.
+    pub(super) words: StackSlot,
+    /// Where a failed run ends.
+    pub(super) leave: Block,
+}
+
+impl Tables {
+    /// Loads the tables of the context that is the function's one argument.
+    pub(super) fn load(b: &mut FunctionBuilder<'_>, words: usize) -> Tables {
+        let entry = b.create_block();
+        b.append_block_params_for_function_params(entry);
+        b.switch_to_block(entry);
+        let context = b.block_params(entry)[0];
+        let mut table = |offset| b.ins().load(I64, memory(), context, offset);
+        let (buffers, symbols) = (table(field::BUFFERS), table(field::SYMBOLS));
+        let (controls, counters) = (table(field::CONTROLS), table(field::COUNTERS));
+        let slot = StackSlotData::new(StackSlotKind::ExplicitSlot, (words * 8) as u32, 3);
+        let words = b.create_sized_stack_slot(slot);
+        Tables { context, buffers, symbols, controls, counters, words, leave: b.create_block() }
+    }
+}
+
+impl Entry<'_, '_> {
+    /// Emits the body and the function's end.
+    pub(super) fn emit(&mut self) {
+        self.block(BlockId(0));
+        self.b.ins().jump(self.tables.leave, &[]);
+        self.b.switch_to_block(self.tables.leave);
+        self.b.ins().return_(&[]);
+        self.b.seal_all_blocks();
+    }
+
+    fn block(&mut self, id: BlockId) {
+        let program = self.program;
+        for step in &program.block(id).steps {
+            match step {
+                Step::Run(kernel) => self.run(*kernel),
+                Step::If(step) => self.branch(step),
+                Step::Route(step) => self.route(step),
+            }
+        }
+    }
+
+    fn size(&mut self, dim: &Dim) -> Value {
+        let (table, slots) = (self.tables.symbols, self.symbols);
+        size::emit(self.b, dim, &mut |b, symbol| match slots.get(symbol) {
+            Some(slot) => b.ins().load(I64, memory(), table, (*slot * 8) as i32),
+            None => b.ins().iconst(I64, 0),
+        })
+    }
+
+    fn number(&mut self, value: i64) -> Value {
+        self.b.ins().iconst(I64, value)
+    }
+
+    /// The first byte of a buffer.
+    fn pointer(&mut self, id: BufferId) -> Value {
+        self.b.ins().load(I64, memory(), self.tables.buffers, (id.index() * 8) as i32)
+    }
+
+    fn set_pointer(&mut self, id: BufferId, value: Value) {
+        self.b.ins().store(memory(), value, self.tables.buffers, (id.index() * 8) as i32);
+    }
+
+    fn count(&mut self, counter: usize, value: Value) {
+        let (table, offset) = (self.tables.counters, (counter * 8) as i32);
+        let old = self.b.ins().load(I64, memory(), table, offset);
+        let new = self.b.ins().iadd(old, value);
+        self.b.ins().store(memory(), new, table, offset);
+    }
+
+    fn run(&mut self, id: KernelId) {
+        let program = self.program;
+        let kernel = program.kernel(id);
+        let one = self.number(1);
+        self.count(1 + program.exits.len() + id.index(), one);
+        if kernel.macs != Dim::default() {
+            let macs = self.size(&kernel.macs);
+            self.count(0, macs);
+        }
+        match &kernel.form {
+            Form::Loop(form) => self.run_loop(id, &Dim::product(&form.dims)),
+            Form::MatMul(form) => self.matmul(id, form),
+            Form::Conv(form) => self.conv(id, form),
+            Form::Pool(form) => self.pool(id, form),
+            Form::Scan(form) => self.scan(id, form),
+        }
+    }
+
+    /// Writes the words of a call and gives their address.
+    fn words(&mut self, words: &[Value]) -> Value {
+        for (i, word) in words.iter().enumerate() {
+            self.b.ins().stack_store(I64, *word, self.tables.words, (i * 8) as i32);
+        }
+        self.b.ins().stack_addr(I64, self.tables.words, 0)
+    }
+
+    fn run_loop(&mut self, id: KernelId, total: &Dim) {
+        let Some(site) = &self.sites[id.index()] else { return };
+        let error = self.b.ins().iadd_imm_s(self.tables.context, i64::from(field::ERROR));
+        let mut words = vec![error, self.number(id.index() as i64)];
+        for buffer in &site.buffers {
+            words.push(self.pointer(*buffer));
+        }
+        for symbol in &site.symbols {
+            words.push(self.size(&symbol.clone().into()));
+        }
+        let args = self.words(&words);
+        let code = self.b.ins().func_addr(I64, self.loops[site.code]);
+        let (total, work) = (self.size(total), self.size(&site.work));
+        self.b.ins().call(self.helpers.run_loop, &[self.tables.context, code, args, total, work]);
+        if site.can_fail {
+            self.leave_on_error();
+        }
+    }
+
+    fn leave_on_error(&mut self) {
+        let error = self.b.ins().load(I64, memory(), self.tables.context, field::ERROR);
+        let next = self.b.create_block();
+        self.b.ins().brif(error, self.tables.leave, &[], next, &[]);
+        self.b.switch_to_block(next);
+    }
+
+    /// The address of a view's first element.
+    fn view(&mut self, view: &View) -> Value {
+        let (base, offset) = (self.pointer(view.buffer), self.size(&view.offset));
+        let bytes = self.b.ins().imul_imm_s(offset, self.program.buffer(view.buffer).dtype.size() as i64);
+        self.b.ins().iadd(base, bytes)
+    }
+
+    fn matmul(&mut self, id: KernelId, form: &MatMul) {
+        let axes = form.batch.len();
+        let packed = self.packed[id.index()].map_or(-1, |p| p as i64);
+        let mut words = vec![self.number(id.index() as i64), self.number(packed), self.number(axes as i64)];
+        for dim in [&form.m, &form.n, &form.k] {
+            words.push(self.size(dim));
+        }
+        for view in [&form.a, &form.b, &form.c] {
+            words.push(self.view(view));
+            words.push(self.size(&view.strides[axes]));
+            words.push(self.size(&view.strides[axes + 1]));
+        }
+        words.pop();
+        match &form.bias {
+            Some(bias) => words.extend([self.view(bias), self.size(&bias.strides[0])]),
+            None => words.extend([self.number(0), self.number(1)]),
+        }
+        words.push(self.number(0));
+        debug_assert_eq!(words.len(), MATMUL_WORDS);
+        for axis in 0..axes {
+            for dim in [&form.batch[axis], &form.a.strides[axis], &form.b.strides[axis], &form.c.strides[axis]] {
+                words.push(self.size(dim));
+            }
+        }
+        let words = self.words(&words);
+        self.b.ins().call(self.helpers.run_matmul, &[self.tables.context, words]);
+    }
+
+    fn conv(&mut self, id: KernelId, form: &Conv) {
+        let mut words = vec![self.number(id.index() as i64)];
+        for dim in form.x_dims.iter().chain(&form.w_dims).chain(&form.y_size) {
+            words.push(self.size(dim));
+        }
+        for value in [form.group].iter().chain(&form.strides).chain(&form.dilations).chain(&form.pads) {
+            words.push(self.number(*value));
+        }
+        words.extend([self.pointer(form.x), self.pointer(form.w)]);
+        words.push(match form.bias {
+            Some(bias) => self.pointer(bias),
+            None => self.number(0),
+        });
+        words.push(self.pointer(form.y));
+        debug_assert_eq!(words.len(), CONV_WORDS);
+        let words = self.words(&words);
+        self.b.ins().call(self.helpers.run_conv, &[self.tables.context, words]);
+    }
+
+    fn pool(&mut self, id: KernelId, form: &Pool) {
+        let mut words = vec![self.number(id.index() as i64)];
+        for dim in [&form.planes].into_iter().chain(&form.x_size).chain(&form.y_size) {
+            words.push(self.size(dim));
+        }
+        for value in form.kernel.iter().chain(&form.strides).chain(&form.dilations).chain(&form.pads) {
+            words.push(self.number(*value));
+        }
+        words.push(self.number(match form.kind {
+            PoolKind::Max => 0,
+            PoolKind::Average => 1,
+            PoolKind::AverageWithPads => 2,
+        }));
+        words.extend([self.pointer(form.x), self.pointer(form.y)]);
+        debug_assert_eq!(words.len(), POOL_WORDS);
+        let words = self.words(&words);
+        self.b.ins().call(self.helpers.run_pool, &[self.tables.context, words]);
+    }
+
+    fn scan(&mut self, id: KernelId, form: &Scan) {
+        let dtype = match form.dtype {
+            DType::F32 => 0,
+            DType::I64 => 1,
+            DType::I32 | DType::Bool => 2,
+        };
+        let mut words = vec![self.number(id.index() as i64), self.number(dtype)];
+        for dim in [&form.outer, &form.len, &form.inner] {
+            words.push(self.size(dim));
+        }
+        words.extend([self.number(i64::from(form.exclusive)), self.number(i64::from(form.reverse))]);
+        words.extend([self.pointer(form.x), self.pointer(form.y)]);
+        debug_assert_eq!(words.len(), SCAN_WORDS);
+        let words = self.words(&words);
+        self.b.ins().call(self.helpers.run_scan, &[self.tables.context, words]);
+    }
+
+    /// The control word of an exit.
+    fn control(&mut self, exit: Option<u32>) -> Value {
+        match exit {
+            Some(exit) => self.b.ins().load(I64, memory(), self.tables.controls, (exit * 8) as i32),
+            None => self.number(AUTO),
+        }
+    }
+
+    fn branch(&mut self, step: &IfStep) {
+        let program = self.program;
+        let condition = self.pointer(step.condition);
+        let byte = self.b.ins().load(I8, memory(), condition, 0);
+        let holds = self.b.ins().icmp_imm_s(IntCC::NotEqual, byte, 0);
+        let control = self.control(step.exit);
+        let automatic = self.b.ins().icmp_imm_s(IntCC::Equal, control, AUTO);
+        let forced = self.b.ins().icmp_imm_s(IntCC::NotEqual, control, NEVER);
+        let taken = self.b.ins().select(automatic, holds, forced);
+        if let Some(exit) = step.exit {
+            let one = self.b.ins().uextend(I64, taken);
+            self.count(1 + exit as usize, one);
+        }
+        let [then, other, after] = [0; 3].map(|_| self.b.create_block());
+        self.b.ins().brif(taken, then, &[], other, &[]);
+        for (block, id) in [(then, step.then), (other, step.other)] {
+            self.b.switch_to_block(block);
+            self.block(id);
+            self.alias(&step.results, &program.block(id).yields);
+            self.b.ins().jump(after, &[]);
+        }
+        self.b.switch_to_block(after);
+    }
+
+    /// Makes every buffer of `names` stand for the one of `targets`.
+    fn alias(&mut self, names: &[BufferId], targets: &[BufferId]) {
+        let targets: Vec<Value> = targets.iter().map(|t| self.pointer(*t)).collect();
+        names.iter().zip(targets).for_each(|(name, target)| self.set_pointer(*name, target));
+    }
+
+    /// Splits the rows. Each block is emitted once, and run on all rows in place or on its gathered ones.
+    fn route(&mut self, step: &RouteStep) {
+        let program = self.program;
+        let rows = self.size(&step.rows);
+        let (mask, control) = (self.pointer(step.mask), self.control(step.exit));
+        let call = self.b.ins().call(self.helpers.count_rows, &[mask, rows, control]);
+        let taken = self.b.inst_results(call)[0];
+        if let Some(exit) = step.exit {
+            self.count(1 + exit as usize, taken);
+        }
+        let rest = self.b.ins().isub(rows, taken);
+        let [then, then_done, other, after] = [0; 4].map(|_| self.b.create_block());
+        let results: Vec<BufferId> = step.results.iter().map(|r| r.buffer).collect();
+
+        self.b.ins().brif(taken, then, &[], then_done, &[]);
+        self.b.switch_to_block(then);
+        self.side(step, step.then, mask, rows, taken, 1);
+        let all = self.b.ins().icmp(IntCC::Equal, taken, rows);
+        let all_then = self.b.create_block();
+        self.b.ins().brif(all, all_then, &[], then_done, &[]);
+        self.b.switch_to_block(all_then);
+        self.alias(&results, &program.block(step.then).yields);
+        self.b.ins().jump(after, &[]);
+
+        self.b.switch_to_block(then_done);
+        self.b.ins().brif(rest, other, &[], after, &[]);
+        self.b.switch_to_block(other);
+        self.side(step, step.other, mask, rows, rest, 0);
+        let (all_other, mixed) = (self.b.create_block(), self.b.create_block());
+        self.b.ins().brif(taken, mixed, &[], all_other, &[]);
+        self.b.switch_to_block(all_other);
+        self.alias(&results, &program.block(step.other).yields);
+        self.b.ins().jump(after, &[]);
+
+        self.b.switch_to_block(mixed);
+        self.merge(step, mask, rows);
+        self.b.ins().jump(after, &[]);
+        self.b.switch_to_block(after);
+    }
+
+    /// One block of a route on `count` of the rows: those whose mask is `wanted`.
+    fn side(&mut self, step: &RouteStep, id: BlockId, mask: Value, rows: Value, count: Value, wanted: i64) {
+        let program = self.program;
+        let block = program.block(id);
+        let used: Vec<(BufferId, &RowBuffer)> = block.params.iter().zip(&step.operands).filter_map(|(p, o)| Some(((*p)?, o))).collect();
+        let [whole, part, start] = [0; 3].map(|_| self.b.create_block());
+        let all = self.b.ins().icmp(IntCC::Equal, count, rows);
+        self.b.ins().brif(all, whole, &[], part, &[]);
+        self.b.switch_to_block(whole);
+        let (params, operands): (Vec<_>, Vec<_>) = used.iter().map(|(p, o)| (*p, o.buffer)).unzip();
+        self.alias(&params, &operands);
+        self.b.ins().jump(start, &[]);
+        self.b.switch_to_block(part);
+        let wanted = self.number(wanted);
+        for (param, operand) in used {
+            let (to, from, bytes) = (self.pointer(param), self.pointer(operand.buffer), self.row_bytes(operand));
+            self.b.ins().call(self.helpers.gather_rows, &[to, from, mask, rows, bytes, wanted]);
+        }
+        self.b.ins().jump(start, &[]);
+        self.b.switch_to_block(start);
+        if let Some(slot) = block.rows.as_ref().and_then(|s| self.symbols.get(s)) {
+            self.b.ins().store(memory(), count, self.tables.symbols, (*slot * 8) as i32);
+        }
+        self.block(id);
+    }
+
+    fn row_bytes(&mut self, rows: &RowBuffer) -> Value {
+        let elements = self.size(&rows.row);
+        self.b.ins().imul_imm_s(elements, self.program.buffer(rows.buffer).dtype.size() as i64)
+    }
+
+    /// Merges what both blocks yielded, in the order of the rows.
+    fn merge(&mut self, step: &RouteStep, mask: Value, rows: Value) {
+        let program = self.program;
+        let (then, other) = (&program.block(step.then).yields, &program.block(step.other).yields);
+        for ((result, then), other) in step.results.iter().zip(then).zip(other) {
+            let (to, bytes) = (self.pointer(result.buffer), self.row_bytes(result));
+            let (then, other) = (self.pointer(*then), self.pointer(*other));
+            self.b.ins().call(self.helpers.merge_rows, &[to, then, other, mask, rows, bytes]);
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! What generated code and the runtime share while a program runs: the tables that code reads, and
+//! the functions that it calls.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::kernels::conv::{ConvArgs, Window, conv};
+use crate::kernels::matmul::{BatchMatMulArgs, MatMulArgs, batch_matmul, matmul};
+use crate::kernels::pool2d::{PoolArgs, PoolKind, pool2d};
+use crate::kernels::{Bias, Strided};
+use crate::pool::Pool;
+
+/// The tables of one run; generated code knows this layout.
+#[repr(C)]
+pub(crate) struct Context {
+    /// First byte of every buffer.
+    pub(crate) buffers: *mut *mut u8,
+    /// Values of the symbols.
+    pub(crate) symbols: *mut i64,
+    /// Per exit: [`AUTO`], [`NEVER`] or [`ALWAYS`].
+    pub(crate) controls: *const i64,
+    /// MACs, then rows per exit, then runs per kernel.
+    pub(crate) counters: *mut u64,
+    /// 0, or a [`Fault`] in the upper half and the kernel's number in the lower one.
+    pub(crate) error: AtomicU64,
+    /// What helpers need besides.
+    pub(crate) host: *const Host,
+}
+
+/// Byte offsets of the fields of [`Context`].
+pub(crate) mod field {
+    use super::Context;
+    use std::mem::offset_of;
+
+    pub(crate) const BUFFERS: i32 = offset_of!(Context, buffers) as i32;
+    pub(crate) const SYMBOLS: i32 = offset_of!(Context, symbols) as i32;
+    pub(crate) const CONTROLS: i32 = offset_of!(Context, controls) as i32;
+    pub(crate) const COUNTERS: i32 = offset_of!(Context, counters) as i32;
+    pub(crate) const ERROR: i32 = offset_of!(Context, error) as i32;
+}
+
+/// The exit decides by its mask.
+pub(crate) const AUTO: i64 = 0;
+/// The exit is not taken.
+pub(crate) const NEVER: i64 = 1;
+/// The exit is taken by all rows.
+pub(crate) const ALWAYS: i64 = 2;
+
+/// What can go wrong inside a kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fault {
+    /// A computed index is out of range.
+    Index = 1,
+    /// An integer was divided by zero.
+    Division = 2,
+    /// A kernel panicked: a bug.
+    Internal = 3,
+}
+
+impl Fault {
+    /// The fault and kernel of a nonzero error slot.
+    pub(crate) fn decode(code: u64) -> (Fault, usize) {
+        let fault = match code >> 32 {
+            1 => Fault::Index,
+            2 => Fault::Division,
+            _ => Fault::Internal,
+        };
+        (fault, code as u32 as usize)
+    }
+}
+
+/// What helpers need besides the tables.
+pub(crate) struct Host {
+    /// The threads.
+    pub(crate) pool: Pool,
+    /// Packed weights, by position.
+    pub(crate) packed: Vec<Vec<f32>>,
+}
+
+/// Operations that are worth handing to another thread.
+const GRAIN: i64 = 1 << 15;
+
+/// Runs `f` with the host; a panic becomes a fault of kernel `kernel`, since it must not unwind
+/// through generated code.
+///
+/// # Safety
+///
+/// `context` points to the tables of the current run.
+unsafe fn guarded(context: *const Context, kernel: i64, f: impl FnOnce(&Host)) {
+    // SAFETY: the caller's promise; the host outlives the run.
+    let (error, host) = unsafe { (&(*context).error, &*(*context).host) };
+    if catch_unwind(AssertUnwindSafe(|| f(host))).is_err() {
+        error.fetch_max((Fault::Internal as u64) << 32 | kernel as u64, Ordering::Relaxed);
+    }
+}
+
+type LoopFn = unsafe extern "C" fn(*const i64, i64, i64);
+
+/// Addresses that cross threads inside a job; the pool's job ends before they do.
+#[derive(Clone, Copy)]
+struct Shared<T>(T);
+
+// SAFETY: the job only calls generated code with these addresses, on disjoint ranges.
+unsafe impl<T> Sync for Shared<T> {}
+
+impl<T: Copy> Shared<T> {
+    fn get(&self) -> T {
+        self.0
+    }
+}
+
+/// Runs a loop over `0..total`; `work` is the operations per index.
+pub(crate) unsafe extern "C" fn run_loop(context: *const Context, code: LoopFn, args: *const i64, total: i64, work: i64) {
+    let grain = (GRAIN / work.max(1)).max(1);
+    let Ok(items) = usize::try_from(total) else { return };
+    let shared = Shared((code, args));
+    // SAFETY: generated code passes its own context, a compiled loop and that loop's arguments.
+    unsafe {
+        guarded(context, *args.add(1), |host| {
+            host.pool.run(items, grain as usize, &|range| {
+                let (code, args) = shared.get();
+                code(args, range.start as i64, range.end as i64);
+            });
+        });
+    }
+}
+
+/// The words of a matrix product before the batch axes.
+pub(crate) const MATMUL_WORDS: usize = 17;
+
+/// Runs a matrix product. The words are: kernel, packed weights (or -1), batch axes, m, n, k, then
+/// address, row and column stride of a, of b, address and row stride of c, address and stride of the
+/// bias, one spare, then per batch axis its size and the strides of a, b and c.
+pub(crate) unsafe extern "C" fn run_matmul(context: *const Context, words: *const i64) {
+    // SAFETY: generated code passes its context and as many words as it says.
+    unsafe {
+        let axes = *words.add(2) as usize;
+        let words = std::slice::from_raw_parts(words, MATMUL_WORDS + 4 * axes);
+        guarded(context, words[0], |host| matmul_words(host, words));
+    }
+}
+
+/// # Safety
+///
+/// The words describe operands whose bounds were checked before the run.
+unsafe fn matmul_words(host: &Host, words: &[i64]) {
+    let strided = |at: usize| Strided { ptr: words[at] as *const f32, row: words[at + 1] as isize, column: words[at + 2] as isize };
+    let n = words[4] as usize;
+    // SAFETY: the bias has `n` elements at its stride.
+    let bias_copy = (words[14] != 0 && words[15] != 1)
+        .then(|| (0..n).map(|i| unsafe { *(words[14] as *const f32).offset(i as isize * words[15] as isize) }).collect::<Vec<f32>>());
+    let bias = match (&bias_copy, words[14]) {
+        (Some(copy), _) => Bias::PerColumn(copy.as_ptr()),
+        (None, 0) => Bias::None,
+        (None, address) => Bias::PerColumn(address as *const f32),
+    };
+    let mut call = BatchMatMulArgs {
+        batch: [1; 3],
+        a: strided(6),
+        a_batch: [0; 3],
+        b: strided(9),
+        b_batch: [0; 3],
+        c: words[12] as *mut f32,
+        c_batch: [0; 3],
+        c_row: words[13] as isize,
+        m: words[3] as usize,
+        k: words[5] as usize,
+        n,
+        bias,
+    };
+    let axes: Vec<[i64; 4]> = words[MATMUL_WORDS..].chunks_exact(4).map(|w| [w[0], w[1], w[2], w[3]]).collect();
+    let packed = usize::try_from(words[1]).ok().and_then(|i| host.packed.get(i));
+    // SAFETY: the caller's promise.
+    unsafe { matmul_axes(host, &mut call, &axes, packed) }
+}
+
+/// Runs the products over all batch axes: the last three inside the kernel, the others one by one.
+///
+/// # Safety
+///
+/// As for [`matmul_words`].
+unsafe fn matmul_axes(host: &Host, call: &mut BatchMatMulArgs, axes: &[[i64; 4]], packed: Option<&Vec<f32>>) {
+    let inside = if packed.is_some() { 0 } else { 3 };
+    if axes.len() > inside {
+        let [size, a, b, c] = axes[0];
+        for i in 0..size as isize {
+            let mut part = *call;
+            part.a.ptr = call.a.ptr.wrapping_offset(i * a as isize);
+            part.b.ptr = call.b.ptr.wrapping_offset(i * b as isize);
+            part.c = call.c.wrapping_offset(i * c as isize);
+            // SAFETY: index `i` of the axis is inside the checked bounds.
+            unsafe { matmul_axes(host, &mut part, &axes[1..], packed) };
+        }
+        return;
+    }
+    if let Some(packed) = packed {
+        let BatchMatMulArgs { a, c, c_row, m, k, n, bias, .. } = *call;
+        let args = MatMulArgs { a, b: packed.as_ptr(), c, c_row, m, k, n, bias };
+        // SAFETY: `packed` holds this b; the other operands are checked.
+        return unsafe { matmul(&host.pool, &args) };
+    }
+    for (i, [size, a, b, c]) in axes.iter().rev().enumerate() {
+        let at = 2 - i;
+        call.batch[at] = *size as usize;
+        (call.a_batch[at], call.b_batch[at], call.c_batch[at]) = (*a as isize, *b as isize, *c as isize);
+    }
+    // SAFETY: the caller's promise.
+    unsafe { batch_matmul(&host.pool, call) }
+}
+
+fn pair(words: &[i64]) -> [usize; 2] {
+    [words[0] as usize, words[1] as usize]
+}
+
+/// The words of a convolution.
+pub(crate) const CONV_WORDS: usize = 22;
+
+/// Runs a convolution. The words are: kernel, x dims, w dims, y size, group, strides, dilations,
+/// pads, then the addresses of x, w, the bias and y.
+pub(crate) unsafe extern "C" fn run_conv(context: *const Context, words: *const i64) {
+    // SAFETY: generated code passes its context and as many words.
+    unsafe {
+        let words = std::slice::from_raw_parts(words, CONV_WORDS);
+        let args = ConvArgs {
+            x: words[18] as *const f32,
+            w: words[19] as *const f32,
+            bias: words[20] as *const f32,
+            y: words[21] as *mut f32,
+            images: words[1] as usize,
+            in_channels: words[2] as usize,
+            out_channels: words[5] as usize,
+            groups: words[11] as usize,
+            window: Window {
+                size: pair(&words[3..]),
+                out_size: pair(&words[9..]),
+                kernel: pair(&words[7..]),
+                stride: pair(&words[12..]),
+                dilation: pair(&words[14..]),
+                pad: pair(&words[16..]),
+            },
+        };
+        guarded(context, words[0], |host| conv(&host.pool, &args));
+    }
+}
+
+/// The words of a pooling.
+pub(crate) const POOL_WORDS: usize = 19;
+
+/// Runs a pooling. The words are: kernel, planes, x size, y size, window, strides, dilations, pads,
+/// kind, then the addresses of x and y.
+pub(crate) unsafe extern "C" fn run_pool(context: *const Context, words: *const i64) {
+    // SAFETY: generated code passes its context and as many words.
+    unsafe {
+        let words = std::slice::from_raw_parts(words, POOL_WORDS);
+        let kind = match words[16] {
+            0 => PoolKind::Max,
+            1 => PoolKind::Average,
+            _ => PoolKind::AverageWithPad { pad_end: pair(&words[14..]) },
+        };
+        let args = PoolArgs {
+            x: words[17] as *const f32,
+            y: words[18] as *mut f32,
+            planes: words[1] as usize,
+            window: Window {
+                size: pair(&words[2..]),
+                out_size: pair(&words[4..]),
+                kernel: pair(&words[6..]),
+                stride: pair(&words[8..]),
+                dilation: pair(&words[10..]),
+                pad: pair(&words[12..]),
+            },
+            kind,
+        };
+        guarded(context, words[0], |host| pool2d(&host.pool, &args));
+    }
+}
+
+/// The words of a running sum.
+pub(crate) const SCAN_WORDS: usize = 9;
+
+/// Runs a running sum. The words are: kernel, element type (0 f32, 1 i64, 2 i32), outer, length,
+/// inner, exclusive, reverse, then the addresses of x and y.
+pub(crate) unsafe extern "C" fn run_scan(context: *const Context, words: *const i64) {
+    // SAFETY: generated code passes its context and as many words; bounds are checked before the run.
+    unsafe {
+        let words = std::slice::from_raw_parts(words, SCAN_WORDS);
+        guarded(context, words[0], |host| match words[1] {
+            0 => scan::<f32>(&host.pool, words, |a, b| a + b),
+            1 => scan::<i64>(&host.pool, words, i64::wrapping_add),
+            _ => scan::<i32>(&host.pool, words, i32::wrapping_add),
+        });
+    }
+}
+
+/// # Safety
+///
+/// x and y hold `outer · len · inner` elements of type `T`.
+unsafe fn scan<T: Copy + Default>(pool: &Pool, words: &[i64], add: impl Fn(T, T) -> T + Sync) {
+    let (outer, len, inner) = (words[2] as usize, words[3] as usize, words[4] as usize);
+    let (exclusive, reverse) = (words[5] != 0, words[6] != 0);
+    let shared = Shared((words[7] as *const T, words[8] as *mut T));
+    let chains = outer.saturating_mul(inner);
+    pool.run(chains, (GRAIN as usize / len.max(1)).max(1), &|range| {
+        let (x, y) = shared.get();
+        for chain in range {
+            let first = chain / inner * len * inner + chain % inner;
+            let mut sum = T::default();
+            for step in 0..len {
+                let at = first + inner * if reverse { len - 1 - step } else { step };
+                // SAFETY: `at` is inside both tensors, and no other chain touches it.
+                unsafe {
+                    let next = add(sum, *x.add(at));
+                    *y.add(at) = if exclusive { sum } else { next };
+                    sum = next;
+                }
+            }
+        }
+    });
+}
+
+/// How many of `rows` rows go to the first block.
+pub(crate) unsafe extern "C" fn count_rows(mask: *const u8, rows: i64, control: i64) -> i64 {
+    match control {
+        NEVER => 0,
+        ALWAYS => rows,
+        // SAFETY: the mask has at least `rows` bytes, checked before the run.
+        _ => unsafe { std::slice::from_raw_parts(mask, rows.max(0) as usize) }.iter().filter(|b| **b != 0).count() as i64,
+    }
+}
+
+/// Copies the rows of `from` whose mask is `wanted` to `to`, one after the other.
+pub(crate) unsafe extern "C" fn gather_rows(to: *mut u8, from: *const u8, mask: *const u8, rows: i64, bytes: i64, wanted: i64) {
+    let (bytes, mut next) = (bytes as usize, 0);
+    for row in 0..rows as usize {
+        // SAFETY: both buffers hold `rows` rows, checked before the run.
+        unsafe {
+            if i64::from(*mask.add(row) != 0) == wanted {
+                std::ptr::copy_nonoverlapping(from.add(row * bytes), to.add(next * bytes), bytes);
+                next += 1;
+            }
+        }
+    }
+}
+
+/// Copies rows to `to` in the order of the mask: from `then` where it holds, else from `other`.
+pub(crate) unsafe extern "C" fn merge_rows(to: *mut u8, then: *const u8, other: *const u8, mask: *const u8, rows: i64, bytes: i64) {
+    let bytes = bytes as usize;
+    let mut next = [0usize; 2];
+    for row in 0..rows as usize {
+        // SAFETY: all buffers hold `rows` rows, checked before the run.
+        unsafe {
+            let side = usize::from(*mask.add(row) != 0);
+            let from = [other, then][side].add(next[side] * bytes);
+            std::ptr::copy(from, to.add(row * bytes), bytes);
+            next[side] += 1;
+        }
+    }
+}
+
+/// sin, for arguments beyond the reach of generated code.
+pub(crate) extern "C" fn sin(x: f32) -> f32 {
+    f64::from(x).sin() as f32
+}
+
+/// cos, for arguments beyond the reach of generated code.
+pub(crate) extern "C" fn cos(x: f32) -> f32 {
+    f64::from(x).cos() as f32
+}
+
+/// Power.
+pub(crate) extern "C" fn pow(x: f32, y: f32) -> f32 {
+    f64::from(x).powf(f64::from(y)) as f32
+}

@@ -1,0 +1,78 @@
+//! The range of values that a dim may take: exact for sizes bound by the inputs, from 1 to the
+//! owner's rows for the rows of a block.
+
+use std::collections::HashMap;
+
+use eec_ir::dim::{Atom, Dim, Symbol};
+
+/// All values from `lo` to `hi`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Extent {
+    pub(crate) lo: i64,
+    pub(crate) hi: i64,
+}
+
+/// The ranges of the symbols.
+pub(crate) type Extents = HashMap<Symbol, Extent>;
+
+impl Extent {
+    /// One value.
+    pub(crate) fn point(value: i64) -> Extent {
+        Extent { lo: value, hi: value }
+    }
+
+    /// The range of `dim`; `None` if a symbol is unknown, on overflow, or if a divisor may be zero.
+    ///
+    /// Every operand is in range as well, so that code that computes them in 64 bits is exact.
+    pub(crate) fn of(dim: &Dim, extents: &Extents) -> Option<Extent> {
+        let mut sum = Extent::point(0);
+        for term in dim.terms() {
+            let mut product = Extent::point(term.coef);
+            for factor in &term.factors {
+                product = product.times(Extent::of_atom(factor, extents)?)?;
+            }
+            sum = sum.plus(product)?;
+        }
+        Some(sum)
+    }
+
+    fn of_atom(atom: &Atom, extents: &Extents) -> Option<Extent> {
+        match atom {
+            Atom::Symbol(symbol) => extents.get(symbol).copied(),
+            Atom::FloorDiv(a, b) => Extent::of(a, extents)?.divided(Extent::of(b, extents)?),
+            Atom::Max(a, b) => {
+                let (a, b) = (Extent::of(a, extents)?, Extent::of(b, extents)?);
+                Some(Extent { lo: a.lo.max(b.lo), hi: a.hi.max(b.hi) })
+            }
+            Atom::Min(a, b) => {
+                let (a, b) = (Extent::of(a, extents)?, Extent::of(b, extents)?);
+                Some(Extent { lo: a.lo.min(b.lo), hi: a.hi.min(b.hi) })
+            }
+        }
+    }
+
+    pub(crate) fn plus(self, other: Extent) -> Option<Extent> {
+        Some(Extent { lo: self.lo.checked_add(other.lo)?, hi: self.hi.checked_add(other.hi)? })
+    }
+
+    pub(crate) fn times(self, other: Extent) -> Option<Extent> {
+        self.corners(other, i64::checked_mul)
+    }
+
+    fn divided(self, other: Extent) -> Option<Extent> {
+        if other.lo <= 0 && other.hi >= 0 {
+            return None;
+        }
+        self.corners(other, |a, b| Dim::from(a).floor_div(&Dim::from(b))?.as_const())
+    }
+
+    /// The range of a function that is monotone in both arguments.
+    fn corners(self, other: Extent, f: impl Fn(i64, i64) -> Option<i64>) -> Option<Extent> {
+        let mut range: Option<Extent> = None;
+        for (a, b) in [(self.lo, other.lo), (self.lo, other.hi), (self.hi, other.lo), (self.hi, other.hi)] {
+            let value = f(a, b)?;
+            range = Some(range.map_or(Extent::point(value), |r| Extent { lo: r.lo.min(value), hi: r.hi.max(value) }));
+        }
+        range
+    }
+}

@@ -1,0 +1,63 @@
+//! What goes into a run and what comes out of it.
+
+use eec_ir::{DType, Tensor};
+
+/// How a session runs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Threads that compute, the caller included; 0 stands for one per core.
+    pub threads: usize,
+    /// The most bytes that a run's temporary buffers may take.
+    pub memory_limit: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { threads: 0, memory_limit: 16 << 30 }
+    }
+}
+
+/// What decides at the early exits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Control {
+    /// Their own rules.
+    #[default]
+    Auto,
+    /// No exit is taken.
+    Never,
+    /// All rows leave at this exit; with the number of exits they run to the end.
+    Force(usize),
+}
+
+/// An input or output as people see it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PortInfo {
+    /// Name.
+    pub name: String,
+    /// Element type.
+    pub dtype: DType,
+    /// Dims: numbers, symbols or formulas over symbols.
+    pub dims: Vec<String>,
+}
+
+/// What a run executed.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// Kernels that ran.
+    pub kernels: u64,
+    /// Multiply-accumulates.
+    pub macs: u64,
+    /// Runs per kernel of the program.
+    pub per_kernel: Vec<u64>,
+    /// Rows that took each exit; for an exit that decides for the whole batch, whether it was taken.
+    pub exit_rows: Vec<u64>,
+}
+
+/// The result of a run.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Outputs in the model's order.
+    pub outputs: Vec<(String, Tensor)>,
+    /// What was executed.
+    pub counters: Counters,
+}

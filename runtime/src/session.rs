@@ -1,0 +1,320 @@
+//! A compiled model that is ready to run.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicPtr, AtomicU64};
+
+use eec_ir::program::{Port, Program, Source, verify};
+use eec_ir::{ContentHash, DType, Dim, Tensor};
+
+use crate::artifact::Artifact;
+use crate::bind::{bind, describe};
+use crate::bounds;
+use crate::compile::{self, Code};
+use crate::context::{ALWAYS, AUTO, Context, Fault, Host, NEVER};
+use crate::error::{Error, ErrorKind};
+use crate::extent::Extent;
+use crate::memory::{Arena, Layout, Lifetimes};
+use crate::pack;
+use crate::pool::Pool;
+use crate::run::{Control, Counters, Options, PortInfo, Run};
+
+/// What is known once the input dims are.
+struct Plan {
+    /// Dims of all inputs, one after the other.
+    dims: Vec<usize>,
+    symbols: Vec<i64>,
+    layout: Layout,
+    /// Dims of the outputs.
+    outputs: Vec<Vec<usize>>,
+}
+
+/// Plans that are kept, so that alternating input dims cost nothing.
+const PLANS: usize = 16;
+
+/// A compiled model with its weights, threads and memory.
+pub struct Session {
+    program: Program,
+    constants: Vec<Tensor>,
+    code: Code,
+    host: Host,
+    lifetimes: Lifetimes,
+    memory_limit: usize,
+    plans: Vec<Plan>,
+    arena: Arena,
+    buffers: Vec<AtomicPtr<u8>>,
+    symbols: Vec<i64>,
+    controls: Vec<i64>,
+    counters: Vec<u64>,
+}
+
+impl Session {
+    /// Compiles `program`; `constants` gives the bytes of a constant.
+    ///
+    /// Fails if the program breaks its rules or a constant is missing or differs from its description.
+    pub fn new(program: Program, constants: &dyn Fn(ContentHash) -> Option<Tensor>, options: Options) -> Result<Session, Error> {
+        let named = |kind, why: &dyn std::fmt::Display| Error::new(kind, model(&program), why);
+        let verified = verify(&program).map_err(|e| named(ErrorKind::Program, &e))?;
+        let constants = load_constants(&program, constants)?;
+        let pool = Pool::new(threads(options.threads));
+        let packed = pack::pack(&program, &constants, &pool);
+        let code = compile::compile(verified, &packed.of_kernel).map_err(|e| named(ErrorKind::Internal, &e))?;
+        Ok(Session {
+            constants,
+            host: Host { pool, packed: packed.weights },
+            lifetimes: Lifetimes::of(&program),
+            memory_limit: options.memory_limit,
+            plans: Vec::new(),
+            arena: Arena::default(),
+            buffers: program.buffers.iter().map(|_| AtomicPtr::default()).collect(),
+            symbols: vec![0; code.symbols.len()],
+            controls: vec![AUTO; program.exits.len()],
+            counters: vec![0; 1 + program.exits.len() + program.kernels.len()],
+            code,
+            program,
+        })
+    }
+
+    /// Loads and compiles the artifact at `path`.
+    pub fn load(path: &Path, options: Options) -> Result<Session, Error> {
+        let artifact = Artifact::open(path)?;
+        Session::new(artifact.program()?, &|hash| artifact.constant(hash), options)
+    }
+
+    /// The program.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// The inputs.
+    pub fn inputs(&self) -> Vec<PortInfo> {
+        self.program.inputs.iter().map(info).collect()
+    }
+
+    /// The outputs.
+    pub fn outputs(&self) -> Vec<PortInfo> {
+        self.program.outputs.iter().map(info).collect()
+    }
+
+    /// The names of the early exits.
+    pub fn exits(&self) -> Vec<&str> {
+        self.program.exits.iter().map(|e| e.name.as_str()).collect()
+    }
+
+    /// Threads that compute.
+    pub fn threads(&self) -> usize {
+        self.host.pool.threads()
+    }
+
+    /// Bytes of the arena so far.
+    pub fn arena_bytes(&self) -> usize {
+        self.arena.len()
+    }
+
+    /// Runs the model on inputs by name.
+    ///
+    /// Fails if names, types or dims are not the model's (all such problems in one error), if the
+    /// memory limit is too low, and if a kernel meets an index out of range or an integer division by zero.
+    pub fn run(&mut self, inputs: &[(&str, Tensor)], control: Control) -> Result<Run, Error> {
+        let inputs = self.in_order(inputs)?;
+        self.set_control(control)?;
+        let plan = self.plan(&inputs)?;
+        let inputs: Vec<Tensor> = inputs.into_iter().map(aligned).collect();
+        self.fill_tables(plan, &inputs)?;
+        let mut context = Context {
+            buffers: self.buffers.as_mut_ptr().cast(),
+            symbols: self.symbols.as_mut_ptr(),
+            controls: self.controls.as_ptr(),
+            counters: self.counters.as_mut_ptr(),
+            error: AtomicU64::new(0),
+            host: &self.host,
+        };
+        // SAFETY: the tables have an entry per buffer, symbol, exit and kernel of the compiled program;
+        // `plan` checked all its accesses for these symbols, and inputs, constants and arena live on.
+        unsafe { self.code.run(&mut context) };
+        let error = context.error.into_inner();
+        if error != 0 {
+            return Err(self.fault(error));
+        }
+        Ok(Run { outputs: self.outputs_of(plan)?, counters: self.read_counters() })
+    }
+
+    fn error(&self, kind: ErrorKind, why: impl std::fmt::Display) -> Error {
+        Error::new(kind, model(&self.program), why)
+    }
+
+    /// The inputs in the program's order.
+    fn in_order(&self, inputs: &[(&str, Tensor)]) -> Result<Vec<Tensor>, Error> {
+        let mut given: HashMap<&str, &Tensor> = HashMap::new();
+        let mut problems = Vec::new();
+        for (name, tensor) in inputs {
+            if given.insert(name, tensor).is_some() {
+                problems.push(format!("input {name:?} is given twice"));
+            }
+        }
+        let ordered: Vec<Tensor> = self.program.inputs.iter().filter_map(|p| given.remove(p.name.as_str()).cloned()).collect();
+        let missing = self.program.inputs.iter().filter(|p| !inputs.iter().any(|(name, _)| *name == p.name));
+        problems.extend(missing.map(|p| format!("input {:?} ({}) is missing", p.name, describe(p))));
+        let mut unknown: Vec<&str> = given.into_keys().collect();
+        unknown.sort_unstable();
+        if !unknown.is_empty() {
+            let names: Vec<&str> = self.program.inputs.iter().map(|p| p.name.as_str()).collect();
+            problems.push(format!("the model has no input {unknown:?}; its inputs are {names:?}"));
+        }
+        if problems.is_empty() { Ok(ordered) } else { Err(self.error(ErrorKind::Input, problems.join("\n"))) }
+    }
+
+    fn set_control(&mut self, control: Control) -> Result<(), Error> {
+        let exits = self.controls.len();
+        if let Control::Force(exit) = control
+            && exit > exits
+        {
+            let why = format!("exit {exit} cannot be forced: the model has {exits} exits (0 to {exits}, the last for the end)");
+            return Err(self.error(ErrorKind::Input, why));
+        }
+        for (i, word) in self.controls.iter_mut().enumerate() {
+            *word = match control {
+                Control::Auto => AUTO,
+                Control::Never => NEVER,
+                Control::Force(exit) if i < exit => NEVER,
+                Control::Force(exit) if i == exit => ALWAYS,
+                Control::Force(_) => AUTO,
+            };
+        }
+        Ok(())
+    }
+
+    /// The position of the plan for the dims of `inputs`, which is made if they are new.
+    fn plan(&mut self, inputs: &[Tensor]) -> Result<usize, Error> {
+        let same = |plan: &Plan| plan.dims.iter().eq(inputs.iter().flat_map(|t| t.dims()));
+        let types = self.program.inputs.iter().zip(inputs).all(|(p, t)| p.dtype == t.dtype() && p.dims.len() == t.dims().len());
+        if let Some(found) = self.plans.iter().position(|p| types && same(p)) {
+            return Ok(found);
+        }
+        let plan = self.new_plan(inputs)?;
+        if self.plans.len() == PLANS {
+            self.plans.remove(0);
+        }
+        self.plans.push(plan);
+        Ok(self.plans.len() - 1)
+    }
+
+    fn new_plan(&self, inputs: &[Tensor]) -> Result<Plan, Error> {
+        let program = &self.program;
+        let mut extents = bind(program, inputs).map_err(|problems| self.error(ErrorKind::Input, problems.join("\n")))?;
+        let mut symbols = vec![0; self.symbols.len()];
+        for (symbol, slot) in &self.code.symbols {
+            symbols[*slot] = extents.get(symbol).map_or(0, |e| e.lo);
+        }
+        let value = |dim: &Dim| Extent::of(dim, &extents).and_then(|e| usize::try_from(e.lo).ok());
+        let dims = |port: &Port| port.dims.iter().map(value).collect::<Option<Vec<usize>>>();
+        let outputs: Option<Vec<Vec<usize>>> = program.outputs.iter().map(dims).collect();
+        let outputs = outputs.ok_or_else(|| self.error(ErrorKind::Input, "an output has no usable dims for these inputs"))?;
+        let capacity = bounds::check(program, &mut extents).map_err(|e| {
+            let error = self.error(ErrorKind::Program, &e.message);
+            e.kernel.as_ref().map_or(error.clone(), |kernel| error.at_node(kernel))
+        })?;
+        let sizes: Vec<usize> = capacity.iter().zip(&program.buffers).map(|(n, b)| *n as usize * b.dtype.size()).collect();
+        let layout = Layout::new(program, &self.lifetimes, &sizes);
+        let layout = layout.filter(|l| l.total <= self.memory_limit);
+        let layout = layout.ok_or_else(|| {
+            let why = format!("the temporary buffers need more than the limit of {} bytes", self.memory_limit);
+            self.error(ErrorKind::Memory, why)
+        })?;
+        let dims = inputs.iter().flat_map(|t| t.dims().iter().copied()).collect();
+        Ok(Plan { dims, symbols, layout, outputs })
+    }
+
+    fn fill_tables(&mut self, plan: usize, inputs: &[Tensor]) -> Result<(), Error> {
+        let plan = &self.plans[plan];
+        let Some(base) = self.arena.reserve(plan.layout.total) else {
+            return Err(self.error(ErrorKind::Memory, format!("no memory for {} bytes of temporary buffers", plan.layout.total)));
+        };
+        for (i, buffer) in self.program.buffers.iter().enumerate() {
+            let address = match buffer.source {
+                Source::Input(input) => inputs[input as usize].bytes().as_ptr().cast_mut(),
+                Source::Constant(constant) => self.constants[constant as usize].bytes().as_ptr().cast_mut(),
+                Source::Temp | Source::Param | Source::Result => base.wrapping_add(plan.layout.offsets[i].unwrap_or(0)),
+            };
+            *self.buffers[i].get_mut() = address;
+        }
+        self.symbols.copy_from_slice(&plan.symbols);
+        self.counters.fill(0);
+        Ok(())
+    }
+
+    fn outputs_of(&mut self, plan: usize) -> Result<Vec<(String, Tensor)>, Error> {
+        let mut outputs = Vec::with_capacity(self.program.outputs.len());
+        for (port, dims) in self.program.outputs.iter().zip(&self.plans[plan].outputs) {
+            let len = dims.iter().product::<usize>() * port.dtype.size();
+            let first = *self.buffers[port.buffer.index()].get_mut();
+            // SAFETY: the buffer, or what it stands for, holds the output's elements, as was checked.
+            let bytes = unsafe { std::slice::from_raw_parts(first, len) }.to_vec();
+            let tensor = Tensor::from_bytes(port.dtype, dims, bytes);
+            let tensor = tensor.map_err(|e| Error::new(ErrorKind::Program, model(&self.program), format!("output {:?}: {e}", port.name)))?;
+            outputs.push((port.name.clone(), tensor));
+        }
+        Ok(outputs)
+    }
+
+    fn read_counters(&self) -> Counters {
+        let (exits, kernels) = self.counters[1..].split_at(self.program.exits.len());
+        Counters {
+            kernels: kernels.iter().sum(),
+            macs: self.counters[0],
+            per_kernel: kernels.to_vec(),
+            exit_rows: exits.to_vec(),
+        }
+    }
+
+    fn fault(&self, code: u64) -> Error {
+        let (fault, kernel) = Fault::decode(code);
+        let (kind, why) = match fault {
+            Fault::Index => (ErrorKind::Kernel, "an index is out of range"),
+            Fault::Division => (ErrorKind::Kernel, "an integer is divided by zero"),
+            Fault::Internal => (ErrorKind::Internal, "the kernel failed"),
+        };
+        let name = self.program.kernels.get(kernel).map_or("", |k| k.name.as_str());
+        self.error(kind, why).at_node(name)
+    }
+}
+
+fn model(program: &Program) -> String {
+    format!("model {:?}", program.name)
+}
+
+fn info(port: &Port) -> PortInfo {
+    PortInfo { name: port.name.clone(), dtype: port.dtype, dims: port.dims.iter().map(|d| d.to_string()).collect() }
+}
+
+fn threads(wanted: usize) -> usize {
+    if wanted > 0 { wanted } else { std::thread::available_parallelism().map_or(1, |n| n.get()) }
+}
+
+/// The tensor, copied if its elements are not aligned.
+fn aligned(tensor: Tensor) -> Tensor {
+    let align = tensor.dtype().size();
+    if tensor.bytes().as_ptr().addr().is_multiple_of(align) {
+        return tensor;
+    }
+    let copy = match tensor.dtype() {
+        DType::F32 => tensor.elements::<f32>().and_then(|e| Tensor::new(tensor.dims(), e.into_owned()).ok()),
+        DType::I64 => tensor.elements::<i64>().and_then(|e| Tensor::new(tensor.dims(), e.into_owned()).ok()),
+        DType::I32 => tensor.elements::<i32>().and_then(|e| Tensor::new(tensor.dims(), e.into_owned()).ok()),
+        DType::Bool => None,
+    };
+    copy.unwrap_or(tensor)
+}
+
+fn load_constants(program: &Program, constants: &dyn Fn(ContentHash) -> Option<Tensor>) -> Result<Vec<Tensor>, Error> {
+    let mut found = Vec::with_capacity(program.constants.len());
+    for constant in &program.constants {
+        let fail = |why: String| Error::new(ErrorKind::Constant, model(program), format!("constant {}: {why}", constant.hash));
+        let tensor = constants(constant.hash).ok_or_else(|| fail("its bytes are missing".into()))?;
+        if tensor.dtype() != constant.dtype || tensor.dims() != constant.dims {
+            return Err(fail(format!("expected {}{:?}, found {tensor:?}", constant.dtype, constant.dims)));
+        }
+        found.push(aligned(tensor));
+    }
+    Ok(found)
+}

@@ -1,0 +1,9 @@
+//! Hand-built Programs against straightforward loops.
+#![cfg(feature = "jit")]
+
+mod artifacts;
+mod build;
+mod control;
+mod forms;
+mod functions;
+mod loops;
