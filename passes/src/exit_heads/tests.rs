@@ -1,6 +1,7 @@
 //! The pass against per-sample references: never, always and in between, every rule and head.
 
 use eec_ir::eval::evaluate;
+use eec_ir::verify::{Stage, verify};
 use eec_ir::{DType, Graph, Op, Tensor};
 
 use super::*;
@@ -137,6 +138,7 @@ fn middling(reference: &Reference, exits: usize) -> Vec<f32> {
 
 fn run(graph: &Graph, exits: &[Exit], rule: Rule, inputs: &[Tensor]) -> Vec<Tensor> {
     let dynamic = apply(graph, &ExitHeads { exits: exits.to_vec(), rule }).unwrap();
+    verify(&dynamic, Stage::Dynamic).unwrap();
     evaluate(&dynamic, inputs).unwrap()
 }
 
@@ -234,6 +236,7 @@ fn a_batch_of_one_branches() {
             let rule = Rule::Threshold { signal: Signal::Margin, thresholds: thresholds.clone() };
             let dynamic = apply(&graph, &ExitHeads { exits: exits.clone(), rule }).unwrap();
             assert!(dynamic.nodes_in_order().iter().all(|n| !matches!(dynamic.node(*n).op, Op::Route { .. })));
+            verify(&dynamic, Stage::Dynamic).unwrap();
             let outputs = evaluate(&dynamic, &data).unwrap();
             let histogram = reference.check(&outputs, |r| reference.by_threshold(&thresholds, r));
             assert_eq!(histogram[leave_at], 1);
