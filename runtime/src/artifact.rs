@@ -14,7 +14,8 @@ pub use write::ArtifactWriter;
 
 use eec_ir::{ContentHash, DType};
 
-const MAGIC: [u8; 8] = *b"\x89eec\r\n\x1a\n";
+/// The first bytes of every artifact.
+pub const MAGIC: [u8; 8] = *b"\x89eec\r\n\x1a\n";
 /// The version that this crate writes, and the newest that it reads.
 const VERSION: u32 = 1;
 const ALIGN: usize = 64;

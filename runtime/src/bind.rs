@@ -21,7 +21,10 @@ pub(crate) fn bind(program: &Program, inputs: &[Tensor]) -> Result<Extents, Vec<
             let bound = *extents.entry(symbol.clone()).or_insert(Extent::point(size));
             if bound.lo != size {
                 let found = format!("{symbol} is {} elsewhere and {size} here", bound.lo);
-                problems.push(format!("input {:?} must be {expected}, found {tensor:?}: at axis {axis} {found}", port.name));
+                problems.push(format!(
+                    "input {:?} must be {expected}, found {tensor:?}: at axis {axis} {found}",
+                    port.name
+                ));
             }
         }
     }
@@ -38,7 +41,8 @@ fn check_derived(program: &Program, inputs: &[Tensor], extents: &Extents, proble
         for (dim, size) in port.dims.iter().zip(tensor.dims()) {
             if value(dim) != Some(*size as i64) {
                 let expected = describe(port);
-                problems.push(format!("input {:?} must be {expected}, found {tensor:?}: `{dim}` is not {size}", port.name));
+                problems
+                    .push(format!("input {:?} must be {expected}, found {tensor:?}: `{dim}` is not {size}", port.name));
             }
         }
     }

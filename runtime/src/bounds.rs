@@ -26,7 +26,8 @@ pub(crate) fn check(program: &Program, extents: &mut Extents) -> Result<Vec<i64>
     let mut capacity = Vec::with_capacity(program.buffers.len());
     for (i, buffer) in program.buffers.iter().enumerate() {
         let len = Extent::of(&buffer.len, extents).filter(|e| e.lo >= 0 && e.hi <= MAX_ELEMENTS);
-        let len = len.ok_or_else(|| plain(format!("buffer {} has no usable size: `{}`", BufferId::new(i), buffer.len)))?;
+        let len =
+            len.ok_or_else(|| plain(format!("buffer {} has no usable size: `{}`", BufferId::new(i), buffer.len)))?;
         capacity.push(len.hi);
     }
     let checker = Checker { program, extents, capacity: &capacity };
@@ -44,10 +45,11 @@ fn bind_rows(program: &Program, id: BlockId, extents: &mut Extents) {
             Step::Run(_) => {}
             Step::If(step) => [step.then, step.other].into_iter().for_each(|b| bind_rows(program, b, extents)),
             Step::Route(step) => {
-                let rows = Extent::of(&step.rows, extents).map_or(1, |e| e.hi.max(1));
+                // A block runs on at least one row; without any, its sizes are zero and it is not checked.
+                let rows = Extent::of(&step.rows, extents).map_or(0, |e| e.hi.max(0));
                 for id in [step.then, step.other] {
                     if let Some(symbol) = &program.block(id).rows {
-                        extents.insert(symbol.clone(), Extent { lo: 1, hi: rows });
+                        extents.insert(symbol.clone(), Extent { lo: rows.min(1), hi: rows });
                     }
                     bind_rows(program, id, extents);
                 }
@@ -120,7 +122,11 @@ impl Checker<'_> {
 
     fn holds(&self, id: BufferId, elements: i64) -> Checked {
         let found = self.capacity(id);
-        if elements <= found { Ok(()) } else { Err(format!("buffer {id} must hold {elements} elements, found {found}")) }
+        if elements <= found {
+            Ok(())
+        } else {
+            Err(format!("buffer {id} must hold {elements} elements, found {found}"))
+        }
     }
 
     fn holds_product(&self, id: BufferId, dims: &[&Dim]) -> Checked {
@@ -183,7 +189,10 @@ impl Checker<'_> {
         let mut sizes = Vec::new();
         for dim in dims {
             let hi = self.size(dim)?.hi;
-            product = product.checked_mul(hi.max(1)).filter(|p| *p <= MAX_ELEMENTS << 8).ok_or("the index space is too large")?;
+            product = product
+                .checked_mul(hi.max(1))
+                .filter(|p| *p <= MAX_ELEMENTS << 8)
+                .ok_or("the index space is too large")?;
             sizes.push(hi);
         }
         Ok(sizes)
@@ -291,7 +300,10 @@ impl Checker<'_> {
         let (channels, out, depth) = (self.exact(channels)?, self.exact(out)?, self.exact(depth)?);
         let (found, expected) = (depth.checked_mul(form.group), channels);
         if found != Some(expected) || out % form.group != 0 {
-            return Err(format!("{out} filters of {depth} channels in {} groups do not fit {channels} channels", form.group));
+            return Err(format!(
+                "{out} filters of {depth} channels in {} groups do not fit {channels} channels",
+                form.group
+            ));
         }
         self.holds_product(form.x, &form.x_dims.each_ref())?;
         self.holds_product(form.w, &form.w_dims.each_ref())?;

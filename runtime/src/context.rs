@@ -110,7 +110,13 @@ impl<T: Copy> Shared<T> {
 }
 
 /// Runs a loop over `0..total`; `work` is the operations per index.
-pub(crate) unsafe extern "C" fn run_loop(context: *const Context, code: LoopFn, args: *const i64, total: i64, work: i64) {
+pub(crate) unsafe extern "C" fn run_loop(
+    context: *const Context,
+    code: LoopFn,
+    args: *const i64,
+    total: i64,
+    work: i64,
+) {
     let grain = (GRAIN / work.max(1)).max(1);
     let Ok(items) = usize::try_from(total) else { return };
     let shared = Shared((code, args));
@@ -144,11 +150,18 @@ pub(crate) unsafe extern "C" fn run_matmul(context: *const Context, words: *cons
 ///
 /// The words describe operands whose bounds were checked before the run.
 unsafe fn matmul_words(host: &Host, words: &[i64]) {
-    let strided = |at: usize| Strided { ptr: words[at] as *const f32, row: words[at + 1] as isize, column: words[at + 2] as isize };
+    let strided = |at: usize| Strided {
+        ptr: words[at] as *const f32,
+        row: words[at + 1] as isize,
+        column: words[at + 2] as isize,
+    };
     let n = words[4] as usize;
     // SAFETY: the bias has `n` elements at its stride.
-    let bias_copy = (words[14] != 0 && words[15] != 1)
-        .then(|| (0..n).map(|i| unsafe { *(words[14] as *const f32).offset(i as isize * words[15] as isize) }).collect::<Vec<f32>>());
+    let bias_copy = (words[14] != 0 && words[15] != 1).then(|| {
+        (0..n)
+            .map(|i| unsafe { *(words[14] as *const f32).offset(i as isize * words[15] as isize) })
+            .collect::<Vec<f32>>()
+    });
     let bias = match (&bias_copy, words[14]) {
         (Some(copy), _) => Bias::PerColumn(copy.as_ptr()),
         (None, 0) => Bias::None,
@@ -324,12 +337,21 @@ pub(crate) unsafe extern "C" fn count_rows(mask: *const u8, rows: i64, control: 
         NEVER => 0,
         ALWAYS => rows,
         // SAFETY: the mask has at least `rows` bytes, checked before the run.
-        _ => unsafe { std::slice::from_raw_parts(mask, rows.max(0) as usize) }.iter().filter(|b| **b != 0).count() as i64,
+        _ => {
+            unsafe { std::slice::from_raw_parts(mask, rows.max(0) as usize) }.iter().filter(|b| **b != 0).count() as i64
+        }
     }
 }
 
 /// Copies the rows of `from` whose mask is `wanted` to `to`, one after the other.
-pub(crate) unsafe extern "C" fn gather_rows(to: *mut u8, from: *const u8, mask: *const u8, rows: i64, bytes: i64, wanted: i64) {
+pub(crate) unsafe extern "C" fn gather_rows(
+    to: *mut u8,
+    from: *const u8,
+    mask: *const u8,
+    rows: i64,
+    bytes: i64,
+    wanted: i64,
+) {
     let (bytes, mut next) = (bytes as usize, 0);
     for row in 0..rows as usize {
         // SAFETY: both buffers hold `rows` rows, checked before the run.
@@ -343,7 +365,14 @@ pub(crate) unsafe extern "C" fn gather_rows(to: *mut u8, from: *const u8, mask: 
 }
 
 /// Copies rows to `to` in the order of the mask: from `then` where it holds, else from `other`.
-pub(crate) unsafe extern "C" fn merge_rows(to: *mut u8, then: *const u8, other: *const u8, mask: *const u8, rows: i64, bytes: i64) {
+pub(crate) unsafe extern "C" fn merge_rows(
+    to: *mut u8,
+    then: *const u8,
+    other: *const u8,
+    mask: *const u8,
+    rows: i64,
+    bytes: i64,
+) {
     let bytes = bytes as usize;
     let mut next = [0usize; 2];
     for row in 0..rows as usize {

@@ -34,7 +34,7 @@ mod session;
 #[cfg(not(feature = "jit"))]
 mod unavailable;
 
-pub use artifact::{Artifact, ArtifactWriter, PLAIN_PROGRAM, PROGRAM};
+pub use artifact::{Artifact, ArtifactWriter, MAGIC, PLAIN_PROGRAM, PROGRAM};
 pub use error::{Error, ErrorKind};
 pub use run::{Control, Counters, Options, PortInfo, Run};
 #[cfg(feature = "jit")]

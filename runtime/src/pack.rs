@@ -42,7 +42,8 @@ pub(crate) fn pack(program: &Program, constants: &[Tensor], pool: &Pool) -> Pack
             *slots[i].lock().unwrap_or_else(std::sync::PoisonError::into_inner) = packed;
         }
     });
-    let weights = slots.into_iter().map(|s| s.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)).collect();
+    let weights =
+        slots.into_iter().map(|s| s.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)).collect();
     Packed { weights, of_kernel }
 }
 

@@ -52,7 +52,11 @@ impl Session {
     /// Compiles `program`; `constants` gives the bytes of a constant.
     ///
     /// Fails if the program breaks its rules or a constant is missing or differs from its description.
-    pub fn new(program: Program, constants: &dyn Fn(ContentHash) -> Option<Tensor>, options: Options) -> Result<Session, Error> {
+    pub fn new(
+        program: Program,
+        constants: &dyn Fn(ContentHash) -> Option<Tensor>,
+        options: Options,
+    ) -> Result<Session, Error> {
         let named = |kind, why: &dyn std::fmt::Display| Error::new(kind, model(&program), why);
         let verified = verify(&program).map_err(|e| named(ErrorKind::Program, &e))?;
         let constants = load_constants(&program, constants)?;
@@ -152,7 +156,8 @@ impl Session {
                 problems.push(format!("input {name:?} is given twice"));
             }
         }
-        let ordered: Vec<Tensor> = self.program.inputs.iter().filter_map(|p| given.remove(p.name.as_str()).cloned()).collect();
+        let ordered: Vec<Tensor> =
+            self.program.inputs.iter().filter_map(|p| given.remove(p.name.as_str()).cloned()).collect();
         let missing = self.program.inputs.iter().filter(|p| !inputs.iter().any(|(name, _)| *name == p.name));
         problems.extend(missing.map(|p| format!("input {:?} ({}) is missing", p.name, describe(p))));
         let mut unknown: Vec<&str> = given.into_keys().collect();
@@ -169,7 +174,9 @@ impl Session {
         if let Control::Force(exit) = control
             && exit > exits
         {
-            let why = format!("exit {exit} cannot be forced: the model has {exits} exits (0 to {exits}, the last for the end)");
+            let why = format!(
+                "exit {exit} cannot be forced: the model has {exits} exits (0 to {exits}, the last for the end)"
+            );
             return Err(self.error(ErrorKind::Input, why));
         }
         for (i, word) in self.controls.iter_mut().enumerate() {
@@ -187,7 +194,8 @@ impl Session {
     /// The position of the plan for the dims of `inputs`, which is made if they are new.
     fn plan(&mut self, inputs: &[Tensor]) -> Result<usize, Error> {
         let same = |plan: &Plan| plan.dims.iter().eq(inputs.iter().flat_map(|t| t.dims()));
-        let types = self.program.inputs.iter().zip(inputs).all(|(p, t)| p.dtype == t.dtype() && p.dims.len() == t.dims().len());
+        let types =
+            self.program.inputs.iter().zip(inputs).all(|(p, t)| p.dtype == t.dtype() && p.dims.len() == t.dims().len());
         if let Some(found) = self.plans.iter().position(|p| types && same(p)) {
             return Ok(found);
         }
@@ -201,7 +209,8 @@ impl Session {
 
     fn new_plan(&self, inputs: &[Tensor]) -> Result<Plan, Error> {
         let program = &self.program;
-        let mut extents = bind(program, inputs).map_err(|problems| self.error(ErrorKind::Input, problems.join("\n")))?;
+        let mut extents =
+            bind(program, inputs).map_err(|problems| self.error(ErrorKind::Input, problems.join("\n")))?;
         let mut symbols = vec![0; self.symbols.len()];
         for (symbol, slot) in &self.code.symbols {
             symbols[*slot] = extents.get(symbol).map_or(0, |e| e.lo);
@@ -209,12 +218,14 @@ impl Session {
         let value = |dim: &Dim| Extent::of(dim, &extents).and_then(|e| usize::try_from(e.lo).ok());
         let dims = |port: &Port| port.dims.iter().map(value).collect::<Option<Vec<usize>>>();
         let outputs: Option<Vec<Vec<usize>>> = program.outputs.iter().map(dims).collect();
-        let outputs = outputs.ok_or_else(|| self.error(ErrorKind::Input, "an output has no usable dims for these inputs"))?;
+        let outputs =
+            outputs.ok_or_else(|| self.error(ErrorKind::Input, "an output has no usable dims for these inputs"))?;
         let capacity = bounds::check(program, &mut extents).map_err(|e| {
             let error = self.error(ErrorKind::Program, &e.message);
             e.kernel.as_ref().map_or(error.clone(), |kernel| error.at_node(kernel))
         })?;
-        let sizes: Vec<usize> = capacity.iter().zip(&program.buffers).map(|(n, b)| *n as usize * b.dtype.size()).collect();
+        let sizes: Vec<usize> =
+            capacity.iter().zip(&program.buffers).map(|(n, b)| *n as usize * b.dtype.size()).collect();
         let layout = Layout::new(program, &self.lifetimes, &sizes);
         let layout = layout.filter(|l| l.total <= self.memory_limit);
         let layout = layout.ok_or_else(|| {
@@ -228,7 +239,8 @@ impl Session {
     fn fill_tables(&mut self, plan: usize, inputs: &[Tensor]) -> Result<(), Error> {
         let plan = &self.plans[plan];
         let Some(base) = self.arena.reserve(plan.layout.total) else {
-            return Err(self.error(ErrorKind::Memory, format!("no memory for {} bytes of temporary buffers", plan.layout.total)));
+            return Err(self
+                .error(ErrorKind::Memory, format!("no memory for {} bytes of temporary buffers", plan.layout.total)));
         };
         for (i, buffer) in self.program.buffers.iter().enumerate() {
             let address = match buffer.source {
@@ -251,7 +263,9 @@ impl Session {
             // SAFETY: the buffer, or what it stands for, holds the output's elements, as was checked.
             let bytes = unsafe { std::slice::from_raw_parts(first, len) }.to_vec();
             let tensor = Tensor::from_bytes(port.dtype, dims, bytes);
-            let tensor = tensor.map_err(|e| Error::new(ErrorKind::Program, model(&self.program), format!("output {:?}: {e}", port.name)))?;
+            let tensor = tensor.map_err(|e| {
+                Error::new(ErrorKind::Program, model(&self.program), format!("output {:?}: {e}", port.name))
+            })?;
             outputs.push((port.name.clone(), tensor));
         }
         Ok(outputs)
@@ -309,7 +323,8 @@ fn aligned(tensor: Tensor) -> Tensor {
 fn load_constants(program: &Program, constants: &dyn Fn(ContentHash) -> Option<Tensor>) -> Result<Vec<Tensor>, Error> {
     let mut found = Vec::with_capacity(program.constants.len());
     for constant in &program.constants {
-        let fail = |why: String| Error::new(ErrorKind::Constant, model(program), format!("constant {}: {why}", constant.hash));
+        let fail =
+            |why: String| Error::new(ErrorKind::Constant, model(program), format!("constant {}: {why}", constant.hash));
         let tensor = constants(constant.hash).ok_or_else(|| fail("its bytes are missing".into()))?;
         if tensor.dtype() != constant.dtype || tensor.dims() != constant.dims {
             return Err(fail(format!("expected {}{:?}, found {tensor:?}", constant.dtype, constant.dims)));

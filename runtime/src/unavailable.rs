@@ -18,7 +18,11 @@ fn missing(subject: String) -> Error {
 
 impl Session {
     /// Fails: the feature `jit` is missing.
-    pub fn new(program: Program, _constants: &dyn Fn(ContentHash) -> Option<Tensor>, _options: Options) -> Result<Session, Error> {
+    pub fn new(
+        program: Program,
+        _constants: &dyn Fn(ContentHash) -> Option<Tensor>,
+        _options: Options,
+    ) -> Result<Session, Error> {
         Err(missing(format!("model {:?}", program.name)))
     }
 

@@ -90,15 +90,20 @@ impl Artifact {
     fn read_constants(&self) -> Result<HashMap<ContentHash, Tensor>, String> {
         let mut constants = HashMap::new();
         let Some(table) = self.section(CONSTANTS) else { return Ok(constants) };
-        let entries: Vec<Entry> = postcard::from_bytes(table).map_err(|e| format!("is damaged: its list of constants: {e}"))?;
+        let entries: Vec<Entry> =
+            postcard::from_bytes(table).map_err(|e| format!("is damaged: its list of constants: {e}"))?;
         let weights = self.sections.iter().find(|s| s.0 == WEIGHTS);
         let (start, length) = weights.map_or((0, 0), |s| (s.1, s.2));
         let storage: Storage = Arc::new(Mapped(Arc::clone(&self.map)));
         for entry in entries {
             let bad = |why: &dyn std::fmt::Display| format!("is damaged: constant {}: {why}", entry.hash);
-            let dims = entry.dims.iter().map(|d| usize::try_from(*d)).collect::<Result<Vec<_>, _>>().map_err(|e| bad(&e))?;
+            let dims =
+                entry.dims.iter().map(|d| usize::try_from(*d)).collect::<Result<Vec<_>, _>>().map_err(|e| bad(&e))?;
             let offset = usize::try_from(entry.offset).map_err(|e| bad(&e))?;
-            let at = start.checked_add(offset).filter(|_| offset <= length).ok_or_else(|| bad(&"it lies outside the weights"))?;
+            let at = start
+                .checked_add(offset)
+                .filter(|_| offset <= length)
+                .ok_or_else(|| bad(&"it lies outside the weights"))?;
             let tensor = Tensor::from_storage(entry.dtype, &dims, Arc::clone(&storage), at).map_err(|e| bad(&e))?;
             if tensor.bytes().len() > length - offset || !offset.is_multiple_of(ALIGN) {
                 return Err(bad(&"it lies outside the weights or is not aligned"));
@@ -140,7 +145,8 @@ impl Artifact {
     }
 
     fn decode(&self, name: &str) -> Result<Option<Program>, Error> {
-        let decode = |bytes| postcard::from_bytes(bytes).map_err(|e| self.damaged(format!("is damaged: section {name:?}: {e}")));
+        let decode =
+            |bytes| postcard::from_bytes(bytes).map_err(|e| self.damaged(format!("is damaged: section {name:?}: {e}")));
         self.section(name).map(decode).transpose()
     }
 }
@@ -149,9 +155,12 @@ fn read_entry(entry: &[u8], length: usize) -> Result<(String, usize, usize), Str
     let name = entry[..NAME].split(|b| *b == 0).next().unwrap_or_default();
     let name = std::str::from_utf8(name).map_err(|e| format!("is damaged: the name of a section: {e}"))?;
     let (offset, size) = (number_at(entry, NAME), number_at(entry, NAME + 8));
-    let inside = |(offset, size): (usize, usize)| offset.checked_add(size).is_some_and(|end| end <= length) && offset.is_multiple_of(ALIGN);
+    let inside = |(offset, size): (usize, usize)| {
+        offset.checked_add(size).is_some_and(|end| end <= length) && offset.is_multiple_of(ALIGN)
+    };
     let found = offset.zip(size).filter(|place| inside(*place));
-    let (offset, size) = found.ok_or_else(|| format!("is damaged: section {name:?} lies outside its {length} bytes or is not aligned"))?;
+    let (offset, size) = found
+        .ok_or_else(|| format!("is damaged: section {name:?} lies outside its {length} bytes or is not aligned"))?;
     Ok((name.to_string(), offset, size))
 }
 

@@ -63,7 +63,9 @@ impl ArtifactWriter {
     /// Writes the artifact: to a temporary file beside `path`, which takes its name when complete, so
     /// that an interrupted write leaves nothing behind under that name.
     pub fn write_to(&self, path: &Path) -> Result<(), Error> {
-        let fail = |e: &dyn std::fmt::Display| Error::new(ErrorKind::Io, path.display().to_string(), format!("cannot be written: {e}"));
+        let fail = |e: &dyn std::fmt::Display| {
+            Error::new(ErrorKind::Io, path.display().to_string(), format!("cannot be written: {e}"))
+        };
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let constants = postcard::to_stdvec(&self.entries).map_err(|e| fail(&e))?;
         let mut builder = tempfile::Builder::new();
@@ -118,5 +120,6 @@ fn write_padded(out: &mut impl Write, bytes: &[u8]) -> std::io::Result<()> {
 
 fn encode(program: &Program) -> Result<Vec<u8>, Error> {
     let subject = format!("program {:?}", program.name);
-    postcard::to_stdvec(program).map_err(|e| Error::new(ErrorKind::Artifact, subject, format!("cannot be encoded: {e}")))
+    postcard::to_stdvec(program)
+        .map_err(|e| Error::new(ErrorKind::Artifact, subject, format!("cannot be encoded: {e}")))
 }

@@ -6,7 +6,9 @@ use cranelift::codegen::ir::{FuncRef, StackSlot};
 use cranelift::prelude::types::{I8, I64};
 use cranelift::prelude::*;
 use eec_ir::dim::{Dim, Symbol};
-use eec_ir::program::{BlockId, Conv, Form, IfStep, MatMul, Pool, PoolKind, Program, RouteStep, RowBuffer, Scan, Step, View};
+use eec_ir::program::{
+    BlockId, Conv, Form, IfStep, MatMul, Pool, PoolKind, Program, RouteStep, RowBuffer, Scan, Step, View,
+};
 use eec_ir::{BufferId, DType, KernelId};
 
 use super::lanes::memory;
@@ -344,7 +346,8 @@ impl Entry<'_, '_> {
     fn side(&mut self, step: &RouteStep, id: BlockId, mask: Value, rows: Value, count: Value, wanted: i64) {
         let program = self.program;
         let block = program.block(id);
-        let used: Vec<(BufferId, &RowBuffer)> = block.params.iter().zip(&step.operands).filter_map(|(p, o)| Some(((*p)?, o))).collect();
+        let used: Vec<(BufferId, &RowBuffer)> =
+            block.params.iter().zip(&step.operands).filter_map(|(p, o)| Some(((*p)?, o))).collect();
         let [whole, part, start] = [0; 3].map(|_| self.b.create_block());
         let all = self.b.ins().icmp(IntCC::Equal, count, rows);
         self.b.ins().brif(all, whole, &[], part, &[]);

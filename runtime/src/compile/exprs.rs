@@ -274,9 +274,12 @@ impl Emitter<'_, '_> {
                 let value = match function {
                     BinaryFn::And | BinaryFn::Mul | BinaryFn::Min => self.b.ins().band(x, y),
                     BinaryFn::Or | BinaryFn::Add | BinaryFn::Max => self.b.ins().bor(x, y),
-                    BinaryFn::Equal | BinaryFn::Sub | BinaryFn::Div | BinaryFn::Pow | BinaryFn::Less | BinaryFn::LessOrEqual => {
-                        self.b.ins().icmp(IntCC::Equal, x, y)
-                    }
+                    BinaryFn::Equal
+                    | BinaryFn::Sub
+                    | BinaryFn::Div
+                    | BinaryFn::Pow
+                    | BinaryFn::Less
+                    | BinaryFn::LessOrEqual => self.b.ins().icmp(IntCC::Equal, x, y),
                 };
                 self.whole(value)
             }

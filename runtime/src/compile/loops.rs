@@ -63,7 +63,14 @@ pub(super) struct Emitter<'a, 'b> {
 type InnerBody<'f, 'a, 'b> = dyn FnMut(&mut Emitter<'a, 'b>, usize, Vec<Value>) -> Vec<Value> + 'f;
 
 /// Emits the function's body into the builder's entry block, whose parameters are its arguments.
-pub(super) fn emit(b: &mut FunctionBuilder<'_>, code: &LoopCode, plan: &Plan, imports: Imports, fused: bool, symbols: &[eec_ir::Symbol]) {
+pub(super) fn emit(
+    b: &mut FunctionBuilder<'_>,
+    code: &LoopCode,
+    plan: &Plan,
+    imports: Imports,
+    fused: bool,
+    symbols: &[eec_ir::Symbol],
+) {
     let entry = b.create_block();
     b.append_block_params_for_function_params(entry);
     b.switch_to_block(entry);
@@ -391,7 +398,8 @@ impl<'a, 'b> Emitter<'a, 'b> {
         for stage in &plan.stages {
             self.stage(stage);
         }
-        let of = |per| -> Vec<usize> { (0..code.body.stores.len()).filter(|s| code.body.stores[*s].per == per).collect() };
+        let of =
+            |per| -> Vec<usize> { (0..code.body.stores.len()).filter(|s| code.body.stores[*s].per == per).collect() };
         let values = |stores: &[usize]| -> Vec<ExprId> { stores.iter().map(|s| code.body.stores[*s].value).collect() };
         let elements = of(Per::Element);
         if !elements.is_empty() {
@@ -410,7 +418,13 @@ impl<'a, 'b> Emitter<'a, 'b> {
 
     /// Walks the inner axes from `axis` on. A vector axis runs in steps of `4·unroll`, 4 and 1 with
     /// the slots `0..unroll`, 0, and the one after the vectors'.
-    fn inner(&mut self, axis: usize, unroll: usize, carried: Vec<Value>, body: &mut InnerBody<'_, 'a, 'b>) -> Vec<Value> {
+    fn inner(
+        &mut self,
+        axis: usize,
+        unroll: usize,
+        carried: Vec<Value>,
+        body: &mut InnerBody<'_, 'a, 'b>,
+    ) -> Vec<Value> {
         if axis == self.plan.axes.len() {
             self.clear(Level::Inner);
             let carried = body(self, 0, carried);
@@ -431,7 +445,8 @@ impl<'a, 'b> Emitter<'a, 'b> {
             for vectors in widths {
                 let step = &mut |e: &mut Self, index, carried| {
                     e.wide = true;
-                    let carried = (0..*vectors).fold(carried, |carried, slot| e.element(axis, index, slot, slot, &mut *body, carried));
+                    let carried = (0..*vectors)
+                        .fold(carried, |carried, slot| e.element(axis, index, slot, slot, &mut *body, carried));
                     e.wide = false;
                     carried
                 };
@@ -467,7 +482,13 @@ impl<'a, 'b> Emitter<'a, 'b> {
         self.ensure(&roots, self.outside());
         let horizontal = self.plan.horizontal() && self.plan.wide;
         let cheap = self.plan.cost(self.code) < 12;
-        let vectors = if !horizontal { 0 } else if cheap { UNROLL } else { 1 };
+        let vectors = if !horizontal {
+            0
+        } else if cheap {
+            UNROLL
+        } else {
+            1
+        };
         let mut carried = Vec::new();
         let mut first = Vec::new();
         for r in stage {
@@ -497,7 +518,9 @@ impl<'a, 'b> Emitter<'a, 'b> {
         let ty = lanes::scalar_type(dtype);
         let (float, int) = match function {
             ReductionFn::Sum => (0.0, 0),
-            ReductionFn::Max | ReductionFn::ArgMax => (f32::NEG_INFINITY, if dtype == DType::I32 { i64::from(i32::MIN) } else { i64::MIN }),
+            ReductionFn::Max | ReductionFn::ArgMax => {
+                (f32::NEG_INFINITY, if dtype == DType::I32 { i64::from(i32::MIN) } else { i64::MIN })
+            }
             ReductionFn::Min => (f32::INFINITY, if dtype == DType::I32 { i64::from(i32::MAX) } else { i64::MAX }),
         };
         let scalar = if dtype == DType::F32 { self.b.ins().f32const(float) } else { self.b.ins().iconst(ty, int) };

@@ -18,13 +18,31 @@ const EXP: [f32; 5] = [0.5, 0.166_665_12, 0.041_666_187, 0.008_369_599, 0.001_39
 /// The same to 1.4e-8 of `e^r - 1`.
 const EXPM1: [f32; 5] = [0.499_999_97, 0.166_665_39, 0.041_667_223, 0.008_367_181, 0.001_388_239_6];
 /// `(ln(1+f) - f + f²/2) / f³` for 1+f between √½ and √2, to 8e-10.
-const LOG: [f32; 9] =
-    [0.333_333_13, -0.250_000_1, 0.200_021_19, -0.166_679_96, 0.142_195_52, -0.124_055_89, 0.118_881_63, -0.116_756_51, 0.067_466_386];
+const LOG: [f32; 9] = [
+    0.333_333_13,
+    -0.250_000_1,
+    0.200_021_19,
+    -0.166_679_96,
+    0.142_195_52,
+    -0.124_055_89,
+    0.118_881_63,
+    -0.116_756_51,
+    0.067_466_386,
+];
 /// `erf(x)/x - 1` in x² for x ≤ 0.92, to 1.5e-8.
-const ERF_SMALL: [f32; 6] = [0.128_379_15, -0.376_124_98, 0.112_818_465, -0.026_767_727, 0.004_994_837_6, -0.000_599_943_74];
+const ERF_SMALL: [f32; 6] =
+    [0.128_379_15, -0.376_124_98, 0.112_818_465, -0.026_767_727, 0.004_994_837_6, -0.000_599_943_74];
 /// `-ln(1 - erf(x))` in x for 0.85 ≤ x ≤ 3.95.
-const ERF_LARGE: [f32; 8] =
-    [-0.000_154_501_85, 1.129_415_6, 0.633_552, 0.108_049_78, -0.024_967_695, 0.004_112_452, -0.000_422_177_92, 2.001_773_5e-5];
+const ERF_LARGE: [f32; 8] = [
+    -0.000_154_501_85,
+    1.129_415_6,
+    0.633_552,
+    0.108_049_78,
+    -0.024_967_695,
+    0.004_112_452,
+    -0.000_422_177_92,
+    2.001_773_5e-5,
+];
 /// `(sin r - r) / r³` in r² for |r| ≤ π/4.
 const SIN: [f32; 4] = [-0.166_666_67, 0.008_333_329, -0.000_198_393_04, 2.718_046_5e-6];
 /// `(cos r - 1 + r²/2) / r⁴` in r² for |r| ≤ π/4.
@@ -98,6 +116,14 @@ impl Math<'_, '_> {
         let order = codegen::ir::Endianness::Little;
         let flags = if self.wide { MemFlagsData::new().with_endianness(order) } else { MemFlagsData::new() };
         self.b.ins().bitcast(ty, flags, x)
+    }
+
+    /// A value that is not negative, with the sign of `x`.
+    fn with_sign(&mut self, value: Value, x: Value) -> Value {
+        let (x, value, sign) = (self.bits(x), self.bits(value), self.int(i32::MIN));
+        let sign = self.b.ins().band(x, sign);
+        let bits = self.b.ins().bor(value, sign);
+        self.from_bits(bits)
     }
 
     /// A condition on two values.
@@ -221,7 +247,7 @@ impl Math<'_, '_> {
         let u = self.mul_add(scale, p, rest);
         let below = self.b.ins().fadd(u, two);
         let t = self.b.ins().fdiv(u, below);
-        self.b.ins().fcopysign(t, x)
+        self.with_sign(t, x)
     }
 
     /// 1 / (1 + e^-x), to 2e-7.
@@ -245,7 +271,7 @@ impl Math<'_, '_> {
         let g = self.b.ins().fneg(g);
         let (e, one) = (self.exp(g), self.float(1.0));
         let large = self.b.ins().fsub(one, e);
-        let large = self.b.ins().fcopysign(large, x);
+        let large = self.with_sign(large, x);
         self.select_if(a, FloatCC::LessThan, 0.9, small, large)
     }
 

@@ -11,7 +11,7 @@ mod size;
 use std::collections::{BTreeSet, HashMap};
 
 use cranelift::codegen::ir::{FuncRef, UserFuncName};
-use cranelift::codegen::{Context as Codegen, CodegenError};
+use cranelift::codegen::{CodegenError, Context as Codegen};
 use cranelift::prelude::types::{F32, I64};
 use cranelift::prelude::*;
 use cranelift_jit::{JITBuilder, JITModule};
@@ -131,7 +131,12 @@ impl Compiler {
     fn new() -> Result<Compiler, CompileError> {
         let host = |e: &dyn std::fmt::Display| CompileError::Host(e.to_string());
         let mut flags = settings::builder();
-        for (name, value) in [("opt_level", "speed"), ("is_pic", "false"), ("use_colocated_libcalls", "false"), ("enable_verifier", VERIFIER)] {
+        for (name, value) in [
+            ("opt_level", "speed"),
+            ("is_pic", "false"),
+            ("use_colocated_libcalls", "false"),
+            ("enable_verifier", VERIFIER),
+        ] {
             flags.set(name, value).map_err(|e| host(&e))?;
         }
         let isa = cranelift_native::builder().map_err(|e| host(&e))?;
@@ -239,7 +244,8 @@ impl Compiler {
             merge_rows: h[7],
         };
         let ids = self.loops.clone();
-        let loops: Vec<FuncRef> = ids.into_iter().map(|id| self.module.declare_func_in_func(id, &mut self.codegen.func)).collect();
+        let loops: Vec<FuncRef> =
+            ids.into_iter().map(|id| self.module.declare_func_in_func(id, &mut self.codegen.func)).collect();
         let mut b = FunctionBuilder::new(&mut self.codegen.func, &mut self.builder);
         let tables = Tables::load(&mut b, words(program, sites));
         Entry { b: &mut b, program, helpers, sites, loops: &loops, packed, symbols, tables }.emit();

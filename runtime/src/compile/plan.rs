@@ -166,8 +166,17 @@ impl Plan {
         let column = |view: usize| draft.strides.iter().map(|s| s[view].clone()).collect();
         let inputs = (0..body.inputs.len()).map(column).collect();
         let stores = (0..body.stores.len()).map(|s| column(body.inputs.len() + s)).collect();
-        let mut plan =
-            Plan { outer, vector, wide: false, inputs, stores, places: Vec::new(), index, stages: Vec::new(), axes: draft.axes };
+        let mut plan = Plan {
+            outer,
+            vector,
+            wide: false,
+            inputs,
+            stores,
+            places: Vec::new(),
+            index,
+            stages: Vec::new(),
+            axes: draft.axes,
+        };
         plan.place(code)?;
         plan.wide = plan.worth_vectors(code);
         plan.stages = stages(code)?;
@@ -203,7 +212,9 @@ impl Plan {
                 place.level = place.level.max(self.axis_level(axis));
                 place.varies |= axis == self.vector;
             };
-            let moving = |input: &u32| (0..self.axes.len()).filter(|a| !is(&self.inputs[*input as usize][*a], 0)).collect::<Vec<_>>();
+            let moving = |input: &u32| {
+                (0..self.axes.len()).filter(|a| !is(&self.inputs[*input as usize][*a], 0)).collect::<Vec<_>>()
+            };
             let mut operands = Vec::new();
             match expr {
                 Expr::Load(input) => moving(input).into_iter().for_each(|a| axis(&mut place, a)),
@@ -232,9 +243,10 @@ impl Plan {
     /// Vectors pay where floats are computed, and cannot hold an argmax or sums of integers.
     fn worth_vectors(&self, code: &LoopCode) -> bool {
         let body = &code.body;
-        let floats = body.reductions.iter().all(|r| {
-            r.function != ReductionFn::ArgMax && self.places[r.value.0 as usize].dtype == DType::F32
-        });
+        let floats = body
+            .reductions
+            .iter()
+            .all(|r| r.function != ReductionFn::ArgMax && self.places[r.value.0 as usize].dtype == DType::F32);
         let varying = self.places.iter().any(|p| p.varies && p.dtype == DType::F32);
         let short = self.axes[self.vector].extent.as_const().is_some_and(|e| e < 4);
         floats && varying && !short
@@ -250,7 +262,12 @@ impl Plan {
             },
             Expr::Binary(BinaryFn::Pow, ..) => 60,
             Expr::Binary(..) | Expr::Select(..) | Expr::Cast(..) => 1,
-            Expr::Load(_) | Expr::LoadAt { .. } | Expr::Index(_) | Expr::Size(_) | Expr::Const(_) | Expr::Reduced(_) => 1,
+            Expr::Load(_)
+            | Expr::LoadAt { .. }
+            | Expr::Index(_)
+            | Expr::Size(_)
+            | Expr::Const(_)
+            | Expr::Reduced(_) => 1,
         };
         let varying = self.places.iter().zip(&code.body.exprs).filter(|(p, _)| p.varies);
         varying.map(|(_, e)| weight(e)).sum::<i64>() + 1
@@ -322,7 +339,9 @@ pub(super) fn map_dims(body: &mut Loop, f: &dyn Fn(&Dim) -> Dim) {
     for expr in &mut body.exprs {
         match expr {
             Expr::Size(dim) => replace(dim),
-            Expr::LoadAt { at, .. } => at.iter_mut().for_each(|c| [&mut c.extent, &mut c.stride].into_iter().for_each(replace)),
+            Expr::LoadAt { at, .. } => {
+                at.iter_mut().for_each(|c| [&mut c.extent, &mut c.stride].into_iter().for_each(replace))
+            }
             Expr::Load(_) | Expr::Index(_) | Expr::Const(_) | Expr::Unary(..) | Expr::Binary(..) => {}
             Expr::Select(..) | Expr::Cast(..) | Expr::Reduced(_) => {}
         }

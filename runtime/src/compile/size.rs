@@ -8,7 +8,11 @@ use eec_ir::dim::{Atom, Dim, Symbol};
 ///
 /// Sums and products wrap. The checks before a run make sure that neither the result nor the operand
 /// of a division leaves 64 bits, and that no divisor is zero.
-pub(super) fn emit(b: &mut FunctionBuilder<'_>, dim: &Dim, symbol: &mut dyn FnMut(&mut FunctionBuilder<'_>, &Symbol) -> Value) -> Value {
+pub(super) fn emit(
+    b: &mut FunctionBuilder<'_>,
+    dim: &Dim,
+    symbol: &mut dyn FnMut(&mut FunctionBuilder<'_>, &Symbol) -> Value,
+) -> Value {
     if let Some(value) = dim.as_const() {
         return b.ins().iconst(I64, value);
     }
@@ -29,7 +33,11 @@ pub(super) fn emit(b: &mut FunctionBuilder<'_>, dim: &Dim, symbol: &mut dyn FnMu
     sum.unwrap_or_else(|| b.ins().iconst(I64, 0))
 }
 
-fn atom(b: &mut FunctionBuilder<'_>, atom: &Atom, symbol: &mut dyn FnMut(&mut FunctionBuilder<'_>, &Symbol) -> Value) -> Value {
+fn atom(
+    b: &mut FunctionBuilder<'_>,
+    atom: &Atom,
+    symbol: &mut dyn FnMut(&mut FunctionBuilder<'_>, &Symbol) -> Value,
+) -> Value {
     match atom {
         Atom::Symbol(s) => symbol(b, s),
         Atom::FloorDiv(x, y) => {

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use eec_ir::program::{
-    Block, BlockId, Buffer, Constant, Exit, Expr, ExprId, Form, Kernel, Loop, Per, Port, Program, Reduction, ReductionFn, Source, Step,
-    Store, View,
+    Block, BlockId, Buffer, Constant, Exit, Expr, ExprId, Form, Kernel, Loop, Per, Port, Program, Reduction,
+    ReductionFn, Source, Step, Store, View,
 };
 use eec_ir::{BufferId, ContentHash, DType, Dim, KernelId, Symbol, Tensor};
 use eec_runtime::{Control, Error, Options, Run, Session};
@@ -133,7 +133,14 @@ impl LoopBuilder {
     }
 
     pub(crate) fn with_inner(dims: &[Dim], inner: &[Dim]) -> LoopBuilder {
-        LoopBuilder(Loop { dims: dims.to_vec(), inner: inner.to_vec(), inputs: vec![], exprs: vec![], reductions: vec![], stores: vec![] })
+        LoopBuilder(Loop {
+            dims: dims.to_vec(),
+            inner: inner.to_vec(),
+            inputs: vec![],
+            exprs: vec![],
+            reductions: vec![],
+            stores: vec![],
+        })
     }
 
     pub(crate) fn input(&mut self, view: View) -> u32 {

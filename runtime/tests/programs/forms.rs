@@ -1,1 +1,187 @@
-//! Later.
+//! Products, convolutions, poolings and running sums.
+
+use eec_ir::program::{Conv, Form, MatMul, Pool, PoolKind, Scan};
+use eec_ir::{DType, Dim, Tensor};
+
+use crate::build::{Builder, d, dense, floats, n, ramp, view};
+use crate::loops::assert_close;
+
+#[test]
+fn product_with_packed_weights_and_bias() {
+    let mut b = Builder::new("linear");
+    let (rows, k, m) = (d("rows"), n(33), n(21));
+    let x = b.input("x", DType::F32, &[rows.clone(), k.clone()]);
+    let w = b.constant(ramp(&[33, 21], 0.05));
+    let bias = b.constant(ramp(&[21], 1.0));
+    let y = b.temp(DType::F32, &rows * &m);
+    // The weight once as it is, once as if stored transposed.
+    let t = b.constant(transposed(&ramp(&[33, 21], 0.05)));
+    let z = b.temp(DType::F32, &rows * &m);
+    for (b_view, c) in [(view(w, vec![n(21), n(1)]), y), (view(t, vec![n(1), n(33)]), z)] {
+        let form = MatMul {
+            batch: vec![],
+            m: rows.clone(),
+            n: m.clone(),
+            k: k.clone(),
+            a: view(x, vec![k.clone(), n(1)]),
+            b: b_view,
+            c: view(c, vec![m.clone(), n(1)]),
+            bias: Some(view(bias, vec![n(1)])),
+        };
+        b.run_kernel("fc", Form::MatMul(form));
+    }
+    b.output("y", y, &[rows.clone(), m.clone()]);
+    b.output("z", z, &[rows, m]);
+    let x = ramp(&[5, 33], 0.1);
+    let run = b.run(&[("x", x.clone())]);
+    let (x, w, bias) = (floats(&x), floats(&ramp(&[33, 21], 0.05)), floats(&ramp(&[21], 1.0)));
+    let y: Vec<f32> = (0..105)
+        .map(|i| (0..33).map(|k| x[i / 21 * 33 + k] * w[k * 21 + i % 21]).sum::<f32>() + bias[i % 21])
+        .collect();
+    assert_close(&floats(&run.outputs[0].1), &y, 1e-4);
+    assert_eq!(run.outputs[0].1, run.outputs[1].1);
+}
+
+fn transposed(t: &Tensor) -> Tensor {
+    let (r, c) = (t.dims()[0], t.dims()[1]);
+    let v = floats(t);
+    Tensor::new(&[c, r], (0..r * c).map(|i| v[i % r * c + i / r]).collect()).unwrap()
+}
+
+/// Attention's scores: `[b, h, s, e] · [b, h, s, e]ᵀ`, heads inside the rows of `[b, s, h·e]`, over
+/// four batch axes.
+#[test]
+fn batched_product_with_strided_heads() {
+    let mut b = Builder::new("scores");
+    let (batch, heads, seq, width) = (d("batch"), n(3), d("seq"), n(8));
+    let row = &heads * &width;
+    let dims = [batch.clone(), seq.clone(), row.clone()];
+    let q = b.input("q", DType::F32, &dims);
+    let k = b.input("k", DType::F32, &dims);
+    let out = [n(1), batch.clone(), n(1), heads.clone(), seq.clone(), seq.clone()];
+    let y = b.temp(DType::F32, Dim::product(&out));
+    let outer = &seq * &row;
+    let a = view(q, vec![n(0), outer.clone(), n(0), width.clone(), row.clone(), n(1)]);
+    let kt = view(k, vec![n(0), outer, n(0), width.clone(), n(1), row.clone()]);
+    let form = MatMul {
+        batch: out[..4].to_vec(),
+        m: seq.clone(),
+        n: seq.clone(),
+        k: width,
+        a,
+        b: kt,
+        c: view(y, dense(&out)),
+        bias: None,
+    };
+    b.run_kernel("scores", Form::MatMul(form));
+    b.output("y", y, &[batch, heads, seq.clone(), seq]);
+    let (q, k) = (ramp(&[2, 5, 24], 0.1), ramp(&[2, 5, 24], 0.07));
+    let run = b.run(&[("q", q.clone()), ("k", k.clone())]);
+    let (q, k) = (floats(&q), floats(&k));
+    let at = |t: &[f32], b: usize, h: usize, s: usize, e: usize| t[(b * 5 + s) * 24 + h * 8 + e];
+    let score = |i: usize| {
+        (0..8).map(|e| at(&q, i / 75, i / 25 % 3, i / 5 % 5, e) * at(&k, i / 75, i / 25 % 3, i % 5, e)).sum::<f32>()
+    };
+    assert_close(&floats(&run.outputs[0].1), &(0..150).map(score).collect::<Vec<_>>(), 1e-4);
+}
+
+#[test]
+fn convolution_with_groups_strides_and_pads() {
+    let mut b = Builder::new("conv");
+    let x = b.input("x", DType::F32, &[d("batch"), n(4), n(7), n(9)]);
+    let w = b.constant(ramp(&[6, 2, 3, 2], 0.1));
+    let bias = b.constant(ramp(&[6], 1.0));
+    let y = b.temp(DType::F32, &d("batch") * &n(6 * 4 * 9));
+    let form = Conv {
+        x_dims: [d("batch"), n(4), n(7), n(9)],
+        w_dims: [n(6), n(2), n(3), n(2)],
+        y_size: [n(4), n(9)],
+        group: 2,
+        strides: [2, 1],
+        dilations: [1, 2],
+        pads: [1, 1],
+        x,
+        w,
+        bias: Some(bias),
+        y,
+    };
+    b.run_kernel("conv", Form::Conv(form));
+    b.output("y", y, &[d("batch"), n(6), n(4), n(9)]);
+    let x = ramp(&[3, 4, 7, 9], 0.1);
+    let run = b.run(&[("x", x.clone())]);
+    let (x, w, bias) = (floats(&x), floats(&ramp(&[6, 2, 3, 2], 0.1)), floats(&ramp(&[6], 1.0)));
+    let mut expected = Vec::new();
+    for (image, o, r, c) in (0..3 * 6 * 4 * 9).map(|i| (i / 216, i / 36 % 6, i / 9 % 4, i % 9)) {
+        let mut sum = 0.0;
+        for (ch, i, j) in (0..12).map(|t| (t / 6, t / 2 % 3, t % 2)) {
+            let (row, column) = (2 * r as i64 + i as i64 - 1, c as i64 + 2 * j as i64 - 1);
+            if (0..7).contains(&row) && (0..9).contains(&column) {
+                let at = ((image * 4 + o / 3 * 2 + ch) * 7 + row as usize) * 9 + column as usize;
+                sum += x[at] * w[((o * 2 + ch) * 3 + i) * 2 + j];
+            }
+        }
+        expected.push(sum + bias[o]);
+    }
+    assert_close(&floats(&run.outputs[0].1), &expected, 1e-4);
+}
+
+#[test]
+fn poolings() {
+    let x = ramp(&[2, 3, 5, 5], 1.0);
+    for kind in [PoolKind::Max, PoolKind::Average, PoolKind::AverageWithPads] {
+        let mut b = Builder::new("pool");
+        let bx = b.input("x", DType::F32, &[d("batch"), n(3), n(5), n(5)]);
+        let y = b.temp(DType::F32, &d("batch") * &n(27));
+        let form = Pool {
+            kind,
+            planes: &d("batch") * &n(3),
+            x_size: [n(5), n(5)],
+            y_size: [n(3), n(3)],
+            kernel: [3, 3],
+            strides: [2, 2],
+            dilations: [1, 1],
+            pads: [1; 4],
+            x: bx,
+            y,
+        };
+        b.run_kernel("pool", Form::Pool(form));
+        b.output("y", y, &[d("batch"), n(3), n(3), n(3)]);
+        let found = floats(&b.run(&[("x", x.clone())]).outputs[0].1);
+        let v = floats(&x);
+        let window = |i: usize| {
+            let inside = (0..9).filter_map(|t| {
+                let (r, c) = ((i / 3 % 3 * 2 + t / 3).checked_sub(1)?, (i % 3 * 2 + t % 3).checked_sub(1)?);
+                (r < 5 && c < 5).then(|| v[i / 9 * 25 + r * 5 + c])
+            });
+            let inside: Vec<f32> = inside.collect();
+            match kind {
+                PoolKind::Max => inside.iter().copied().fold(f32::MIN, f32::max),
+                PoolKind::Average => inside.iter().sum::<f32>() / inside.len() as f32,
+                PoolKind::AverageWithPads => inside.iter().sum::<f32>() / 9.0,
+            }
+        };
+        assert_close(&found, &(0..54).map(window).collect::<Vec<_>>(), 1e-5);
+    }
+}
+
+#[test]
+fn running_sums() {
+    for (exclusive, reverse) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut b = Builder::new("scan");
+        let x = b.input("x", DType::I64, &[n(2), d("len"), n(3)]);
+        let y = b.temp(DType::I64, &d("len") * &n(6));
+        let form = Scan { dtype: DType::I64, outer: n(2), len: d("len"), inner: n(3), exclusive, reverse, x, y };
+        b.run_kernel("scan", Form::Scan(form));
+        b.output("y", y, &[n(2), d("len"), n(3)]);
+        let v: Vec<i64> = (0..24).map(|i| (i * i) % 17 - 5).collect();
+        let run = b.run(&[("x", Tensor::new(&[2, 4, 3], v.clone()).unwrap())]);
+        let expected: Vec<i64> = (0..24usize)
+            .map(|i| {
+                let step = i / 3 % 4;
+                let range: Vec<usize> = if reverse { (step..4).collect() } else { (0..=step).collect() };
+                range.into_iter().filter(|s| !exclusive || *s != step).map(|s| v[i / 12 * 12 + s * 3 + i % 3]).sum()
+            })
+            .collect();
+        assert_eq!(run.outputs[0].1.elements::<i64>().unwrap().into_owned(), expected, "{exclusive} {reverse}");
+    }
+}

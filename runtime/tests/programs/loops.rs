@@ -78,7 +78,8 @@ fn indices_bools_and_casts() {
     let keep = b.input("keep", DType::Bool, &[d("batch"), seq.clone()]);
     let x = b.input("x", DType::F32, &dims);
     let len = eec_ir::Dim::product(&dims);
-    let (y, flags, count) = (b.temp(DType::F32, len.clone()), b.temp(DType::Bool, len.clone()), b.temp(DType::I64, len));
+    let (y, flags, count) =
+        (b.temp(DType::F32, len.clone()), b.temp(DType::Bool, len.clone()), b.temp(DType::I64, len));
     let mut l = LoopBuilder::new(&dims);
     let keep = l.load(view(keep, vec![seq.clone(), n(0), n(1)]));
     let x = l.load(view(x, dense(&dims)));
@@ -158,7 +159,7 @@ fn integer_arithmetic_wraps_and_division_reports_zero() {
 }
 
 /// Rows of a table by index.
-fn embedding() -> Builder {
+pub(crate) fn embedding() -> Builder {
     let mut b = Builder::new("embedding");
     let (seq, width) = (d("seq"), n(9));
     let ids = b.input("ids", DType::I64, std::slice::from_ref(&seq));
@@ -295,7 +296,11 @@ fn layer_norm_rows() {
     for row in x.chunks(37) {
         let mean = row.iter().map(|v| f64::from(*v)).sum::<f64>() / 37.0;
         let variance = row.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / 37.0;
-        expected.extend(row.iter().zip(&scale).map(|(v, s)| ((f64::from(*v) - mean) / (variance + 1e-5).sqrt() * f64::from(*s)) as f32));
+        expected.extend(
+            row.iter()
+                .zip(&scale)
+                .map(|(v, s)| ((f64::from(*v) - mean) / (variance + 1e-5).sqrt() * f64::from(*s)) as f32),
+        );
     }
     assert_close(&floats(&run.outputs[0].1), &expected, 1e-5);
     let means: Vec<f32> = x.chunks(37).map(|r| r.iter().sum::<f32>() / 37.0).collect();
@@ -331,7 +336,8 @@ fn sums_over_a_middle_axis_and_two_axes() {
     let x = floats(&x);
     let at = |b: usize, i: usize, j: usize| x[(b * 6 + i) * 11 + j];
     let fold = |v: Vec<f32>, max: bool| {
-        v.iter().sum::<f32>() + v.iter().copied().fold(if max { f32::MIN } else { f32::MAX }, if max { f32::max } else { f32::min })
+        v.iter().sum::<f32>()
+            + v.iter().copied().fold(if max { f32::MIN } else { f32::MAX }, if max { f32::max } else { f32::min })
     };
     let y: Vec<f32> = (0..33).map(|o| fold((0..6).map(|i| at(o / 11, i, o % 11)).collect(), true)).collect();
     let z: Vec<f32> = (0..6).map(|i| fold((0..33).map(|o| at(o / 11, i, o % 11)).collect(), false)).collect();

@@ -129,7 +129,9 @@ fn unary(function: UnaryFn, a: ExprFacts) -> Result<ExprFacts, String> {
     let ok = match function {
         UnaryFn::Neg | UnaryFn::Abs => a.dtype != DType::Bool,
         UnaryFn::Not => a.dtype == DType::Bool,
-        UnaryFn::Sqrt | UnaryFn::Reciprocal | UnaryFn::Exp | UnaryFn::Log | UnaryFn::Sin | UnaryFn::Cos => a.dtype == DType::F32,
+        UnaryFn::Sqrt | UnaryFn::Reciprocal | UnaryFn::Exp | UnaryFn::Log | UnaryFn::Sin | UnaryFn::Cos => {
+            a.dtype == DType::F32
+        }
         UnaryFn::Tanh | UnaryFn::Erf | UnaryFn::Sigmoid | UnaryFn::IsNaN => a.dtype == DType::F32,
     };
     let dtype = if function == UnaryFn::IsNaN { DType::Bool } else { a.dtype };

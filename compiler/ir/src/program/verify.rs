@@ -51,7 +51,13 @@ impl std::error::Error for VerifyErrors {}
 
 /// Checks `program` against the rules of this module and reports everything that breaks one.
 pub fn verify(program: &Program) -> Result<VerifiedProgram<'_>, VerifyErrors> {
-    let mut verifier = Verifier { program, problems: Vec::new(), scope: BTreeSet::new(), bound: BTreeSet::new(), owned: HashSet::new() };
+    let mut verifier = Verifier {
+        program,
+        problems: Vec::new(),
+        scope: BTreeSet::new(),
+        bound: BTreeSet::new(),
+        owned: HashSet::new(),
+    };
     verifier.ports();
     verifier.buffers();
     verifier.blocks();
@@ -172,7 +178,8 @@ impl Verifier<'_> {
 
     fn constant(&mut self, place: &str, index: u32, buffer: &super::Buffer) {
         let Some(constant) = self.program.constants.get(index as usize) else {
-            return self.report(place, format_args!("constant {index} of {} does not exist", self.program.constants.len()));
+            return self
+                .report(place, format_args!("constant {index} of {} does not exist", self.program.constants.len()));
         };
         if constant.dtype != buffer.dtype {
             self.report(place, format_args!("it is {}, its constant {}", buffer.dtype, constant.dtype));
@@ -315,7 +322,13 @@ impl Verifier<'_> {
         }
     }
 
-    fn yields<'d>(&mut self, place: &str, id: BlockId, block: &Block, results: impl ExactSizeIterator<Item = (BufferId, Option<&'d Dim>)>) {
+    fn yields<'d>(
+        &mut self,
+        place: &str,
+        id: BlockId,
+        block: &Block,
+        results: impl ExactSizeIterator<Item = (BufferId, Option<&'d Dim>)>,
+    ) {
         if block.yields.len() != results.len() {
             let (found, expected) = (block.yields.len(), results.len());
             return self.report(place, format_args!("block {} yields {found} buffers, expected {expected}", id.0));
@@ -389,7 +402,10 @@ impl Verifier<'_> {
         self.dim(place, &view.offset);
         self.dims(place, &view.strides);
         if view.strides.len() != axes {
-            self.report(place, format_args!("a view of {} has {} strides, expected {axes}", view.buffer, view.strides.len()));
+            self.report(
+                place,
+                format_args!("a view of {} has {} strides, expected {axes}", view.buffer, view.strides.len()),
+            );
         }
     }
 
@@ -401,7 +417,8 @@ impl Verifier<'_> {
         if let Some(bias) = &form.bias {
             self.view(place, bias, 1);
         }
-        for id in [Some(form.a.buffer), Some(form.b.buffer), Some(form.c.buffer), form.bias.as_ref().map(|b| b.buffer)] {
+        for id in [Some(form.a.buffer), Some(form.b.buffer), Some(form.c.buffer), form.bias.as_ref().map(|b| b.buffer)]
+        {
             id.into_iter().for_each(|id| self.expect_dtype(place, id, DType::F32));
         }
         if form.c.strides.last().and_then(Dim::as_const) != Some(1) {
@@ -436,7 +453,8 @@ impl Verifier<'_> {
                 super::Expr::Size(dim) => self.dim(place, dim),
                 super::Expr::LoadAt { at, .. } => at.iter().for_each(|c| self.dims(place, [&c.extent, &c.stride])),
                 super::Expr::Load(_) | super::Expr::Index(_) | super::Expr::Const(_) | super::Expr::Unary(..) => {}
-                super::Expr::Binary(..) | super::Expr::Select(..) | super::Expr::Cast(..) | super::Expr::Reduced(_) => {}
+                super::Expr::Binary(..) | super::Expr::Select(..) | super::Expr::Cast(..) | super::Expr::Reduced(_) => {
+                }
             }
         }
     }
@@ -450,11 +468,15 @@ impl Verifier<'_> {
         };
         for (i, reduction) in form.reductions.iter().enumerate() {
             match facts.get(reduction.value.0 as usize) {
-                None => self.report(place, format_args!("reduction {i}: expression {} does not exist", reduction.value.0)),
+                None => {
+                    self.report(place, format_args!("reduction {i}: expression {} does not exist", reduction.value.0))
+                }
                 Some(fact) if fact.reductions as usize > i => {
                     self.report(place, format_args!("reduction {i} needs reduction {}", fact.reductions - 1));
                 }
-                Some(fact) if fact.dtype == DType::Bool => self.report(place, format_args!("reduction {i}: bool values do not reduce")),
+                Some(fact) if fact.dtype == DType::Bool => {
+                    self.report(place, format_args!("reduction {i}: bool values do not reduce"))
+                }
                 Some(_) => {}
             }
         }
