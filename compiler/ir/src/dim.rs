@@ -114,6 +114,17 @@ impl Dim {
         }
     }
 
+    /// The atom, if the dim is one atom and nothing else.
+    fn as_atom(&self) -> Option<&Atom> {
+        match self.terms.as_slice() {
+            [Term { factors, coef: 1 }] => match factors.as_slice() {
+                [atom] => Some(atom),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     fn from_terms(mut raw: Vec<Term>) -> Self {
         raw.sort_by(|a, b| monomial_order(&a.factors, &b.factors));
         let mut terms: Vec<Term> = Vec::with_capacity(raw.len());
@@ -180,6 +191,13 @@ impl Dim {
         if (other - self).is_at_least(0) {
             return other.clone();
         }
+        let bounds = |d: &Dim, part: &Dim| matches!(d.as_atom(), Some(Atom::Max(a, b)) if **a == *part || **b == *part);
+        if bounds(self, other) {
+            return self.clone();
+        }
+        if bounds(other, self) {
+            return other.clone();
+        }
         let (a, b) = if self <= other { (self, other) } else { (other, self) };
         Dim::from_atom(Atom::Max(Box::new(a.clone()), Box::new(b.clone())))
     }
@@ -191,6 +209,13 @@ impl Dim {
         }
         if (other - self).is_at_least(0) {
             return self.clone();
+        }
+        let bounds = |d: &Dim, part: &Dim| matches!(d.as_atom(), Some(Atom::Min(a, b)) if **a == *part || **b == *part);
+        if bounds(self, other) {
+            return self.clone();
+        }
+        if bounds(other, self) {
+            return other.clone();
         }
         let (a, b) = if self <= other { (self, other) } else { (other, self) };
         Dim::from_atom(Atom::Min(Box::new(a.clone()), Box::new(b.clone())))
@@ -427,6 +452,10 @@ mod tests {
         assert_eq!(b.larger(&0.into()), b);
         assert_eq!((&b + &2.into()).smaller(&b), b);
         assert_eq!(b.larger(&1.into()).to_string(), "max(1, batch)");
+        let capped = b.smaller(&64.into());
+        assert_eq!(capped.smaller(&b), capped);
+        assert_eq!(Dim::from(64).smaller(&capped), capped);
+        assert_eq!(b.larger(&1.into()).larger(&1.into()).to_string(), "max(1, batch)");
     }
 
     #[test]

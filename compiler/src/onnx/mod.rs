@@ -7,12 +7,12 @@
 //! restores the order.
 
 mod error;
-// mod export;
+mod export;
 mod import;
 mod proto;
 mod survey;
 mod tensor;
 
 pub use error::{ExportError, ImportError, ImportErrorKind, Unsupported, UnsupportedOp, UnsupportedType};
-// pub use export::{export, export_bytes};
+pub use export::{export, export_bytes};
 pub use import::{import, import_bytes, read_tensor_file};

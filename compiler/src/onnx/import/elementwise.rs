@@ -1,6 +1,6 @@
 //! Elementwise operators whose ONNX form differs from the IR's, and those that do nothing.
 
-use eec_ir::{DType, Op, ValueId};
+use eec_ir::{DType, Dim, Op, ValueId};
 
 use super::super::error::{NodeResult, Refusal, refuse};
 use super::super::tensor::{dtype, type_name};
@@ -95,6 +95,26 @@ pub(super) fn pow(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     }
     let exponent = cx.cast(exponent, base_type)?;
     Ok(vec![cx.emit(Op::Pow {}, &[base, exponent])?])
+}
+
+/// `Mod` of sizes, with the divisor's sign.
+pub(super) fn modulo(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
+    let x = cx.input(0)?;
+    if cx.flag("fmod", false)? || !cx.ty(x).dtype.is_int() {
+        return refuse("only the remainder of integers, with the divisor's sign, is supported");
+    }
+    let given = "remainder of values that are not sizes";
+    let (a, b) = (cx.sizes(0, given)?.unwrap_or_default(), cx.sizes(1, given)?.unwrap_or_default());
+    if a.len() != b.len() && b.len() != 1 {
+        return refuse(format!("{} sizes cannot be divided by {}", a.len(), b.len()));
+    }
+    let remainder = |(a, b): (&Dim, &Dim)| a.floor_div(b).map(|q| a - &(&q * b));
+    let values = a.iter().zip(b.iter().cycle()).map(remainder).collect::<Option<Vec<_>>>();
+    let values = values.ok_or_else(|| Refusal("the divisor is 0".into()))?;
+    let (dtype, dims) = (cx.ty(x).dtype, cx.dims(x));
+    let vector = cx.emit(Op::Sizes { values }, &[])?;
+    let shaped = cx.reshape(vector, dims)?;
+    Ok(vec![cx.cast(shaped, dtype)?])
 }
 
 /// An operator over any number of operands, as a chain of the one over two.

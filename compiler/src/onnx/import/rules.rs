@@ -88,6 +88,7 @@ fn special(op_type: &str) -> Option<Rule> {
         "Clip" => elementwise::clip,
         "Gelu" => elementwise::gelu,
         "Pow" => elementwise::pow,
+        "Mod" => elementwise::modulo,
         "Max" => |cx| elementwise::chain(cx, &Op::Max {}),
         "Min" => |cx| elementwise::chain(cx, &Op::Min {}),
         "Sum" => |cx| elementwise::chain(cx, &Op::Add {}),

@@ -5,8 +5,9 @@ use eec_ir::{Dim, Op, Tensor, ValueId};
 use super::super::error::{NodeResult, Refusal, refuse};
 use super::node::{Cx, axis_index, axis_indices};
 
-/// Bounds at or beyond this mean "to the end": exporters write the largest integer of 32 or 64 bits.
-const FAR: i64 = i32::MAX as i64;
+/// Bounds at or beyond this mean "to the end": exporters write 10⁹ or the largest integer of 32 or 64
+/// bits, and no dim is as large.
+const FAR: i64 = 1_000_000_000;
 
 /// `Slice`: attributes up to opset 9, operands since.
 pub(super) fn slice(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
