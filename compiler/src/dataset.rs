@@ -4,6 +4,9 @@ use std::path::Path;
 
 use eec_ir::{DType, Graph, Tensor};
 
+use crate::Error;
+use crate::npz::{self, Arrays};
+
 /// What `labels` is called in a data file.
 pub const LABELS: &str = "labels";
 
@@ -29,6 +32,11 @@ pub struct DatasetError {
 }
 
 impl Dataset {
+    /// Reads an `.npz` file for a model; see [`Dataset::new`].
+    pub fn open(path: &Path, graph: &Graph) -> Result<Dataset, Error> {
+        Ok(Dataset::new(path, &npz::read_npz(path)?, graph)?)
+    }
+
     /// Checks named arrays against a model's inputs.
     ///
     /// # Errors
@@ -36,12 +44,12 @@ impl Dataset {
     /// Missing or unknown names (all at once), wrong element types or ranks, dims that contradict
     /// the model's, arrays of different lengths, floats that are not finite, labels that are not
     /// one integer per row.
-    pub fn new(path: &Path, arrays: Vec<(String, Tensor)>, graph: &Graph) -> Result<Dataset, DatasetError> {
+    pub fn new(path: &Path, arrays: &Arrays, graph: &Graph) -> Result<Dataset, DatasetError> {
         let fail = |reason: String| DatasetError { file: path.display().to_string(), reason };
         let name = path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
         let wanted: Vec<&str> = graph.inputs().iter().filter_map(|v| graph.value(*v).name.as_deref()).collect();
-        check_names(&wanted, &arrays).map_err(fail)?;
-        let find = |name: &str| arrays.iter().find(|(n, _)| n == name).map(|(_, t)| t.clone());
+        check_names(&wanted, arrays).map_err(fail)?;
+        let find = |name: &str| arrays.get(name).cloned();
         let mut inputs = Vec::with_capacity(wanted.len());
         for (name, value) in wanted.iter().zip(graph.inputs()) {
             let tensor = find(name).ok_or_else(|| fail(format!("no array `{name}`")))?;
@@ -70,10 +78,10 @@ impl Dataset {
     }
 }
 
-fn check_names(wanted: &[&str], arrays: &[(String, Tensor)]) -> Result<(), String> {
-    let missing: Vec<&str> = wanted.iter().filter(|w| !arrays.iter().any(|(n, _)| n == *w)).copied().collect();
+fn check_names(wanted: &[&str], arrays: &Arrays) -> Result<(), String> {
+    let missing: Vec<&str> = wanted.iter().filter(|w| !arrays.contains_key(**w)).copied().collect();
     let unknown: Vec<&str> =
-        arrays.iter().map(|(n, _)| n.as_str()).filter(|n| *n != LABELS && !wanted.contains(n)).collect();
+        arrays.keys().map(String::as_str).filter(|n| *n != LABELS && !wanted.contains(n)).collect();
     if missing.is_empty() && unknown.is_empty() {
         return Ok(());
     }
@@ -141,21 +149,21 @@ mod tests {
         g
     }
 
-    fn arrays(rows: usize) -> Vec<(String, Tensor)> {
+    fn arrays(rows: usize) -> Arrays {
         let f = Tensor::new(&[rows, 2], (0..rows * 2).map(|i| i as f32).collect());
         let i = Tensor::new(&[rows, 3], (0..rows * 3).map(|i| i as i64).collect());
         [("ids", i), ("x", f)].into_iter().filter_map(|(n, t)| Some((n.to_string(), t.ok()?))).collect()
     }
 
-    fn refusal(change: impl FnOnce(&mut Vec<(String, Tensor)>)) -> String {
+    fn refusal(change: impl FnOnce(&mut Arrays)) -> String {
         let mut a = arrays(4);
         change(&mut a);
-        Dataset::new(Path::new("d.npz"), a, &model()).map_or_else(|e| e.to_string(), |_| String::new())
+        Dataset::new(Path::new("d.npz"), &a, &model()).map_or_else(|e| e.to_string(), |_| String::new())
     }
 
     #[test]
     fn rows_are_batched_in_the_models_order() -> Result<(), DatasetError> {
-        let data = Dataset::new(Path::new("d.npz"), arrays(4), &model())?;
+        let data = Dataset::new(Path::new("d.npz"), &arrays(4), &model())?;
         let batch = data.batch(3, 9);
         assert_eq!(batch[0].0, "x");
         assert_eq!(batch[0].1.elements::<f32>().as_deref(), Some(&[6.0, 7.0][..]));
@@ -165,12 +173,17 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_named() {
-        let nan = Tensor::new(&[4, 2], vec![0., 1., 2., 3., f32::NAN, 5., 6., 7.]);
-        assert!(refusal(|a| a[1].1 = nan.unwrap_or_else(|_| a[1].1.clone())).contains("`x` holds NaN in row 2"));
-        assert!(refusal(|a| a[1].0 = "z".into()).contains("no array for input x; array z is no input"));
-        assert!(refusal(|a| a[1].1 = a[1].1.rows(0, 3)).contains("`x` has 3 rows, `ids` has dims [4, 3]"));
-        assert!(refusal(|a| a.push((LABELS.into(), Tensor::vector(vec![1i64; 3])))).contains("i64[4]"));
-        assert!(refusal(|a| a.push((LABELS.into(), Tensor::vector(vec![1f32; 4])))).contains("found f32[4]"));
-        assert!(refusal(|a| a[0].1 = a[1].1.clone()).contains("the model takes i64[batch, seq]"));
+        let set = |a: &mut Arrays, name: &str, t: Tensor| drop(a.insert(name.into(), t));
+        let nan = Tensor::new(&[4, 2], vec![0., 1., 2., 3., f32::NAN, 5., 6., 7.]).ok();
+        assert!(refusal(|a| set(a, "x", nan.unwrap_or(Tensor::scalar(0f32)))).contains("`x` holds NaN in row 2"));
+        let renamed = refusal(|a| {
+            let x = a.remove("x").unwrap_or(Tensor::scalar(0f32));
+            set(a, "z", x);
+        });
+        assert!(renamed.contains("no array for input x; array z is no input"));
+        assert!(refusal(|a| set(a, "x", a["x"].rows(0, 3))).contains("`x` has 3 rows, `ids` has dims [4, 3]"));
+        assert!(refusal(|a| set(a, LABELS, Tensor::vector(vec![1i64; 3]))).contains("i64[4]"));
+        assert!(refusal(|a| set(a, LABELS, Tensor::vector(vec![1f32; 4]))).contains("found f32[4]"));
+        assert!(refusal(|a| set(a, "ids", a["x"].clone())).contains("the model takes i64[batch, seq]"));
     }
 }

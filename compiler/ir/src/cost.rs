@@ -41,6 +41,11 @@ fn products_per_result(graph: &Graph, node: NodeId) -> Dim {
     }
 }
 
+/// The multiply-accumulates of the graph's own nodes, regions not counted.
+pub fn graph_macs(graph: &Graph) -> Dim {
+    graph.region(Graph::ROOT).nodes.iter().fold(Dim::from(0), |sum, n| &sum + &macs(graph, *n))
+}
+
 /// The elements of all float constants that live nodes read, each constant once.
 pub fn parameters(graph: &Graph) -> u64 {
     let mut used = BTreeSet::new();

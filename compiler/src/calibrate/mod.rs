@@ -33,6 +33,7 @@ pub use rivals::{FixedDepth, Random, Rivals, Verdict, depths, rivals, verdict};
 pub use samples::{Costs, MIN_ROWS, Reference, Samples, Signal, Split};
 
 use bound::DropTest;
+use curve::Question;
 
 /// What the user allows.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,7 +61,8 @@ pub fn calibrate(samples: &Samples, costs: &Costs, split: &Split, goal: &Goal) -
     check_goal(goal)?;
     samples::check(samples, costs, split)?;
     let test = DropTest::new(samples.reference, 1.0 - goal.confidence, split.verify.len());
-    let curve: Vec<CurvePoint> = curve::trace(samples, costs, &split.tune)
+    let question = Question { max_drop: goal.max_drop, verify_rows: split.verify.len() };
+    let curve: Vec<CurvePoint> = curve::trace(samples, costs, &split.tune, question)
         .into_iter()
         .map(|(policy, tune)| CurvePoint {
             verify: measure(&policy, samples, costs, &split.verify),
@@ -72,6 +74,34 @@ pub fn calibrate(samples: &Samples, costs: &Costs, split: &Split, goal: &Goal) -
         .collect();
     let curve = walk(curve, &test, goal.max_drop);
     Ok(outcome::decide(curve, &test, samples, costs, split, goal))
+}
+
+/// Judges a policy that the user fixed: the outcome of [`calibrate`], with that policy kept whatever
+/// the verdict says.
+///
+/// # Errors
+///
+/// As [`calibrate`].
+pub fn judge(
+    policy: Policy,
+    samples: &Samples,
+    costs: &Costs,
+    split: &Split,
+    goal: &Goal,
+) -> Result<Outcome, CalibrateError> {
+    check_goal(goal)?;
+    samples::check(samples, costs, split)?;
+    let test = DropTest::new(samples.reference, 1.0 - goal.confidence, split.verify.len());
+    let point = |policy: Policy| CurvePoint {
+        tune: measure(&policy, samples, costs, &split.tune),
+        verify: measure(&policy, samples, costs, &split.verify),
+        policy,
+        p_value: None,
+        passed: false,
+    };
+    let curve = walk(vec![point(Policy::plain()), point(policy.clone())], &test, goal.max_drop);
+    let outcome = outcome::decide(curve, &test, samples, costs, split, goal);
+    Ok(outcome::keep(outcome, policy, &test, samples, costs, split, goal))
 }
 
 /// Tests the points in order until one fails. The first point is the plain model, which drops

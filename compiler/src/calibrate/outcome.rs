@@ -125,6 +125,29 @@ pub(super) fn decide(
     }
 }
 
+/// The outcome with a policy that the user fixed, measured as it is.
+pub(super) fn keep(
+    outcome: Outcome,
+    policy: Policy,
+    test: &DropTest,
+    samples: &Samples,
+    costs: &Costs,
+    split: &Split,
+    goal: &Goal,
+) -> Outcome {
+    let dynamic = measure(&policy, samples, costs, &split.verify);
+    let rivals = rivals(&dynamic, depths(samples, costs, &split.verify));
+    Outcome {
+        exits: exit_qualities(&policy, samples, &split.verify),
+        drop: drop_of(&dynamic, test, split.verify.len(), goal),
+        rivals: Some(rivals),
+        refused: None,
+        dynamic,
+        policy,
+        ..outcome
+    }
+}
+
 fn drop_of(shown: &Measured, test: &DropTest, rows: usize, goal: &Goal) -> Drop {
     let counts = Paired { rows, lost: shown.lost, gained: shown.gained };
     // The plain model's drop is known without a test.

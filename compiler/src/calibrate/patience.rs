@@ -1,6 +1,6 @@
 //! Searches the number of agreeing heads and the kept exits, for one price of an error.
 
-use super::curve::Search;
+use super::curve::{Search, harm};
 use super::policy::{Policy, first_agreement};
 use super::samples::{Costs, Samples};
 
@@ -13,16 +13,18 @@ pub(crate) struct PatienceSearch<'a> {
     /// The backbone up to each exit, then the whole.
     backbone: Vec<f64>,
     head: Vec<f64>,
+    gains: f64,
 }
 
 impl<'a> PatienceSearch<'a> {
-    /// Takes the `rows` to tune on. `class` is `[exit][row]` over all rows.
+    /// Takes the `rows` to tune on. `class` is `[exit][row]` over all rows; `gains` as in [`harm`].
     pub(crate) fn new(
         samples: &'a Samples,
         class: &'a [Vec<u32>],
         patience: &'a [usize],
         costs: &Costs,
         rows: &'a [usize],
+        gains: f64,
     ) -> Self {
         let plain = costs.plain();
         Self {
@@ -32,10 +34,11 @@ impl<'a> PatienceSearch<'a> {
             rows,
             backbone: (0..=class.len()).map(|k| costs.backbone(k) / plain).collect(),
             head: costs.head.iter().map(|&h| h as f64 / plain).collect(),
+            gains,
         }
     }
 
-    /// Summed cost plus `lambda` times errors.
+    /// Summed cost plus `lambda` times harm.
     fn objective(&self, exits: &[usize], patience: usize, lambda: f64) -> f64 {
         let mut heads = 0.0;
         let mut price = vec![0.0; self.backbone.len()];
@@ -48,8 +51,8 @@ impl<'a> PatienceSearch<'a> {
         let mut sum = 0.0;
         for &row in self.rows {
             let exit = first_agreement(exits, patience, self.class, row);
-            let right = exit.map_or(self.samples.plain_correct[row], |k| self.samples.correct[k][row]);
-            sum += price[exit.unwrap_or(end)] + lambda * f64::from(u8::from(!right));
+            let harm = exit.map_or(0.0, |k| harm(self.samples, k, row, self.gains));
+            sum += price[exit.unwrap_or(end)] + lambda * harm;
         }
         sum
     }

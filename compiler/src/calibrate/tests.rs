@@ -131,7 +131,12 @@ fn bad_data_is_refused() {
 fn study_of_level_and_savings() {
     let fresh = samples(200_000, 999);
     let plain = truth(&Policy::plain(), &fresh).accuracy;
-    let best = curve::trace(&fresh, &costs(), &(0..50_000).collect::<Vec<_>>());
+    let best = curve::trace(
+        &fresh,
+        &costs(),
+        &(0..20_000).collect::<Vec<_>>(),
+        curve::Question { max_drop: 0.01, verify_rows: 2000 },
+    );
     for (policy, tune) in &best {
         let m = truth(policy, &fresh);
         println!("ideal {:.3} drop {:.4} (tune {:.3})", m.macs_ratio, plain - m.accuracy, tune.macs_ratio);

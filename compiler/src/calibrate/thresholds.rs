@@ -1,7 +1,7 @@
 //! Searches thresholds for one price of an error: coordinate descent in which each threshold is
 //! the exact optimum given the others, and exits that do not pay are taken out.
 
-use super::curve::Search;
+use super::curve::{Search, harm};
 use super::policy::{ALWAYS, Policy, ThresholdExit};
 use super::samples::{Costs, Samples};
 
@@ -9,6 +9,10 @@ use super::samples::{Costs, Samples};
 const TOLERANCE: f64 = 1e-9;
 /// Most sweeps over all exits; each lowers the objective, so few are needed.
 const MAX_SWEEPS: usize = 50;
+
+/// Errors that a threshold is expected to let pass beyond those it was tuned on: one sits just
+/// before the next error of the tuning rows, so on other rows about half a gap more comes through.
+const UNSEEN: f64 = 1.0;
 
 /// One threshold per candidate; `None` where the exit is left out.
 type Thresholds = Vec<Option<f32>>;
@@ -18,8 +22,8 @@ pub(crate) struct ThresholdSearch {
     rows: usize,
     /// `[exit][row]`.
     confidence: Vec<Vec<f32>>,
-    /// `[exit][row]`, then the plain model's: 1 where wrong.
-    wrong: Vec<Vec<f64>>,
+    /// `[exit][row]`: the harm of leaving there, in errors.
+    harm: Vec<Vec<f64>>,
     /// `[exit]`: rows from the surest to the least sure.
     order: Vec<Vec<usize>>,
     /// The backbone before each exit, then the tail.
@@ -28,18 +32,18 @@ pub(crate) struct ThresholdSearch {
 }
 
 impl ThresholdSearch {
-    /// Takes the `rows` to tune on. `confidence` is `[exit][row]` over all rows.
-    pub(crate) fn new(samples: &Samples, confidence: &[Vec<f32>], costs: &Costs, rows: &[usize]) -> Self {
+    /// Takes the `rows` to tune on. `confidence` is `[exit][row]` over all rows; `gains` as in
+    /// [`harm`].
+    pub(crate) fn new(samples: &Samples, confidence: &[Vec<f32>], costs: &Costs, rows: &[usize], gains: f64) -> Self {
         let pick = |c: &Vec<f32>| -> Vec<f32> { rows.iter().map(|&r| c[r]).collect() };
-        let wrong = |c: &Vec<bool>| rows.iter().map(|&r| f64::from(u8::from(!c[r]))).collect();
+        let harm = |k: usize| rows.iter().map(|&r| harm(samples, k, r, gains)).collect();
         let confidence: Vec<Vec<f32>> = confidence.iter().map(pick).collect();
-        let order = confidence.iter().map(|c| descending(c)).collect();
         let (plain, all) = (costs.plain(), costs.segment.iter().chain([&costs.tail]));
         Self {
             rows: rows.len(),
+            harm: (0..confidence.len()).map(harm).collect(),
+            order: confidence.iter().map(|c| descending(c)).collect(),
             confidence,
-            wrong: samples.correct.iter().chain([&samples.plain_correct]).map(wrong).collect(),
-            order,
             segment: all.map(|&s| s as f64 / plain).collect(),
             head: costs.head.iter().map(|&h| h as f64 / plain).collect(),
         }
@@ -57,7 +61,7 @@ impl ThresholdSearch {
         (0..self.rows).map(leaves).collect()
     }
 
-    /// Summed cost plus `lambda` times errors.
+    /// Summed cost plus `lambda` times harm, the part that is not seen yet included.
     fn objective(&self, t: &Thresholds, lambda: f64) -> f64 {
         let mut paid = 0.0;
         let price: Vec<f64> = (0..=self.exits())
@@ -68,7 +72,9 @@ impl ThresholdSearch {
             })
             .collect();
         let rows = self.leaving(t).into_iter().enumerate();
-        rows.map(|(row, k)| price[k] + lambda * self.wrong[k][row]).sum()
+        let kept = t.iter().flatten().count() as f64;
+        let harm = |row: usize, k: usize| self.harm.get(k).map_or(0.0, |h| h[row]);
+        lambda * UNSEEN * kept + rows.map(|(row, k)| price[k] + lambda * harm(row, k)).sum::<f64>()
     }
 
     /// Optimises every threshold once, from the deepest exit to the first, leaving `banned` out.
@@ -76,8 +82,7 @@ impl ThresholdSearch {
         // Exits before k keep their thresholds until k is done, so this says who gets to k.
         let leaving = self.leaving(t);
         // What going on costs each row after exit k, head k not counted.
-        let wrong = &self.wrong[self.exits()];
-        let mut on: Vec<f64> = wrong.iter().map(|w| self.segment[self.exits()] + lambda * w).collect();
+        let mut on = vec![self.segment[self.exits()]; self.rows];
         for k in (0..self.exits()).rev() {
             t[k] = match banned {
                 Some(b) if b == k => None,
@@ -86,7 +91,7 @@ impl ThresholdSearch {
             for (row, on) in on.iter_mut().enumerate() {
                 if let Some(t) = t[k] {
                     if self.confidence[k][row] > t {
-                        *on = lambda * self.wrong[k][row];
+                        *on = lambda * self.harm[k][row];
                     }
                     *on += self.head[k];
                 }
@@ -103,7 +108,7 @@ impl ThresholdSearch {
         let (mut best, mut least) = (None, -TOLERANCE);
         let (mut sum, mut count) = (0.0, 0usize);
         for row in reached() {
-            sum += lambda * self.wrong[k][row] - on[row];
+            sum += lambda * self.harm[k][row] - on[row];
             count += 1;
             let (here, below) = (self.confidence[k][row], next.next());
             if sum < least && below.is_none_or(|below| below < here) {
@@ -111,7 +116,7 @@ impl ThresholdSearch {
                 best = Some(below.map_or(ALWAYS, |below| halfway(below, here)));
             }
         }
-        best.filter(|_| least + self.head[k] * (count as f64) < -TOLERANCE)
+        best.filter(|_| least + self.head[k] * (count as f64) + lambda * UNSEEN < -TOLERANCE)
     }
 
     /// Sweeps until nothing improves.

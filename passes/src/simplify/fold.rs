@@ -1,7 +1,7 @@
 //! Constant folding by the reference evaluator.
 
 use eec_ir::ops;
-use eec_ir::{Graph, NodeId, Tensor};
+use eec_ir::{Graph, NodeId, Op, Tensor};
 
 use super::{Simplify, replace};
 use crate::pass::PassError;
@@ -23,7 +23,7 @@ pub(super) fn apply(graph: &mut Graph) -> Result<bool, PassError> {
 
 fn fold(graph: &Graph, id: NodeId) -> Result<Option<Tensor>, PassError> {
     let node = graph.node(id);
-    if node.op.is_control() || node.outputs.len() != 1 {
+    if node.op.is_control() || node.outputs.len() != 1 || has_symbols(&node.op) {
         return Ok(None);
     }
     let inputs: Option<Vec<Tensor>> = node.inputs.iter().map(|v| graph.as_constant(*v).cloned()).collect();
@@ -39,4 +39,14 @@ fn fold(graph: &Graph, id: NodeId) -> Result<Option<Tensor>, PassError> {
     let results = ops::eval(&node.op, &inputs, &|_| None);
     let results = results.map_err(|e| PassError::at(Simplify::NAME, graph, id, e))?;
     Ok(results.into_iter().next())
+}
+
+/// Whether an attribute is a size that only a run knows.
+fn has_symbols(op: &Op) -> bool {
+    let mut symbolic = false;
+    op.clone().map_dims(&mut |d| {
+        symbolic |= d.as_const().is_none();
+        d.clone()
+    });
+    symbolic
 }

@@ -69,21 +69,20 @@ fn operand(graph: &Graph, value: ValueId) -> Option<(&Op, &[ValueId])> {
     Some((&node.op, &node.inputs))
 }
 
-/// `Reshape(Transpose(Reshape(x, [p, r, c]), [0, 2, 1]), […, c, r]) = Transpose(x, last two
-/// swapped)`: how exporters write the transposed keys of attention.
+/// `Reshape(Transpose(Reshape(x, [p, r, c]), [0, 2, 1]), [lead…, c, r]) =
+/// Transpose(Reshape(x, [lead…, r, c]), last two swapped)`: how exporters write the transposed keys
+/// of attention.
 fn transposed_matrices(graph: &mut Graph, id: NodeId, value: ValueId, dims: &[Dim]) -> Result<Option<ValueId>, PassError> {
     let Some((Op::Transpose { perm }, t)) = operand(graph, value) else { return Ok(None) };
     let Some((Op::Reshape { .. }, x)) = operand(graph, t[0]) else { return Ok(None) };
-    let (flat, source, x) = (graph.ty(t[0]), graph.ty(x[0]), x[0]);
-    let (n, m) = (source.rank(), dims.len());
-    if perm != &[0, 2, 1] || n < 2 || n != m || flat.dims[1..] != source.dims[n - 2..] {
+    let (flat, x, n) = (graph.ty(t[0]), x[0], dims.len());
+    if perm != &[0, 2, 1] || n < 3 || dims[n - 2] != flat.dims[2] || dims[n - 1] != flat.dims[1] {
         return Ok(None);
     }
-    let swapped = dims[m - 2] == source.dims[n - 1] && dims[m - 1] == source.dims[n - 2];
-    if !swapped || dims[..m - 2] != source.dims[..n - 2] {
-        return Ok(None);
-    }
+    let mut rows = dims.to_vec();
+    rows.swap(n - 2, n - 1);
     let mut perm: Vec<i64> = (0..n as i64).collect();
     perm.swap(n - 2, n - 1);
-    Ok(Some(insert_before(graph, id, Op::Transpose { perm }, &[x])?))
+    let matrices = insert_before(graph, id, Op::Reshape { dims: rows }, &[x])?;
+    Ok(Some(insert_before(graph, id, Op::Transpose { perm }, &[matrices])?))
 }

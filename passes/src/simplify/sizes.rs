@@ -12,7 +12,7 @@ pub(super) fn apply(graph: &mut Graph) -> Result<bool, PassError> {
     for id in graph.nodes_in_order() {
         let node = graph.node(id);
         let [value] = node.outputs[..] else { continue };
-        if node.op.is_control() || is_sizes_form(&node.op) {
+        if node.op.is_control() || is_sizes_form(graph, id) {
             continue;
         }
         let Some(contents) = graph.value(value).contents.clone() else { continue };
@@ -29,8 +29,13 @@ pub(super) fn apply(graph: &mut Graph) -> Result<bool, PassError> {
 }
 
 /// `Sizes` and what brings it into the value's type: already in final form.
-fn is_sizes_form(op: &Op) -> bool {
-    matches!(op, Op::Sizes { .. } | Op::Reshape { .. } | Op::Cast { .. })
+fn is_sizes_form(graph: &Graph, id: NodeId) -> bool {
+    let node = graph.node(id);
+    match &node.op {
+        Op::Sizes { .. } => true,
+        Op::Reshape { .. } | Op::Cast { .. } => graph.def_node(node.inputs[0]).is_some_and(|n| is_sizes_form(graph, n)),
+        _ => false,
+    }
 }
 
 /// Whether some user's result is not itself made of known sizes.

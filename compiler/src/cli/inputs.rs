@@ -1,0 +1,196 @@
+//! Inputs of a run from the command line: files by name, or seeded random ones.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use eec_ir::{DType, Graph, Symbol, Tensor, Type};
+
+use super::output::warning;
+use crate::Error;
+use crate::fit::random::Random;
+use crate::npz::{self, Arrays};
+use crate::onnx;
+
+/// Where inputs come from.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Inputs")]
+pub(super) struct InputArgs {
+    /// All inputs by name: an .npz file, or a folder of ONNX test data (input_0.pb, …)
+    #[arg(long, value_name = "FILE.npz|DIR")]
+    pub(super) inputs: Option<PathBuf>,
+    /// One input: NAME=@FILE (.npy, .npz or .pb); may be repeated
+    #[arg(long, value_name = "NAME=@FILE")]
+    pub(super) input: Vec<String>,
+    /// A symbolic dim of random inputs: NAME=N; may be repeated [default: 1]
+    #[arg(long, value_name = "NAME=N")]
+    pub(super) dim: Vec<String>,
+    /// The shape of a random input: NAME:1x3x224x224; may be repeated
+    #[arg(long, value_name = "NAME:SHAPE")]
+    pub(super) shape: Vec<String>,
+    /// Seed of random inputs
+    #[arg(long, default_value_t = 0)]
+    pub(super) seed: u64,
+}
+
+impl InputArgs {
+    /// One tensor per graph input, by name.
+    pub(super) fn resolve(&self, graph: &Graph) -> Result<Vec<(String, Tensor)>, Error> {
+        let given = self.given(graph)?;
+        let (mut dims, mut shapes) = (parse_dims(&self.dim, graph)?, parse_shapes(&self.shape, graph)?);
+        bind_given(graph, &given, &mut dims);
+        let mut random = Random::new(self.seed);
+        let mut out = Vec::new();
+        for value in graph.inputs() {
+            let (name, ty) = (graph.value(*value).name.as_deref().unwrap_or_default(), graph.ty(*value));
+            let tensor = match given.get(name) {
+                Some(tensor) => tensor.clone(),
+                None => {
+                    let shape = shapes.remove(name).map_or_else(|| default_shape(name, ty, &mut dims), Ok)?;
+                    random_tensor(name, ty.dtype, &shape, &mut random)?
+                }
+            };
+            out.push((name.to_string(), tensor));
+        }
+        Ok(out)
+    }
+
+    fn given(&self, graph: &Graph) -> Result<BTreeMap<String, Tensor>, Error> {
+        let mut given = BTreeMap::new();
+        if let Some(path) = &self.inputs {
+            given.extend(named_tensors(path, graph)?);
+        }
+        for text in &self.input {
+            let (name, tensor) = parse_input(text)?;
+            given.insert(name, tensor);
+        }
+        let names = input_names(graph);
+        if let Some(unknown) = given.keys().find(|n| !names.contains(&n.as_str()) && *n != crate::dataset::LABELS) {
+            return Err(Error::request(format!("`{unknown}` is no input of the model (inputs: {})", names.join(", "))));
+        }
+        Ok(given)
+    }
+}
+
+fn input_names(graph: &Graph) -> Vec<&str> {
+    graph.inputs().iter().filter_map(|v| graph.value(*v).name.as_deref()).collect()
+}
+
+/// The arrays of an `.npz` file, or of a folder with ONNX test data in the order of the inputs.
+fn named_tensors(path: &Path, graph: &Graph) -> Result<Arrays, Error> {
+    if !path.is_dir() {
+        return Ok(npz::read_npz(path)?);
+    }
+    let mut out = Arrays::new();
+    for (i, name) in input_names(graph).into_iter().enumerate() {
+        let file = path.join(format!("input_{i}.pb"));
+        if file.exists() {
+            out.insert(name.to_string(), onnx::read_tensor_file(&file)?.1);
+        }
+    }
+    if out.is_empty() {
+        return Err(Error::content(path, "holds no input_0.pb"));
+    }
+    Ok(out)
+}
+
+/// `NAME=@FILE`; of an `.npz` file the array of that name, or its only one.
+fn parse_input(text: &str) -> Result<(String, Tensor), Error> {
+    let Some((name, file)) = text.split_once("=@") else {
+        return Err(Error::request(format!("`{text}` is not NAME=@FILE")));
+    };
+    let path = Path::new(file);
+    let tensor = match path.extension().and_then(|e| e.to_str()) {
+        Some("npy") => npz::read_npy(path)?,
+        Some("pb") => onnx::read_tensor_file(path)?.1,
+        Some("npz") => {
+            let mut arrays = npz::read_npz(path)?;
+            let only = (arrays.len() == 1).then(|| arrays.pop_first()).flatten().map(|(_, t)| t);
+            let found = arrays.remove(name).or(only);
+            found.ok_or_else(|| Error::content(path, format!("holds no array `{name}`")))?
+        }
+        _ => return Err(Error::content(path, "is not .npy, .npz or .pb")),
+    };
+    Ok((name.to_string(), tensor))
+}
+
+pub(super) fn parse_dims(args: &[String], graph: &Graph) -> Result<BTreeMap<Symbol, i64>, Error> {
+    let mut known = std::collections::BTreeSet::new();
+    graph.inputs().iter().flat_map(|v| &graph.ty(*v).dims).for_each(|d| d.collect_symbols(&mut known));
+    let mut out = BTreeMap::new();
+    for text in args {
+        let parsed = text.split_once('=').and_then(|(n, v)| Some((Symbol::new(n), v.parse::<i64>().ok()?)));
+        match parsed {
+            Some((symbol, n)) if n >= 0 && known.contains(&symbol) => {
+                out.insert(symbol, n);
+            }
+            Some((symbol, n)) if n >= 0 => {
+                let known: Vec<String> = known.iter().map(Symbol::to_string).collect();
+                return Err(Error::request(format!("the model has no dim `{symbol}` (dims: {})", known.join(", "))));
+            }
+            Some(_) | None => return Err(Error::request(format!("`{text}` is not NAME=N"))),
+        }
+    }
+    Ok(out)
+}
+
+fn parse_shapes(args: &[String], graph: &Graph) -> Result<BTreeMap<String, Vec<usize>>, Error> {
+    let names = input_names(graph);
+    let mut out = BTreeMap::new();
+    for text in args {
+        let parsed = text.rsplit_once(':').and_then(|(name, shape)| {
+            let dims: Option<Vec<usize>> = shape.split('x').map(|d| d.parse().ok()).collect();
+            Some((name.to_string(), dims?))
+        });
+        let Some((name, dims)) = parsed else {
+            return Err(Error::request(format!("`{text}` is not NAME:1x3x224x224")));
+        };
+        if !names.contains(&name.as_str()) {
+            return Err(Error::request(format!("`{name}` is no input of the model (inputs: {})", names.join(", "))));
+        }
+        out.insert(name, dims);
+    }
+    Ok(out)
+}
+
+/// Dims of the inputs given, so that random ones fit them.
+fn bind_given(graph: &Graph, given: &BTreeMap<String, Tensor>, dims: &mut BTreeMap<Symbol, i64>) {
+    for value in graph.inputs() {
+        let Some(tensor) = graph.value(*value).name.as_deref().and_then(|n| given.get(n)) else { continue };
+        for (dim, size) in graph.ty(*value).dims.iter().zip(tensor.dims()) {
+            if let Some(symbol) = dim.as_symbol() {
+                dims.entry(symbol.clone()).or_insert(*size as i64);
+            }
+        }
+    }
+}
+
+/// The input's dims with `--dim` applied; a symbol not given is 1, with a warning.
+fn default_shape(name: &str, ty: &Type, dims: &mut BTreeMap<Symbol, i64>) -> Result<Vec<usize>, Error> {
+    let mut symbols = std::collections::BTreeSet::new();
+    ty.dims.iter().for_each(|d| d.collect_symbols(&mut symbols));
+    for symbol in symbols {
+        dims.entry(symbol).or_insert_with_key(|symbol| {
+            warning(&format!("dim `{symbol}` is not given; taking 1 (set it with --dim {symbol}=N)"));
+            1
+        });
+    }
+    let size = |d: &eec_ir::Dim| d.eval(&|s| dims.get(s).copied()).and_then(|n| usize::try_from(n).ok());
+    let shape: Option<Vec<usize>> = ty.dims.iter().map(size).collect();
+    shape.ok_or_else(|| Error::request(format!("input `{name}` of type {ty} has no valid shape under these dims")))
+}
+
+/// Standard normal floats; integers below 10, masks all ones, as other tools do.
+fn random_tensor(name: &str, dtype: DType, shape: &[usize], random: &mut Random) -> Result<Tensor, Error> {
+    let len = shape.iter().try_fold(1usize, |a, d| a.checked_mul(*d)).filter(|n| *n <= 1 << 32);
+    let len = len.ok_or_else(|| Error::request(format!("input `{name}` of shape {shape:?} is too large")))?;
+    let mask = name.contains("mask");
+    let mut int = || if mask { 1 } else { (random.uniform() * 10.0) as i64 };
+    let tensor = match dtype {
+        DType::I64 => Tensor::new(shape, (0..len).map(|_| int()).collect()),
+        DType::I32 => Tensor::new(shape, (0..len).map(|_| int() as i32).collect()),
+        DType::Bool => Tensor::new(shape, (0..len).map(|_| u8::from(mask || int() >= 5)).collect()),
+        DType::F32 if mask => Tensor::new(shape, vec![1f32; len]),
+        DType::F32 => Tensor::new(shape, (0..len).map(|_| random.normal() as f32).collect()),
+    };
+    tensor.map_err(|e| Error::request(format!("input `{name}`: {e}")))
+}

@@ -1,0 +1,166 @@
+//! `eec inspect`: a model's structure and cost.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use eec_ir::{Dim, Graph, Symbol, cost};
+use eec_passes::structure::{self, Block, ExitCandidate, Structure};
+use serde_json::{Value, json};
+
+use super::{JSON_SCHEMA, Outcome, output};
+use crate::Error;
+use crate::model::{Form, Model};
+use crate::onnx::ImportErrorKind;
+
+/// Shows a model's inputs and outputs, parameters, blocks with their cost, and where exits can
+/// stand.
+///
+/// Blocks are found by the graph's form, not by names. Multiply-accumulates (MACs) count matrix
+/// products and convolutions; those of symbolic dims are formulas unless --dim gives values.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// The model (.onnx or .eec)
+    model: PathBuf,
+    /// A symbolic dim's value for costs: NAME=N; may be repeated
+    #[arg(long, value_name = "NAME=N")]
+    dim: Vec<String>,
+    /// Prints one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: Args) -> Outcome {
+    let model = match Model::open(&args.model) {
+        Err(Error::Import(e)) if args.json => return unsupported(&e),
+        other => other?,
+    };
+    let dims = super::inputs::parse_dims(&args.dim, &model.plain)?;
+    let size = |d: &Dim| d.substitute(&|s: &Symbol| dims.get(s).map(|n| Dim::from(*n)));
+    let structure = structure::analyse(&model.plain);
+    if args.json {
+        output::print_json(&as_json(&model, structure.as_ref().ok(), &size))?;
+    } else {
+        let found = structure.as_ref().map_err(ToString::to_string);
+        output::print(&as_text(&model, found, &size))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A model that cannot be imported is still described by what stands in the way.
+fn unsupported(error: &crate::onnx::ImportError) -> Outcome {
+    let found = match error.kind() {
+        ImportErrorKind::Unsupported(found) => found.ops.as_slice(),
+        _ => &[],
+    };
+    let ops: Vec<Value> =
+        found.iter().map(|op| json!({ "domain": op.domain, "op": op.name, "count": op.count })).collect();
+    output::print_json(&json!({ "schema": JSON_SCHEMA, "error": error.to_string(), "unsupported_ops": ops }))?;
+    Ok(ExitCode::FAILURE)
+}
+
+fn ports(graph: &Graph, names: impl Iterator<Item = String>, values: &[eec_ir::ValueId]) -> Vec<(String, String, Vec<String>)> {
+    let port = |(name, v): (String, &eec_ir::ValueId)| {
+        let ty = graph.ty(*v);
+        (name, ty.dtype.to_string(), ty.dims.iter().map(Dim::to_string).collect())
+    };
+    names.zip(values).map(port).collect()
+}
+
+fn inputs(graph: &Graph) -> Vec<(String, String, Vec<String>)> {
+    let names = graph.inputs().iter().map(|v| graph.value(*v).name.as_deref().unwrap_or_default().to_string());
+    ports(graph, names.collect::<Vec<_>>().into_iter(), graph.inputs())
+}
+
+fn outputs(graph: &Graph) -> Vec<(String, String, Vec<String>)> {
+    ports(graph, graph.output_names().iter().map(ToString::to_string), graph.outputs())
+}
+
+fn number(d: &Dim) -> Value {
+    d.as_const().map_or_else(|| json!(d.to_string()), |n| json!(n))
+}
+
+fn as_json(model: &Model, structure: Option<&Structure>, size: &dyn Fn(&Dim) -> Dim) -> Value {
+    let graph = &model.plain;
+    let list = |ports: Vec<(String, String, Vec<String>)>| -> Vec<Value> {
+        ports.into_iter().map(|(name, dtype, shape)| json!({ "name": name, "dtype": dtype, "shape": shape })).collect()
+    };
+    let block = |b: &Block| {
+        let (candidate, reason) = match &b.exit {
+            ExitCandidate::Yes => (true, None),
+            ExitCandidate::No(reason) => (false, Some(reason)),
+        };
+        json!({
+            "index": b.index, "macs": number(&size(&b.part.macs)), "exit_candidate": candidate, "reason": reason,
+            "attention": b.attention().is_some(), "ffn": b.ffn().is_some(),
+            "output": graph.ty(b.output).to_string(),
+        })
+    };
+    json!({
+        "schema": JSON_SCHEMA,
+        "inputs": list(inputs(graph)),
+        "outputs": list(outputs(model.graph(Form::Dynamic))),
+        "parameters": cost::parameters(graph),
+        "macs": number(&size(&cost::graph_macs(graph))),
+        "nodes": graph.nodes_in_order().len(),
+        "blocks": structure.map_or_else(Vec::new, |s| s.blocks.iter().map(block).collect()),
+        "token_spans": [],
+        "host_ops": [],
+        "unsupported_ops": [],
+        "exits": model.dynamic.as_ref().map_or(&[][..], |d| &d.exits),
+        "recipe": model.dynamic.as_ref().map(|_| &model.recipe),
+    })
+}
+
+fn macs_text(d: &Dim) -> String {
+    d.as_const().map_or_else(|| d.to_string(), |n| output::si(n as f64))
+}
+
+fn as_text(model: &Model, structure: Result<&Structure, String>, size: &dyn Fn(&Dim) -> Dim) -> String {
+    let graph = &model.plain;
+    let mut text = format!("{}\n", model.path.display());
+    for (what, list) in [("input", inputs(graph)), ("output", outputs(model.graph(Form::Dynamic)))] {
+        for (name, dtype, dims) in list {
+            text.push_str(&format!("  {what:<6} {name}: {dtype}[{}]\n", dims.join(", ")));
+        }
+    }
+    let macs = macs_text(&size(&cost::graph_macs(graph)));
+    let (parameters, nodes) = (output::si(cost::parameters(graph) as f64), graph.nodes_in_order().len());
+    text.push_str(&format!("  {parameters}parameters, {nodes} nodes, MACs: {macs}\n"));
+    if let Some(dynamic) = &model.dynamic {
+        text.push_str(&format!("  exits after {}\n", dynamic.exits.join(", ")));
+    }
+    match structure {
+        Ok(structure) => text.push_str(&blocks_text(graph, structure, size)),
+        Err(reason) => text.push_str(&format!("\nno blocks: {reason}\n")),
+    }
+    text
+}
+
+fn blocks_text(graph: &Graph, structure: &Structure, size: &dyn Fn(&Dim) -> Dim) -> String {
+    let mut rows = vec![["part", "what", "value after it", "exit", "MACs"].map(String::from).to_vec()];
+    rows.push(vec!["stem".into(), String::new(), String::new(), String::new(), macs_text(&size(&structure.stem.macs))]);
+    let mut reasons: Vec<String> = Vec::new();
+    for b in &structure.blocks {
+        let what: Vec<&str> = [(b.attention().is_some(), "attention"), (b.ffn().is_some(), "ffn")]
+            .into_iter()
+            .filter_map(|(is, name)| is.then_some(name))
+            .collect();
+        let exit = match &b.exit {
+            ExitCandidate::Yes => "yes",
+            ExitCandidate::No(reason) => {
+                if !reasons.contains(reason) {
+                    reasons.push(reason.clone());
+                }
+                "no"
+            }
+        };
+        let ty = graph.ty(b.output).to_string();
+        rows.push(vec![format!("block {}", b.index), what.join(" + "), ty, exit.into(), macs_text(&size(&b.part.macs))]);
+    }
+    rows.push(vec!["tail".into(), String::new(), String::new(), String::new(), macs_text(&size(&structure.tail.macs))]);
+    let mut text = format!("\n{}", output::table(&rows));
+    for reason in reasons {
+        text.push_str(&format!("no exit: {reason}\n"));
+    }
+    text
+}

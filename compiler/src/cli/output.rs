@@ -1,0 +1,104 @@
+//! What the command prints: results to stdout, progress and errors to stderr.
+
+use std::cell::RefCell;
+use std::io::{self, Write};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::Error;
+use crate::progress::Progress;
+
+/// Writes to stdout. A closed pipe (`eec inspect … | head`) ends the process quietly.
+pub(super) fn print(text: &str) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match written {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        other => other.map_err(|e| Error::request(format!("stdout: {e}"))),
+    }
+}
+
+/// Writes one JSON object and a newline.
+pub(super) fn print_json(value: &serde_json::Value) -> Result<(), Error> {
+    print(&format!("{value:#}\n"))
+}
+
+/// Reports a failure.
+pub(super) fn error(error: &Error) {
+    // The process fails anyway; that stderr is closed cannot be reported anywhere.
+    let _ = writeln!(io::stderr(), "error: {error}");
+}
+
+/// Reports something that the user may not have meant.
+pub(super) fn warning(text: &str) {
+    // As with errors, there is nobody left to tell.
+    let _ = writeln!(io::stderr(), "warning: {text}");
+}
+
+/// Progress bars on a terminal, nothing elsewhere.
+#[derive(Default)]
+pub(super) struct Bars {
+    current: RefCell<Option<ProgressBar>>,
+}
+
+impl Progress for Bars {
+    fn begin(&self, stage: &str, total: usize) {
+        let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template("{msg:>24} [{bar:30}] {pos}/{len} {eta}") {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.set_message(stage.to_string());
+        *self.current.borrow_mut() = Some(bar);
+    }
+
+    fn advance(&self, steps: usize) {
+        if let Some(bar) = &*self.current.borrow() {
+            bar.inc(steps as u64);
+        }
+    }
+
+    fn end(&self) {
+        if let Some(bar) = self.current.borrow_mut().take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// `1234567` as `1.23 M`.
+pub(super) fn si(value: f64) -> String {
+    let units = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
+    match units.iter().find(|(scale, _)| value.abs() >= *scale) {
+        Some((scale, unit)) => format!("{:.2} {unit}", value / scale),
+        None => format!("{value}"),
+    }
+}
+
+/// A table with aligned columns: the first to the left, the others to the right.
+pub(super) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|s| s.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut out = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths).enumerate().map(|(c, (cell, w))| {
+            if c == 0 { format!("{cell:<w$}") } else { format!("{cell:>w$}") }
+        });
+        out.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+/// Fails early, before long work, if `path` cannot be written. Leaves no file behind.
+pub(super) fn check_writable(path: &std::path::Path) -> Result<(), Error> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+    if path.is_dir() {
+        return Err(Error::content(path, "is a folder"));
+    }
+    if path.exists() {
+        return std::fs::OpenOptions::new().append(true).open(path).map(drop).map_err(|e| Error::io(path, e));
+    }
+    let probe = folder.join(format!(".eec-{}", std::process::id()));
+    std::fs::File::create_new(&probe).map_err(|e| Error::io(path, e))?;
+    std::fs::remove_file(&probe).map_err(|e| Error::io(&probe, e))
+}

@@ -1,0 +1,142 @@
+//! `eec run`: one run, outputs shown, saved or compared.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use eec_ir::Tensor;
+use eec_runtime::{Control, Run};
+use serde_json::json;
+
+use super::inputs::InputArgs;
+use super::{JSON_SCHEMA, Outcome, output};
+use crate::compare::{Difference, Tolerance, compare};
+use crate::model::{Form, Model, run_options};
+use crate::Error;
+use crate::npz::{self, Arrays};
+
+/// Runs a model on inputs.
+///
+/// Inputs not given are random, seeded by --seed: floats are standard normal, integers below 10,
+/// masks all ones.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// The model (.eec or .onnx)
+    model: PathBuf,
+    #[command(flatten)]
+    inputs: InputArgs,
+    /// Writes every output under its own name
+    #[arg(long, value_name = "FILE.npz")]
+    save_outputs: Option<PathBuf>,
+    /// Compares outputs with these by name; the exit code is 1 if one differs
+    #[arg(long, value_name = "FILE.npz")]
+    expect: Option<PathBuf>,
+    /// Absolute tolerance of --expect
+    #[arg(long, default_value_t = 1e-4)]
+    atol: f32,
+    /// Relative tolerance of --expect
+    #[arg(long, default_value_t = 1e-4)]
+    rtol: f32,
+    #[command(flatten)]
+    control: ControlArgs,
+    /// Threads [default: all cores]
+    #[arg(long, env = "EEC_THREADS")]
+    threads: Option<usize>,
+    /// Prints one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// Overrides of the exits' decisions.
+#[derive(clap::Args)]
+pub(super) struct ControlArgs {
+    /// Runs the plain model: bit-identical to compiling without exits
+    #[arg(long, conflicts_with = "force_exit")]
+    no_exit: bool,
+    /// Leaves at exit K (from 0) whatever its rule says
+    #[arg(long, value_name = "K")]
+    force_exit: Option<usize>,
+}
+
+impl ControlArgs {
+    /// Which form to run, and how.
+    pub(super) fn resolve(&self, model: &Model) -> Result<(Form, Control), Error> {
+        let exits = model.dynamic.as_ref().map_or(0, |d| d.exits.len());
+        match self.force_exit {
+            Some(k) if k >= exits => {
+                Err(Error::request(format!("--force-exit {k}: {} has {exits} exits, counted from 0", model.path.display())))
+            }
+            Some(k) => Ok((Form::Dynamic, Control::Force(k))),
+            None if self.no_exit => Ok((Form::Plain, Control::Auto)),
+            None => Ok((Form::Dynamic, Control::Auto)),
+        }
+    }
+}
+
+pub(super) fn run(args: Args) -> Outcome {
+    let model = Model::open(&args.model)?;
+    let (form, control) = args.control.resolve(&model)?;
+    let inputs = args.inputs.resolve(&model.plain)?;
+    let expected = args.expect.as_deref().map(npz::read_npz).transpose()?;
+    let mut session = model.session(form, run_options(args.threads))?;
+    let named: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
+    let result = session.run(&named, control)?;
+    if let Some(path) = &args.save_outputs {
+        npz::write_npz(path, result.outputs.iter().map(|(n, t)| (n.as_str(), t)))?;
+    }
+    let differences = match (&expected, &args.expect) {
+        (Some(expected), Some(path)) => differences(&result, expected, path, Tolerance { atol: args.atol, rtol: args.rtol })?,
+        _ => Vec::new(),
+    };
+    args.print(&result, &differences, &session.exits())?;
+    Ok(if differences.iter().all(|(_, d)| d.within) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Every expected array against the output of its name; one without an output is an error.
+fn differences(run: &Run, expected: &Arrays, path: &Path, t: Tolerance) -> Result<Vec<(String, Difference)>, Error> {
+    let one = |(name, want): (&String, &Tensor)| {
+        let have = run.outputs.iter().find(|(n, _)| n == name);
+        let (_, have) = have.ok_or_else(|| Error::content(path, format!("`{name}` is no output of the model")))?;
+        Ok((name.clone(), compare(have, want, t)))
+    };
+    expected.iter().map(one).collect()
+}
+
+impl Args {
+    fn print(&self, run: &Run, differences: &[(String, Difference)], exits: &[&str]) -> Result<(), Error> {
+        if self.json {
+            return output::print_json(&json!({
+                "schema": JSON_SCHEMA,
+                "outputs": run.outputs.iter().map(|(name, t)| json!({
+                    "name": name, "dtype": t.dtype().name(), "shape": t.dims(),
+                })).collect::<Vec<_>>(),
+                "counters": { "kernels": run.counters.kernels, "macs": run.counters.macs, "exit_rows": run.counters.exit_rows },
+                "exits": exits,
+                "expect": differences.iter().map(|(name, d)| json!({
+                    "name": name, "within": d.within, "max_abs": d.max_abs, "detail": d.detail,
+                })).collect::<Vec<_>>(),
+            }));
+        }
+        let mut text = String::new();
+        for (name, t) in &run.outputs {
+            text.push_str(&format!("{name}: {}{:?} = {}\n", t.dtype(), t.dims(), preview(t)));
+        }
+        text.push_str(&format!("{} kernels, {}MACs\n", run.counters.kernels, output::si(run.counters.macs as f64)));
+        for (name, d) in differences {
+            let verdict = if d.within { "as expected" } else { "DIFFERS" };
+            text.push_str(&format!("{name}: {verdict} ({})\n", d.detail));
+        }
+        output::print(&text)
+    }
+}
+
+/// The first elements.
+fn preview(t: &Tensor) -> String {
+    const SHOWN: usize = 8;
+    let shown: Vec<String> = match (t.elements::<f32>(), t.to_i64s()) {
+        (Some(v), _) => v.iter().take(SHOWN).map(|x| format!("{x:.4}")).collect(),
+        (None, Some(v)) => v.iter().take(SHOWN).map(i64::to_string).collect(),
+        (None, None) => Vec::new(),
+    };
+    let more = if t.len() > SHOWN { ", …" } else { "" };
+    format!("[{}{more}]", shown.join(", "))
+}

@@ -1,0 +1,270 @@
+//! Compares a compiled model with its plain form on labelled data: quality, where samples leave,
+//! executed work, wall time, and the two rivals.
+
+use std::time::Instant;
+
+use eec_runtime::{Control, Session};
+use serde::Serialize;
+
+use crate::Error;
+use crate::capture::{BATCH, Captured, capture};
+use crate::dataset::Dataset;
+use crate::fit::argmax;
+use crate::model::{Form, Model, run_options};
+use crate::progress::Progress;
+
+/// Quality and cost of one form.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Quality {
+    /// Share of correct answers; without labels, of answers equal to the plain model's.
+    pub accuracy: f64,
+    /// Mean multiply-accumulates executed per sample.
+    pub macs: f64,
+    /// Median wall time of one sample alone, in milliseconds.
+    pub batch1_ms: f64,
+    /// Median wall time of a batch of [`BATCH`], in milliseconds.
+    pub batch32_ms: f64,
+}
+
+/// The model with exits.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct DynamicQuality {
+    /// Quality and cost.
+    #[serde(flatten)]
+    pub quality: Quality,
+    /// Executed ÷ plain multiply-accumulates, declined heads counted.
+    pub macs_ratio: f64,
+    /// Wall time ÷ plain wall time, one sample at a time.
+    pub time_ratio: f64,
+    /// Wall time ÷ plain wall time, [`BATCH`] samples at a time.
+    pub time_ratio_batch32: f64,
+    /// Samples that left, per exit; the last ran to the end.
+    pub exit_histogram: Vec<u64>,
+    /// The exits' names.
+    pub exits: Vec<String>,
+}
+
+/// A static alternative.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Rival {
+    /// What it is.
+    pub name: String,
+    /// Its accuracy.
+    pub accuracy: f64,
+    /// Its executed ÷ plain multiply-accumulates.
+    pub macs_ratio: f64,
+}
+
+/// Who the dynamic model must beat.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Rivals {
+    /// The most accurate model that leaves at one exit for everyone at no more work; absent if every one costs more.
+    pub fixed_depth: Option<Rival>,
+    /// Random decisions with the same histogram: the expected accuracy.
+    pub random: Rival,
+}
+
+/// An evaluation.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Evaluation {
+    /// Samples.
+    pub samples: usize,
+    /// Whether the data has labels.
+    pub labels: bool,
+    /// The plain model.
+    pub plain: Quality,
+    /// The model with exits; absent if it has none.
+    pub dynamic: Option<DynamicQuality>,
+    /// The rivals; absent if there are no exits.
+    pub rivals: Option<Rivals>,
+}
+
+/// How to evaluate.
+pub struct Evaluate<'a> {
+    /// Threads; all cores if absent.
+    pub threads: Option<usize>,
+    /// Told about long work.
+    pub progress: &'a dyn Progress,
+}
+
+/// Runs both forms over the data.
+pub fn evaluate(model: &Model, data: &Dataset, options: &Evaluate) -> Result<Evaluation, Error> {
+    let mut plain_session = model.session(Form::Plain, run_options(options.threads))?;
+    let plain_run = capture(&mut plain_session, data, BATCH, Control::Auto, "plain model", options.progress)?;
+    let answers = answers(&plain_run)?;
+    let truth = data.labels.clone().unwrap_or_else(|| answers.clone());
+    let mut out = Evaluation {
+        samples: data.rows,
+        labels: data.labels.is_some(),
+        plain: quality(&answers, &truth, plain_run.macs, Times::default()),
+        dynamic: None,
+        rivals: None,
+    };
+    let Some(dynamic) = &model.dynamic else {
+        out.plain.set_times(&time_forms(&mut [&mut plain_session], data, options.progress)?[0]);
+        return Ok(out);
+    };
+    let mut session = model.session(Form::Dynamic, run_options(options.threads))?;
+    let depths = depths(&mut session, data, dynamic.exits.len(), options.progress)?;
+    let run = capture(&mut session, data, BATCH, Control::Auto, "dynamic model", options.progress)?;
+    let times = time_forms(&mut [&mut plain_session, &mut session], data, options.progress)?;
+    out.plain.set_times(&times[0]);
+    let exits = dynamic.exits.clone();
+    let quality = quality(&self::answers(&run)?, &truth, run.macs, times[1]);
+    let macs_ratio = quality.macs / out.plain.macs;
+    let judge = Judge { truth: &truth, plain_answers: &answers, plain: &out.plain, heads: head_macs(model, data)? };
+    out.rivals = Some(judge.rivals(&depths, &run, macs_ratio, &exits)?);
+    out.dynamic = Some(DynamicQuality {
+        macs_ratio,
+        time_ratio: times[1].one / times[0].one,
+        time_ratio_batch32: times[1].many / times[0].many,
+        exit_histogram: run.exit_rows.clone(),
+        exits,
+        quality,
+    });
+    Ok(out)
+}
+
+impl Quality {
+    fn set_times(&mut self, times: &Times) {
+        self.batch1_ms = times.one;
+        self.batch32_ms = times.many;
+    }
+}
+
+fn quality(answers: &[i64], truth: &[i64], macs: u64, times: Times) -> Quality {
+    let n = truth.len().max(1) as f64;
+    Quality { accuracy: accuracy(answers, truth), macs: macs as f64 / n, batch1_ms: times.one, batch32_ms: times.many }
+}
+
+fn accuracy(answers: &[i64], truth: &[i64]) -> f64 {
+    answers.iter().zip(truth).filter(|(a, t)| a == t).count() as f64 / truth.len().max(1) as f64
+}
+
+/// The class each row's first output names.
+fn answers(run: &Captured) -> Result<Vec<i64>, Error> {
+    let logits = run.columns.first().filter(|c| c.width > 0 && !c.floats.is_empty());
+    let logits = logits.ok_or_else(|| Error::request("the model's first output is not a float per class"))?;
+    Ok(logits.floats.chunks(logits.width).map(|row| argmax(row) as i64).collect())
+}
+
+/// Every exit forced for all samples.
+fn depths(session: &mut Session, data: &Dataset, exits: usize, progress: &dyn Progress) -> Result<Vec<Captured>, Error> {
+    let one = |k: usize| {
+        let stage = format!("everyone at exit {k}");
+        capture(session, data, BATCH, Control::Force(k), &stage, progress)
+    };
+    (0..exits).map(one).collect()
+}
+
+/// What rivals are measured against.
+struct Judge<'a> {
+    truth: &'a [i64],
+    plain_answers: &'a [i64],
+    plain: &'a Quality,
+    /// Multiply-accumulates of each exit's head for one sample.
+    heads: Vec<f64>,
+}
+
+impl Judge<'_> {
+    /// The best fixed depth at no more work, and random decisions with the same histogram.
+    fn rivals(&self, depths: &[Captured], run: &Captured, macs_ratio: f64, exits: &[String]) -> Result<Rivals, Error> {
+        let mut fixed = Vec::with_capacity(depths.len());
+        for (k, depth) in depths.iter().enumerate() {
+            let accuracy = accuracy(&answers(depth)?, self.truth);
+            fixed.push(Rival { name: exits[k].clone(), accuracy, macs_ratio: self.fixed_work(k, depth) });
+        }
+        let full = accuracy(self.plain_answers, self.truth);
+        let share = run.exit_rows.iter().map(|n| *n as f64 / self.rows());
+        let accuracies = fixed.iter().map(|f| f.accuracy).chain(std::iter::once(full));
+        let random = Rival {
+            name: "random, same histogram".into(),
+            accuracy: share.zip(accuracies).map(|(s, a)| s * a).sum(),
+            macs_ratio,
+        };
+        let affordable = fixed.into_iter().filter(|f| f.macs_ratio <= macs_ratio);
+        Ok(Rivals { fixed_depth: affordable.max_by(|a, b| a.accuracy.total_cmp(&b.accuracy)), random })
+    }
+
+    fn rows(&self) -> f64 {
+        self.truth.len().max(1) as f64
+    }
+
+    /// A fixed depth needs only its own head; those before it, which forcing runs, do not count.
+    fn fixed_work(&self, k: usize, forced: &Captured) -> f64 {
+        let spared: f64 = self.heads[..k].iter().sum();
+        (forced.macs as f64 / self.rows() - spared) / self.plain.macs
+    }
+}
+
+/// Multiply-accumulates of each exit's head for one sample.
+fn head_macs(model: &Model, data: &Dataset) -> Result<Vec<f64>, Error> {
+    let program = model.program(Form::Dynamic)?;
+    let places = program.inputs.iter().zip(&data.inputs);
+    let sizes = places.flat_map(|(port, (_, t))| port.dims.iter().zip(t.dims()).skip(1));
+    let sizes: Vec<_> = sizes.filter_map(|(d, n)| Some((d.as_symbol()?.clone(), *n as i64))).collect();
+    // What is no dim of the data is a number of rows: one sample.
+    let size = |s: &eec_ir::Symbol| Some(sizes.iter().find(|(known, _)| known == s).map_or(1, |(_, n)| *n));
+    let of_exit = |k: usize| {
+        let prefix = format!("exit.{k}/");
+        let kernels = program.kernels.iter().filter(|kernel| !kernel.pass.is_empty() && kernel.name.starts_with(&prefix));
+        kernels.filter_map(|kernel| kernel.macs.eval(&size)).map(|n| n as f64).sum()
+    };
+    Ok((0..program.exits.len()).map(of_exit).collect())
+}
+
+/// Median wall times in milliseconds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Times {
+    one: f64,
+    many: f64,
+}
+
+/// Samples timed one at a time; spread over the data, so that easy and hard ones have their share.
+const TIMED: usize = 256;
+/// Batches timed.
+const TIMED_BATCHES: usize = 12;
+
+/// Times all forms on the same rows, interleaved, so that noise hits them alike. The time of one
+/// sample is the mean over samples (a median would hide the hard ones) of the least of three runs.
+fn time_forms(sessions: &mut [&mut Session], data: &Dataset, progress: &dyn Progress) -> Result<Vec<Times>, Error> {
+    let singles = spread(data.rows, TIMED, 1);
+    let batches = spread(data.rows, TIMED_BATCHES, BATCH.min(data.rows));
+    progress.begin("timing", singles.len() + batches.len());
+    let one = time_rows(sessions, data, &singles, 1, progress)?;
+    let many = time_rows(sessions, data, &batches, BATCH.min(data.rows), progress)?;
+    progress.end();
+    Ok(one.into_iter().zip(many).map(|(one, many)| Times { one, many }).collect())
+}
+
+/// Up to `count` starts of `len` rows, evenly spread.
+fn spread(rows: usize, count: usize, len: usize) -> Vec<usize> {
+    let room = rows + 1 - len.min(rows);
+    let count = count.min(room);
+    (0..count).map(|i| i * room / count).collect()
+}
+
+fn time_rows(
+    sessions: &mut [&mut Session],
+    data: &Dataset,
+    starts: &[usize],
+    len: usize,
+    progress: &dyn Progress,
+) -> Result<Vec<f64>, Error> {
+    const REPEATS: usize = 3;
+    let mut sums = vec![0.0; sessions.len()];
+    for start in starts {
+        let inputs = data.batch(*start, start + len);
+        let mut best = vec![f64::INFINITY; sessions.len()];
+        for _ in 0..REPEATS {
+            for (session, best) in sessions.iter_mut().zip(&mut best) {
+                let clock = Instant::now();
+                session.run(&inputs, Control::Auto)?;
+                *best = best.min(clock.elapsed().as_secs_f64() * 1e3);
+            }
+        }
+        sums.iter_mut().zip(&best).for_each(|(sum, b)| *sum += b);
+        progress.advance(1);
+    }
+    Ok(sums.into_iter().map(|s| s / starts.len().max(1) as f64).collect())
+}

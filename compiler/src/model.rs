@@ -1,0 +1,214 @@
+//! A model on disk, whether `.onnx` or `.eec`: its plain graph, its dynamic graph if it has exits,
+//! and sessions that run them.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use eec_ir::program::Program;
+use eec_ir::graph::Def;
+use eec_ir::{Graph, Tensor, text};
+use eec_passes::pass::{Context, Pass};
+use eec_passes::simplify::Simplify;
+use eec_runtime::{Artifact, ArtifactWriter, MAGIC, Options, Session};
+
+use crate::calibrate::Policy;
+use crate::lower::lower;
+use crate::recipe::Recipe;
+use crate::report::Report;
+use crate::{Error, onnx};
+
+/// Sections of an artifact that the compiler reads back; the runtime carries them as bytes.
+mod section {
+    pub(super) const PLAIN_GRAPH: &str = "graph.plain";
+    pub(super) const DYNAMIC_GRAPH: &str = "graph";
+    pub(super) const RECIPE: &str = "recipe";
+    pub(super) const REPORT: &str = "report";
+    pub(super) const POLICY: &str = "policy";
+}
+
+/// What makes a model dynamic.
+#[derive(Clone, Debug)]
+pub struct Dynamic {
+    /// The graph with exits.
+    pub graph: Graph,
+    /// One name per exit, in order of depth.
+    pub exits: Vec<String>,
+}
+
+/// A model.
+pub struct Model {
+    /// Its file.
+    pub path: PathBuf,
+    /// The plain model, simplified.
+    pub plain: Graph,
+    /// The model with exits, if it has any.
+    pub dynamic: Option<Dynamic>,
+    /// What it was compiled from.
+    pub recipe: Recipe,
+    /// The decisions of calibration, if there was one.
+    pub policy: Option<Policy>,
+    /// How calibration went, if there was one.
+    pub report: Option<Report>,
+    /// The file, if it is compiled.
+    artifact: Option<Artifact>,
+}
+
+/// Which form of a model.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// Without exits.
+    Plain,
+    /// With exits, if it has any.
+    Dynamic,
+}
+
+impl Model {
+    /// Opens an `.onnx` or `.eec` file; the content decides which, not the name.
+    pub fn open(path: &Path) -> Result<Model, Error> {
+        if is_artifact(path)? {
+            return Model::from_artifact(path, Artifact::open(path)?);
+        }
+        Ok(Model::new(path, simplified(onnx::import(path)?)?))
+    }
+
+    /// A plain model in memory.
+    pub fn new(path: &Path, plain: Graph) -> Model {
+        Model {
+            path: path.to_path_buf(),
+            plain,
+            dynamic: None,
+            recipe: Recipe::default(),
+            policy: None,
+            report: None,
+            artifact: None,
+        }
+    }
+
+    fn from_artifact(path: &Path, artifact: Artifact) -> Result<Model, Error> {
+        let section = |name: &str| {
+            let bytes = artifact.section(name);
+            bytes.map(|b| std::str::from_utf8(b).map_err(|e| Error::content(path, format!("section {name}: {e}"))))
+        };
+        let required = |name: &str| section(name).unwrap_or_else(|| Err(Error::content(path, format!("has no section {name}"))));
+        let graph = |source: &str| {
+            let mut resolve = |c: &text::ConstRef| artifact.constant(c.content_hash()?);
+            text::parse(source, &mut resolve).map_err(|e| Error::content(path, e))
+        };
+        let recipe = Recipe::from_toml(required(section::RECIPE)?).map_err(|e| Error::content(path, e))?;
+        let plain = graph(required(section::PLAIN_GRAPH)?)?;
+        let dynamic = section(section::DYNAMIC_GRAPH).transpose()?.map(graph).transpose()?;
+        let exits = artifact.program()?.exits.iter().map(|e| e.name.clone()).collect();
+        let report = section(section::REPORT).transpose()?.map(|t| from_json(path, t)).transpose()?;
+        let policy = section(section::POLICY).transpose()?.map(|t| from_json(path, t)).transpose()?;
+        let dynamic = dynamic.map(|graph| Dynamic { graph, exits });
+        Ok(Model { path: path.to_path_buf(), plain, dynamic, recipe, policy, report, artifact: Some(artifact) })
+    }
+
+    /// The graph of a form.
+    pub fn graph(&self, form: Form) -> &Graph {
+        match (&self.dynamic, form) {
+            (Some(dynamic), Form::Dynamic) => &dynamic.graph,
+            (None, Form::Dynamic) | (_, Form::Plain) => &self.plain,
+        }
+    }
+
+    /// The compiled form: from the artifact, or lowered now.
+    pub fn program(&self, form: Form) -> Result<Program, Error> {
+        match (&self.artifact, form) {
+            (Some(artifact), Form::Dynamic) => Ok(artifact.program()?),
+            (Some(artifact), Form::Plain) => match artifact.plain_program()? {
+                Some(plain) => Ok(plain),
+                None => Ok(artifact.program()?),
+            },
+            (None, Form::Plain) => Ok(lower(&self.plain, &[])?),
+            (None, Form::Dynamic) => match &self.dynamic {
+                Some(dynamic) => Ok(lower(&dynamic.graph, &dynamic.exits)?),
+                None => Ok(lower(&self.plain, &[])?),
+            },
+        }
+    }
+
+    /// A session that runs a form.
+    pub fn session(&self, form: Form, options: Options) -> Result<Session, Error> {
+        let program = self.program(form)?;
+        Ok(match &self.artifact {
+            Some(artifact) => Session::new(program, &|hash| artifact.constant(hash), options)?,
+            None => session_of(program, self.graph(form), options)?,
+        })
+    }
+
+    /// Writes the artifact; a failure or an interruption leaves no file behind.
+    pub fn save(&self, path: &Path) -> Result<(), Error> {
+        let mut writer = ArtifactWriter::new();
+        let dynamic = self.program(Form::Dynamic)?;
+        writer.program(&dynamic)?;
+        if self.dynamic.is_some() {
+            writer.plain_program(&self.program(Form::Plain)?)?;
+        }
+        writer.section(section::PLAIN_GRAPH, self.plain.to_string().into_bytes())?;
+        if let Some(dynamic) = &self.dynamic {
+            writer.section(section::DYNAMIC_GRAPH, dynamic.graph.to_string().into_bytes())?;
+        }
+        let recipe = toml::to_string(&self.recipe).map_err(Error::request)?;
+        writer.section(section::RECIPE, recipe.into_bytes())?;
+        if let Some(report) = &self.report {
+            writer.section(section::REPORT, to_json(report)?)?;
+        }
+        if let Some(policy) = &self.policy {
+            writer.section(section::POLICY, to_json(policy)?)?;
+        }
+        for graph in std::iter::once(&self.plain).chain(self.dynamic.iter().map(|d| &d.graph)) {
+            live_constants(graph).for_each(|tensor| {
+                writer.constant(tensor);
+            });
+        }
+        Ok(writer.write_to(path)?)
+    }
+}
+
+/// Whether the file begins as an artifact does.
+fn is_artifact(path: &Path) -> Result<bool, Error> {
+    let mut head = Vec::new();
+    let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
+    file.take(MAGIC.len() as u64).read_to_end(&mut head).map_err(|e| Error::io(path, e))?;
+    Ok(head == MAGIC)
+}
+
+/// The constants that nodes or yields read.
+fn live_constants(graph: &Graph) -> impl Iterator<Item = &Tensor> {
+    let nodes = graph.nodes_in_order().into_iter().map(|n| graph.node(n));
+    let read = nodes.flat_map(move |n| {
+        n.inputs.iter().chain(n.regions.iter().flat_map(move |r| &graph.region(*r).yields))
+    });
+    let read = read.chain(graph.outputs());
+    read.filter_map(|v| match graph.value(*v).def {
+        Def::Const(id) => Some(graph.constants().tensor(id)),
+        Def::Node(..) | Def::Param(..) => None,
+    })
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, Error> {
+    serde_json::from_str(text).map_err(|e| Error::content(path, e))
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(value).map_err(Error::request)
+}
+
+/// How a session runs: on `threads` threads, or all cores.
+pub fn run_options(threads: Option<usize>) -> Options {
+    Options { threads: threads.unwrap_or(0), ..Options::default() }
+}
+
+/// The graph after `simplify`.
+pub fn simplified(mut graph: Graph) -> Result<Graph, Error> {
+    Simplify.run(&mut graph, &mut Context::default())?;
+    Ok(graph)
+}
+
+/// A session over a graph's own constants.
+pub fn session_of(program: Program, graph: &Graph, options: Options) -> Result<Session, Error> {
+    let constants = graph.constants();
+    let find = |hash| constants.find(hash).map(|id| -> Tensor { constants.tensor(id).clone() });
+    Ok(Session::new(program, &find, options)?)
+}
