@@ -40,6 +40,7 @@ impl Error {
         Error { kind, subject: subject.into(), node: None, message: message.to_string() }
     }
 
+    #[cfg(feature = "jit")]
     pub(crate) fn at_node(mut self, node: &str) -> Error {
         self.node = Some(node.to_string());
         self

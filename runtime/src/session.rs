@@ -209,8 +209,7 @@ impl Session {
 
     fn new_plan(&self, inputs: &[Tensor]) -> Result<Plan, Error> {
         let program = &self.program;
-        let mut extents =
-            bind(program, inputs).map_err(|problems| self.error(ErrorKind::Input, problems.join("\n")))?;
+        let mut extents = bind(program, inputs).map_err(|why| self.error(ErrorKind::Input, why))?;
         let mut symbols = vec![0; self.symbols.len()];
         for (symbol, slot) in &self.code.symbols {
             symbols[*slot] = extents.get(symbol).map_or(0, |e| e.lo);

@@ -22,6 +22,13 @@ pub struct Artifact {
     constants: HashMap<ContentHash, Tensor>,
 }
 
+impl std::fmt::Debug for Artifact {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&str> = self.section_names().collect();
+        f.debug_struct("Artifact").field("file", &self.file).field("sections", &names).finish_non_exhaustive()
+    }
+}
+
 struct Mapped(Arc<Mmap>);
 
 impl AsRef<[u8]> for Mapped {

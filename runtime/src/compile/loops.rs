@@ -62,6 +62,9 @@ pub(super) struct Emitter<'a, 'b> {
 /// A pass over the inner axes: called with the accumulator slot and the accumulators.
 type InnerBody<'f, 'a, 'b> = dyn FnMut(&mut Emitter<'a, 'b>, usize, Vec<Value>) -> Vec<Value> + 'f;
 
+/// One step of a counted loop: called with its index and the carried values.
+type StepBody<'f, E> = dyn FnMut(&mut E, Value, Vec<Value>) -> Vec<Value> + 'f;
+
 /// Emits the function's body into the builder's entry block, whose parameters are its arguments.
 pub(super) fn emit(
     b: &mut FunctionBuilder<'_>,
@@ -229,7 +232,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
         limit: Value,
         step: i64,
         carried: Vec<Value>,
-        body: &mut dyn FnMut(&mut Self, Value, Vec<Value>) -> Vec<Value>,
+        body: &mut StepBody<'_, Self>,
     ) -> (Value, Vec<Value>) {
         let (inside, after) = (self.b.create_block(), self.b.create_block());
         for block in [inside, after] {

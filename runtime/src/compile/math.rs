@@ -46,7 +46,7 @@ const ERF_LARGE: [f32; 8] = [
 /// `(sin r - r) / r³` in r² for |r| ≤ π/4.
 const SIN: [f32; 4] = [-0.166_666_67, 0.008_333_329, -0.000_198_393_04, 2.718_046_5e-6];
 /// `(cos r - 1 + r²/2) / r⁴` in r² for |r| ≤ π/4.
-const COS: [f32; 3] = [0.041_666_646, -0.001_388_730_9, 2.443_241_3e-5];
+const COS: [f32; 3] = [0.041_666_646, -0.001_388_731, 2.443_241_3e-5];
 
 /// Emits functions of values of one type: `F32`, or `F32X4` with comparisons as `I32X4` masks.
 pub(super) struct Math<'a, 'b> {
@@ -108,7 +108,7 @@ impl Math<'_, '_> {
         self.recast(if self.wide { I32X4 } else { I32 }, x)
     }
 
-    fn from_bits(&mut self, x: Value) -> Value {
+    fn as_float(&mut self, x: Value) -> Value {
         self.recast(if self.wide { F32X4 } else { F32 }, x)
     }
 
@@ -123,7 +123,7 @@ impl Math<'_, '_> {
         let (x, value, sign) = (self.bits(x), self.bits(value), self.int(i32::MIN));
         let sign = self.b.ins().band(x, sign);
         let bits = self.b.ins().bor(value, sign);
-        self.from_bits(bits)
+        self.as_float(bits)
     }
 
     /// A condition on two values.
@@ -136,7 +136,7 @@ impl Math<'_, '_> {
         if !self.wide {
             return self.b.ins().select(condition, a, b);
         }
-        let mask = self.from_bits(condition);
+        let mask = self.as_float(condition);
         self.b.ins().bitselect(mask, a, b)
     }
 
@@ -175,7 +175,7 @@ impl Math<'_, '_> {
         let bias = self.int(127);
         let exponent = self.b.ins().iadd(i, bias);
         let bits = self.b.ins().ishl_imm_u(exponent, 23);
-        self.from_bits(bits)
+        self.as_float(bits)
     }
 
     /// e^x, to 1 ulp; the scale is applied in halves, so that subnormal results round once.
@@ -207,7 +207,7 @@ impl Math<'_, '_> {
         let exponent = self.b.ins().sshr_imm_u(above, 23);
         let shift = self.b.ins().ishl_imm_u(exponent, 23);
         let mantissa = self.b.ins().isub(bits, shift);
-        let (mantissa, one) = (self.from_bits(mantissa), self.float(1.0));
+        let (mantissa, one) = (self.as_float(mantissa), self.float(1.0));
         let f = self.b.ins().fsub(mantissa, one);
         let e = self.b.ins().fcvt_from_sint(if self.wide { F32X4 } else { F32 }, exponent);
         let (zero, added) = (self.float(0.0), self.float(23.0));
@@ -301,7 +301,7 @@ impl Math<'_, '_> {
         let sign = self.b.ins().ishl_imm_u(sign, 30);
         let bits = self.bits(y);
         let bits = self.b.ins().bxor(bits, sign);
-        self.from_bits(bits)
+        self.as_float(bits)
     }
 }
 

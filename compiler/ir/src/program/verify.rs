@@ -3,7 +3,7 @@
 //! 1. Ids exist: buffers, kernels, blocks, constants, inputs, exits.
 //! 2. A block's number is larger than its owner's, and no block has two owners; block 0 is the body.
 //! 3. Symbols are bound where they are used: by an input dim that is a plain symbol, or as the rows of
-//!    an enclosing block. No symbol is bound twice.
+//!    an enclosing block (for lengths and assumptions, of any block). No symbol is bound twice.
 //! 4. Inputs and constants hold what their buffers say; parameters are `Param`, results `Result`.
 //! 5. Kernels write `Temp` buffers only and never one that they read.
 //! 6. Views have a stride per axis; expressions are well typed, operands first; reductions use only
@@ -147,9 +147,6 @@ impl Verifier<'_> {
                 self.report(&place, format_args!("its dims hold `{elements}` elements, its buffer `{len}`"));
             }
         }
-        for (a, b) in &program.assumptions {
-            self.dims("assumption", [a, b]);
-        }
     }
 
     fn unique_names(&mut self, kind: &str, ports: &[Port]) {
@@ -190,9 +187,12 @@ impl Verifier<'_> {
         }
     }
 
-    /// Lengths may mention any symbol that is bound somewhere.
+    /// Lengths and assumptions may mention any symbol that is bound somewhere.
     fn lengths(&mut self) {
         self.scope = self.bound.clone();
+        for (a, b) in &self.program.assumptions {
+            self.dims("assumption", [a, b]);
+        }
         for (i, buffer) in self.program.buffers.iter().enumerate() {
             self.dim(&format!("buffer {}", BufferId::new(i)), &buffer.len);
         }
