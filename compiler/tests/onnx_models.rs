@@ -36,6 +36,7 @@ const MODELS: &[(&str, &str)] = &[
     ("hf-clip", "model_dynamo"),
     ("hf-gpt2", "model"),
     ("hf-gpt2", "model_dynamo"),
+    ("hf-swin", "model"),
     ("hf-vit", "model"),
     ("hf-vit", "model_dynamo"),
     ("hf-whisper_encoder", "model"),

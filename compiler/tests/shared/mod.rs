@@ -1,14 +1,17 @@
 //! What several test programs of this crate need.
+#![allow(dead_code, reason = "each test program uses a part")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use eec::npz::{Arrays, read_npz};
 use eec_ir::{DType, Tensor};
 
 /// The folder with the shared models, if this machine has it.
 ///
 /// # Panics
 /// `EEC_REQUIRE_SHARED` is set and the folder is missing.
-pub fn shared_folder() -> Option<PathBuf> {
+pub(crate) fn shared_folder() -> Option<PathBuf> {
     let folder = std::env::var_os("EEC_SHARED").map(PathBuf::from).filter(|p| p.is_dir());
     if folder.is_none() {
         assert!(std::env::var_os("EEC_REQUIRE_SHARED").is_none(), "EEC_SHARED names no folder");
@@ -17,8 +20,27 @@ pub fn shared_folder() -> Option<PathBuf> {
     folder
 }
 
+/// Checks an exported model with ONNX's checker and gives ONNX Runtime's outputs for `inputs`;
+/// `None` on a machine where `EEC_PYTHON` names no Python that has both.
+pub(crate) fn onnx_runtime(model: &Path, inputs: &Path, outputs: &Path) -> Result<Option<Arrays>, String> {
+    let Some(python) = std::env::var_os("EEC_PYTHON") else {
+        println!("skipped: EEC_PYTHON is not set");
+        return Ok(None);
+    };
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/python");
+    let check = "import sys, onnx; onnx.checker.check_model(sys.argv[1], full_check=True)";
+    run(Command::new(&python).args(["-c", check]).arg(model))?;
+    run(Command::new(&python).arg(scripts.join("ort_outputs.py")).args([model, inputs, outputs]))?;
+    read_npz(outputs).map(Some).map_err(|e| e.to_string())
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let done = command.output().map_err(|e| format!("{command:?}: {e}"))?;
+    if done.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&done.stderr).into_owned()) }
+}
+
 /// Checks `have` against `want` within 1e-4 absolute and relative; integers must be equal.
-pub fn compare(name: &str, have: &Tensor, want: &Tensor) -> Result<(), String> {
+pub(crate) fn compare(name: &str, have: &Tensor, want: &Tensor) -> Result<(), String> {
     if have.ty() != want.ty() {
         return Err(format!("{name}: {have:?}, expected {want:?}"));
     }
