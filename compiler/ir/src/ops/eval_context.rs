@@ -87,6 +87,11 @@ impl<'a> Eval<'a> {
         self.dims.iter().product()
     }
 
+    /// Whether the result has no elements, so that there is nothing to compute.
+    pub(super) fn is_empty(&self) -> bool {
+        self.dims.contains(&0)
+    }
+
     /// The result's element type.
     pub(super) fn dtype(&self) -> DType {
         self.dtype

@@ -101,7 +101,8 @@ pub(super) fn pad(from: &[usize], to: &[usize], begins: &[i64], fill: usize) -> 
     }
     let mut all = vec![Some(0)];
     for ((dim, size), begin) in from.iter().zip(to).zip(begins) {
-        let inside = |i: usize| usize::try_from(i as i64 - begin).ok().filter(|x| x < dim);
+        let inside =
+            |i: usize| (i as i64).checked_sub(*begin).and_then(|x| usize::try_from(x).ok()).filter(|x| x < dim);
         let line = |base: Option<usize>| (0..*size).map(move |i| Some(base? * dim + inside(i)?));
         all = all.into_iter().flat_map(line).collect();
     }

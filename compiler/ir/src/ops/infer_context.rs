@@ -101,8 +101,15 @@ impl<'a> Infer<'a> {
         if (a - b).as_const().is_some() {
             return None;
         }
-        self.assumptions.push((a.clone(), b.clone()));
+        self.assume(a, b);
         Some(if complexity(b) < complexity(a) { b.clone() } else { a.clone() })
+    }
+
+    /// Notes that two sizes must be equal, the simpler one first.
+    fn assume(&mut self, a: &Dim, b: &Dim) {
+        let swapped = (complexity(b), b) < (complexity(a), a);
+        let (first, second) = if swapped { (b, a) } else { (a, b) };
+        self.assumptions.push((first.clone(), second.clone()));
     }
 
     /// Like [`Infer::equal`]; a pair that never is equal is refused as `what`.
@@ -116,7 +123,7 @@ impl<'a> Infer<'a> {
         if &smaller != a {
             let never = (a - b).is_at_least(1);
             self.require(!never, || format!("{}: {a} is more than {b}", what()))?;
-            self.assumptions.push((a.clone(), smaller));
+            self.assume(a, &smaller);
         }
         Ok(())
     }
@@ -200,6 +207,9 @@ impl<'a> Infer<'a> {
     }
 }
 
+/// Expressions of more parts are no shape arithmetic; they are dropped, lest they grow without end.
+const MAX_PARTS: usize = 64;
+
 /// Whether an element is a size that arithmetic did not carry out of range.
 fn is_kept(element: &Dim, dtype: DType) -> bool {
     let fits = |value: i64| match dtype {
@@ -210,7 +220,10 @@ fn is_kept(element: &Dim, dtype: DType) -> bool {
     };
     match element.as_const() {
         Some(value) => fits(value),
-        None => dtype != DType::F32 && element.terms().iter().all(|t| t.coef.unsigned_abs() < Dim::LIMIT as u64),
+        None => {
+            let in_range = element.terms().iter().all(|t| t.coef.unsigned_abs() < Dim::LIMIT as u64);
+            dtype != DType::F32 && in_range && element.parts() <= MAX_PARTS
+        }
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) fn eval_matmul(cx: &Eval) -> Evaluated {
     let (a, b) = (cx.elements::<f32>(0)?, cx.elements::<f32>(1)?);
     let (a_batch, m, k) = match cx.from(0) {
         [batch @ .., m, k] => (batch, *m, *k),
-        vector => (&[][..], 1, vector.len().min(1) * cx.input(0).len()),
+        _ => (&[][..], 1, cx.input(0).len()),
     };
     let (b_batch, n) = match cx.from(1) {
         [batch @ .., _, n] => (batch, *n),
@@ -56,9 +56,6 @@ pub(super) fn eval_matmul(cx: &Eval) -> Evaluated {
 /// The product of dense `[m, k]` and `[k, n]`.
 fn multiply(a: &[f32], b: &[f32], [m, k, n]: [usize; 3]) -> Vec<f64> {
     let mut out = vec![0.0; m * n];
-    if n == 0 {
-        return out;
-    }
     for (i, row) in out.chunks_exact_mut(n).enumerate() {
         for (p, b_row) in b.chunks_exact(n).enumerate() {
             let factor = f64::from(a[i * k + p]);

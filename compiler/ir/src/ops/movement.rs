@@ -15,6 +15,7 @@ pub(super) fn infer_reshape(cx: &mut Infer, dims: &[Dim]) -> Inferred {
     let x = cx.ty(0);
     check_sizes(cx, "dims", dims)?;
     let ty = Type::new(x.dtype, dims.iter().cloned());
+    cx.require(ty.is_manageable(), || "`dims` are too many, or their expressions too large".into())?;
     cx.unify(&x.elements(), &ty.elements(), || format!("{x} has not as many elements as {ty}"))?;
     Ok(cx.moved(ty, &[0], |from, _| Some((0..from.first()?.iter().product()).collect())))
 }
@@ -141,12 +142,8 @@ fn slice_length(cx: &mut Infer, size: &Dim, start: &Dim, end: &Dim, step: i64) -
 
 /// `Slice`.
 pub(super) fn eval_slice(cx: &Eval, slice: Slice) -> Evaluated {
-    let plan = slice.plan(&cx.axes(slice.axes)?, cx.from(0).len());
-    let (starts, steps) = match plan {
-        Some(plan) => plan,
-        // Nothing is taken where a backward slice begins before the first element.
-        None if cx.len() == 0 => return cx.moved(&[cx.input(0)], &[]),
-        None => return Err(cx.fail(format!("the starts {:?} are not positions", slice.starts))),
+    let Some((starts, steps)) = slice.plan(&cx.axes(slice.axes)?, cx.from(0).len()) else {
+        return Err(cx.fail(format!("the starts {:?} are not positions", slice.starts)));
     };
     cx.moved(&[cx.input(0)], &index::slice(cx.from(0), cx.to(), &starts, &steps))
 }
