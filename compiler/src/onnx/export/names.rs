@@ -9,6 +9,11 @@ pub(super) struct Names {
 }
 
 impl Names {
+    /// Whether `name` is in use.
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.taken.contains_key(name)
+    }
+
     /// Takes exactly `name`; returns whether it was free.
     pub(super) fn reserve(&mut self, name: &str) -> bool {
         self.taken.insert(name.to_string(), 1).is_none()

@@ -64,7 +64,9 @@ impl Exporter<'_> {
             output.push(name);
         }
         let current = self.current.clone();
-        self.append(op, input, output, attribute, origin.pass.as_deref(), &current);
+        // The first node stands for the source node; what else came of it is in no source model.
+        let extra = self.used_nodes.contains(&current).then_some(EXPORT);
+        self.append(op, input, output, attribute, origin.pass.as_deref().or(extra), &current);
     }
 
     /// Appends one of the two `If`s of a `Route`.

@@ -11,7 +11,7 @@ use super::super::survey::standard_domain;
 use super::super::tensor::{ExternalFiles, decode};
 
 /// The opsets whose operators the rules know.
-const OPSETS: std::ops::RangeInclusive<i64> = 7..=24;
+const OPSETS: std::ops::RangeInclusive<i64> = 7..=28;
 
 /// The oldest version of the file format that is read.
 const MIN_IR_VERSION: i64 = 3;

@@ -129,6 +129,9 @@ impl Importer<'_> {
                 let tensor = decode(std::mem::take(proto), &mut self.external);
                 let tensor = tensor.map_err(|e| Refusal(format!("tensor `{name}`: {e}")))?;
                 let value = self.graph.constant(tensor);
+                if self.graph.value(value).name.is_none() {
+                    self.graph.set_name(value, name);
+                }
                 *binding = Binding::Value(value);
                 Ok(value)
             }
