@@ -1,13 +1,15 @@
-//! Tensors as ONNX stores them, in the model file or beside it, to and from the IR's.
+//! Tensors and their types as ONNX stores them, in the model file or beside it, to and from the IR's.
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use eec_ir::tensor::Storage;
-use eec_ir::{DType, Tensor};
+use eec_ir::{DType, Dim, Tensor, Type};
 
-use super::proto::{EXTERNAL, TensorProto};
+use super::proto::{
+    DimValue, DimensionProto, EXTERNAL, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
+};
 
 /// The number that ONNX gives to an element type.
 pub(crate) fn onnx_type(dtype: DType) -> i32 {
@@ -167,6 +169,20 @@ pub(crate) fn encode(tensor: &Tensor, name: &str) -> TensorProto {
         raw_data: Some(tensor.bytes().to_vec()),
         ..TensorProto::default()
     }
+}
+
+/// A value's declaration; sizes that are expressions are written out as their names.
+pub(crate) fn value_info(name: &str, ty: &Type) -> ValueInfoProto {
+    let dim = |d: &Dim| DimensionProto {
+        value: Some(match (d.as_const(), d.as_symbol()) {
+            (Some(c), _) => DimValue::Value(c),
+            (None, Some(symbol)) => DimValue::Param(symbol.as_str().to_string()),
+            (None, None) => DimValue::Param(d.to_string()),
+        }),
+    };
+    let shape = TensorShapeProto { dim: ty.dims.iter().map(dim).collect() };
+    let tensor = TensorTypeProto { elem_type: onnx_type(ty.dtype), shape: Some(shape) };
+    ValueInfoProto { name: name.to_string(), r#type: Some(TypeProto { tensor_type: Some(tensor) }) }
 }
 
 #[cfg(test)]

@@ -10,10 +10,10 @@ use eec_ir::{DType, Dim, Graph, RegionId, Tensor, Type, ValueId};
 
 use super::super::error::ExportError;
 use super::super::proto::{GraphProto, ValueInfoProto};
-use super::super::tensor::encode;
+use super::super::tensor::{encode, value_info};
+use super::Exporter;
 use super::nodes::{int, subgraph, tensor};
 use super::scope::Scope;
-use super::{Exporter, value_info};
 
 impl Exporter<'_> {
     /// Writes an `If`.

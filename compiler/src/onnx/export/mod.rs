@@ -10,15 +10,12 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use eec_ir::graph::{Def, Origin};
-use eec_ir::{ContentHash, Graph, RegionId, Tensor, Type, ValueId};
+use eec_ir::{ContentHash, Graph, RegionId, Tensor, ValueId};
 use prost::Message;
 
 use super::error::ExportError;
-use super::proto::{
-    DimValue, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
-    TensorTypeProto, TypeProto, ValueInfoProto,
-};
-use super::tensor::{encode, onnx_type};
+use super::proto::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto};
+use super::tensor::{encode, value_info};
 use crate::file::write_whole;
 use names::Names;
 use scope::Scope;
@@ -209,18 +206,4 @@ fn default_name(hash: ContentHash, tensor: &Tensor) -> String {
         }
         None => format!("const_{}", hash.to_string().trim_start_matches('#')),
     }
-}
-
-/// A value's declaration; sizes that are expressions are written out as their names.
-fn value_info(name: &str, ty: &Type) -> ValueInfoProto {
-    let dim = |d: &eec_ir::Dim| DimensionProto {
-        value: Some(match (d.as_const(), d.as_symbol()) {
-            (Some(c), _) => DimValue::Value(c),
-            (None, Some(symbol)) => DimValue::Param(symbol.as_str().to_string()),
-            (None, None) => DimValue::Param(d.to_string()),
-        }),
-    };
-    let shape = TensorShapeProto { dim: ty.dims.iter().map(dim).collect() };
-    let tensor = TensorTypeProto { elem_type: onnx_type(ty.dtype), shape: Some(shape) };
-    ValueInfoProto { name: name.to_string(), r#type: Some(TypeProto { tensor_type: Some(tensor) }) }
 }

@@ -11,6 +11,8 @@ mod reduce;
 mod rules;
 mod shape;
 mod slice;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::path::Path;
