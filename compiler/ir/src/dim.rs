@@ -4,13 +4,14 @@
 //! that exporters write (`Shape → Gather → Mul → Concat`). Symbols stand for sizes: they are never
 //! negative. Arithmetic saturates; the verifier refuses dims whose coefficients left [`Dim::LIMIT`].
 
+use std::cell::Cell;
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::{Add, Mul, Sub};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The name of a size that is known only at run time (`batch`, `seq`, the rows of a region).
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -65,8 +66,8 @@ pub struct Term {
 }
 
 /// A size or an integer derived from sizes.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
-#[serde(from = "Vec<Term>", into = "Vec<Term>")]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize)]
+#[serde(into = "Vec<Term>")]
 pub struct Dim {
     terms: Vec<Term>,
 }
@@ -328,6 +329,27 @@ impl From<Vec<Term>> for Dim {
     fn from(mut terms: Vec<Term>) -> Self {
         terms.iter_mut().for_each(|t| t.factors.sort());
         Dim::from_terms(terms)
+    }
+}
+
+thread_local! {
+    /// How many dims are being decoded, one inside the other.
+    static DECODING: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Encoded dims may not nest deeper: files are untrusted, and decoding them recurses.
+const MAX_NESTING: usize = 32;
+
+impl<'de> Deserialize<'de> for Dim {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let depth = DECODING.get();
+        if depth >= MAX_NESTING {
+            return Err(serde::de::Error::custom(format!("dims nest deeper than {MAX_NESTING}")));
+        }
+        DECODING.set(depth + 1);
+        let terms = Vec::<Term>::deserialize(deserializer);
+        DECODING.set(depth);
+        terms.map(Dim::from)
     }
 }
 

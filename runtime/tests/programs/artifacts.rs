@@ -69,7 +69,7 @@ fn other_files_are_refused_by_name() {
     let (folder, path) = file("model.eec");
     let refuse = |bytes: &[u8], part: &str| {
         std::fs::write(&path, bytes).unwrap();
-        let error = Artifact::open(&path).err().expect("it is refused");
+        let error = Artifact::open(&path).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Artifact);
         let text = error.to_string();
         assert!(text.contains("model.eec") && text.contains(part), "{text} does not say {part:?}");
@@ -89,8 +89,8 @@ fn other_files_are_refused_by_name() {
     assert!(
         Session::load(&path, Options::default()).err().expect("no program").to_string().contains("holds no program")
     );
-    assert_eq!(Artifact::open(folder.path()).err().expect("a folder").kind(), ErrorKind::Io);
-    assert_eq!(Artifact::open(&folder.path().join("none")).err().expect("no file").kind(), ErrorKind::Io);
+    assert_eq!(Artifact::open(folder.path()).unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(Artifact::open(&folder.path().join("none")).unwrap_err().kind(), ErrorKind::Io);
 }
 
 /// Loads and runs a damaged file: an error or a result, but no crash.
@@ -121,4 +121,15 @@ fn damaged_files_never_crash() {
             }
         }
     }
+}
+
+#[test]
+fn deeply_nested_dims_are_refused() {
+    // A list of one term with one factor, a division whose first operand is again such a list.
+    let bytes = vec![1u8; 3_000_000];
+    assert!(postcard::from_bytes::<eec_ir::Dim>(&bytes).is_err());
+    let seq = eec_ir::Dim::symbol("seq");
+    let halves = (0..20).fold(seq, |d, _| (&d + &1.into()).floor_div(&2.into()).unwrap());
+    let bytes = postcard::to_stdvec(&halves).unwrap();
+    assert_eq!(postcard::from_bytes::<eec_ir::Dim>(&bytes).unwrap(), halves);
 }

@@ -289,7 +289,10 @@ fn wrong_inputs_are_refused_together() {
         &["\"x\" (f32[batch, 6]) is missing", "\"second\"", "[\"y\", \"z\"]"],
     );
     refuse(&[("x", ramp(&[2, 5], 1.0)), ("second", second.clone())], &["[batch, 6]", "found [2, 5]: dim 1 must be 6"]);
-    refuse(&[("x", ramp(&[3, 6], 1.0)), ("second", second.clone())], &["expected dims [batch, 2] where batch = 3, found [2, 2]"]);
+    refuse(
+        &[("x", ramp(&[3, 6], 1.0)), ("second", second.clone())],
+        &["expected dims [batch, 2] where batch = 3, found [2, 2]"],
+    );
     refuse(&[("x", ramp(&[6], 1.0)), ("second", second.clone())], &["f32[batch, 6]", "f32[6]"]);
     refuse(&[("x", second.clone()), ("second", ramp(&[2, 2], 1.0))], &["\"x\" must be f32", "\"second\" must be i64"]);
     refuse(&[("x", ramp(&[2, 6], 1.0)), ("x", ramp(&[2, 6], 1.0)), ("second", second)], &["\"x\" is given twice"]);

@@ -108,14 +108,14 @@ fn indices_bools_and_casts() {
         let x = ramp(&[2, seq, seq], 0.7);
         let run = b.run(&[("keep", Tensor::new(&[2, seq], keep.clone()).unwrap()), ("x", x.clone())]);
         let x = floats(&x);
-        for at in 0..x.len() {
+        for (at, value) in x.iter().enumerate() {
             let (batch, i, j) = (at / seq / seq, at / seq % seq, at % seq);
             let k = keep[batch * seq + j] != 0;
             let both = j <= i && k;
-            let y = (if both { x[at] } else { -1.0e4 }) + if k { 1.0 } else { 0.0 };
+            let y = (if both { *value } else { -1.0e4 }) + if k { 1.0 } else { 0.0 };
             assert_eq!(floats(&run.outputs[0].1)[at], y);
             assert_eq!(run.outputs[1].1.bytes()[at], u8::from(!both));
-            let count = (i * seq + j) as i64 - x[at] as i64;
+            let count = (i * seq + j) as i64 - *value as i64;
             assert_eq!(run.outputs[2].1.elements::<i64>().unwrap()[at], count);
         }
     }

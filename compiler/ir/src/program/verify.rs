@@ -68,6 +68,9 @@ pub fn verify(program: &Program) -> Result<VerifiedProgram<'_>, VerifyErrors> {
     Err(VerifyErrors { program: program.name.clone(), problems: verifier.problems })
 }
 
+/// Index spaces may not have more axes: code generators recurse over them.
+const MAX_AXES: usize = 64;
+
 /// Blocks may not nest deeper than this: checks and code generators recurse over them.
 const MAX_DEPTH: usize = 256;
 
@@ -268,7 +271,7 @@ impl Verifier<'_> {
             if block.rows.is_some() || !block.params.is_empty() {
                 self.report(place, format_args!("block {} of an if takes no parameters and no rows", id.0));
             }
-            self.yields(place, id, block, step.results.iter().map(|r| (*r, None)));
+            self.yields(place, id, block, step.results.iter().copied());
             self.block(id, block, depth + 1);
         }
     }
@@ -292,7 +295,7 @@ impl Verifier<'_> {
             }
             let block = program.block(id);
             self.params(place, id, block, step);
-            self.yields(place, id, block, step.results.iter().map(|r| (r.buffer, Some(&r.row))));
+            self.yields(place, id, block, step.results.iter().map(|r| r.buffer));
             let outside = self.scope.clone();
             self.bind_rows(place, id, block);
             self.block(id, block, depth + 1);
@@ -322,18 +325,12 @@ impl Verifier<'_> {
         }
     }
 
-    fn yields<'d>(
-        &mut self,
-        place: &str,
-        id: BlockId,
-        block: &Block,
-        results: impl ExactSizeIterator<Item = (BufferId, Option<&'d Dim>)>,
-    ) {
+    fn yields(&mut self, place: &str, id: BlockId, block: &Block, results: impl ExactSizeIterator<Item = BufferId>) {
         if block.yields.len() != results.len() {
             let (found, expected) = (block.yields.len(), results.len());
             return self.report(place, format_args!("block {} yields {found} buffers, expected {expected}", id.0));
         }
-        for (given, (result, _)) in block.yields.iter().zip(results) {
+        for (given, result) in block.yields.iter().zip(results) {
             if let Some(dtype) = self.buffer(place, result).map(|b| b.dtype) {
                 self.expect_dtype(place, *given, dtype);
             }
@@ -429,6 +426,9 @@ impl Verifier<'_> {
     fn row_loop(&mut self, place: &str, form: &Loop) {
         self.dims(place, form.dims.iter().chain(&form.inner));
         let before = self.problems.len();
+        if form.dims.len() + form.inner.len() > MAX_AXES {
+            self.report(place, format_args!("it has more than {MAX_AXES} axes"));
+        }
         let axes = form.dims.len() + form.inner.len();
         for view in &form.inputs {
             self.view(place, view, axes);
