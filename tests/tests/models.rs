@@ -1,0 +1,166 @@
+//! Real models, through import, simplification, verification, lowering and the CPU runtime, against
+//! what ONNX Runtime computes; and the structure that is found in them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use eec::model::simplified;
+use eec::npz::read_npz;
+use eec::onnx::import;
+use eec_ir::verify::{Stage, verify};
+use eec_ir::{Graph, Op, Tensor};
+use eec_passes::structure::analyse;
+use eec_runtime::{Control, Session};
+use eec_tests::backend::{cpu, run};
+use eec_tests::shared::{python, shared_folder};
+use eec_tests::values::{check, row};
+
+/// Absolute and relative; ONNX Runtime sums in another order.
+const TOLERANCE: f32 = 1e-4;
+
+/// Models with inputs and expected outputs, and how many blocks they have.
+const MODELS: &[(&str, usize)] = &[
+    ("cifar-vit/model", 10),
+    ("resnet56/model", 27),
+    ("resnet56/model_dynamo", 27),
+    ("resnet20/model", 9),
+    ("resnet20/model_dynamo", 9),
+    ("bert-sst2/model", 6),
+    ("easy-vqa/model", 8),
+    ("shakespeare-llama/model", 8),
+    ("llama-stories260k/model", 5),
+    ("llama-stories260k/model_dynamo", 5),
+    ("llama-stories260k/model_with_past", 5),
+    ("llama-stories260k/model_with_past_dynamo", 5),
+    ("hf-bert/model", 2),
+    ("hf-bert/model_dynamo", 2),
+    ("hf-vit/model", 2),
+    ("hf-vit/model_dynamo", 2),
+    ("hf-gpt2/model", 2),
+    ("hf-gpt2/model_dynamo", 2),
+];
+
+/// Models without weights; these are made by a script. Sizes keep them quick.
+const BENCH: &[(&str, Option<usize>, &[(&str, i64)])] = &[
+    ("bert-base", Some(12), &[("batch", 2), ("sequence", 7)]),
+    ("vit-base", Some(12), &[("batch", 1)]),
+    ("resnet50", None, &[("batch", 1)]),
+    ("mobilenetv2", None, &[("batch", 1)]),
+    ("smollm-135m", None, &[("batch", 1), ("sequence", 3)]),
+];
+
+struct Model {
+    name: String,
+    path: PathBuf,
+    blocks: usize,
+}
+
+fn models() -> Vec<Model> {
+    let Some(folder) = shared_folder() else { return Vec::new() };
+    let path = |name: &str| folder.join("models").join(name).with_extension("onnx");
+    MODELS.iter().map(|(name, blocks)| Model { name: name.to_string(), path: path(name), blocks: *blocks }).collect()
+}
+
+/// Checks every model and reports all failures.
+fn for_each(models: &[Model], check: impl Fn(&Model) -> Result<(), String>) {
+    let failures: Vec<String> =
+        models.iter().filter_map(|m| check(m).err().map(|e| format!("{}: {e}", m.name))).collect();
+    assert!(failures.is_empty(), "{} of {} models failed\n{}", failures.len(), models.len(), failures.join("\n"));
+}
+
+fn plain(path: &Path) -> Result<Graph, String> {
+    let graph = simplified(import(path).map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
+    verify(&graph, Stage::Lowerable).map_err(|e| e.to_string())?;
+    Ok(graph)
+}
+
+type Arrays = BTreeMap<String, Tensor>;
+
+fn arrays(path: &Path) -> Result<Arrays, String> {
+    Ok(read_npz(path).map_err(|e| e.to_string())?.into_iter().collect())
+}
+
+/// The arrays that are inputs of the graph, in its order.
+fn ordered(graph: &Graph, arrays: &Arrays) -> Result<Vec<Tensor>, String> {
+    let name = |v: &eec_ir::ValueId| graph.value(*v).name.as_deref().unwrap_or_default();
+    let find = |n: &str| arrays.get(n).cloned().ok_or_else(|| format!("no array for the input `{n}`"));
+    graph.inputs().iter().map(|v| find(name(v))).collect()
+}
+
+/// Runs the graph and compares all outputs with those expected.
+fn compare(session: &mut Session, graph: &Graph, inputs: &[Tensor], expected: &Arrays) -> Result<(), String> {
+    let have = run(session, graph, inputs, Control::Auto)?;
+    if have.outputs.len() != expected.len() {
+        return Err(format!("{} outputs, expected {}", have.outputs.len(), expected.len()));
+    }
+    let wanted = have.outputs.iter().map(|(n, t)| (n, t, expected.get(n)));
+    let bad: Vec<String> = wanted
+        .filter_map(|(n, t, want)| match want {
+            Some(want) => check(n, t, want, TOLERANCE).err(),
+            None => Some(format!("{n}: not expected")),
+        })
+        .collect();
+    if bad.is_empty() { Ok(()) } else { Err(bad.join("; ")) }
+}
+
+#[test]
+fn models_compute_what_onnx_runtime_computes() {
+    for_each(&models(), |model| {
+        let graph = plain(&model.path)?;
+        let inputs = ordered(&graph, &arrays(&model.path.with_extension("inputs.npz"))?)?;
+        let expected = arrays(&model.path.with_extension("expected.npz"))?;
+        compare(&mut cpu(&graph, 2)?, &graph, &inputs, &expected)
+    });
+}
+
+#[test]
+fn blocks_are_found_by_form() {
+    for_each(&models(), |model| blocks(&plain(&model.path)?, model.blocks));
+}
+
+fn blocks(graph: &Graph, expected: usize) -> Result<(), String> {
+    let shapes = graph.nodes_in_order().into_iter().filter(|n| matches!(graph.node(*n).op, Op::Shape { .. })).count();
+    if shapes > 0 {
+        return Err(format!("{shapes} Shape nodes are left"));
+    }
+    let found = analyse(graph).map_err(|e| e.to_string())?.blocks.len();
+    if found == expected { Ok(()) } else { Err(format!("{found} blocks, expected {expected}")) }
+}
+
+#[test]
+fn one_session_takes_any_batch_and_rows_do_not_depend_on_it() {
+    let wanted = ["cifar-vit/model", "resnet20/model_dynamo", "bert-sst2/model", "easy-vqa/model"];
+    let models: Vec<Model> = models().into_iter().filter(|m| wanted.contains(&m.name.as_str())).collect();
+    for_each(&models, |model| {
+        let graph = plain(&model.path)?;
+        let given = ordered(&graph, &arrays(&model.path.with_extension("inputs.npz"))?)?;
+        let mut session = cpu(&graph, 2)?;
+        let five: Vec<Tensor> = given.iter().map(|t| repeated(t, 5)).collect::<Result<_, _>>()?;
+        let whole = run(&mut session, &graph, &five, Control::Auto)?;
+        for (from, to) in [(0, 1), (1, 3), (3, 4), (0, 5)] {
+            let part: Vec<Tensor> = five.iter().map(|t| t.rows(from, to)).collect();
+            let have = run(&mut session, &graph, &part, Control::Auto)?;
+            for ((name, whole), (_, have)) in whole.outputs.iter().zip(&have.outputs) {
+                (from..to).try_for_each(|r| check(&format!("{name}, row {r}"), &row(have, r - from), &row(whole, r), 0.0))?;
+            }
+        }
+        Ok(())
+    });
+}
+
+/// `n` different rows made of those of `tensor`: each repetition is shifted by one element.
+fn repeated(tensor: &Tensor, n: usize) -> Result<Tensor, String> {
+    let (Some(rows), size) = (tensor.dims().first().copied().filter(|r| *r > 0), tensor.dtype().size()) else {
+        return Err(format!("{tensor:?} has no rows"));
+    };
+    let mut bytes = Vec::new();
+    for r in 0..n {
+        let row = tensor.rows(r % rows, r % rows + 1);
+        let shift = (r / rows * size) % row.bytes().len().max(1);
+        bytes.extend_from_slice(&row.bytes()[shift..]);
+        bytes.extend_from_slice(&row.bytes()[..shift]);
+    }
+    let dims: Vec<usize> = std::iter::once(n).chain(tensor.dims()[1..].iter().copied()).collect();
+    Tensor::from_bytes(tensor.dtype(), &dims, bytes).map_err(|e| e.to_string())
+}
