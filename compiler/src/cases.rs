@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use eec_ir::bind::Sizes;
 use eec_ir::text::{self, ConstRef, ParseErrors};
 use eec_ir::verify::{Stage, VerifyErrors, verify};
-use eec_ir::{DType, Graph, Op, Symbol, Tensor, program};
+use eec_ir::{DType, Graph, Symbol, Tensor, program};
 use eec_passes::pass::{self, Context, Pass, PassError};
 use eec_passes::registry::{self, PipelineError};
 use eec_passes::simplify::Simplify;
@@ -176,8 +176,7 @@ pub fn lowered(graph: &Graph) -> Result<program::Program, CaseError> {
 
 /// The number of early exits in a graph.
 pub fn exit_count(graph: &Graph) -> usize {
-    let is_exit = |op: &Op| matches!(op, Op::Route { exit } if *exit >= 0);
-    graph.nodes_in_order().into_iter().filter(|n| is_exit(&graph.node(*n).op)).count()
+    graph.nodes_in_order().into_iter().filter(|n| graph.node(*n).op.exit().is_some()).count()
 }
 
 /// Seeded inputs of a graph at these sizes: floats as [`seeded`] makes them, integers from 0 to 3.

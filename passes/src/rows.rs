@@ -215,7 +215,7 @@ impl Context<'_> {
             }
             Op::GatherND { batch_dims } => self.gather_nd(inputs, operands, *batch_dims, out),
             Op::Shape { .. } | Op::Sizes { .. } | Op::Range { .. } => Err("its value depends on the batch size".into()),
-            Op::If {} | Op::Route { .. } => Err("it holds regions that were not analysed".into()),
+            Op::If { .. } | Op::Route { .. } => Err("it holds regions that were not analysed".into()),
         }
     }
 

@@ -247,3 +247,26 @@ impl Small {
         logits.chunks(width).map(best).collect()
     }
 }
+
+#[test]
+fn a_batch_that_is_always_one_branches() {
+    let model =
+        &Small { name: "vit_one", batch: "", sizes: &[], at: &[0, 1], head: "linear", block: "block.", blocks: 4 };
+    let (plain, dynamic) = (model.graph("simplify"), model.dynamic("maxprob:2"));
+    let inputs = model.inputs(&plain, 1);
+    let want = ran(&mut session(&plain, 1), &plain, &inputs, Control::Auto);
+    let mut exiting = session(&dynamic, 2);
+    for control in [Control::Auto, Control::Never, Control::Force(2)] {
+        let have = ran(&mut exiting, &dynamic, &inputs, control);
+        assert_eq!((output(&have, "logits"), exits(&have)), (output(&want, "logits"), vec![2]), "{control:?}");
+        assert_eq!(have.counters.exit_rows, [0, 0], "{control:?}");
+    }
+    for (k, block) in model.at.iter().enumerate() {
+        let cut = model.graph(&format!("simplify, truncate{{at={block}}}, simplify"));
+        let want = ran(&mut session(&cut, 1), &cut, &inputs, Control::Auto);
+        let have = ran(&mut exiting, &dynamic, &inputs, Control::Force(k));
+        assert_eq!((output(&have, "logits"), exits(&have)), (output(&want, "logits"), vec![k as i64]));
+        assert_eq!(model.block_runs(&exiting, &have), model.blocks_up_to(k));
+        assert_eq!(have.counters.exit_rows, histogram(&[k as i64], 2));
+    }
+}

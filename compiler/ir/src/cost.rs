@@ -37,7 +37,7 @@ fn products_per_result(graph: &Graph, node: NodeId) -> Dim {
         Op::Reshape { .. } | Op::Transpose { .. } | Op::Expand { .. } | Op::Concat { .. } => Dim::default(),
         Op::Slice { .. } | Op::Gather { .. } | Op::GatherElements { .. } | Op::GatherND { .. } => Dim::default(),
         Op::Pad { .. } | Op::Shape { .. } | Op::Sizes { .. } | Op::Range { .. } => Dim::default(),
-        Op::If {} | Op::Route { .. } => Dim::default(),
+        Op::If { .. } | Op::Route { .. } => Dim::default(),
     }
 }
 

@@ -122,7 +122,7 @@ impl Evaluation {
     fn node(&mut self, graph: &Graph, id: NodeId) -> Result<(), EvalFailure> {
         let node = graph.node(id);
         let inputs = node.inputs.iter().map(|v| self.get(*v).cloned()).collect::<Result<Vec<_>, _>>()?;
-        let results = if let Op::If {} = node.op {
+        let results = if let Op::If { .. } = node.op {
             self.branch(graph, id, &inputs)?
         } else if let Op::Route { .. } = node.op {
             self.route(graph, id, &inputs)?

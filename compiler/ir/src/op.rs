@@ -242,19 +242,25 @@ ops! {
     Range { start: Dim, limit: Dim, delta: i64 = 1 } 0..=0, since 11;
 
     // Control.
-    /// Runs the first region if the scalar operand is true, else the second.
-    If {} 1..=1, since 16;
+    /// Runs the first region if the scalar operand is true, else the second. `exit` numbers an
+    /// early-exit decision (-1: not an exit).
+    If { exit: i64 = -1 } 1..=1, since 16;
     /// Splits the rows (axis 0) of the operands after the first by the boolean mask `[rows]` that is
     /// the first, runs each region once on its gathered rows, and merges what they yield in the
-    /// original order. A region without rows does not run. `exit` numbers an early-exit decision
-    /// (-1: not an exit).
+    /// original order. A region without rows does not run. `exit` is as in `If`.
     Route { exit: i64 = -1 } 1..=65_536, since 0;
 }
 
 impl Op {
     /// Whether it owns regions.
     pub fn is_control(&self) -> bool {
-        matches!(self, Op::If {} | Op::Route { .. })
+        matches!(self, Op::If { .. } | Op::Route { .. })
+    }
+
+    /// The number of the early-exit decision that it makes, if it makes one.
+    pub fn exit(&self) -> Option<i64> {
+        let (Op::If { exit } | Op::Route { exit }) = self else { return None };
+        (*exit >= 0).then_some(*exit)
     }
 }
 

@@ -41,11 +41,12 @@ impl Lowering<'_> {
         outputs.into_iter().map(|v| self.buffer_for(v, Source::Result)).collect()
     }
 
-    pub(super) fn if_node(&mut self, id: NodeId) -> Result<(), LowerError> {
+    pub(super) fn if_node(&mut self, id: NodeId, exit: i64) -> Result<(), LowerError> {
         let condition = self.dense(self.input(id, 0))?;
         let [then, other] = self.branches(id)?;
         let results = self.results(id);
-        self.steps.push(Step::If(IfStep { exit: None, condition, then, other, results }));
+        let exit = u32::try_from(exit).ok();
+        self.steps.push(Step::If(IfStep { exit, condition, then, other, results }));
         Ok(())
     }
 

@@ -46,7 +46,7 @@ impl LowerError {
     }
 }
 
-/// Lowers a verified graph. Exits are numbered as the `Route`s say; `exit_names` are for people.
+/// Lowers a verified graph. Exits are numbered as `If` and `Route` say; `exit_names` are for people.
 pub fn lower(graph: &Graph, exit_names: &[String]) -> Result<Program, LowerError> {
     let mut lowering = Lowering::new(graph);
     lowering.program.exits =
@@ -254,7 +254,7 @@ impl<'g> Lowering<'g> {
             Op::Pad { pads } => self.pad(id, pads),
             Op::Shape { start, .. } => self.sizes(id, &graph.ty(inputs[0]).dims[dim_index(*start, graph.ty(inputs[0]).rank())..]),
             Op::Sizes { values } => self.sizes(id, values),
-            Op::If {} => self.if_node(id),
+            Op::If { exit } => self.if_node(id, *exit),
             Op::Route { exit } => self.route_node(id, *exit),
         }
         .map_err(|e| e.at(graph.describe(id)))

@@ -103,7 +103,7 @@ impl Builder<'_> {
         let mut inner = Scope { region: other, ..scope.clone() };
         let results = self.level(k + 1, &mut inner, &decision.carry)?;
         self.attach.target.set_yields(other, results.to_vec());
-        self.control(k, scope.region, Op::If {}, &[condition], [then, other])
+        self.control(k, scope.region, Op::If { exit: k as i64 }, &[condition], [then, other])
     }
 
     fn control(

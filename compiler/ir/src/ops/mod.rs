@@ -176,7 +176,7 @@ fn infer_result(cx: &mut Infer, op: &Op) -> Inferred {
         Op::Shape { start, end } => sizes::infer_shape(cx, *start, *end),
         Op::Sizes { values } => sizes::infer_sizes(values),
         Op::Range { start, limit, delta } => sizes::infer_range(cx, start, limit, *delta),
-        Op::If {} | Op::Route { .. } => Err(cx.refuse("a control operator's types follow from its regions")),
+        Op::If { .. } | Op::Route { .. } => Err(cx.refuse("a control operator's types follow from its regions")),
     }
 }
 
@@ -250,7 +250,7 @@ fn eval_result(cx: &Eval, op: &Op, inputs: &[Tensor]) -> Evaluated {
         Op::Shape { start, end } => sizes::eval_shape(cx, *start, *end),
         Op::Sizes { values } => sizes::eval_sizes(cx, values),
         Op::Range { start, limit: _, delta } => sizes::eval_range(cx, start, *delta),
-        Op::If {} | Op::Route { .. } => Err(cx.fail("a control operator is run by the evaluator")),
+        Op::If { .. } | Op::Route { .. } => Err(cx.fail("a control operator is run by the evaluator")),
     }
 }
 

@@ -150,10 +150,7 @@ fn within_limit(dim: &Dim) -> bool {
 /// Invariant 10.
 fn check_exits(found: &mut Found<'_>) {
     let graph = found.graph;
-    let exit_of = |id: NodeId| match graph.node(id).op {
-        Op::Route { exit } if exit >= 0 => Some(exit),
-        _ => None,
-    };
+    let exit_of = |id: NodeId| graph.node(id).op.exit();
     let exits = graph.nodes_in_order().into_iter().filter_map(|id| Some((id, exit_of(id)?)));
     for (expected, (id, exit)) in exits.enumerate() {
         if usize::try_from(exit) != Ok(expected) {

@@ -144,7 +144,7 @@ impl Builder {
                 region
             })
             .collect();
-        let node = self.graph.append_control(at, Op::If {}, &[condition], regions, Self::origin(step));
+        let node = self.graph.append_control(at, Op::If { exit: -1 }, &[condition], regions, Self::origin(step));
         node.map(|n| self.graph.node(n).outputs.clone()).unwrap_or_default()
     }
 

@@ -24,7 +24,7 @@ impl Exporter<'_> {
         let node = graph.node(id);
         self.enter(node.op.name(), &node.origin);
         match &node.op {
-            Op::If {} => self.export_if(node),
+            Op::If { .. } => self.export_if(node),
             Op::Route { .. } => self.export_route(node),
             Op::Sizes { values } => {
                 let name = self.sizes(values)?;
@@ -192,7 +192,7 @@ impl Exporter<'_> {
                 inputs.push(self.scalar_size(&(*delta).into())?);
                 vec![]
             }
-            Op::Sizes { .. } | Op::If {} | Op::Route { .. } => {
+            Op::Sizes { .. } | Op::If { .. } | Op::Route { .. } => {
                 let reason = "has no form as a single ONNX node".to_string();
                 return Err(ExportError::Node { node: self.current.clone(), reason });
             }
