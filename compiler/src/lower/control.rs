@@ -54,9 +54,10 @@ impl Lowering<'_> {
         let mask = self.dense(self.input(id, 0))?;
         let rows = self.graph.ty(self.input(id, 0)).elements();
         let mut operands = Vec::new();
-        for v in self.graph.node(id).inputs[1..].to_vec() {
-            let buffer = self.dense(v)?;
-            operands.push(RowBuffer { buffer, row: self.row(v) });
+        let graph = self.graph;
+        for v in &graph.node(id).inputs[1..] {
+            let buffer = self.dense(*v)?;
+            operands.push(RowBuffer { buffer, row: self.row(*v) });
         }
         let [then, other] = self.branches(id)?;
         let outputs = self.graph.node(id).outputs.clone();
