@@ -22,7 +22,7 @@ use super::binomial::{LnFactorial, bisect, lower, upper};
 use super::samples::Reference;
 
 /// Values of the nuisance parameter that are tried.
-const GRID: usize = 64;
+const GRID: usize = 32;
 /// The part of the error level that is spent on confining the nuisance parameter.
 const NUISANCE: f64 = 0.01;
 

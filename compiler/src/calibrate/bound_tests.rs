@@ -23,13 +23,13 @@ fn misses(reference: Reference, rows: usize, lost: f64, gained: f64, runs: usize
 
 #[test]
 fn the_level_is_kept_and_nearly_used_up() {
-    // Simulation error at 2000 runs is 0.0067; three of them are allowed.
-    for (lost, gained) in [(0.005, 0.0), (0.010, 0.005), (0.025, 0.020), (0.10, 0.09)] {
-        let rate = misses(Reference::Labels, 1000, lost, gained, 2000);
-        assert!((0.04..0.12).contains(&rate), "{lost} {gained}: {rate}");
+    // Simulation error at 1000 runs is 0.0095; three of them are allowed.
+    for (lost, gained) in [(0.005, 0.0), (0.010, 0.005), (0.025, 0.020), (0.06, 0.055)] {
+        let rate = misses(Reference::Labels, 600, lost, gained, 1000);
+        assert!((0.04..0.128).contains(&rate), "{lost} {gained}: {rate}");
     }
-    let rate = misses(Reference::PlainModel, 1000, 0.02, 0.0, 2000);
-    assert!((0.04..0.12).contains(&rate), "{rate}");
+    let rate = misses(Reference::PlainModel, 1000, 0.02, 0.0, 1000);
+    assert!((0.04..0.128).contains(&rate), "{rate}");
 }
 
 #[test]

@@ -2,22 +2,33 @@
 
 use super::policy::{Measured, Policy, measure};
 use super::samples::{Costs, Samples, Signal};
-use super::{patience::PatienceSearch, thresholds::ThresholdSearch};
+use super::{patience::PatienceSearch, temper::temper, thresholds::ThresholdSearch};
 
-/// The dearest and the cheapest price of an error, in runs of the plain model. At the dearest, one
-/// error among a thousand samples outweighs all that exits could save; at the cheapest, an answer
-/// is hardly worth computing.
-const PRICES: (f64, f64) = (2000.0, 0.3);
-/// Prices tried at first, evenly spaced in the logarithm.
-const FIRST_PRICES: usize = 24;
-/// Prices added where neighbouring points lie farthest apart.
-const MORE_PRICES: usize = 16;
-/// Weights of an answer that is right where the plain model is wrong, against one lost. Counting
-/// gains in full finds the most accurate policies; not counting them finds those that change few
-/// answers, whose drop is known more sharply and which pass the test where the others do not.
-const GAINS: [f64; 3] = [1.0, 0.5, 0.0];
+/// A part of the search: how gains count, and which prices of an error are tried.
+struct Family {
+    /// Weight of an answer that is right where the plain model is wrong, against one lost.
+    gains: f64,
+    /// The dearest and the cheapest price of an error, in runs of the plain model.
+    prices: (f64, f64),
+    /// Prices tried at first, evenly spaced in the logarithm.
+    first: usize,
+    /// Prices added where neighbouring points lie farthest apart.
+    more: usize,
+}
+
+/// Counting gains in full finds the most accurate policies. Not counting them finds those that
+/// change few answers: their drop is known more sharply, so they pass the test where others do
+/// not. At the dearest price one error among a thousand samples outweighs all that exits could
+/// save; at the cheapest an answer is hardly worth computing.
+const FAMILIES: [Family; 2] = [
+    Family { gains: 1.0, prices: (1000.0, 0.3), first: 20, more: 12 },
+    Family { gains: 0.0, prices: (1000.0, 10.0), first: 12, more: 8 },
+];
 /// Standard errors added to a drop to predict its bound; this only ranks policies.
 const PREDICTED: f64 = 1.3;
+/// Of the samples that leave under the curve's first policy, the shares that still leave under the
+/// policies put before it.
+const CAUTION: [f64; 3] = [0.4, 0.6, 0.8];
 /// Most points of the curve that may pass, as far as the tuning rows tell. The test pays nothing
 /// for a point, but needless ones give chance more opportunities to stop it early.
 const NEAR_POINTS: usize = 16;
@@ -57,7 +68,7 @@ impl Question {
         let share = |count: usize| count as f64 / rows.max(1) as f64;
         let changed = share(tune.lost + tune.gained + 1);
         let error = (changed / self.verify_rows.max(1) as f64).sqrt();
-        share(tune.lost) - share(tune.gained) + PREDICTED * error
+        (share(tune.lost) - share(tune.gained)).max(0.0) + PREDICTED * error
     }
 }
 
@@ -74,8 +85,9 @@ pub(crate) fn trace(samples: &Samples, costs: &Costs, tune: &[usize], question: 
     let mut points = vec![];
     // Without labels nothing can be gained.
     let plain_is_right = samples.plain_correct.iter().all(|c| *c);
-    let gains = if plain_is_right { &GAINS[..1] } else { &GAINS[..] };
-    for &gains in gains {
+    let families = if plain_is_right { &FAMILIES[..1] } else { &FAMILIES[..] };
+    for family in families {
+        let gains = family.gains;
         let search: Box<dyn Search> = match &samples.signal {
             Signal::Confidence(c) => Box::new(ThresholdSearch::new(samples, c, costs, tune, gains)),
             Signal::Patience { class, patience } => {
@@ -86,32 +98,44 @@ pub(crate) fn trace(samples: &Samples, costs: &Costs, tune: &[usize], question: 
             let policy = search.solve(lambda, near);
             Solved { lambda, tune: measure(&policy, samples, costs, tune), policy }
         };
-        let mut solved = sweep(&solve);
-        refine(&mut solved, &solve);
+        let mut solved = sweep(family, &solve);
+        refine(&mut solved, family.more, &solve);
         points.extend(solved.into_iter().map(|s| (s.policy, s.tune)));
     }
-    let plain = (Policy::plain(), measure(&Policy::plain(), samples, costs, tune));
     let (near, far): (Vec<_>, Vec<_>) = frontier(points, &question)
         .into_iter()
         .partition(|(_, m)| question.predicted(m) <= 2.0 * question.max_drop + 0.005);
-    let points = thin(near, NEAR_POINTS).into_iter().chain(thin(far, FAR_POINTS));
-    std::iter::once(plain).chain(points).collect()
+    let measured = |policy: Policy| (policy.clone(), measure(&policy, samples, costs, tune));
+    let start = near.first().or(far.first()).map(|(policy, _)| policy);
+    let cautious: Vec<Policy> = start.map_or(vec![], |policy| cautious(policy, &samples.signal, tune));
+    let start = std::iter::once(Policy::plain()).chain(cautious).map(measured);
+    let start = start.filter(|(policy, m)| policy.is_plain() || m.macs_ratio < 1.0);
+    start.chain(thin(near, NEAR_POINTS)).chain(thin(far, FAR_POINTS)).collect()
+}
+
+/// Forms of the curve's first policy for when even that one changes too many answers.
+fn cautious(policy: &Policy, signal: &Signal, tune: &[usize]) -> Vec<Policy> {
+    match signal {
+        Signal::Confidence(c) => CAUTION.iter().map(|&share| temper(policy, c, tune, share)).collect(),
+        Signal::Patience { .. } => vec![],
+    }
 }
 
 /// Solves for falling prices, each from the last solution.
-fn sweep(solve: &impl Fn(f64, &Policy) -> Solved) -> Vec<Solved> {
-    let step = (PRICES.1 / PRICES.0).powf(1.0 / (FIRST_PRICES - 1) as f64);
+fn sweep(family: &Family, solve: &impl Fn(f64, &Policy) -> Solved) -> Vec<Solved> {
+    let (dearest, cheapest) = family.prices;
+    let step = (cheapest / dearest).powf(1.0 / (family.first - 1) as f64);
     let mut solved: Vec<Solved> = vec![];
-    for i in 0..FIRST_PRICES {
+    for i in 0..family.first {
         let near = solved.last().map_or_else(Policy::plain, |s| s.policy.clone());
-        solved.push(solve(PRICES.0 * step.powi(i as i32), &near));
+        solved.push(solve(dearest * step.powi(i as i32), &near));
     }
     solved
 }
 
 /// Adds prices between the two neighbours whose costs differ most.
-fn refine(solved: &mut Vec<Solved>, solve: &impl Fn(f64, &Policy) -> Solved) {
-    for _ in 0..MORE_PRICES {
+fn refine(solved: &mut Vec<Solved>, more: usize, solve: &impl Fn(f64, &Policy) -> Solved) {
+    for _ in 0..more {
         let gap = |i: usize| {
             let close = solved[i].lambda / solved[i + 1].lambda < 1.01;
             if close { 0.0 } else { (solved[i].tune.macs_ratio - solved[i + 1].tune.macs_ratio).abs() }

@@ -19,6 +19,7 @@ mod rivals;
 mod samples;
 #[cfg(test)]
 mod synthetic;
+mod temper;
 #[cfg(test)]
 mod tests;
 mod thresholds;
@@ -58,30 +59,19 @@ impl Default for Goal {
 /// Inputs of different lengths, confidences that are not finite, rows out of range or in both
 /// parts, fewer than [`MIN_ROWS`] rows in a part, options out of range.
 pub fn calibrate(samples: &Samples, costs: &Costs, split: &Split, goal: &Goal) -> Result<Outcome, CalibrateError> {
-    check_goal(goal)?;
-    samples::check(samples, costs, split)?;
-    let test = DropTest::new(samples.reference, 1.0 - goal.confidence, split.verify.len());
+    let test = prepare(samples, costs, split, goal)?;
     let question = Question { max_drop: goal.max_drop, verify_rows: split.verify.len() };
-    let curve: Vec<CurvePoint> = curve::trace(samples, costs, &split.tune, question)
-        .into_iter()
-        .map(|(policy, tune)| CurvePoint {
-            verify: measure(&policy, samples, costs, &split.verify),
-            policy,
-            tune,
-            p_value: None,
-            passed: false,
-        })
-        .collect();
-    let curve = walk(curve, &test, goal.max_drop);
+    let curve = curve::trace(samples, costs, &split.tune, question);
+    let curve = walk(points(curve, samples, costs, split), &test, goal.max_drop);
     Ok(outcome::decide(curve, &test, samples, costs, split, goal))
 }
 
-/// Judges a policy that the user fixed: the outcome of [`calibrate`], with that policy kept whatever
-/// the verdict says.
+/// Judges a policy that the user chose: it stays, whether it pays or not. A single policy needs no
+/// tuning, but the rows are split and checked as in [`calibrate`], so the numbers compare.
 ///
 /// # Errors
 ///
-/// As [`calibrate`].
+/// As [`calibrate`]; also a policy of another kind than the signal, or exits that do not exist.
 pub fn judge(
     policy: Policy,
     samples: &Samples,
@@ -89,19 +79,32 @@ pub fn judge(
     split: &Split,
     goal: &Goal,
 ) -> Result<Outcome, CalibrateError> {
+    let test = prepare(samples, costs, split, goal)?;
+    if policy.kept().iter().any(|&k| k >= samples.exits.len()) || !policy.fits(&samples.signal) {
+        return Err(CalibrateError::Option { option: "the policy", range: "of the signal's kind, on candidate exits" });
+    }
+    let curve = [Policy::plain(), policy].map(|p| (p.clone(), measure(&p, samples, costs, &split.tune)));
+    let curve = walk(points(curve.to_vec(), samples, costs, split), &test, goal.max_drop);
+    Ok(outcome::of_fixed(curve, &test, samples, costs, split, goal))
+}
+
+/// Checks everything and sets up the test.
+fn prepare(samples: &Samples, costs: &Costs, split: &Split, goal: &Goal) -> Result<DropTest, CalibrateError> {
     check_goal(goal)?;
     samples::check(samples, costs, split)?;
-    let test = DropTest::new(samples.reference, 1.0 - goal.confidence, split.verify.len());
-    let point = |policy: Policy| CurvePoint {
-        tune: measure(&policy, samples, costs, &split.tune),
+    Ok(DropTest::new(samples.reference, 1.0 - goal.confidence, split.verify.len()))
+}
+
+/// Measures each policy on the verify rows as well.
+fn points(curve: Vec<(Policy, Measured)>, samples: &Samples, costs: &Costs, split: &Split) -> Vec<CurvePoint> {
+    let point = |(policy, tune): (Policy, Measured)| CurvePoint {
         verify: measure(&policy, samples, costs, &split.verify),
         policy,
+        tune,
         p_value: None,
         passed: false,
     };
-    let curve = walk(vec![point(Policy::plain()), point(policy.clone())], &test, goal.max_drop);
-    let outcome = outcome::decide(curve, &test, samples, costs, split, goal);
-    Ok(outcome::keep(outcome, policy, &test, samples, costs, split, goal))
+    curve.into_iter().map(point).collect()
 }
 
 /// Tests the points in order until one fails. The first point is the plain model, which drops

@@ -125,27 +125,33 @@ pub(super) fn decide(
     }
 }
 
-/// The outcome with a policy that the user fixed, measured as it is.
-pub(super) fn keep(
-    outcome: Outcome,
-    policy: Policy,
+/// The outcome of a policy that stays whatever is found: the curve's second point.
+pub(super) fn of_fixed(
+    curve: Vec<CurvePoint>,
     test: &DropTest,
     samples: &Samples,
     costs: &Costs,
     split: &Split,
     goal: &Goal,
 ) -> Outcome {
-    let dynamic = measure(&policy, samples, costs, &split.verify);
+    let plain = measure(&Policy::plain(), samples, costs, &split.verify);
+    let (policy, dynamic, passed) = match curve.last() {
+        Some(point) => (point.policy.clone(), point.verify.clone(), point.passed),
+        None => (Policy::plain(), plain.clone(), true),
+    };
+    let drop = drop_of(&dynamic, test, split.verify.len(), goal);
     let rivals = rivals(&dynamic, depths(samples, costs, &split.verify));
-    Outcome {
-        exits: exit_qualities(&policy, samples, &split.verify),
-        drop: drop_of(&dynamic, test, split.verify.len(), goal),
-        rivals: Some(rivals),
-        refused: None,
-        dynamic,
-        policy,
-        ..outcome
-    }
+    let judged = verdict(&dynamic, &rivals);
+    let verdict = if passed || !judged.pays() { judged } else { exceeds(&drop) };
+    let exits = exit_qualities(&policy, samples, &split.verify);
+    Outcome { policy, verdict, plain, dynamic, refused: None, drop, curve, rivals: Some(rivals), exits }
+}
+
+fn exceeds(drop: &Drop) -> Verdict {
+    let [bound, allowed] = [drop.bound, drop.max_drop].map(|d| format!("{:.2}", 100.0 * d));
+    let reason =
+        format!("the drop may be {bound} points at {:.0} % confidence; {allowed} are allowed", 100.0 * drop.confidence);
+    Verdict::DoesNotPay { reason }
 }
 
 fn drop_of(shown: &Measured, test: &DropTest, rows: usize, goal: &Goal) -> Drop {

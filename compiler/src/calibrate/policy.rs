@@ -56,6 +56,14 @@ impl Policy {
         }
     }
 
+    /// Whether the policy decides by this kind of signal. The plain model suits any.
+    pub fn fits(&self, signal: &Signal) -> bool {
+        matches!(
+            (self, signal),
+            (Self::Threshold { .. }, Signal::Confidence(_)) | (Self::Patience { .. }, Signal::Patience { .. })
+        ) || self.is_plain()
+    }
+
     /// The exit that the sample leaves at; `None` at full depth or if the signal is of another
     /// kind than the policy.
     pub fn leaves_at(&self, signal: &Signal, row: usize) -> Option<usize> {

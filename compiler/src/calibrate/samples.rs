@@ -109,10 +109,9 @@ pub(crate) fn check(samples: &Samples, costs: &Costs, split: &Split) -> Result<(
     }
     columns("correct", &samples.correct, &samples.exits, rows)?;
     check_signal(samples, rows)?;
-    if samples.reference == Reference::PlainModel {
-        if let Some(row) = samples.plain_correct.iter().position(|c| !c) {
-            return Err(CalibrateError::PlainWrong { row });
-        }
+    let wrong = samples.plain_correct.iter().position(|c| !c);
+    if let (Reference::PlainModel, Some(row)) = (samples.reference, wrong) {
+        return Err(CalibrateError::PlainWrong { row });
     }
     check_split(split, rows)
 }

@@ -14,6 +14,9 @@ const MAX_SWEEPS: usize = 50;
 /// before the next error of the tuning rows, so on other rows about half a gap more comes through.
 const UNSEEN: f64 = 1.0;
 
+/// Exits whose absence is tried at each step.
+const TAKEN_OUT: usize = 3;
+
 /// One threshold per candidate; `None` where the exit is left out.
 type Thresholds = Vec<Option<f32>>;
 
@@ -141,22 +144,29 @@ impl ThresholdSearch {
     /// others have adapted, until none is left. Single thresholds cannot see such a step.
     fn settle(&self, mut t: Thresholds, lambda: f64) -> (f64, Thresholds) {
         let mut value = self.descend(&mut t, lambda, None);
-        loop {
-            let mut better = None;
-            for k in (0..self.exits()).filter(|&k| t[k].is_some()) {
+        while let Some((now, without)) = self.take_out(&t, value, lambda) {
+            (value, t) = (now, without);
+        }
+        (value, t)
+    }
+
+    /// The best result of taking one exit out, if it is below `value`. Only the exits that are
+    /// missed least before the others adapt are tried.
+    fn take_out(&self, t: &Thresholds, value: f64, lambda: f64) -> Option<(f64, Thresholds)> {
+        let kept = (0..self.exits()).filter(|&k| t[k].is_some());
+        let mut missed: Vec<(f64, Thresholds, usize)> = kept
+            .map(|k| {
                 let mut without = t.clone();
                 without[k] = None;
-                self.descend(&mut without, lambda, Some(k));
-                let now = self.descend(&mut without, lambda, None);
-                if now < better.as_ref().map_or(value, |(v, _)| *v) - TOLERANCE {
-                    better = Some((now, without));
-                }
-            }
-            match better {
-                Some((now, without)) => (value, t) = (now, without),
-                None => return (value, t),
-            }
-        }
+                (self.objective(&without, lambda), without, k)
+            })
+            .collect();
+        missed.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let adapted = missed.into_iter().take(TAKEN_OUT).map(|(_, mut without, k)| {
+            self.descend(&mut without, lambda, Some(k));
+            (self.descend(&mut without, lambda, None), without)
+        });
+        adapted.min_by(|a, b| a.0.total_cmp(&b.0)).filter(|(now, _)| *now < value - TOLERANCE)
     }
 
     fn policy(&self, t: &Thresholds) -> Policy {
@@ -188,7 +198,7 @@ fn descending(values: &[f32]) -> Vec<usize> {
 }
 
 /// A threshold `t` with `below ≤ t < above`, halfway if `f32` has a number there.
-fn halfway(below: f32, above: f32) -> f32 {
+pub(super) fn halfway(below: f32, above: f32) -> f32 {
     let middle = (0.5 * (f64::from(below) + f64::from(above))) as f32;
     if middle < above { middle } else { below }
 }

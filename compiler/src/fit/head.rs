@@ -74,11 +74,7 @@ impl Head {
         let Some((layer, activation)) = &self.hidden else {
             return self.output.apply(features);
         };
-        let hidden: Vec<f32> = layer
-            .apply(features)
-            .iter()
-            .map(|&x| activation.value_and_slope(x).0)
-            .collect();
+        let hidden: Vec<f32> = layer.apply(features).iter().map(|&x| activation.value_and_slope(x).0).collect();
         self.output.apply(&hidden)
     }
 

@@ -42,58 +42,28 @@ pub(crate) fn check(
 ) -> Result<Vec<usize>, FitError> {
     let candidate = features.candidate;
     check_options(candidate, targets.classes, options)?;
-    check_length(
-        candidate,
-        "features",
-        features.values.len(),
-        features.rows,
-        features.width,
-    )?;
-    check_length(
-        candidate,
-        "plain logits",
-        targets.logits.len(),
-        features.rows,
-        targets.classes,
-    )?;
+    check_length(candidate, "features", features.values.len(), features.rows, features.width)?;
+    check_length(candidate, "plain logits", targets.logits.len(), features.rows, targets.classes)?;
     if let Some(labels) = targets.labels {
         check_length(candidate, "labels", labels.len(), features.rows, 1)?;
     }
     if let Some(&row) = rows.iter().find(|&&r| r >= features.rows) {
-        return Err(FitError::RowOutOfRange {
-            candidate: candidate.into(),
-            row,
-            rows: features.rows,
-        });
+        return Err(FitError::RowOutOfRange { candidate: candidate.into(), row, rows: features.rows });
     }
     if rows.len() < MIN_ROWS {
         let (needed, found) = (MIN_ROWS, rows.len());
-        return Err(FitError::TooFewRows {
-            candidate: candidate.into(),
-            needed,
-            found,
-        });
+        return Err(FitError::TooFewRows { candidate: candidate.into(), needed, found });
     }
     check_finite(candidate, "feature", features.values, features.width, rows)?;
-    check_finite(
-        candidate,
-        "plain logit",
-        targets.logits,
-        targets.classes,
-        rows,
-    )?;
+    check_finite(candidate, "plain logit", targets.logits, targets.classes, rows)?;
     targets.labels.map_or(Ok(vec![]), |labels| {
-        rows.iter()
-            .map(|&row| class(candidate, row, labels[row], targets.classes))
-            .collect()
+        rows.iter().map(|&row| class(candidate, row, labels[row], targets.classes)).collect()
     })
 }
 
 fn check_options(candidate: &str, classes: usize, options: &FitOptions) -> Result<(), FitError> {
     let width = match options.kind {
-        HeadKind::Mlp {
-            width: Some(width), ..
-        } => width,
+        HeadKind::Mlp { width: Some(width), .. } => width,
         HeadKind::Mlp { width: None, .. } | HeadKind::Linear => 1,
     };
     let l2 = match options.l2 {
@@ -104,45 +74,22 @@ fn check_options(candidate: &str, classes: usize, options: &FitOptions) -> Resul
     let rules = [
         (classes >= 2, "the number of classes", "2 or more"),
         (width >= 1, "the hidden width", "1 or more"),
-        (
-            (0.0..=1.0).contains(&options.alpha),
-            "alpha",
-            "between 0 and 1",
-        ),
-        (
-            temperature.is_finite() && temperature > 0.0,
-            "the temperature",
-            "above 0 and finite",
-        ),
+        ((0.0..=1.0).contains(&options.alpha), "alpha", "between 0 and 1"),
+        (temperature.is_finite() && temperature > 0.0, "the temperature", "above 0 and finite"),
         (l2.is_finite() && l2 >= 0.0, "l2", "0 or more and finite"),
     ];
     match rules.into_iter().find(|(kept, ..)| !kept) {
-        Some((_, option, range)) => Err(FitError::Option {
-            candidate: candidate.into(),
-            option,
-            range,
-        }),
+        Some((_, option, range)) => Err(FitError::Option { candidate: candidate.into(), option, range }),
         None => Ok(()),
     }
 }
 
-fn check_length(
-    candidate: &str,
-    what: &'static str,
-    found: usize,
-    rows: usize,
-    width: usize,
-) -> Result<(), FitError> {
+fn check_length(candidate: &str, what: &'static str, found: usize, rows: usize, width: usize) -> Result<(), FitError> {
     match rows.checked_mul(width) {
         Some(expected) if expected == found && width > 0 => Ok(()),
         product => {
             let expected = product.unwrap_or(usize::MAX);
-            Err(FitError::Length {
-                candidate: candidate.into(),
-                what,
-                expected,
-                found,
-            })
+            Err(FitError::Length { candidate: candidate.into(), what, expected, found })
         }
     }
 }
@@ -157,25 +104,17 @@ fn check_finite(
     for &row in rows {
         let line = &values[row * width..(row + 1) * width];
         if let Some(column) = line.iter().position(|v| !v.is_finite()) {
-            return Err(FitError::NotFinite {
-                candidate: candidate.into(),
-                what,
-                row,
-                column,
-            });
+            return Err(FitError::NotFinite { candidate: candidate.into(), what, row, column });
         }
     }
     Ok(())
 }
 
 fn class(candidate: &str, row: usize, label: i64, classes: usize) -> Result<usize, FitError> {
-    usize::try_from(label)
-        .ok()
-        .filter(|&c| c < classes)
-        .ok_or_else(|| FitError::LabelOutOfRange {
-            candidate: candidate.into(),
-            row,
-            label,
-            classes,
-        })
+    usize::try_from(label).ok().filter(|&c| c < classes).ok_or_else(|| FitError::LabelOutOfRange {
+        candidate: candidate.into(),
+        row,
+        label,
+        classes,
+    })
 }

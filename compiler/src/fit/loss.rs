@@ -19,33 +19,16 @@ pub(crate) struct Soft {
 
 impl Soft {
     /// Takes the teacher's logits `[rows, classes]` and the labels (empty if there are none).
-    pub(crate) fn new(
-        logits: &[f32],
-        classes: usize,
-        labels: Vec<usize>,
-        alpha: f64,
-        temperature: f64,
-    ) -> Self {
+    pub(crate) fn new(logits: &[f32], classes: usize, labels: Vec<usize>, alpha: f64, temperature: f64) -> Self {
         let mut teacher: Vec<f64> = logits.iter().map(|&v| f64::from(v)).collect();
         let mut negentropy = Vec::with_capacity(logits.len() / classes.max(1));
         for row in teacher.chunks_exact_mut(classes.max(1)) {
             let norm = softmax(row, temperature);
-            negentropy.push(
-                row.iter()
-                    .map(|&t| if t > 0.0 { t * t.ln() } else { 0.0 })
-                    .sum(),
-            );
+            negentropy.push(row.iter().map(|&t| if t > 0.0 { t * t.ln() } else { 0.0 }).sum());
             debug_assert!(norm.is_finite());
         }
         let alpha = if labels.is_empty() { 0.0 } else { alpha };
-        Self {
-            classes,
-            temperature,
-            alpha,
-            labels,
-            teacher,
-            negentropy,
-        }
+        Self { classes, temperature, alpha, labels, teacher, negentropy }
     }
 
     /// The rows `rows` alone, in that order.
@@ -54,11 +37,7 @@ impl Soft {
         let pick = |r: &usize| self.labels.get(*r).copied();
         Self {
             labels: rows.iter().filter_map(pick).collect(),
-            teacher: rows
-                .iter()
-                .flat_map(|&r| &self.teacher[r * c..(r + 1) * c])
-                .copied()
-                .collect(),
+            teacher: rows.iter().flat_map(|&r| &self.teacher[r * c..(r + 1) * c]).copied().collect(),
             negentropy: rows.iter().map(|&r| self.negentropy[r]).collect(),
             ..*self
         }

@@ -13,13 +13,7 @@ const DEPTH: usize = 256;
 
 /// The scalar that a fit computes in: `f32` for speed, `f64` for checking gradients.
 pub(crate) trait Real:
-    Copy
-    + Default
-    + PartialOrd
-    + Add<Output = Self>
-    + Sub<Output = Self>
-    + Mul<Output = Self>
-    + AddAssign
+    Copy + Default + PartialOrd + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + AddAssign
 {
     /// Rounds `x` to this type.
     fn from_f64(x: f64) -> Self;
@@ -64,20 +58,12 @@ pub(crate) struct Matrix<T> {
 impl<T: Real> Matrix<T> {
     /// All zeros.
     pub(crate) fn zeros(rows: usize, columns: usize) -> Self {
-        Self {
-            rows,
-            columns,
-            values: vec![T::default(); rows * columns],
-        }
+        Self { rows, columns, values: vec![T::default(); rows * columns] }
     }
 
     /// Rounds a row-major slice of `rows * columns` values.
     pub(crate) fn from_f64(rows: usize, columns: usize, values: &[f64]) -> Self {
-        Self {
-            rows,
-            columns,
-            values: values.iter().map(|&v| T::from_f64(v)).collect(),
-        }
+        Self { rows, columns, values: values.iter().map(|&v| T::from_f64(v)).collect() }
     }
 
     /// Row `i`.
@@ -115,51 +101,32 @@ pub(crate) struct Panels<T> {
 impl<T: Real> Panels<T> {
     /// `m` as a left operand: its rows are the lines, its columns are summed over.
     pub(crate) fn left(m: &Matrix<T>) -> Self {
-        Self::pack(m.rows, m.columns, TILE_ROWS, |line, k| {
-            m.values[line * m.columns + k]
-        })
+        Self::pack(m.rows, m.columns, TILE_ROWS, |line, k| m.values[line * m.columns + k])
     }
 
     /// The transpose of `m` as a left operand: its rows are summed over.
     pub(crate) fn left_transposed(m: &Matrix<T>) -> Self {
-        Self::pack(m.columns, m.rows, TILE_ROWS, |line, k| {
-            m.values[k * m.columns + line]
-        })
+        Self::pack(m.columns, m.rows, TILE_ROWS, |line, k| m.values[k * m.columns + line])
     }
 
     /// `m` as a right operand: its rows are summed over.
     pub(crate) fn right(m: &Matrix<T>) -> Self {
-        Self::pack(m.columns, m.rows, TILE_COLUMNS, |line, k| {
-            m.values[k * m.columns + line]
-        })
+        Self::pack(m.columns, m.rows, TILE_COLUMNS, |line, k| m.values[k * m.columns + line])
     }
 
     /// The transpose of `m` as a right operand: its columns are summed over.
     pub(crate) fn right_transposed(m: &Matrix<T>) -> Self {
-        Self::pack(m.rows, m.columns, TILE_COLUMNS, |line, k| {
-            m.values[line * m.columns + k]
-        })
+        Self::pack(m.rows, m.columns, TILE_COLUMNS, |line, k| m.values[line * m.columns + k])
     }
 
     fn pack(lines: usize, depth: usize, width: usize, at: impl Fn(usize, usize) -> T) -> Self {
         let mut values = Vec::with_capacity(lines.div_ceil(width) * width * depth);
         for first in (0..lines).step_by(width) {
             for k in 0..depth {
-                values.extend((first..first + width).map(|line| {
-                    if line < lines {
-                        at(line, k)
-                    } else {
-                        T::default()
-                    }
-                }));
+                values.extend((first..first + width).map(|line| if line < lines { at(line, k) } else { T::default() }));
             }
         }
-        Self {
-            lines,
-            depth,
-            width,
-            values,
-        }
+        Self { lines, depth, width, values }
     }
 
     /// The steps `from..to` of panel `index`.
@@ -204,12 +171,7 @@ fn tile<T: Real>(a: &[T], b: &[T]) -> [[T; TILE_COLUMNS]; TILE_ROWS] {
 }
 
 /// Adds the part of `tile` that lies inside `out`.
-fn add_tile<T: Real>(
-    out: &mut Matrix<T>,
-    row: usize,
-    column: usize,
-    tile: &[[T; TILE_COLUMNS]; TILE_ROWS],
-) {
+fn add_tile<T: Real>(out: &mut Matrix<T>, row: usize, column: usize, tile: &[[T; TILE_COLUMNS]; TILE_ROWS]) {
     let last = out.rows.min(row + TILE_ROWS);
     for (i, sums) in (row..last).zip(tile) {
         for (value, &sum) in out.row_mut(i)[column..].iter_mut().zip(sums) {
@@ -223,9 +185,7 @@ mod tests {
     use super::*;
 
     fn ramp(rows: usize, columns: usize, step: f64) -> Matrix<f64> {
-        let values: Vec<f64> = (0..rows * columns)
-            .map(|i| (i as f64 * step).sin())
-            .collect();
+        let values: Vec<f64> = (0..rows * columns).map(|i| (i as f64 * step).sin()).collect();
         Matrix::from_f64(rows, columns, &values)
     }
 

@@ -77,14 +77,7 @@ pub struct FitOptions {
 
 impl Default for FitOptions {
     fn default() -> Self {
-        Self {
-            kind: HeadKind::Linear,
-            alpha: 0.5,
-            temperature: 2.0,
-            l2: L2::Chosen,
-            max_iterations: 120,
-            seed: 0,
-        }
+        Self { kind: HeadKind::Linear, alpha: 0.5, temperature: 2.0, l2: L2::Chosen, max_iterations: 120, seed: 0 }
     }
 }
 
@@ -158,25 +151,13 @@ pub fn fit_head(
 ) -> Result<FittedHead, FitError> {
     let labels = inputs::check(features, targets, rows, options)?;
     let c = targets.classes;
-    let logits: Vec<f32> = rows
-        .iter()
-        .flat_map(|&r| &targets.logits[r * c..(r + 1) * c])
-        .copied()
-        .collect();
-    let soft = Soft::new(
-        &logits,
-        c,
-        labels.clone(),
-        options.alpha,
-        options.temperature,
-    );
+    let logits: Vec<f32> = rows.iter().flat_map(|&r| &targets.logits[r * c..(r + 1) * c]).copied().collect();
+    let soft = Soft::new(&logits, c, labels.clone(), options.alpha, options.temperature);
     let standardiser = Standardiser::measure(features.values, features.width, rows);
     let x: Matrix<f32> = standardiser.apply(features.values, rows);
     let shape = shape(features.width, c, options.kind);
-    let fit = train(shape, &x, &soft, options).map_err(|reason| FitError::Optimiser {
-        candidate: features.candidate.to_owned(),
-        reason,
-    })?;
+    let fit = train(shape, &x, &soft, options)
+        .map_err(|reason| FitError::Optimiser { candidate: features.candidate.to_owned(), reason })?;
     let head = shape.head(&fit.minimum.parameters, &standardiser);
     let stats = statistics(features, rows, &labels, &logits, &head, &fit);
     Ok(FittedHead { head, stats })
@@ -192,13 +173,8 @@ fn statistics(
     fit: &Trained,
 ) -> FitStats {
     let n = rows.len().max(1) as f64;
-    let said: Vec<usize> = rows
-        .iter()
-        .map(|&r| argmax(&head.logits(features.row(r))))
-        .collect();
-    let teacher = logits
-        .chunks_exact((logits.len() / rows.len().max(1)).max(1))
-        .map(argmax);
+    let said: Vec<usize> = rows.iter().map(|&r| argmax(&head.logits(features.row(r)))).collect();
+    let teacher = logits.chunks_exact((logits.len() / rows.len().max(1)).max(1)).map(argmax);
     let agree = said.iter().zip(teacher).filter(|(a, b)| **a == *b).count();
     let right = said.iter().zip(labels).filter(|(a, b)| a == b).count();
     FitStats {

@@ -55,9 +55,7 @@ impl Shape {
         let (first, last) = parameters.split_at(self.split());
         let fold = self.hidden.is_none().then_some(standardiser);
         Head {
-            hidden: self.hidden.map(|(h, activation)| {
-                (dense(first, self.inputs, h, Some(standardiser)), activation)
-            }),
+            hidden: self.hidden.map(|(h, activation)| (dense(first, self.inputs, h, Some(standardiser)), activation)),
             output: dense(last, self.last_inputs(), self.classes, fold),
         }
     }
@@ -71,12 +69,7 @@ fn dense(parameters: &[f64], inputs: usize, outputs: usize, fold: Option<&Standa
         standardiser.fold(&mut weight, &mut bias);
     }
     let round = |v: &[f64]| v.iter().map(|&x| x as f32).collect();
-    Dense {
-        inputs,
-        outputs,
-        weight: round(&weight),
-        bias: round(&bias),
-    }
+    Dense { inputs, outputs, weight: round(&weight), bias: round(&bias) }
 }
 
 /// Standardised features and targets, packed for repeated evaluation.
@@ -92,13 +85,7 @@ pub(crate) struct Objective<T> {
 impl<T: Real> Objective<T> {
     /// Packs `features[rows, inputs]`.
     pub(crate) fn new(shape: Shape, features: &Matrix<T>, soft: Soft, l2: f64) -> Self {
-        Self {
-            shape,
-            features: Panels::left(features),
-            transposed: Panels::left_transposed(features),
-            soft,
-            l2,
-        }
+        Self { shape, features: Panels::left(features), transposed: Panels::left_transposed(features), soft, l2 }
     }
 
     /// The loss without the penalty.
@@ -123,10 +110,7 @@ impl<T: Real> Objective<T> {
             }
         }
         for (from, len) in self.weight_ranges() {
-            for (g, p) in gradient[from..from + len]
-                .iter_mut()
-                .zip(&parameters[from..])
-            {
+            for (g, p) in gradient[from..from + len].iter_mut().zip(&parameters[from..]) {
                 *g += self.l2 * p;
                 value += 0.5 * self.l2 * p * p;
             }
@@ -140,29 +124,15 @@ impl<T: Real> Objective<T> {
         let (first, last) = parameters.split_at(s.split());
         let output = weight(last, s.last_inputs(), s.classes);
         let Some((h, activation)) = s.hidden else {
-            return (
-                layer(&self.features, &output, &last[s.inputs * s.classes..]),
-                None,
-            );
+            return (layer(&self.features, &output, &last[s.inputs * s.classes..]), None);
         };
-        let mut values = layer(
-            &self.features,
-            &weight(first, s.inputs, h),
-            &first[s.inputs * h..],
-        );
+        let mut values = layer(&self.features, &weight(first, s.inputs, h), &first[s.inputs * h..]);
         let mut slopes = Matrix::zeros(values.rows, h);
         for (v, slope) in values.values.iter_mut().zip(&mut slopes.values) {
             (*v, *slope) = activation.value_and_slope(*v);
         }
         let logits = layer(&Panels::left(&values), &output, &last[h * s.classes..]);
-        (
-            logits,
-            Some(Trace {
-                values,
-                slopes,
-                output,
-            }),
-        )
+        (logits, Some(Trace { values, slopes, output }))
     }
 
     /// Start and length of the weights, without biases.
@@ -186,10 +156,7 @@ struct Trace<T> {
 impl<T: Real> Trace<T> {
     /// The gradient at the hidden layer's sums, given that at the logits.
     fn back(&self, residual: &Matrix<T>) -> Matrix<T> {
-        let mut back = product(
-            &Panels::left(residual),
-            &Panels::right_transposed(&self.output),
-        );
+        let mut back = product(&Panels::left(residual), &Panels::right_transposed(&self.output));
         for (b, slope) in back.values.iter_mut().zip(&self.slopes.values) {
             *b = *b * *slope;
         }

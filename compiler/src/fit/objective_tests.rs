@@ -3,11 +3,7 @@
 use super::*;
 
 fn objective<T: Real>(hidden: Option<(usize, Activation)>) -> Objective<T> {
-    let shape = Shape {
-        inputs: 5,
-        hidden,
-        classes: 3,
-    };
+    let shape = Shape { inputs: 5, hidden, classes: 3 };
     let x: Vec<f64> = (0..45).map(|i| (i as f64 * 0.61).sin() * 1.5).collect();
     let logits: Vec<f32> = (0..27).map(|i| (i as f32 * 0.83).cos() * 2.0).collect();
     let labels = (0..9).map(|i| i % 3).collect();
@@ -16,18 +12,12 @@ fn objective<T: Real>(hidden: Option<(usize, Activation)>) -> Objective<T> {
 }
 
 fn point(shape: &Shape) -> Vec<f64> {
-    (0..shape.parameters())
-        .map(|i| (i as f64 * 0.47).sin() * 0.8)
-        .collect()
+    (0..shape.parameters()).map(|i| (i as f64 * 0.47).sin() * 0.8).collect()
 }
 
 #[test]
 fn gradient_agrees_with_central_differences() {
-    for hidden in [
-        None,
-        Some((4, Activation::GeluTanh)),
-        Some((4, Activation::Relu)),
-    ] {
+    for hidden in [None, Some((4, Activation::GeluTanh)), Some((4, Activation::Relu))] {
         let objective = objective::<f64>(hidden);
         let mut p = point(&objective.shape);
         let (_, gradient) = objective.evaluate(&p);
@@ -39,11 +29,7 @@ fn gradient_agrees_with_central_differences() {
             let below = objective.evaluate(&p).0;
             p[i] = middle;
             let slope = (above - below) / (2.0 * h);
-            assert!(
-                (slope - gradient[i]).abs() < 1e-7,
-                "{hidden:?} {i}: {slope} {}",
-                gradient[i]
-            );
+            assert!((slope - gradient[i]).abs() < 1e-7, "{hidden:?} {i}: {slope} {}", gradient[i]);
         }
     }
 }

@@ -55,11 +55,7 @@ impl<F: Fn(&[f64]) -> (f64, Vec<f64>)> Problem<'_, F> {
         }
         let (value, gradient) = (self.function)(parameters);
         self.evaluations.set(self.evaluations.get() + 1);
-        let point = Point {
-            parameters: parameters.to_vec(),
-            value,
-            gradient,
-        };
+        let point = Point { parameters: parameters.to_vec(), value, gradient };
         if value < self.best.borrow().value {
             self.best.replace(point.clone());
         }
@@ -101,25 +97,13 @@ pub(crate) fn minimise<F: Fn(&[f64]) -> (f64, Vec<f64>)>(
     if !value.is_finite() {
         return Err(format!("the loss is {value} at the start"));
     }
-    let first = Point {
-        parameters: start.clone(),
-        value,
-        gradient,
-    };
+    let first = Point { parameters: start.clone(), value, gradient };
     let small = norm(&first.gradient) < limits.gradient;
     let (last, best) = (RefCell::new(first.clone()), RefCell::new(first));
     let evaluations = Cell::new(1);
-    let problem = Problem {
-        function,
-        last: &last,
-        best: &best,
-        evaluations: &evaluations,
-    };
-    let (iterations, converged) = if small {
-        (0, true)
-    } else {
-        run(problem, start, limits).map_err(|e| e.to_string())?
-    };
+    let problem = Problem { function, last: &last, best: &best, evaluations: &evaluations };
+    let (iterations, converged) =
+        if small { (0, true) } else { run(problem, start, limits).map_err(|e| e.to_string())? };
     let best = best.into_inner();
     Ok(Minimum {
         gradient_norm: norm(&best.gradient),
@@ -138,9 +122,7 @@ fn run<F: Fn(&[f64]) -> (f64, Vec<f64>)>(
     limits: Limits,
 ) -> Result<(u64, bool), Error> {
     let search = MoreThuenteLineSearch::new().with_c(1e-4, 0.9)?;
-    let solver = LBFGS::new(search, MEMORY)
-        .with_tolerance_grad(limits.gradient)?
-        .with_tolerance_cost(limits.change)?;
+    let solver = LBFGS::new(search, MEMORY).with_tolerance_grad(limits.gradient)?.with_tolerance_cost(limits.change)?;
     let count = problem.evaluations;
     let run = Executor::new(problem, solver)
         .configure(|state| state.param(start).max_iters(limits.iterations))
@@ -164,21 +146,14 @@ fn norm(v: &[f64]) -> f64 {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits {
-        iterations: 200,
-        gradient: 1e-8,
-        change: 0.0,
-    };
+    const LIMITS: Limits = Limits { iterations: 200, gradient: 1e-8, change: 0.0 };
 
     #[test]
     fn finds_the_minimum_of_a_skewed_valley() {
         // Rosenbrock's function, minimum 0 at (1, 1).
         let f = |p: &[f64]| {
             let (a, b) = (1.0 - p[0], p[1] - p[0] * p[0]);
-            (
-                a * a + 100.0 * b * b,
-                vec![-2.0 * a - 400.0 * p[0] * b, 200.0 * b],
-            )
+            (a * a + 100.0 * b * b, vec![-2.0 * a - 400.0 * p[0] * b, 200.0 * b])
         };
         let minimum = minimise(&f, vec![-1.2, 1.0], LIMITS).unwrap();
         assert!((minimum.parameters[0] - 1.0).abs() < 1e-6);

@@ -33,16 +33,9 @@ impl Standardiser {
         }
         let scale = square.iter().zip(&largest).map(|(s, l)| {
             let deviation = s.sqrt();
-            if deviation > CONSTANT * l {
-                1.0 / deviation
-            } else {
-                0.0
-            }
+            if deviation > CONSTANT * l { 1.0 / deviation } else { 0.0 }
         });
-        Self {
-            scale: scale.collect(),
-            mean,
-        }
+        Self { scale: scale.collect(), mean }
     }
 
     /// The standardised `rows`.
@@ -77,9 +70,7 @@ mod tests {
 
     #[test]
     fn folded_weights_give_the_same_sums() {
-        let values: Vec<f32> = (0..30)
-            .map(|i| (i as f32 * 0.7).sin() * 5.0 + 100.0)
-            .collect();
+        let values: Vec<f32> = (0..30).map(|i| (i as f32 * 0.7).sin() * 5.0 + 100.0).collect();
         let rows: Vec<usize> = (0..10).collect();
         let standardiser = Standardiser::measure(&values, 3, &rows);
         let x: Matrix<f64> = standardiser.apply(&values, &rows);

@@ -23,47 +23,25 @@ fn data(rows: usize, width: usize, classes: usize, noise: f64) -> Data {
             let spread = 1.0 + j as f64;
             x.push(((centres[class * width + j] + noise * random.normal()) * spread + 50.0) as f32);
         }
-        logits.extend((0..classes).map(|c| {
-            if c == class {
-                4.0
-            } else {
-                random.normal() as f32
-            }
-        }));
+        logits.extend((0..classes).map(|c| if c == class { 4.0 } else { random.normal() as f32 }));
         labels.push(class as i64);
     }
-    Data {
-        width,
-        classes,
-        x,
-        logits,
-        labels,
-    }
+    Data { width, classes, x, logits, labels }
 }
 
 impl Data {
     fn features(&self) -> Features<'_> {
         let rows = self.labels.len();
-        Features {
-            candidate: "block.3",
-            rows,
-            width: self.width,
-            values: &self.x,
-        }
+        Features { candidate: "block.3", rows, width: self.width, values: &self.x }
     }
 
     fn targets(&self, labels: bool) -> Targets<'_> {
-        Targets {
-            logits: &self.logits,
-            classes: self.classes,
-            labels: labels.then_some(self.labels.as_slice()),
-        }
+        Targets { logits: &self.logits, classes: self.classes, labels: labels.then_some(self.labels.as_slice()) }
     }
 
     fn accuracy(&self, head: &Head, rows: std::ops::Range<usize>) -> f64 {
         let n = rows.len() as f64;
-        let right =
-            rows.filter(|&r| argmax(&head.logits(self.features().row(r))) as i64 == self.labels[r]);
+        let right = rows.filter(|&r| argmax(&head.logits(self.features().row(r))) as i64 == self.labels[r]);
         right.count() as f64 / n
     }
 
@@ -74,30 +52,16 @@ impl Data {
 }
 
 fn mlp(activation: Activation) -> FitOptions {
-    FitOptions {
-        kind: HeadKind::Mlp {
-            width: None,
-            activation,
-        },
-        ..FitOptions::default()
-    }
+    FitOptions { kind: HeadKind::Mlp { width: None, activation }, ..FitOptions::default() }
 }
 
 #[test]
 fn heads_learn_clusters_with_and_without_labels() {
     let data = data(600, 12, 5, 0.8);
-    for options in [
-        FitOptions::default(),
-        mlp(Activation::Relu),
-        mlp(Activation::GeluTanh),
-    ] {
+    for options in [FitOptions::default(), mlp(Activation::Relu), mlp(Activation::GeluTanh)] {
         for labels in [true, false] {
             let fitted = data.fit(&options, labels).unwrap();
-            assert!(
-                data.accuracy(&fitted.head, 300..600) > 0.9,
-                "{:?}",
-                fitted.stats
-            );
+            assert!(data.accuracy(&fitted.head, 300..600) > 0.9, "{:?}", fitted.stats);
             assert!(fitted.stats.final_loss < 0.5 * fitted.stats.first_loss);
             assert_eq!(fitted.stats.train_accuracy.is_some(), labels);
         }
@@ -116,20 +80,9 @@ fn an_mlp_learns_what_no_linear_head_can() {
         data.logits[2 * r + class] = 4.0;
         data.logits[2 * r + 1 - class] = -1.0;
     }
-    let wide = HeadKind::Mlp {
-        width: Some(16),
-        activation: Activation::Relu,
-    };
+    let wide = HeadKind::Mlp { width: Some(16), activation: Activation::Relu };
     let linear = data.fit(&FitOptions::default(), true).unwrap();
-    let bent = data
-        .fit(
-            &FitOptions {
-                kind: wide,
-                ..FitOptions::default()
-            },
-            true,
-        )
-        .unwrap();
+    let bent = data.fit(&FitOptions { kind: wide, ..FitOptions::default() }, true).unwrap();
     assert!(data.accuracy(&linear.head, 400..800) < 0.75);
     assert!(data.accuracy(&bent.head, 400..800) > 0.9);
 }
@@ -160,29 +113,18 @@ fn bad_data_is_refused_by_name_and_row() {
     let refuse = |change: &dyn Fn(&mut Data)| {
         let mut bad = data(100, 4, 3, 0.5);
         change(&mut bad);
-        bad.fit(&FitOptions::default(), true)
-            .unwrap_err()
-            .to_string()
+        bad.fit(&FitOptions::default(), true).unwrap_err().to_string()
     };
-    assert_eq!(
-        refuse(&|d| d.x[4 * 31 + 2] = f32::NAN),
-        "exit 'block.3': feature of row 31 is not finite (column 2)"
-    );
+    assert_eq!(refuse(&|d| d.x[4 * 31 + 2] = f32::NAN), "exit 'block.3': feature of row 31 is not finite (column 2)");
     assert_eq!(
         refuse(&|d| d.logits[3 * 8] = f32::INFINITY),
         "exit 'block.3': plain logit of row 8 is not finite (column 0)"
     );
-    assert_eq!(
-        refuse(&|d| d.labels[5] = 3),
-        "exit 'block.3': row 5 has label 3, but there are 3 classes"
-    );
+    assert_eq!(refuse(&|d| d.labels[5] = 3), "exit 'block.3': row 5 has label 3, but there are 3 classes");
     assert!(refuse(&|d| d.labels[5] = -1).contains("label -1"));
     assert!(refuse(&|d| d.x.truncate(399)).contains("399 values, expected 400"));
     let short = &good.labels[..99];
-    let targets = Targets {
-        labels: Some(short),
-        ..good.targets(true)
-    };
+    let targets = Targets { labels: Some(short), ..good.targets(true) };
     let rows: Vec<usize> = (0..50).collect();
     let error = fit_head(&good.features(), &targets, &rows, &FitOptions::default()).unwrap_err();
     assert!(error.to_string().contains("labels holds 99 values"));
@@ -196,42 +138,14 @@ fn bad_rows_and_options_are_refused() {
     };
     let rows: Vec<usize> = (0..50).collect();
     let options = FitOptions::default();
-    assert!(matches!(
-        fit(&rows[..15], &options),
-        FitError::TooFewRows {
-            needed: 16,
-            found: 15,
-            ..
-        }
-    ));
-    assert!(matches!(
-        fit(&[[100].as_slice(), &rows].concat(), &options),
-        FitError::RowOutOfRange { row: 100, .. }
-    ));
+    assert!(matches!(fit(&rows[..15], &options), FitError::TooFewRows { needed: 16, found: 15, .. }));
+    assert!(matches!(fit(&[[100].as_slice(), &rows].concat(), &options), FitError::RowOutOfRange { row: 100, .. }));
     for bad in [
-        FitOptions {
-            alpha: 1.5,
-            ..options
-        },
-        FitOptions {
-            temperature: 0.0,
-            ..options
-        },
-        FitOptions {
-            temperature: f64::NAN,
-            ..options
-        },
-        FitOptions {
-            l2: L2::Fixed(-1.0),
-            ..options
-        },
-        FitOptions {
-            kind: HeadKind::Mlp {
-                width: Some(0),
-                activation: Activation::Relu,
-            },
-            ..options
-        },
+        FitOptions { alpha: 1.5, ..options },
+        FitOptions { temperature: 0.0, ..options },
+        FitOptions { temperature: f64::NAN, ..options },
+        FitOptions { l2: L2::Fixed(-1.0), ..options },
+        FitOptions { kind: HeadKind::Mlp { width: Some(0), activation: Activation::Relu }, ..options },
     ] {
         assert!(matches!(fit(&rows, &bad), FitError::Option { .. }));
     }
@@ -242,11 +156,7 @@ fn bad_rows_and_options_are_refused() {
 #[ignore = "prints wall times, checks nothing"]
 fn time_of_a_fit() {
     let data = data(4000, 128, 10, 3.0);
-    for options in [
-        FitOptions::default(),
-        mlp(Activation::Relu),
-        mlp(Activation::GeluTanh),
-    ] {
+    for options in [FitOptions::default(), mlp(Activation::Relu), mlp(Activation::GeluTanh)] {
         let start = std::time::Instant::now();
         let fitted = data.fit(&options, true).unwrap();
         let seconds = start.elapsed().as_secs_f64();

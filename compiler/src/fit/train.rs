@@ -24,15 +24,9 @@ const DEFAULT_WIDTH: usize = 64;
 pub(super) fn shape(inputs: usize, classes: usize, kind: HeadKind) -> Shape {
     let hidden = match kind {
         HeadKind::Linear => None,
-        HeadKind::Mlp { width, activation } => {
-            Some((width.unwrap_or(inputs.min(DEFAULT_WIDTH)), activation))
-        }
+        HeadKind::Mlp { width, activation } => Some((width.unwrap_or(inputs.min(DEFAULT_WIDTH)), activation)),
     };
-    Shape {
-        inputs,
-        hidden,
-        classes,
-    }
+    Shape { inputs, hidden, classes }
 }
 
 /// What [`train`] leaves.
@@ -46,40 +40,19 @@ pub(super) struct Trained {
 }
 
 /// Chooses the penalty, then fits on all rows, going on from where the choice ended.
-pub(super) fn train(
-    shape: Shape,
-    x: &Matrix<f32>,
-    soft: &Soft,
-    options: &FitOptions,
-) -> Result<Trained, String> {
+pub(super) fn train(shape: Shape, x: &Matrix<f32>, soft: &Soft, options: &FitOptions) -> Result<Trained, String> {
     let start = shape.start(options.seed);
     let choice = match options.l2 {
-        L2::Fixed(l2) => Choice {
-            l2,
-            loss: None,
-            parameters: start.clone(),
-            evaluations: 0,
-        },
-        L2::Chosen if x.rows < MIN_ROWS_FOR_CHOICE => Choice {
-            l2: SMALL_DATA_L2,
-            loss: None,
-            parameters: start.clone(),
-            evaluations: 0,
-        },
+        L2::Fixed(l2) => Choice { l2, loss: None, parameters: start.clone(), evaluations: 0 },
+        L2::Chosen if x.rows < MIN_ROWS_FOR_CHOICE => {
+            Choice { l2: SMALL_DATA_L2, loss: None, parameters: start.clone(), evaluations: 0 }
+        }
         L2::Chosen => choose_l2(shape, x, soft, start.clone(), options.seed)?,
     };
     let objective = Objective::new(shape, x, soft.clone(), choice.l2);
     let first_loss = objective.data_loss(&start);
-    let limits = Limits {
-        iterations: options.max_iterations,
-        gradient: 1e-4,
-        change: 1e-6,
-    };
-    let minimum = minimise(
-        &|p: &[f64]| objective.evaluate(p),
-        choice.parameters,
-        limits,
-    )?;
+    let limits = Limits { iterations: options.max_iterations, gradient: 1e-4, change: 1e-6 };
+    let minimum = minimise(&|p: &[f64]| objective.evaluate(p), choice.parameters, limits)?;
     Ok(Trained {
         l2: choice.l2,
         held_out_loss: choice.loss,
@@ -100,45 +73,21 @@ struct Choice {
 
 /// Walks the grid from the strongest penalty, each fit starting at the last one's end, until the
 /// held-out loss rises.
-fn choose_l2(
-    shape: Shape,
-    x: &Matrix<f32>,
-    soft: &Soft,
-    start: Vec<f64>,
-    seed: u64,
-) -> Result<Choice, String> {
+fn choose_l2(shape: Shape, x: &Matrix<f32>, soft: &Soft, start: Vec<f64>, seed: u64) -> Result<Choice, String> {
     let (fit_rows, held_rows) = hold_out(x.rows, seed);
     let mut objective = Objective::new(shape, &pick(x, &fit_rows), soft.select(&fit_rows), 0.0);
     let held = Objective::new(shape, &pick(x, &held_rows), soft.select(&held_rows), 0.0);
-    let limits = Limits {
-        iterations: CHOICE_ITERATIONS,
-        gradient: 1e-3,
-        change: 1e-5,
-    };
-    let mut best = Choice {
-        l2: L2_GRID[0],
-        loss: None,
-        parameters: start,
-        evaluations: 0,
-    };
+    let limits = Limits { iterations: CHOICE_ITERATIONS, gradient: 1e-3, change: 1e-5 };
+    let mut best = Choice { l2: L2_GRID[0], loss: None, parameters: start, evaluations: 0 };
     for l2 in L2_GRID {
         objective.l2 = l2;
-        let minimum = minimise(
-            &|p: &[f64]| objective.evaluate(p),
-            best.parameters.clone(),
-            limits,
-        )?;
+        let minimum = minimise(&|p: &[f64]| objective.evaluate(p), best.parameters.clone(), limits)?;
         best.evaluations += minimum.evaluations;
         let loss = held.data_loss(&minimum.parameters);
         if best.loss.is_some_and(|least| loss >= least) {
             break;
         }
-        best = Choice {
-            l2,
-            loss: Some(loss),
-            parameters: minimum.parameters,
-            ..best
-        };
+        best = Choice { l2, loss: Some(loss), parameters: minimum.parameters, ..best };
     }
     Ok(best)
 }
@@ -155,9 +104,5 @@ fn hold_out(rows: usize, seed: u64) -> (Vec<usize>, Vec<usize>) {
 
 fn pick(x: &Matrix<f32>, rows: &[usize]) -> Matrix<f32> {
     let values = rows.iter().flat_map(|&r| x.row(r)).copied().collect();
-    Matrix {
-        rows: rows.len(),
-        columns: x.columns,
-        values,
-    }
+    Matrix { rows: rows.len(), columns: x.columns, values }
 }
