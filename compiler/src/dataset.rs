@@ -43,7 +43,7 @@ impl Dataset {
     ///
     /// Missing or unknown names (all at once), wrong element types or ranks, dims that contradict
     /// the model's, arrays of different lengths, floats that are not finite, labels that are not
-    /// one integer per row.
+    /// one class per row.
     pub fn new(path: &Path, arrays: &Arrays, graph: &Graph) -> Result<Dataset, DatasetError> {
         let fail = |reason: String| DatasetError { file: path.display().to_string(), reason };
         let name = path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
@@ -58,7 +58,7 @@ impl Dataset {
             inputs.push(((*name).to_string(), tensor));
         }
         let rows = common_rows(&inputs).map_err(fail)?;
-        let labels = find(LABELS).map(|t| check_labels(&t, rows)).transpose().map_err(fail)?;
+        let labels = find(LABELS).map(|t| check_labels(&t, rows, classes(graph))).transpose().map_err(fail)?;
         Ok(Dataset { name, inputs, labels, rows })
     }
 
@@ -126,11 +126,27 @@ fn common_rows(inputs: &[(String, Tensor)]) -> Result<usize, String> {
     }
 }
 
-fn check_labels(labels: &Tensor, rows: usize) -> Result<Vec<i64>, String> {
+/// The number of classes, where the first output is a score per row and class.
+fn classes(graph: &Graph) -> Option<i64> {
+    match &graph.ty(*graph.outputs().first()?).dims[..] {
+        [_, classes] => classes.as_const(),
+        _ => None,
+    }
+}
+
+fn check_labels(labels: &Tensor, rows: usize, classes: Option<i64>) -> Result<Vec<i64>, String> {
     let found = labels.ty();
     let values = labels.to_i64s().filter(|_| labels.dtype() != DType::Bool);
     match values {
-        Some(values) if labels.dims() == [rows] => Ok(values),
+        Some(values) if labels.dims() == [rows] => {
+            match values.iter().position(|l| *l < 0 || classes.is_some_and(|n| *l >= n)) {
+                Some(row) => {
+                    let known = classes.map_or("0 or more".to_string(), |n| format!("0 to {}", n - 1));
+                    Err(format!("`{LABELS}` holds {} in row {row}, the model's classes are {known}", values[row]))
+                }
+                None => Ok(values),
+            }
+        }
         Some(_) | None => Err(format!("`{LABELS}` must hold one integer class per row, i64[{rows}], found {found}")),
     }
 }
@@ -184,6 +200,9 @@ mod tests {
         assert!(refusal(|a| set(a, "x", a["x"].rows(0, 3))).contains("`x` has 3 rows, `ids` has dims [4, 3]"));
         assert!(refusal(|a| set(a, LABELS, Tensor::vector(vec![1i64; 3]))).contains("i64[4]"));
         assert!(refusal(|a| set(a, LABELS, Tensor::vector(vec![1f32; 4]))).contains("found f32[4]"));
+        let outside = refusal(|a| set(a, LABELS, Tensor::vector(vec![1i64, 0, 2, 1])));
+        assert!(outside.contains("holds 2 in row 2, the model's classes are 0 to 1"), "{outside}");
+        assert!(refusal(|a| set(a, LABELS, Tensor::vector(vec![1i64, -1, 0, 1]))).contains("holds -1 in row 1"));
         assert!(refusal(|a| set(a, "ids", a["x"].clone())).contains("the model takes i64[batch, seq]"));
     }
 }

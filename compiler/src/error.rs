@@ -77,6 +77,24 @@ impl Error {
         Error::Content { file: file.display().to_string(), reason: reason.to_string() }
     }
 
+    /// The same error, opened by what it is about unless it names a file already.
+    #[must_use]
+    pub fn about(self, subject: impl std::fmt::Display) -> Self {
+        use eec_runtime::ErrorKind;
+        match self {
+            Error::Io { .. } | Error::Content { .. } => self,
+            Error::Import(_) | Error::Export(_) | Error::Npz(_) | Error::Dataset(_) => self,
+            Error::Runtime(e) if matches!(e.kind(), ErrorKind::Io | ErrorKind::Artifact) => Error::Runtime(e),
+            Error::Pass(_)
+            | Error::Lower(_)
+            | Error::Runtime(_)
+            | Error::Fit(_)
+            | Error::Calibrate(_)
+            | Error::Eval(_)
+            | Error::Request(_) => Error::Content { file: subject.to_string(), reason: self.to_string() },
+        }
+    }
+
     /// A request that cannot be met.
     pub fn request(reason: impl std::fmt::Display) -> Self {
         Error::Request(reason.to_string())

@@ -16,6 +16,7 @@ pub struct Recipe {
     /// The allowed loss of quality.
     pub max_drop: MaxDrop,
     /// The confidence with which the drop stays inside, in `(0, 1)`.
+    #[serde(deserialize_with = "deserialize_confidence")]
     pub confidence: f64,
     /// Seeds every random choice: splits, starting weights.
     pub seed: u64,
@@ -32,6 +33,18 @@ impl Recipe {
     pub fn from_toml(text: &str) -> Result<Recipe, toml::de::Error> {
         toml::from_str(text)
     }
+}
+
+/// A confidence from text: above 0 and below 1.
+pub fn confidence(text: &str) -> Result<f64, ParseError> {
+    match text.trim().parse::<f64>() {
+        Ok(value) if value > 0.0 && value < 1.0 => Ok(value),
+        Ok(_) | Err(_) => refuse(text, "a confidence above 0 and below 1, such as 0.9"),
+    }
+}
+
+fn deserialize_confidence<'de, D: serde::Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
+    confidence(&f64::deserialize(d)?.to_string()).map_err(serde::de::Error::custom)
 }
 
 /// Which exits, with which heads, under which rule.
@@ -162,6 +175,9 @@ pub enum Head {
     File(PathBuf),
 }
 
+/// Hidden layers wider than this would cost more than the blocks that an exit saves.
+const MAX_WIDTH: usize = 1 << 14;
+
 impl FromStr for Head {
     type Err = ParseError;
 
@@ -170,7 +186,10 @@ impl FromStr for Head {
             None if text == "linear" => Ok(Head::Linear),
             None if text == "mlp" => Ok(Head::Mlp(None)),
             None if text == "final" => Ok(Head::Final),
-            Some(("mlp", width)) if width.parse().is_ok_and(|w: usize| w > 0) => Ok(Head::Mlp(width.parse().ok())),
+            Some(("mlp", width)) => match width.parse() {
+                Ok(width) if (1..=MAX_WIDTH).contains(&width) => Ok(Head::Mlp(Some(width))),
+                Ok(_) | Err(_) => refuse(text, "mlp with a width from 1 to 16384, such as mlp:64"),
+            },
             Some(("file", path)) if !path.is_empty() => Ok(Head::File(path.into())),
             _ => refuse(text, "a head: linear, mlp, mlp:WIDTH, final or file:HEAD.onnx"),
         }
@@ -220,10 +239,14 @@ impl FromStr for Rule {
             Some(_) => refuse(text, EXPECTED),
             None => Ok(None),
         };
+        let within = |most: f32, expected| match threshold.clone() {
+            Ok(Some(t)) if !(0.0..=most).contains(&t) => refuse(text, expected),
+            threshold => threshold,
+        };
         match name {
-            "maxprob" => threshold.map(Rule::MaxProb),
-            "entropy" => threshold.map(Rule::Entropy),
-            "margin" => threshold.map(Rule::Margin),
+            "maxprob" => within(1.0, "maxprob with a probability from 0 to 1, such as maxprob:0.9").map(Rule::MaxProb),
+            "entropy" => within(f32::MAX, "entropy with 0 nats or more, such as entropy:0.3").map(Rule::Entropy),
+            "margin" => within(1.0, "margin with a difference from 0 to 1, such as margin:0.5").map(Rule::Margin),
             "patience" => {
                 let counts = number.map(|n| n.split(',').map(|c| c.trim().parse()).collect::<Result<Vec<usize>, _>>());
                 match counts {
@@ -287,17 +310,36 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_with_what_was_expected() {
-        for text in ["maxprob:", "maxprob:x", "maxprob:NaN", "patience:1", "patience:2,", "softmax", ""] {
+        let rules = [
+            "maxprob:",
+            "maxprob:x",
+            "maxprob:NaN",
+            "maxprob:2",
+            "margin:-0.1",
+            "entropy:-1",
+            "patience:1",
+            "patience:2,",
+        ];
+        for text in rules.into_iter().chain(["softmax", ""]) {
             assert!(text.parse::<Rule>().is_err(), "{text}");
         }
-        assert!("mlp:0".parse::<Head>().is_err() && "file:".parse::<Head>().is_err() && "Linear".parse::<Head>().is_err());
+        assert!("mlp:99999999999".parse::<Head>().is_err());
+        assert!("0".parse::<MaxDrop>().is_ok() && confidence("1").is_err() && confidence("NaN").is_err());
+        assert!(Recipe::from_toml("confidence = 1.5").is_err() && Recipe::from_toml("confidence = 0.95").is_ok());
+        assert!(
+            "mlp:0".parse::<Head>().is_err() && "file:".parse::<Head>().is_err() && "Linear".parse::<Head>().is_err()
+        );
         assert!("3,,4".parse::<Places>().is_err() && "-1".parse::<Places>().is_err());
     }
 
     #[test]
     fn recipes_round_trip_and_refuse_unknown_keys() {
         let recipe = Recipe {
-            exit_heads: ExitHeads { at: Places::Blocks(vec![3, 6]), head: Head::Final, rule: Rule::Entropy(Some(0.25)) },
+            exit_heads: ExitHeads {
+                at: Places::Blocks(vec![3, 6]),
+                head: Head::Final,
+                rule: Rule::Entropy(Some(0.25)),
+            },
             max_drop: MaxDrop(0.01),
             ..Recipe::default()
         };

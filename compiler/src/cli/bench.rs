@@ -1,5 +1,6 @@
 //! `eec bench`: how long a run takes.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -24,13 +25,13 @@ pub(super) struct Args {
     #[command(flatten)]
     control: ControlArgs,
     /// Runs before measuring
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_name = "N")]
     warmup: usize,
     /// Runs measured
-    #[arg(long, default_value_t = 20)]
-    iters: usize,
+    #[arg(long, default_value = "20", value_name = "N")]
+    iters: NonZeroUsize,
     /// Threads [default: all cores]
-    #[arg(long, env = "EEC_THREADS")]
+    #[arg(long, env = "EEC_THREADS", value_name = "N")]
     threads: Option<usize>,
     /// Prints one JSON object instead of text
     #[arg(long)]
@@ -45,41 +46,42 @@ struct Times {
 }
 
 pub(super) fn run(args: Args) -> Outcome {
-    if args.iters == 0 {
-        return Err(Error::request("--iters must be 1 or more"));
-    }
     let model = Model::open(&args.model)?;
     let (form, control) = args.control.resolve(&model)?;
     let inputs = args.inputs.resolve(&model.plain)?;
     let named: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
     let clock = Instant::now();
-    let mut session = model.session(form, run_options(args.threads))?;
+    let about = |e: Error| e.about(args.model.display());
+    let mut session = model.session(form, run_options(args.threads)).map_err(about)?;
     let load_ms = clock.elapsed().as_secs_f64() * 1e3;
-    let times = measure(&mut session, &named, control, &args)?;
+    let times = measure(&mut session, &named, control, &args).map_err(about)?;
     let exits: Vec<String> = session.exits().into_iter().map(String::from).collect();
     let mut depths = Vec::new();
     if control == Control::Auto {
         for (k, name) in exits.iter().enumerate() {
-            depths.push((name.clone(), measure(&mut session, &named, Control::Force(k), &args)?));
+            depths.push((name.clone(), measure(&mut session, &named, Control::Force(k), &args).map_err(about)?));
         }
     }
     let threads = session.threads();
     if args.json {
         let mut value = json!({
             "schema": JSON_SCHEMA, "backend": "cpu", "threads": threads,
-            "load_ms": load_ms, "peak_mb": peak_mb(), "iters": args.iters,
+            "load_ms": load_ms, "peak_mb": peak_mb(), "iters": args.iters.get(),
         });
         merge(&mut value, &times);
         if !depths.is_empty() {
-            value["per_exit"] = depths.iter().map(|(name, t)| {
-                let mut exit = json!({ "exit": name });
-                merge(&mut exit, t);
-                exit
-            }).collect();
+            value["per_exit"] = depths
+                .iter()
+                .map(|(name, t)| {
+                    let mut exit = json!({ "exit": name });
+                    merge(&mut exit, t);
+                    exit
+                })
+                .collect();
         }
         output::print_json(&value)?;
     } else {
-        output::print(&text(&times, &depths, load_ms, threads, args.iters))?;
+        output::print(&text(&times, &depths, load_ms, threads, args.iters.get()))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -94,8 +96,8 @@ fn measure(session: &mut Session, inputs: &[(&str, Tensor)], control: Control, a
     for _ in 0..args.warmup {
         session.run(inputs, control)?;
     }
-    let mut times = Vec::with_capacity(args.iters);
-    for _ in 0..args.iters {
+    let mut times = Vec::with_capacity(args.iters.get());
+    for _ in 0..args.iters.get() {
         let clock = Instant::now();
         session.run(inputs, control)?;
         times.push(clock.elapsed().as_secs_f64() * 1e3);

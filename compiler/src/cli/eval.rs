@@ -1,5 +1,6 @@
 //! `eec eval`: a compiled model beside its plain form.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -7,12 +8,12 @@ use serde_json::json;
 
 use super::output::{self, Bars};
 use super::{JSON_SCHEMA, Outcome};
+use crate::Error;
 use crate::capture::BATCH;
 use crate::dataset::Dataset;
 use crate::evaluate::{Evaluate, Evaluation, Quality, evaluate};
 use crate::model::Model;
 use crate::progress::{Progress, Silent};
-use crate::Error;
 
 /// Compares a compiled model with its plain form: quality, exits, work and time.
 ///
@@ -28,9 +29,9 @@ pub(super) struct Args {
     data: PathBuf,
     /// Uses only the first N samples
     #[arg(long, value_name = "N")]
-    limit: Option<usize>,
+    limit: Option<NonZeroUsize>,
     /// Threads [default: all cores]
-    #[arg(long, env = "EEC_THREADS")]
+    #[arg(long, env = "EEC_THREADS", value_name = "N")]
     threads: Option<usize>,
     /// Prints one JSON object instead of text
     #[arg(long)]
@@ -40,9 +41,11 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> Outcome {
     let model = Model::open(&args.model)?;
     let data = Dataset::open(&args.data, &model.plain)?;
-    let data = data.truncated(args.limit.unwrap_or(usize::MAX).max(1));
+    let data = data.truncated(args.limit.map_or(usize::MAX, NonZeroUsize::get));
     let progress: &dyn Progress = if args.json { &Silent } else { &Bars::default() };
-    let evaluation = evaluate(&model, &data, &Evaluate { threads: args.threads, progress })?;
+    let evaluation = evaluate(&model, &data, &Evaluate { threads: args.threads, progress });
+    let evaluation =
+        evaluation.map_err(|e| e.about(format!("{} with {}", args.model.display(), args.data.display())))?;
     if args.json {
         let mut value = serde_json::to_value(&evaluation).map_err(Error::request)?;
         value["schema"] = json!(JSON_SCHEMA);
@@ -59,7 +62,8 @@ fn percent(share: f64) -> String {
 
 fn text(e: &Evaluation, data: &Dataset) -> String {
     let measure = if e.labels { "accuracy" } else { "agreement" };
-    let mut out = format!("{} samples of {}\n\n", e.samples, data.name);
+    let plural = if e.samples == 1 { "" } else { "s" };
+    let mut out = format!("{} sample{plural} of {}\n\n", e.samples, data.name);
     let many = format!("batch {BATCH}");
     let header = ["", measure, "MACs/sample", "batch 1", many.as_str()];
     let mut rows = vec![header.map(String::from).to_vec(), row("plain", &e.plain)];

@@ -24,7 +24,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Outcome {
-    output::check_writable(&args.output)?;
+    output::check_writable(&args.output, &[&args.model])?;
     let model = Model::open(&args.model)?;
     let form = if args.plain { Form::Plain } else { Form::Dynamic };
     onnx::export(model.graph(form), &args.output)?;

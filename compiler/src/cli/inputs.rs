@@ -11,24 +11,26 @@ use crate::fit::random::Random;
 use crate::npz::{self, Arrays};
 use crate::onnx;
 
+/// Where the help lists these.
+const HEADING: &str = "Inputs";
+
 /// Where inputs come from.
 #[derive(clap::Args)]
-#[command(next_help_heading = "Inputs")]
 pub(super) struct InputArgs {
     /// All inputs by name: an .npz file, or a folder of ONNX test data (input_0.pb, …)
-    #[arg(long, value_name = "FILE.npz|DIR")]
+    #[arg(long, help_heading = HEADING, value_name = "FILE.npz|DIR")]
     pub(super) inputs: Option<PathBuf>,
     /// One input: NAME=@FILE (.npy, .npz or .pb); may be repeated
-    #[arg(long, value_name = "NAME=@FILE")]
+    #[arg(long, help_heading = HEADING, value_name = "NAME=@FILE")]
     pub(super) input: Vec<String>,
     /// A symbolic dim of random inputs: NAME=N; may be repeated [default: 1]
-    #[arg(long, value_name = "NAME=N")]
+    #[arg(long, help_heading = HEADING, value_name = "NAME=N")]
     pub(super) dim: Vec<String>,
     /// The shape of a random input: NAME:1x3x224x224; may be repeated
-    #[arg(long, value_name = "NAME:SHAPE")]
+    #[arg(long, help_heading = HEADING, value_name = "NAME:SHAPE")]
     pub(super) shape: Vec<String>,
     /// Seed of random inputs
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, help_heading = HEADING, default_value_t = 0, value_name = "N")]
     pub(super) seed: u64,
 }
 
@@ -37,7 +39,8 @@ impl InputArgs {
     pub(super) fn resolve(&self, graph: &Graph) -> Result<Vec<(String, Tensor)>, Error> {
         let given = self.given(graph)?;
         let (mut dims, mut shapes) = (parse_dims(&self.dim, graph)?, parse_shapes(&self.shape, graph)?);
-        bind_given(graph, &given, &mut dims);
+        bind_shapes(graph, |name| given.get(name).map(Tensor::dims), &mut dims);
+        bind_shapes(graph, |name| shapes.get(name).map(Vec::as_slice), &mut dims);
         let mut random = Random::new(self.seed);
         let mut out = Vec::new();
         for value in graph.inputs() {
@@ -88,7 +91,7 @@ fn named_tensors(path: &Path, graph: &Graph) -> Result<Arrays, Error> {
         }
     }
     if out.is_empty() {
-        return Err(Error::content(path, "holds no input_0.pb"));
+        return Err(Error::content(path, "expected a folder with input_0.pb, input_1.pb, …; found none of them"));
     }
     Ok(out)
 }
@@ -96,7 +99,7 @@ fn named_tensors(path: &Path, graph: &Graph) -> Result<Arrays, Error> {
 /// `NAME=@FILE`; of an `.npz` file the array of that name, or its only one.
 fn parse_input(text: &str) -> Result<(String, Tensor), Error> {
     let Some((name, file)) = text.split_once("=@") else {
-        return Err(Error::request(format!("`{text}` is not NAME=@FILE")));
+        return Err(Error::request(format!("--input {text}: expected NAME=@FILE")));
     };
     let path = Path::new(file);
     let tensor = match path.extension().and_then(|e| e.to_str()) {
@@ -108,7 +111,7 @@ fn parse_input(text: &str) -> Result<(String, Tensor), Error> {
             let found = arrays.remove(name).or(only);
             found.ok_or_else(|| Error::content(path, format!("holds no array `{name}`")))?
         }
-        _ => return Err(Error::content(path, "is not .npy, .npz or .pb")),
+        _ => return Err(Error::content(path, "expected a file named .npy, .npz or .pb")),
     };
     Ok((name.to_string(), tensor))
 }
@@ -127,7 +130,9 @@ pub(super) fn parse_dims(args: &[String], graph: &Graph) -> Result<BTreeMap<Symb
                 let known: Vec<String> = known.iter().map(Symbol::to_string).collect();
                 return Err(Error::request(format!("the model has no dim `{symbol}` (dims: {})", known.join(", "))));
             }
-            Some(_) | None => return Err(Error::request(format!("`{text}` is not NAME=N"))),
+            Some(_) | None => {
+                return Err(Error::request(format!("--dim {text}: expected NAME=N with a number N of 0 or more")));
+            }
         }
     }
     Ok(out)
@@ -142,7 +147,9 @@ fn parse_shapes(args: &[String], graph: &Graph) -> Result<BTreeMap<String, Vec<u
             Some((name.to_string(), dims?))
         });
         let Some((name, dims)) = parsed else {
-            return Err(Error::request(format!("`{text}` is not NAME:1x3x224x224")));
+            return Err(Error::request(format!(
+                "--shape {text}: expected NAME:SHAPE such as pixel_values:1x3x224x224"
+            )));
         };
         if !names.contains(&name.as_str()) {
             return Err(Error::request(format!("`{name}` is no input of the model (inputs: {})", names.join(", "))));
@@ -152,13 +159,13 @@ fn parse_shapes(args: &[String], graph: &Graph) -> Result<BTreeMap<String, Vec<u
     Ok(out)
 }
 
-/// Dims of the inputs given, so that random ones fit them.
-fn bind_given(graph: &Graph, given: &BTreeMap<String, Tensor>, dims: &mut BTreeMap<Symbol, i64>) {
+/// Takes dims from the inputs whose shape is known, so that random ones fit them.
+fn bind_shapes<'a>(graph: &Graph, shape: impl Fn(&str) -> Option<&'a [usize]>, dims: &mut BTreeMap<Symbol, i64>) {
     for value in graph.inputs() {
-        let Some(tensor) = graph.value(*value).name.as_deref().and_then(|n| given.get(n)) else { continue };
-        for (dim, size) in graph.ty(*value).dims.iter().zip(tensor.dims()) {
-            if let Some(symbol) = dim.as_symbol() {
-                dims.entry(symbol.clone()).or_insert(*size as i64);
+        let Some(shape) = graph.value(*value).name.as_deref().and_then(&shape) else { continue };
+        for (dim, size) in graph.ty(*value).dims.iter().zip(shape) {
+            if let (Some(symbol), Ok(size)) = (dim.as_symbol(), i64::try_from(*size)) {
+                dims.entry(symbol.clone()).or_insert(size);
             }
         }
     }

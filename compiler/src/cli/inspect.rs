@@ -58,7 +58,11 @@ fn unsupported(error: &crate::onnx::ImportError) -> Outcome {
     Ok(ExitCode::FAILURE)
 }
 
-fn ports(graph: &Graph, names: impl Iterator<Item = String>, values: &[eec_ir::ValueId]) -> Vec<(String, String, Vec<String>)> {
+fn ports(
+    graph: &Graph,
+    names: impl Iterator<Item = String>,
+    values: &[eec_ir::ValueId],
+) -> Vec<(String, String, Vec<String>)> {
     let port = |(name, v): (String, &eec_ir::ValueId)| {
         let ty = graph.ty(*v);
         (name, ty.dtype.to_string(), ty.dims.iter().map(Dim::to_string).collect())
@@ -125,7 +129,7 @@ fn as_text(model: &Model, structure: Result<&Structure, String>, size: &dyn Fn(&
     }
     let macs = macs_text(&size(&cost::graph_macs(graph)));
     let (parameters, nodes) = (output::si(cost::parameters(graph) as f64), graph.nodes_in_order().len());
-    text.push_str(&format!("  {parameters}parameters, {nodes} nodes, MACs: {macs}\n"));
+    text.push_str(&format!("  {parameters} parameters, {nodes} nodes, MACs: {macs}\n"));
     if let Some(dynamic) = &model.dynamic {
         text.push_str(&format!("  exits after {}\n", dynamic.exits.join(", ")));
     }
@@ -155,7 +159,13 @@ fn blocks_text(graph: &Graph, structure: &Structure, size: &dyn Fn(&Dim) -> Dim)
             }
         };
         let ty = graph.ty(b.output).to_string();
-        rows.push(vec![format!("block {}", b.index), what.join(" + "), ty, exit.into(), macs_text(&size(&b.part.macs))]);
+        rows.push(vec![
+            format!("block {}", b.index),
+            what.join(" + "),
+            ty,
+            exit.into(),
+            macs_text(&size(&b.part.macs)),
+        ]);
     }
     rows.push(vec!["tail".into(), String::new(), String::new(), String::new(), macs_text(&size(&structure.tail.macs))]);
     let mut text = format!("\n{}", output::table(&rows));

@@ -30,21 +30,15 @@ struct Cli {
     verb: Verb,
 }
 
+// Each verb's help is the documentation of its `Args`.
 #[derive(Subcommand)]
 enum Verb {
-    /// Shows a model's blocks, candidate exits, parameters and cost
     Inspect(inspect::Args),
-    /// Compiles a model; with data, makes it leave early
     Compile(compile::Args),
-    /// Runs a model on inputs
     Run(run::Args),
-    /// Compares a compiled model with its plain form: quality, exits, work and time
     Eval(eval::Args),
-    /// Measures how long a run takes
     Bench(bench::Args),
-    /// Writes a model as standard ONNX, exits as `If`
     Export(export::Args),
-    /// Runs passes on text IR
     Opt(opt::Args),
 }
 

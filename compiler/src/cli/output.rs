@@ -2,10 +2,12 @@
 
 use std::cell::RefCell;
 use std::io::{self, Write};
+use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::Error;
+pub(super) use crate::table::table;
 use crate::progress::Progress;
 
 /// Writes to stdout. A closed pipe (`eec inspect … | head`) ends the process quietly.
@@ -73,32 +75,24 @@ pub(super) fn si(value: f64) -> String {
     }
 }
 
-/// A table with aligned columns: the first to the left, the others to the right.
-pub(super) fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|s| s.chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut out = String::new();
-    for row in rows {
-        let cells = row.iter().zip(&widths).enumerate().map(|(c, (cell, w))| {
-            if c == 0 { format!("{cell:<w$}") } else { format!("{cell:>w$}") }
-        });
-        out.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        out.push('\n');
-    }
-    out
-}
-
-/// Fails early, before long work, if `path` cannot be written. Leaves no file behind.
-pub(super) fn check_writable(path: &std::path::Path) -> Result<(), Error> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+/// Fails early, before long work, if `path` cannot be written or is one of the files that are read.
+/// Leaves no file behind.
+pub(super) fn check_writable(path: &Path, sources: &[&Path]) -> Result<(), Error> {
     if path.is_dir() {
-        return Err(Error::content(path, "is a folder"));
+        return Err(Error::content(path, "expected a file to write, found a folder"));
     }
-    if path.exists() {
-        return std::fs::OpenOptions::new().append(true).open(path).map(drop).map_err(|e| Error::io(path, e));
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        return Err(Error::content(path, format!("cannot be written: there is no folder {}", folder.display())));
+    }
+    if let Ok(target) = path.canonicalize() {
+        if sources.iter().any(|s| s.canonicalize().is_ok_and(|s| s == target)) {
+            return Err(Error::content(path, "would be read and overwritten; choose another name for the result"));
+        }
+        let writable = std::fs::OpenOptions::new().append(true).open(path);
+        writable.map_err(|e| Error::content(path, format!("cannot be written: {e}")))?;
     }
     let probe = folder.join(format!(".eec-{}", std::process::id()));
-    std::fs::File::create_new(&probe).map_err(|e| Error::io(path, e))?;
+    std::fs::File::create_new(&probe).map_err(|e| Error::content(path, format!("cannot be written: {e}")))?;
     std::fs::remove_file(&probe).map_err(|e| Error::io(&probe, e))
 }

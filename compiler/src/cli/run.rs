@@ -9,9 +9,9 @@ use serde_json::json;
 
 use super::inputs::InputArgs;
 use super::{JSON_SCHEMA, Outcome, output};
+use crate::Error;
 use crate::compare::{Difference, Tolerance, compare};
 use crate::model::{Form, Model, run_options};
-use crate::Error;
 use crate::npz::{self, Arrays};
 
 /// Runs a model on inputs.
@@ -24,10 +24,10 @@ pub(super) struct Args {
     model: PathBuf,
     #[command(flatten)]
     inputs: InputArgs,
-    /// Writes every output under its own name
+    /// Writes every output under its own name, with exits also `exit_index` and `confidence`
     #[arg(long, value_name = "FILE.npz")]
     save_outputs: Option<PathBuf>,
-    /// Compares outputs with these by name; the exit code is 1 if one differs
+    /// Compares outputs with these by name; the process's exit code is 1 if one differs
     #[arg(long, value_name = "FILE.npz")]
     expect: Option<PathBuf>,
     /// Absolute tolerance of --expect
@@ -39,7 +39,7 @@ pub(super) struct Args {
     #[command(flatten)]
     control: ControlArgs,
     /// Threads [default: all cores]
-    #[arg(long, env = "EEC_THREADS")]
+    #[arg(long, env = "EEC_THREADS", value_name = "N")]
     threads: Option<usize>,
     /// Prints one JSON object instead of text
     #[arg(long)]
@@ -63,7 +63,11 @@ impl ControlArgs {
         let exits = model.dynamic.as_ref().map_or(0, |d| d.exits.len());
         match self.force_exit {
             Some(k) if k >= exits => {
-                Err(Error::request(format!("--force-exit {k}: {} has {exits} exits, counted from 0", model.path.display())))
+                let file = model.path.display();
+                Err(Error::request(match exits {
+                    0 => format!("--force-exit {k}: {file} has no exits"),
+                    _ => format!("--force-exit {k}: expected an exit of {file}, 0 to {}", exits - 1),
+                }))
             }
             Some(k) => Ok((Form::Dynamic, Control::Force(k))),
             None if self.no_exit => Ok((Form::Plain, Control::Auto)),
@@ -75,16 +79,23 @@ impl ControlArgs {
 pub(super) fn run(args: Args) -> Outcome {
     let model = Model::open(&args.model)?;
     let (form, control) = args.control.resolve(&model)?;
+    if let Some(path) = &args.save_outputs {
+        let sources = [Some(&args.model), args.expect.as_ref(), args.inputs.inputs.as_ref()];
+        output::check_writable(path, &sources.into_iter().flatten().map(PathBuf::as_path).collect::<Vec<_>>())?;
+    }
     let inputs = args.inputs.resolve(&model.plain)?;
     let expected = args.expect.as_deref().map(npz::read_npz).transpose()?;
-    let mut session = model.session(form, run_options(args.threads))?;
+    let about = |e: Error| e.about(args.model.display());
+    let mut session = model.session(form, run_options(args.threads)).map_err(about)?;
     let named: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
-    let result = session.run(&named, control)?;
+    let result = session.run(&named, control).map_err(|e| about(e.into()))?;
     if let Some(path) = &args.save_outputs {
         npz::write_npz(path, result.outputs.iter().map(|(n, t)| (n.as_str(), t)))?;
     }
     let differences = match (&expected, &args.expect) {
-        (Some(expected), Some(path)) => differences(&result, expected, path, Tolerance { atol: args.atol, rtol: args.rtol })?,
+        (Some(expected), Some(path)) => {
+            differences(&result, expected, path, Tolerance { atol: args.atol, rtol: args.rtol })?
+        }
         _ => Vec::new(),
     };
     args.print(&result, &differences, &session.exits())?;
@@ -120,7 +131,7 @@ impl Args {
         for (name, t) in &run.outputs {
             text.push_str(&format!("{name}: {}{:?} = {}\n", t.dtype(), t.dims(), preview(t)));
         }
-        text.push_str(&format!("{} kernels, {}MACs\n", run.counters.kernels, output::si(run.counters.macs as f64)));
+        text.push_str(&format!("{} kernels, {} MACs\n", run.counters.kernels, output::si(run.counters.macs as f64)));
         for (name, d) in differences {
             let verdict = if d.within { "as expected" } else { "DIFFERS" };
             text.push_str(&format!("{name}: {verdict} ({})\n", d.detail));
