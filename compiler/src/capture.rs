@@ -34,6 +34,12 @@ impl Column {
         }
     }
 
+    /// The float elements of `rows` as a tensor `[rows, width]`.
+    pub fn select(&self, rows: &[usize]) -> Result<Tensor, Error> {
+        let elements: Vec<f32> = rows.iter().flat_map(|r| self.row(*r)).copied().collect();
+        Tensor::new(&[rows.len(), self.width], elements).map_err(Error::request)
+    }
+
     /// The float elements of a row.
     pub fn row(&self, row: usize) -> &[f32] {
         &self.floats[row * self.width..(row + 1) * self.width]

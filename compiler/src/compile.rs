@@ -12,9 +12,9 @@ use eec_passes::truncate::truncate;
 use eec_runtime::Control;
 
 use crate::calibrate::{self, Costs, Goal, Policy, Reference, Samples, Split, ThresholdExit};
-use crate::capture::{BATCH, Captured, capture};
+use crate::capture::{BATCH, Captured, Column, capture};
 use crate::dataset::Dataset;
-use crate::fit::{self, Features, FitOptions, FitStats, HeadKind, Targets, argmax};
+use crate::fit::{self, Features, FitOptions, FitStats, HeadKind, L2, Targets, argmax};
 use crate::lower::lower;
 use crate::model::{Dynamic, Model, run_options, session_of, simplified};
 use crate::progress::Progress;
@@ -24,6 +24,10 @@ use crate::{Error, onnx};
 
 /// Numbers of agreeing heads that calibration tries when the recipe names none.
 const PATIENCE: [usize; 5] = [2, 3, 4, 5, 6];
+
+/// Parts of the fitting rows that take turns in being left out, so that thresholds are tuned on rows
+/// that the head at hand did not see, and half of all rows remain to verify.
+const FOLDS: usize = 4;
 
 /// How to compile.
 pub struct Compile<'a> {
@@ -58,7 +62,7 @@ pub fn compile(path: &Path, plain: Graph, data: Option<&Dataset>, options: &Comp
     let job = Job { plain: &model.plain, structure: &structure, blocks: &candidates.blocks, options };
     match data {
         _ if candidates.blocks.is_empty() => {
-            model.report = data.map(|d| report::without_candidates(path, d, &options.recipe, &candidates.reasons));
+            model.report = data.map(|d| Report::without_candidates(path, d, &options.recipe, &candidates.reasons));
         }
         Some(data) => {
             let made = job.fit_and_calibrate(data)?;
@@ -117,32 +121,31 @@ pub(crate) struct Made {
     policy: Policy,
     outcome: calibrate::Outcome,
     stats: Vec<FitStats>,
-    exits: Vec<String>,
     costs: Costs,
     reference: Reference,
-    split: RowSplit,
+    split: Split,
 }
 
-/// Which rows serve what.
-struct RowSplit {
-    fit: Vec<usize>,
-    judge: Split,
+/// The heads of all candidates.
+struct Heads {
+    /// What the model gets.
+    all: Vec<Head>,
+    /// Heads that saw all fitting rows but these, for an honest look at these: thresholds are tuned
+    /// on them. Empty for heads that are not fitted.
+    folds: Vec<(Vec<usize>, Vec<Head>)>,
+    stats: Vec<FitStats>,
 }
 
 impl Made {
     fn report(&self, path: &Path, data: &Dataset, recipe: &Recipe) -> Report {
-        Report::new(report::Inputs {
-            model: path,
-            data,
-            recipe,
-            exits: &self.exits,
+        let inputs = report::Inputs {
             costs: &self.costs,
             reference: self.reference,
-            fit_rows: self.split.fit.len(),
-            split: &self.split.judge,
+            split: &self.split,
             outcome: &self.outcome,
-            stats: &self.stats,
-        })
+            heads: &self.stats,
+        };
+        Report::new(path, data, recipe, inputs)
     }
 }
 
@@ -165,33 +168,31 @@ impl Job<'_> {
         let captured = self.capture_taps(data, heads.as_ref())?;
         let logits = captured.columns.first().ok_or_else(|| Error::request("the model has no output"))?;
         check_labels(data, logits.width)?;
-        let (heads, stats) = match heads {
-            Some(head) => (vec![head; self.blocks.len()], Vec::new()),
-            None => self.fit_heads(data, &captured, &split.fit)?,
+        let heads = match heads {
+            Some(head) => Heads { all: vec![head; self.blocks.len()], folds: Vec::new(), stats: Vec::new() },
+            None => self.fit_heads(data, &captured, &split.tune)?,
         };
         let samples = self.samples(data, &captured, &heads)?;
-        let costs = self.costs(data, &heads)?;
+        let costs = self.costs(data, &heads.all)?;
         let goal = Goal { max_drop: self.recipe().max_drop.0, confidence: self.recipe().confidence };
         let outcome = match self.fixed_policy(logits.width) {
-            Some(policy) => calibrate::judge(policy, &samples, &costs, &split.judge, &goal)?,
-            None => calibrate::calibrate(&samples, &costs, &split.judge, &goal)?,
+            Some(policy) => calibrate::judge(policy, &samples, &costs, &split, &goal)?,
+            None => calibrate::calibrate(&samples, &costs, &split, &goal)?,
         };
         let policy = outcome.policy.clone();
-        let dynamic = self.dynamic(&policy, &heads)?;
+        let dynamic = self.dynamic(&policy, &heads.all)?;
         let reference = samples.reference;
-        Ok(Made { dynamic, policy, outcome, stats, exits: samples.exits, costs, reference, split })
+        Ok(Made { dynamic, policy, outcome, stats: heads.stats, costs, reference, split })
     }
 
-    /// Half of the rows to fit, a quarter to tune thresholds, a quarter to verify.
-    fn split(&self, rows: usize) -> Result<RowSplit, Error> {
-        let needed = 2 * (fit::MIN_ROWS + calibrate::MIN_ROWS);
+    /// Half of the rows to fit heads and tune thresholds, half to verify.
+    fn split(&self, rows: usize) -> Result<Split, Error> {
+        let needed = 2 * FOLDS * fit::MIN_ROWS.max(calibrate::MIN_ROWS);
         if rows < needed {
             return Err(Error::request(format!("fitting and calibrating needs at least {needed} rows of data, found {rows}")));
         }
         let all: Vec<usize> = (0..rows).collect();
-        let halves = Split::random(&all, 0.5, self.recipe().seed);
-        let judge = Split::random(&halves.verify, 0.5, self.recipe().seed + 1);
-        Ok(RowSplit { fit: halves.tune, judge })
+        Ok(Split::random(&all, 0.5, self.recipe().seed))
     }
 
     /// The head that every candidate gets if it needs no fit.
@@ -217,21 +218,31 @@ impl Job<'_> {
         capture(&mut session, data, BATCH, Control::Auto, stage, self.options.progress)
     }
 
-    fn fit_heads(&self, data: &Dataset, captured: &Captured, rows: &[usize]) -> Result<(Vec<Head>, Vec<FitStats>), Error> {
-        let Some((logits, features)) = captured.columns.split_first() else { return Ok((Vec::new(), Vec::new())) };
+    /// Fits every candidate's head on `rows`, and once more per fold without the fold's rows.
+    fn fit_heads(&self, data: &Dataset, captured: &Captured, rows: &[usize]) -> Result<Heads, Error> {
+        let (logits, features) = logits_and_features(captured)?;
         let targets = Targets { logits: &logits.floats, classes: logits.width, labels: data.labels.as_deref() };
         let options = FitOptions { kind: self.head_kind(), seed: self.recipe().seed, ..FitOptions::default() };
-        let (mut heads, mut stats) = (Vec::new(), Vec::new());
+        let folds = folds(rows);
+        let mut heads = Heads {
+            all: Vec::new(),
+            folds: folds.iter().map(|(out, _)| (out.clone(), Vec::new())).collect(),
+            stats: Vec::new(),
+        };
         self.options.progress.begin("fitting heads", self.blocks.len());
         for (name, column) in self.names(self.blocks).iter().zip(features) {
             let features = Features { candidate: name, rows: data.rows, width: column.width, values: &column.floats };
             let fitted = fit::fit_head(&features, &targets, rows, &options)?;
-            heads.push(graph_head(&fitted.head)?);
-            stats.push(fitted.stats);
+            let same_penalty = FitOptions { l2: L2::Fixed(fitted.stats.l2), ..options };
+            for ((_, heads), (_, inside)) in heads.folds.iter_mut().zip(&folds) {
+                heads.push(graph_head(&fit::fit_head(&features, &targets, inside, &same_penalty)?.head)?);
+            }
+            heads.all.push(graph_head(&fitted.head)?);
+            heads.stats.push(fitted.stats);
             self.options.progress.advance(1);
         }
         self.options.progress.end();
-        Ok((heads, stats))
+        Ok(heads)
     }
 
     fn head_kind(&self) -> HeadKind {
@@ -249,49 +260,56 @@ impl Job<'_> {
         }
     }
 
-    /// Confidences and classes of the heads on all rows, computed by the nodes that the dynamic
-    /// model will run.
-    fn samples(&self, data: &Dataset, captured: &Captured, heads: &[Head]) -> Result<Samples, Error> {
-        let Some((logits, features)) = captured.columns.split_first() else {
-            return Err(Error::request("the model has no output"));
-        };
-        let inputs: Vec<HeadInput> = self
-            .blocks
-            .iter()
-            .zip(heads)
-            .map(|(b, h)| if h.takes_feature() { HeadInput::Fitted(*b, h) } else { HeadInput::Logits(*b, logits.width) })
-            .collect();
-        let graph = exit_heads::head_graph(&inputs, self.signal()).map_err(pass_error)?;
-        let mut arrays = Vec::new();
-        for column in features {
-            let tensor = Tensor::new(&[data.rows, column.width], column.floats.clone()).map_err(Error::request)?;
-            arrays.push((column.name.clone(), tensor));
+    /// Confidences and classes of the heads on all rows, each by a head that did not see the row.
+    fn samples(&self, data: &Dataset, captured: &Captured, heads: &Heads) -> Result<Samples, Error> {
+        let (logits, features) = logits_and_features(captured)?;
+        let all: Vec<usize> = (0..data.rows).collect();
+        let mut judged = self.judge_heads(features, &all, &heads.all, logits.width)?;
+        for (rows, heads) in &heads.folds {
+            let fold = self.judge_heads(features, rows, heads, logits.width)?;
+            for (whole, part) in judged.iter_mut().zip(&fold) {
+                whole.overwrite(rows, part);
+            }
         }
-        let heads_data = Dataset { name: data.name.clone(), inputs: arrays, labels: None, rows: data.rows };
-        let judged = self.run(&graph, &heads_data, "judging heads")?;
-        let plain: Vec<i64> = (0..data.rows).map(|r| argmax(logits.row(r)) as i64).collect();
+        let plain: Vec<i64> = all.iter().map(|r| argmax(logits.row(*r)) as i64).collect();
         let truth = data.labels.as_ref().unwrap_or(&plain);
-        let mut confidence = Vec::new();
-        let mut class = Vec::new();
-        for block in self.blocks {
-            confidence.push(judged.column(&format!("confidence.{block}"))?.floats.clone());
-            class.push(judged.column(&format!("class.{block}"))?.ints.clone());
-        }
-        let equal = |answers: &Vec<i64>| answers.iter().zip(truth).map(|(a, t)| a == t).collect();
-        let correct = class.iter().map(equal).collect();
+        let equal = |answers: &[i64]| answers.iter().zip(truth).map(|(a, t)| a == t).collect();
         Ok(Samples {
             exits: self.names(self.blocks),
-            correct,
+            correct: judged.iter().map(|j| equal(&j.class)).collect(),
             plain_correct: equal(&plain),
             reference: if data.labels.is_some() { Reference::Labels } else { Reference::PlainModel },
             signal: match self.rule() {
                 Rule::Patience(counts) => calibrate::Signal::Patience {
-                    class: class.iter().map(|c| c.iter().map(|v| *v as u32).collect()).collect(),
+                    class: judged.iter().map(|j| j.class.iter().map(|c| *c as u32).collect()).collect(),
                     patience: if counts.is_empty() { PATIENCE.to_vec() } else { counts.clone() },
                 },
-                Rule::MaxProb(_) | Rule::Entropy(_) | Rule::Margin(_) => calibrate::Signal::Confidence(confidence),
+                Rule::MaxProb(_) | Rule::Entropy(_) | Rule::Margin(_) => {
+                    calibrate::Signal::Confidence(judged.into_iter().map(|j| j.confidence).collect())
+                }
             },
         })
+    }
+
+    /// What `heads` say on `rows`, computed by the nodes that the dynamic model will run.
+    fn judge_heads(&self, features: &[Column], rows: &[usize], heads: &[Head], classes: usize) -> Result<Vec<Judged>, Error> {
+        let inputs: Vec<HeadInput> = self
+            .blocks
+            .iter()
+            .zip(heads)
+            .map(|(b, h)| if h.takes_feature() { HeadInput::Fitted(*b, h) } else { HeadInput::Logits(*b, classes) })
+            .collect();
+        let graph = exit_heads::head_graph(&inputs, self.signal()).map_err(pass_error)?;
+        let arrays: Result<Vec<_>, Error> = features.iter().map(|c| Ok((c.name.clone(), c.select(rows)?))).collect();
+        let data = Dataset { name: "features".into(), inputs: arrays?, labels: None, rows: rows.len() };
+        let captured = self.run(&graph, &data, "judging heads")?;
+        let judged = |block: &usize| {
+            Ok(Judged {
+                confidence: captured.column(&format!("confidence.{block}"))?.floats.clone(),
+                class: captured.column(&format!("class.{block}"))?.ints.clone(),
+            })
+        };
+        self.blocks.iter().map(judged).collect()
     }
 
     /// Multiply-accumulates of one sample, from the programs that run: the model up to each
@@ -373,6 +391,38 @@ impl Job<'_> {
         let blocks: Vec<usize> = kept.iter().map(|k| self.blocks[*k]).collect();
         Ok(Some(Dynamic { graph: simplified(graph)?, exits: self.names(&blocks) }))
     }
+}
+
+/// What one head says, per row.
+struct Judged {
+    confidence: Vec<f32>,
+    class: Vec<i64>,
+}
+
+impl Judged {
+    /// Takes the answers at `rows` from `part`, which has only these.
+    fn overwrite(&mut self, rows: &[usize], part: &Judged) {
+        for ((row, confidence), class) in rows.iter().zip(&part.confidence).zip(&part.class) {
+            self.confidence[*row] = *confidence;
+            self.class[*row] = *class;
+        }
+    }
+}
+
+/// The model's output and the candidates' features, as captured.
+fn logits_and_features(captured: &Captured) -> Result<(&Column, &[Column]), Error> {
+    captured.columns.split_first().ok_or_else(|| Error::request("the model has no output"))
+}
+
+/// The rows of each fold, and the rows outside it.
+fn folds(rows: &[usize]) -> Vec<(Vec<usize>, Vec<usize>)> {
+    let part = |k: usize| {
+        let inside = |i: &usize| i % FOLDS == k;
+        let (out, kept): (Vec<usize>, Vec<usize>) = (0..rows.len()).partition(inside);
+        let pick = |at: Vec<usize>| at.into_iter().map(|i| rows[i]).collect();
+        (pick(out), pick(kept))
+    };
+    (0..FOLDS).map(part).collect()
 }
 
 /// Labels must name classes that the model has.
