@@ -203,14 +203,13 @@ fn a_sample_fares_alone_as_in_a_batch() {
         assert!(taken.iter().all(|n| (1..BATCH as u64).contains(n)), "{}: not mixed: {indices:?}", model.name);
         assert_eq!(batch.counters.exit_rows, taken, "{}", model.name);
         let mut macs = 0;
-        for r in 0..BATCH as usize {
+        for (r, left) in indices.iter().enumerate() {
             let alone: Vec<Tensor> = inputs.iter().map(|t| row(t, r)).collect();
             let run = ran(&mut one, &dynamic, &alone, Control::Auto);
             for (name, tensor) in &run.outputs {
                 assert_eq!(*tensor, row(output(&batch, name), r), "{}, row {r}: {name}", model.name);
             }
-            let left = indices[r] as usize;
-            assert_eq!(model.block_runs(&one, &run), model.blocks_up_to(left), "{}, row {r}", model.name);
+            assert_eq!(model.block_runs(&one, &run), model.blocks_up_to(*left as usize), "{}, row {r}", model.name);
             macs += run.counters.macs;
         }
         assert_eq!(batch.counters.macs, macs, "{}: a batch costs what its samples cost", model.name);
