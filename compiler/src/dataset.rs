@@ -147,6 +147,10 @@ fn check_labels(labels: &Tensor, rows: usize, classes: Option<i64>) -> Result<Ve
                 None => Ok(values),
             }
         }
+        Some(_) if classes.is_none() && labels.dims().len() > 1 => Err(format!(
+            "`{LABELS}` is {found}, but the model's first output is not a score per class, [batch, classes]; \
+             labels per token are not supported"
+        )),
         Some(_) | None => Err(format!("`{LABELS}` must hold one integer class per row, i64[{rows}], found {found}")),
     }
 }

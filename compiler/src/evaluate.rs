@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use eec_ir::DType;
 use eec_runtime::{Control, Session};
 use serde::Serialize;
 
@@ -89,6 +90,7 @@ pub struct Evaluate<'a> {
 
 /// Runs both forms over the data.
 pub fn evaluate(model: &Model, data: &Dataset, options: &Evaluate) -> Result<Evaluation, Error> {
+    check_output(model)?;
     let mut plain_session = model.session(Form::Plain, run_options(options.threads))?;
     let plain_run = capture(&mut plain_session, data, BATCH, Control::Auto, "plain model", options.progress)?;
     let answers = answers(&plain_run)?;
@@ -125,6 +127,20 @@ pub fn evaluate(model: &Model, data: &Dataset, options: &Evaluate) -> Result<Eva
     Ok(out)
 }
 
+/// Answers are read from a score per row and class.
+fn check_output(model: &Model) -> Result<(), Error> {
+    let graph = &model.plain;
+    let first = graph.output_names().first().zip(graph.outputs().first());
+    let Some((name, output)) = first else { return Err(Error::request("the model has no output")) };
+    let ty = graph.ty(*output);
+    if ty.dtype == DType::F32 && ty.rank() == 2 {
+        return Ok(());
+    }
+    Err(Error::request(format!(
+        "expected a score per class as the first output, f32[batch, classes], found `{name}`: {ty}"
+    )))
+}
+
 impl Quality {
     fn set_times(&mut self, times: &Times) {
         self.batch1_ms = times.one;
@@ -149,7 +165,12 @@ fn answers(run: &Captured) -> Result<Vec<i64>, Error> {
 }
 
 /// Every exit forced for all samples.
-fn depths(session: &mut Session, data: &Dataset, exits: usize, progress: &dyn Progress) -> Result<Vec<Captured>, Error> {
+fn depths(
+    session: &mut Session,
+    data: &Dataset,
+    exits: usize,
+    progress: &dyn Progress,
+) -> Result<Vec<Captured>, Error> {
     let one = |k: usize| {
         let stage = format!("everyone at exit {k}");
         capture(session, data, BATCH, Control::Force(k), &stage, progress)
@@ -207,7 +228,8 @@ fn head_macs(model: &Model, data: &Dataset) -> Result<Vec<f64>, Error> {
     let size = |s: &eec_ir::Symbol| Some(sizes.iter().find(|(known, _)| known == s).map_or(1, |(_, n)| *n));
     let of_exit = |k: usize| {
         let prefix = format!("exit.{k}/");
-        let kernels = program.kernels.iter().filter(|kernel| !kernel.pass.is_empty() && kernel.name.starts_with(&prefix));
+        let kernels =
+            program.kernels.iter().filter(|kernel| !kernel.pass.is_empty() && kernel.name.starts_with(&prefix));
         kernels.filter_map(|kernel| kernel.macs.eval(&size)).map(|n| n as f64).sum()
     };
     Ok((0..program.exits.len()).map(of_exit).collect())

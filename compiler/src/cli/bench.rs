@@ -1,6 +1,5 @@
 //! `eec bench`: how long a run takes.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -28,8 +27,8 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 5, value_name = "N")]
     warmup: usize,
     /// Runs measured
-    #[arg(long, default_value = "20", value_name = "N")]
-    iters: NonZeroUsize,
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = super::positive)]
+    iters: usize,
     /// Threads [default: all cores]
     #[arg(long, env = "EEC_THREADS", value_name = "N")]
     threads: Option<usize>,
@@ -66,7 +65,7 @@ pub(super) fn run(args: Args) -> Outcome {
     if args.json {
         let mut value = json!({
             "schema": JSON_SCHEMA, "backend": "cpu", "threads": threads,
-            "load_ms": load_ms, "peak_mb": peak_mb(), "iters": args.iters.get(),
+            "load_ms": load_ms, "peak_mb": peak_mb(), "iters": args.iters,
         });
         merge(&mut value, &times);
         if !depths.is_empty() {
@@ -81,7 +80,7 @@ pub(super) fn run(args: Args) -> Outcome {
         }
         output::print_json(&value)?;
     } else {
-        output::print(&text(&times, &depths, load_ms, threads, args.iters.get()))?;
+        output::print(&text(&times, &depths, load_ms, threads, args.iters))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -96,8 +95,8 @@ fn measure(session: &mut Session, inputs: &[(&str, Tensor)], control: Control, a
     for _ in 0..args.warmup {
         session.run(inputs, control)?;
     }
-    let mut times = Vec::with_capacity(args.iters.get());
-    for _ in 0..args.iters.get() {
+    let mut times = Vec::with_capacity(args.iters);
+    for _ in 0..args.iters {
         let clock = Instant::now();
         session.run(inputs, control)?;
         times.push(clock.elapsed().as_secs_f64() * 1e3);

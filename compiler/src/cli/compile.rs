@@ -131,7 +131,7 @@ impl Args {
         let mut recipe = match &self.recipe {
             Some(path) => {
                 let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-                Recipe::from_toml(&text).map_err(|e| Error::content(path, e))?
+                Recipe::from_toml(&text).map_err(|e| Error::content(path, e.to_string().trim_end()))?
             }
             None => Recipe::default(),
         };
@@ -162,6 +162,9 @@ impl Args {
             text.push('\n');
         }
         let what = match exits {
+            [] if self.data.is_none() => {
+                "the plain model; exits need --data, or --exits with fixed heads and rule".into()
+            }
             [] => "the plain model".to_string(),
             [exit] => format!("one exit, after {exit}"),
             exits => format!("{} exits, after {}", exits.len(), exits.join(", ")),

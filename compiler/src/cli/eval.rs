@@ -1,6 +1,5 @@
 //! `eec eval`: a compiled model beside its plain form.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -24,12 +23,12 @@ use crate::progress::{Progress, Silent};
 pub(super) struct Args {
     /// The compiled model (.eec); an .onnx is evaluated as it is
     model: PathBuf,
-    /// Data with labels
+    /// Data, with `labels` if it has them
     #[arg(short, long, value_name = "D.npz")]
     data: PathBuf,
     /// Uses only the first N samples
-    #[arg(long, value_name = "N")]
-    limit: Option<NonZeroUsize>,
+    #[arg(long, value_name = "N", value_parser = super::positive)]
+    limit: Option<usize>,
     /// Threads [default: all cores]
     #[arg(long, env = "EEC_THREADS", value_name = "N")]
     threads: Option<usize>,
@@ -41,7 +40,7 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> Outcome {
     let model = Model::open(&args.model)?;
     let data = Dataset::open(&args.data, &model.plain)?;
-    let data = data.truncated(args.limit.map_or(usize::MAX, NonZeroUsize::get));
+    let data = data.truncated(args.limit.unwrap_or(usize::MAX));
     let progress: &dyn Progress = if args.json { &Silent } else { &Bars::default() };
     let evaluation = evaluate(&model, &data, &Evaluate { threads: args.threads, progress });
     let evaluation =

@@ -16,7 +16,8 @@ use crate::onnx::ImportErrorKind;
 /// stand.
 ///
 /// Blocks are found by the graph's form, not by names. Multiply-accumulates (MACs) count matrix
-/// products and convolutions; those of symbolic dims are formulas unless --dim gives values.
+/// products and convolutions. They are those of one sample unless --dim sets the batch, and
+/// formulas where another dim is symbolic and --dim does not give it.
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// The model (.onnx or .eec)
@@ -34,9 +35,12 @@ pub(super) fn run(args: Args) -> Outcome {
         Err(Error::Import(e)) if args.json => return unsupported(&e),
         other => other?,
     };
-    let dims = super::inputs::parse_dims(&args.dim, &model.plain)?;
-    let size = |d: &Dim| d.substitute(&|s: &Symbol| dims.get(s).map(|n| Dim::from(*n)));
+    let mut dims = super::inputs::parse_dims(&args.dim, &model.plain)?;
     let structure = structure::analyse(&model.plain);
+    if let Some(batch) = structure.as_ref().ok().and_then(|s| s.batch.dim().as_symbol().cloned()) {
+        dims.entry(batch).or_insert(1);
+    }
+    let size = |d: &Dim| d.substitute(&|s: &Symbol| dims.get(s).map(|n| Dim::from(*n)));
     if args.json {
         output::print_json(&as_json(&model, structure.as_ref().ok(), &size))?;
     } else {

@@ -63,5 +63,10 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// A count from text.
+fn positive(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "expected a number of 1 or more".to_string())
+}
+
 /// What a verb ends with.
 pub(crate) type Outcome = Result<ExitCode, Error>;

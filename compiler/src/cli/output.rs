@@ -7,8 +7,8 @@ use std::path::Path;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::Error;
-pub(super) use crate::table::table;
 use crate::progress::Progress;
+pub(super) use crate::table::table;
 
 /// Writes to stdout. A closed pipe (`eec inspect … | head`) ends the process quietly.
 pub(super) fn print(text: &str) -> Result<(), Error> {
@@ -80,6 +80,9 @@ pub(super) fn si(value: f64) -> String {
 pub(super) fn check_writable(path: &Path, sources: &[&Path]) -> Result<(), Error> {
     if path.is_dir() {
         return Err(Error::content(path, "expected a file to write, found a folder"));
+    }
+    if path.exists() && !path.is_file() {
+        return Err(Error::content(path, "expected a file to write, found a device or another special file"));
     }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.is_dir() {
