@@ -35,6 +35,7 @@ mod session;
 mod unavailable;
 
 pub use artifact::{Artifact, ArtifactWriter, MAGIC, PLAIN_PROGRAM, PROGRAM};
+pub use eec_ir::{DType, Tensor};
 pub use error::{Error, ErrorKind};
 pub use run::{Control, Counters, Options, PortInfo, Run};
 #[cfg(feature = "jit")]
