@@ -168,8 +168,7 @@ pub fn emit(graph: &Graph, form: Emit) -> Result<String, CaseError> {
 /// The program of a graph, verified.
 pub fn lowered(graph: &Graph) -> Result<program::Program, CaseError> {
     let names: Vec<String> = (0..exit_count(graph)).map(|k| format!("exit {k}")).collect();
-    verify(graph, Stage::Lowerable)?;
-    let program = lower(graph, &names)?;
+    let program = lower(verify(graph, Stage::Lowerable)?, &names)?;
     program::verify(&program).map_err(CaseError::Program)?;
     Ok(program)
 }

@@ -15,8 +15,7 @@ use crate::calibrate::{self, Costs, Goal, Policy, Reference, Samples, Split, Thr
 use crate::capture::{BATCH, Captured, Column, capture};
 use crate::dataset::Dataset;
 use crate::fit::{self, Features, FitOptions, FitStats, HeadKind, L2, Targets, argmax};
-use crate::lower::lower;
-use crate::model::{Dynamic, Model, run_options, session_of, simplified};
+use crate::model::{Dynamic, Model, lowered, run_options, session_of, simplified};
 use crate::progress::Progress;
 use crate::recipe::{self, Places, Recipe, Rule};
 use crate::report::{self, Report};
@@ -62,7 +61,7 @@ pub fn compile(path: &Path, plain: Graph, data: Option<&Dataset>, options: &Comp
     let job = Job { plain: &model.plain, structure: &structure, blocks: &candidates.blocks, options };
     match data {
         _ if candidates.blocks.is_empty() => {
-            model.report = data.map(|d| Report::without_candidates(path, d, &options.recipe, &candidates.reasons));
+            model.report = data.map(|d| report::without_candidates(path, d, &options.recipe, &candidates.reasons));
         }
         Some(data) => {
             let made = job.fit_and_calibrate(data)?;
@@ -121,6 +120,7 @@ pub(crate) struct Made {
     policy: Policy,
     outcome: calibrate::Outcome,
     stats: Vec<FitStats>,
+    exits: Vec<String>,
     costs: Costs,
     reference: Reference,
     split: Split,
@@ -138,14 +138,17 @@ struct Heads {
 
 impl Made {
     fn report(&self, path: &Path, data: &Dataset, recipe: &Recipe) -> Report {
-        let inputs = report::Inputs {
+        Report::new(report::Inputs {
+            model: path,
+            data,
+            recipe,
+            exits: &self.exits,
             costs: &self.costs,
             reference: self.reference,
             split: &self.split,
             outcome: &self.outcome,
-            heads: &self.stats,
-        };
-        Report::new(path, data, recipe, inputs)
+            stats: &self.stats,
+        })
     }
 }
 
@@ -182,7 +185,7 @@ impl Job<'_> {
         let policy = outcome.policy.clone();
         let dynamic = self.dynamic(&policy, &heads.all)?;
         let reference = samples.reference;
-        Ok(Made { dynamic, policy, outcome, stats: heads.stats, costs, reference, split })
+        Ok(Made { dynamic, policy, outcome, stats: heads.stats, exits: samples.exits, costs, reference, split })
     }
 
     /// Half of the rows to fit heads and tune thresholds, half to verify.
@@ -213,7 +216,7 @@ impl Job<'_> {
     }
 
     fn run(&self, graph: &Graph, data: &Dataset, stage: &str) -> Result<Captured, Error> {
-        let program = lower(graph, &[])?;
+        let program = lowered(graph, &[])?;
         let mut session = session_of(program, graph, run_options(self.options.threads))?;
         capture(&mut session, data, BATCH, Control::Auto, stage, self.options.progress)
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use eec_ir::program::Program;
 use eec_ir::graph::Def;
+use eec_ir::verify::{Stage, verify};
 use eec_ir::{Graph, Tensor, text};
 use eec_passes::pass::{Context, Pass};
 use eec_passes::simplify::Simplify;
@@ -120,10 +121,10 @@ impl Model {
                 Some(plain) => Ok(plain),
                 None => Ok(artifact.program()?),
             },
-            (None, Form::Plain) => Ok(lower(&self.plain, &[])?),
+            (None, Form::Plain) => lowered(&self.plain, &[]),
             (None, Form::Dynamic) => match &self.dynamic {
-                Some(dynamic) => Ok(lower(&dynamic.graph, &dynamic.exits)?),
-                None => Ok(lower(&self.plain, &[])?),
+                Some(dynamic) => lowered(&dynamic.graph, &dynamic.exits),
+                None => lowered(&self.plain, &[]),
             },
         }
     }
@@ -198,6 +199,12 @@ fn to_json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, Error> {
 /// How a session runs: on `threads` threads, or all cores.
 pub fn run_options(threads: Option<usize>) -> Options {
     Options { threads: threads.unwrap_or(0), ..Options::default() }
+}
+
+/// The compiled form of a graph, which is verified first.
+pub fn lowered(graph: &Graph, exit_names: &[String]) -> Result<Program, Error> {
+    let verified = verify(graph, Stage::Lowerable).map_err(Error::request)?;
+    Ok(lower(verified, exit_names)?)
 }
 
 /// The graph after `simplify`.

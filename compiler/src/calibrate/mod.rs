@@ -18,7 +18,7 @@ mod policy;
 mod rivals;
 mod samples;
 #[cfg(test)]
-mod synthetic;
+pub(crate) mod synthetic;
 mod temper;
 #[cfg(test)]
 mod tests;

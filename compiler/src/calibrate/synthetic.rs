@@ -4,13 +4,13 @@ use super::samples::{Costs, Reference, Samples, Signal};
 use crate::fit::random::Random;
 
 /// Exits of the made-up model.
-pub(super) const EXITS: usize = 10;
+pub(crate) const EXITS: usize = 10;
 /// Mean margin of the right class at each exit, and at the end: accuracies from about 40 % to 83 %.
 const MARGINS: [f64; EXITS + 1] = [-0.35, -0.05, 0.20, 0.45, 0.68, 0.90, 1.08, 1.22, 1.31, 1.36, 1.37];
 
 /// Draws `rows` samples. The margin of the right class is ease plus noise that neighbouring
 /// exits share; the confidence grows with the size of the margin, blurred.
-pub(super) fn samples(rows: usize, seed: u64) -> Samples {
+pub(crate) fn samples(rows: usize, seed: u64) -> Samples {
     let mut random = Random::new(seed);
     let mut confidence = vec![vec![0.0f32; rows]; EXITS];
     let mut correct = vec![vec![false; rows]; EXITS];
@@ -39,7 +39,7 @@ pub(super) fn samples(rows: usize, seed: u64) -> Samples {
 }
 
 /// The same samples under patience. A wrong head mostly names the sample's own wrong class.
-pub(super) fn patient(rows: usize, seed: u64) -> Samples {
+pub(crate) fn patient(rows: usize, seed: u64) -> Samples {
     let mut samples = samples(rows, seed);
     let mut random = Random::new(seed ^ 1);
     let mut named = |row: usize| match random.uniform() < 0.7 {
@@ -53,6 +53,6 @@ pub(super) fn patient(rows: usize, seed: u64) -> Samples {
 }
 
 /// Equal blocks; a head costs 0.3 % of the model.
-pub(super) fn costs() -> Costs {
+pub(crate) fn costs() -> Costs {
     Costs { segment: vec![1_000_000; EXITS], head: vec![36_000; EXITS], tail: 2_000_000 }
 }

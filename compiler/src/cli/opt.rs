@@ -11,8 +11,7 @@ use eec_passes::pass::{self, Context, Pass, PassError};
 use eec_passes::registry;
 
 use super::{Outcome, output};
-use crate::lower::lower;
-use crate::model::Model;
+use crate::model::{Model, lowered};
 use crate::{Error, cases};
 
 /// Runs passes on text IR (.eir, or - for stdin) or on a model, and prints the result.
@@ -73,7 +72,7 @@ pub(super) fn run(args: Args) -> Outcome {
     }
     match args.emit {
         Emit::Ir => output::print(&graph.to_string())?,
-        Emit::Program => output::print(&lower(&graph, &[])?.to_string())?,
+        Emit::Program => output::print(&lowered(&graph, &[])?.to_string())?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -15,6 +15,7 @@ mod view;
 
 use std::collections::{HashMap, HashSet};
 
+use eec_ir::verify::{Stage, Verified};
 use eec_ir::program::{Block, Buffer, Constant, Form, Kernel, Port, Program, Source, Step};
 use eec_ir::{BufferId, ConstId, DType, Dim, Graph, KernelId, NodeId, Op, RegionId, ValueId};
 
@@ -46,8 +47,17 @@ impl LowerError {
     }
 }
 
-/// Lowers a verified graph. Exits are numbered as `If` and `Route` say; `exit_names` are for people.
-pub fn lower(graph: &Graph, exit_names: &[String]) -> Result<Program, LowerError> {
+/// Lowers a graph that was verified as [`Stage::Lowerable`]. Exits are numbered as `If` and `Route`
+/// say; `exit_names` are for people.
+///
+/// # Errors
+///
+/// What no kernel form can express, with the node; a token of an earlier stage.
+pub fn lower(verified: Verified<'_>, exit_names: &[String]) -> Result<Program, LowerError> {
+    if verified.stage() != Stage::Lowerable {
+        return Err(LowerError::new(format!("expected a graph verified as lowerable, found {:?}", verified.stage())));
+    }
+    let graph = verified.graph();
     let mut lowering = Lowering::new(graph);
     lowering.program.exits =
         exit_names.iter().map(|name| eec_ir::program::Exit { name: name.clone() }).collect();

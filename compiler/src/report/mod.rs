@@ -1,8 +1,12 @@
-//! The report of a compilation: what was tried, what came of it, and how that compares with doing
-//! something simpler. One struct; as text for a terminal and as one HTML file that opens offline.
+//! The report of a calibration: one struct that an artifact carries, as text for a terminal and as
+//! one HTML file that needs nothing else.
 
+mod charts;
+mod format;
 mod html;
-mod plot;
+mod html_tables;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use std::path::Path;
@@ -14,148 +18,150 @@ use crate::dataset::Dataset;
 use crate::fit::FitStats;
 use crate::recipe::Recipe;
 
-/// Version of the serialised form; it grows when a key changes its meaning or goes.
+/// The version of [`Report`]'s JSON form. It grows when a field changes its meaning or goes away.
 pub const SCHEMA: u32 = 1;
 
-/// A report.
+/// What was asked for and what came of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// The model's file.
+    /// The model's file name.
     pub model: String,
-    /// The data's file.
-    pub data: String,
-    /// Samples in it.
-    pub samples: usize,
-    /// The head's form, as in the recipe.
-    pub head: String,
-    /// The rule, as in the recipe.
-    pub rule: String,
-    /// The seed.
-    pub seed: u64,
-    /// What was found, if the model has places for exits.
-    pub calibration: Option<Calibration>,
-    /// Why blocks of the model are no places for exits.
-    pub no_exit: Vec<String>,
-}
-
-/// What fitting and calibration found.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Calibration {
-    /// What "correct" means.
-    pub reference: Reference,
-    /// Samples that heads were fitted and thresholds tuned on.
-    pub tune_samples: usize,
-    /// Samples that all numbers are from.
-    pub verify_samples: usize,
-    /// Multiply-accumulates per sample.
-    pub costs: Costs,
-    /// Policies, rivals, verdict.
-    pub outcome: Outcome,
-    /// How the heads' fits went; empty for heads that are not fitted.
+    /// The data.
+    pub data: Data,
+    /// What was asked for.
+    pub recipe: Asked,
+    /// The candidates' names, in order of depth; empty if no exits were possible.
+    pub exits: Vec<String>,
+    /// Work per sample and segment; absent if no exits were possible.
+    pub costs: Option<Costs>,
+    /// Quality, thresholds, curve, rivals and verdict; absent if no exits were possible.
+    pub outcome: Option<Outcome>,
+    /// How each head was fitted, in order of depth; empty for heads that were not.
     pub heads: Vec<FitStats>,
+    /// Why blocks cannot have exits, if none can.
+    pub reasons: Vec<String>,
+    /// Wall time of the dynamic model ÷ the plain one's, one sample at a time, once measured.
+    pub time_ratio_batch1: Option<f64>,
+    /// The same in batches of 32.
+    pub time_ratio_batch32: Option<f64>,
 }
 
-/// What a calibration leaves to report.
-#[derive(Clone, Copy)]
-pub(crate) struct Inputs<'a> {
-    pub(crate) costs: &'a Costs,
-    pub(crate) reference: Reference,
-    pub(crate) split: &'a Split,
-    pub(crate) outcome: &'a Outcome,
-    pub(crate) heads: &'a [FitStats],
+/// The data of a calibration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Data {
+    /// The file's name.
+    pub name: String,
+    /// Its rows.
+    pub rows: usize,
+    /// Whether it has labels; otherwise agreement with the plain model is the measure.
+    pub labels: bool,
+    /// Rows that thresholds were tuned on.
+    pub tune_rows: usize,
+    /// Rows that the result was verified on.
+    pub verify_rows: usize,
+}
+
+/// The recipe in the words of the command's flags.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Asked {
+    /// Where exits may stand.
+    pub exits: String,
+    /// The heads' form.
+    pub head: String,
+    /// When a sample leaves.
+    pub rule: String,
+    /// The allowed drop of accuracy, a fraction.
+    pub max_drop: f64,
+    /// The confidence of the bound.
+    pub confidence: f64,
+    /// The seed of all random choices.
+    pub seed: u64,
+}
+
+/// What a report is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// The model's file.
+    pub model: &'a Path,
+    /// The data.
+    pub data: &'a Dataset,
+    /// What was asked for.
+    pub recipe: &'a Recipe,
+    /// The candidates' names, in order of depth.
+    pub exits: &'a [String],
+    /// Work per sample and segment.
+    pub costs: &'a Costs,
+    /// What quality was measured against.
+    pub reference: Reference,
+    /// The rows used.
+    pub split: &'a Split,
+    /// The result.
+    pub outcome: &'a Outcome,
+    /// How each head was fitted.
+    pub stats: &'a [FitStats],
 }
 
 impl Report {
     /// The report of a calibration.
-    pub(crate) fn new(model: &Path, data: &Dataset, recipe: &Recipe, inputs: Inputs) -> Report {
-        let calibration = Calibration {
-            reference: inputs.reference,
-            tune_samples: inputs.split.tune.len(),
-            verify_samples: inputs.split.verify.len(),
-            costs: inputs.costs.clone(),
-            outcome: inputs.outcome.clone(),
-            heads: inputs.heads.to_vec(),
+    pub fn new(inputs: Inputs<'_>) -> Report {
+        let data = Data {
+            labels: inputs.reference == Reference::Labels,
+            tune_rows: inputs.split.tune.len(),
+            verify_rows: inputs.split.verify.len(),
+            ..data(inputs.data)
         };
-        Report { calibration: Some(calibration), ..Report::without_candidates(model, data, recipe, &[]) }
-    }
-
-    /// The report for a model in which no exit can stand, for these reasons.
-    pub(crate) fn without_candidates(model: &Path, data: &Dataset, recipe: &Recipe, reasons: &[String]) -> Report {
         Report {
-            schema: SCHEMA,
-            model: model.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned()),
-            data: data.name.clone(),
-            samples: data.rows,
-            head: recipe.exit_heads.head.to_string(),
-            rule: recipe.exit_heads.rule.to_string(),
-            seed: recipe.seed,
-            calibration: None,
-            no_exit: reasons.to_vec(),
+            data,
+            exits: inputs.exits.to_vec(),
+            costs: Some(inputs.costs.clone()),
+            outcome: Some(inputs.outcome.clone()),
+            heads: inputs.stats.to_vec(),
+            ..bare(inputs.model, inputs.data, inputs.recipe)
         }
     }
 
-    /// For a terminal: at most 80 columns.
-    pub fn text(&self) -> String {
-        text::render(self)
-    }
-
-    /// One HTML file without anything outside it.
-    pub fn html(&self) -> String {
-        html::render(self)
+    /// What quality means here: `accuracy` or `agreement`.
+    fn measure(&self) -> &'static str {
+        if self.data.labels { "accuracy" } else { "agreement" }
     }
 }
 
-impl Calibration {
-    /// What the measure is called.
-    fn measure(&self) -> &'static str {
-        match self.reference {
-            Reference::Labels => "accuracy",
-            Reference::PlainModel => "agreement with the plain model",
-        }
-    }
+/// The report on a model in which no exit can stand, for these reasons.
+pub fn without_candidates(model: &Path, data: &Dataset, recipe: &Recipe, reasons: &[String]) -> Report {
+    Report { reasons: reasons.to_vec(), ..bare(model, data, recipe) }
+}
 
-    /// The rows that compare the model with its rivals: name, accuracy, share of the plain work.
-    fn comparison(&self) -> Vec<(String, f64, f64)> {
-        let o = &self.outcome;
-        let mut rows = vec![("plain".to_string(), o.plain.accuracy, 1.0)];
-        if !o.policy.is_plain() {
-            rows.push(("dynamic".into(), o.dynamic.accuracy, o.dynamic.macs_ratio));
-        }
-        if let Some(refused) = &o.refused {
-            rows.push(("refused: the best dynamic".into(), refused.verify.accuracy, refused.verify.macs_ratio));
-        }
-        if let Some(rivals) = &o.rivals {
-            if let Some(fixed) = &rivals.fixed_depth {
-                rows.push((format!("everyone leaves after {}", fixed.name), fixed.accuracy, fixed.macs_ratio));
-            }
-            rows.push(("random, same histogram".into(), rivals.random.accuracy, rivals.random.macs_ratio));
-        }
-        rows
+fn bare(model: &Path, dataset: &Dataset, recipe: &Recipe) -> Report {
+    Report {
+        schema: SCHEMA,
+        model: model.file_name().unwrap_or(model.as_os_str()).to_string_lossy().into_owned(),
+        data: data(dataset),
+        recipe: Asked {
+            exits: recipe.exit_heads.at.to_string(),
+            head: recipe.exit_heads.head.to_string(),
+            rule: recipe.exit_heads.rule.to_string(),
+            max_drop: recipe.max_drop.0,
+            confidence: recipe.confidence,
+            seed: recipe.seed,
+        },
+        exits: Vec::new(),
+        costs: None,
+        outcome: None,
+        heads: Vec::new(),
+        reasons: Vec::new(),
+        time_ratio_batch1: None,
+        time_ratio_batch32: None,
     }
+}
 
-    /// The drop and its bound, in a sentence.
-    fn bound(&self) -> String {
-        let d = &self.outcome.drop;
-        format!(
-            "Drop {:+.2} points on {} samples that fitting did not see; at most {:.2} with {:.0} % confidence, \
-             {:.2} allowed. Bound: {}; fixed-sequence testing (Angelopoulos et al. 2021).",
-            100.0 * d.estimate,
-            d.counts.rows,
-            100.0 * d.bound,
-            100.0 * d.confidence,
-            100.0 * d.max_drop,
-            d.method.words(),
-        )
-    }
-
-    /// The verdict, in a sentence.
-    fn verdict(&self) -> String {
-        use crate::calibrate::Verdict;
-        match &self.outcome.verdict {
-            Verdict::Pays => format!("Early exit pays: {:.1} % of the work.", 100.0 * self.outcome.dynamic.macs_ratio),
-            Verdict::DoesNotPay { reason } => format!("Early exit does not pay here: {reason}."),
-        }
+fn data(dataset: &Dataset) -> Data {
+    Data {
+        name: dataset.name.clone(),
+        rows: dataset.rows,
+        labels: dataset.labels.is_some(),
+        tune_rows: 0,
+        verify_rows: 0,
     }
 }

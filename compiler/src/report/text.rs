@@ -1,72 +1,107 @@
-//! The report as text.
+//! The report as plain text, at most 80 columns wide.
 
-use super::{Calibration, Report};
-use crate::table::table;
+use super::Report;
+use super::format::{bound, coarse, contenders, has_exits, headline, leaving, percent, rule, si, threshold, times};
+use crate::calibrate::Outcome;
 
-/// Renders for a terminal.
-pub(super) fn render(report: &Report) -> String {
-    let mut out = format!("{} on {} ({} samples)\n", report.model, report.data, report.samples);
-    out.push_str(&format!("head {}, rule {}, seed {}\n\n", report.head, report.rule, report.seed));
-    match &report.calibration {
-        Some(calibration) => out.push_str(&body(calibration)),
-        None => {
-            out.push_str("No exit can stand anywhere in this model; the result is the plain model.\n");
-            report.no_exit.iter().for_each(|reason| out.push_str(&format!("  {reason}\n")));
+/// Columns of a terminal.
+pub(super) const WIDTH: usize = 80;
+
+impl Report {
+    /// The report for a terminal.
+    pub fn text(&self) -> String {
+        let d = &self.data;
+        let mut head = format!("{}, {} rows of {}", self.model, d.rows, d.name);
+        if d.verify_rows > 0 {
+            head.push_str(&format!(" ({} to tune, {} to verify)", d.tune_rows, d.verify_rows));
+        }
+        let mut parts = vec![wrap(&head), wrap(&headline(self))];
+        if let Some(outcome) = &self.outcome {
+            parts.push(comparison(outcome, self.measure()));
+            parts.push(exits(outcome, self.measure()));
+            if has_exits(outcome) {
+                parts.push(wrap(&bound(&outcome.drop, self.measure())));
+            }
+            if !outcome.policy.is_plain() {
+                parts.push(wrap(&format!("Rule {}.", rule(outcome, &self.recipe.rule))));
+            }
+        }
+        parts.extend(times(self).map(|t| wrap(&t)));
+        let reasons: String = self.reasons.iter().map(|r| wrap(&format!("- {r}"))).collect();
+        parts.push(reasons);
+        parts.retain(|p| !p.is_empty());
+        parts.join("\n")
+    }
+}
+
+fn comparison(outcome: &Outcome, measure: &str) -> String {
+    let mut rows = vec![["".into(), measure.into(), "MACs/sample".into(), "work".into()]];
+    for c in contenders(outcome) {
+        rows.push([c.name, percent(c.quality), si(c.macs), coarse(c.work)]);
+    }
+    table(&rows)
+}
+
+fn exits(outcome: &Outcome, measure: &str) -> String {
+    let shares = leaving(outcome);
+    let mut rows =
+        vec![["exit".into(), "head alone".into(), "threshold".into(), "leave".into(), format!("their {measure}")]];
+    for (exit, share) in outcome.exits.iter().zip(&shares) {
+        rows.push([
+            exit.name.clone(),
+            percent(exit.accuracy),
+            threshold(exit),
+            if *share > 0.0 { coarse(*share) } else { "-".into() },
+            exit.accuracy_of_leaving.map_or("-".into(), percent),
+        ]);
+    }
+    let end = shares.last().copied().unwrap_or(1.0);
+    rows.push(["full depth".into(), percent(outcome.plain.accuracy), String::new(), coarse(end), String::new()]);
+    table(&rows)
+}
+
+/// The first column to the left, the others to the right. Long names are cut to fit the width.
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let mut widths = [0; N];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
         }
     }
-    out
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.2} %", 100.0 * share)
-}
-
-fn body(c: &Calibration) -> String {
-    let mut out = wrapped(&c.verdict());
-    let header = ["", c.measure(), "MACs"].map(String::from).to_vec();
-    let rows = c.comparison().into_iter().map(|(name, accuracy, macs)| vec![name, percent(accuracy), format!("{macs:.3}")]);
-    out.push('\n');
-    out.push_str(&table(&std::iter::once(header).chain(rows).collect::<Vec<_>>()));
-    out.push('\n');
-    out.push_str(&wrapped(&c.bound()));
-    out.push('\n');
-    out.push_str(&exits(c));
-    out
-}
-
-/// One line per kept exit.
-fn exits(c: &Calibration) -> String {
-    let kept: Vec<_> = c.outcome.exits.iter().filter(|e| e.kept).collect();
-    if kept.is_empty() {
-        return format!("{} candidate exits, none kept.\n", c.outcome.exits.len());
-    }
-    let header = ["exit after", "threshold", "leave", "right when leaving"].map(String::from).to_vec();
-    let row = |e: &&crate::calibrate::ExitQuality| {
-        vec![
-            e.name.clone(),
-            e.threshold.map_or_else(|| "-".into(), |t| format!("{t:.4}")),
-            percent(e.leaving as f64 / c.verify_samples.max(1) as f64),
-            e.accuracy_of_leaving.map_or_else(|| "-".into(), percent),
-        ]
+    let others: usize = widths[1..].iter().map(|w| w + 2).sum();
+    widths[0] = widths[0].min(WIDTH.saturating_sub(others));
+    let line = |row: &[String; N]| {
+        let mut line = format!("{:<w$}", cut(&row[0], widths[0]), w = widths[0]);
+        for (cell, width) in row.iter().zip(&widths).skip(1) {
+            line.push_str(&format!("  {cell:>width$}"));
+        }
+        line.trim_end().to_owned() + "\n"
     };
-    let rows: Vec<Vec<String>> = std::iter::once(header).chain(kept.iter().map(row)).collect();
-    format!("{}\n{} of {} candidate exits kept.\n", table(&rows), kept.len(), c.outcome.exits.len())
+    rows.iter().map(line).collect()
 }
 
-/// Breaks a paragraph at 80 columns.
-fn wrapped(text: &str) -> String {
+/// `text` with its end replaced by `…` if it is longer than `width`.
+fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// Breaks at spaces; a word that is longer than a line is broken too.
+pub(super) fn wrap(text: &str) -> String {
     let (mut out, mut column) = (String::new(), 0);
     for word in text.split_whitespace() {
-        let len = word.chars().count();
-        if column > 0 && column + 1 + len > 80 {
-            out.push('\n');
-            column = 0;
-        } else if column > 0 {
-            out.push(' ');
-            column += 1;
+        let characters: Vec<char> = word.chars().collect();
+        for (i, piece) in characters.chunks(WIDTH).enumerate() {
+            let breaks = i > 0 || column + 1 + piece.len() > WIDTH;
+            if column > 0 {
+                out.push(if breaks { '\n' } else { ' ' });
+                column = if breaks { 0 } else { column + 1 };
+            }
+            out.extend(piece);
+            column += piece.len();
         }
-        out.push_str(word);
-        column += len;
     }
     out.push('\n');
     out

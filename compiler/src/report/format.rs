@@ -1,0 +1,151 @@
+//! Numbers as people read them, and the facts that text and HTML both state.
+
+use super::Report;
+use crate::calibrate::{ALWAYS, Drop, ExitQuality, FixedDepth, Measured, Outcome, Policy, Verdict};
+
+/// `83.42 %`.
+pub(super) fn percent(share: f64) -> String {
+    format!("{:.2} %", 100.0 * share)
+}
+
+/// `83.4 %`.
+pub(super) fn coarse(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+/// A difference of shares in percentage points, with its sign: `-0.20`.
+pub(super) fn points(difference: f64) -> String {
+    // Avoids a negative zero.
+    format!("{:+.2}", 100.0 * difference + 0.0)
+}
+
+/// `12.3 M`.
+pub(super) fn si(value: f64) -> String {
+    let steps = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
+    match steps.into_iter().find(|(size, _)| value >= *size) {
+        Some((size, letter)) => format!("{:.1} {letter}", value / size),
+        None => format!("{value:.0}"),
+    }
+}
+
+/// A threshold, or what stands for it.
+pub(super) fn threshold(exit: &ExitQuality) -> String {
+    match exit.threshold {
+        _ if !exit.kept => "left out".into(),
+        Some(t) if t <= ALWAYS => "all leave".into(),
+        Some(t) => format!("{t:.4}"),
+        None => "kept".into(),
+    }
+}
+
+/// A line of the comparison: the model and its rivals.
+pub(super) struct Contender {
+    /// What it is.
+    pub(super) name: String,
+    /// Share of correct answers.
+    pub(super) quality: f64,
+    /// Executed multiply-accumulates per sample.
+    pub(super) macs: f64,
+    /// The same as a share of the plain model's.
+    pub(super) work: f64,
+}
+
+/// The dynamic model, or the one that was refused.
+pub(super) fn shown(outcome: &Outcome) -> &Measured {
+    outcome.refused.as_ref().map_or(&outcome.dynamic, |p| &p.verify)
+}
+
+/// Whether there is a policy with exits to show, chosen or refused.
+pub(super) fn has_exits(outcome: &Outcome) -> bool {
+    outcome.refused.is_some() || !outcome.policy.is_plain()
+}
+
+/// The plain model, the dynamic one and its rivals.
+pub(super) fn contenders(outcome: &Outcome) -> Vec<Contender> {
+    let of = |name: &str, m: &Measured| Contender {
+        name: name.into(),
+        quality: m.accuracy,
+        macs: m.macs,
+        work: m.macs_ratio,
+    };
+    let mut all = vec![of("plain model", &outcome.plain)];
+    if has_exits(outcome) {
+        let name = if outcome.refused.is_some() { "with exits (refused)" } else { "with exits" };
+        all.push(of(name, shown(outcome)));
+    }
+    if let Some(rivals) = &outcome.rivals {
+        let fixed = |d: &FixedDepth| Contender {
+            name: format!("all leave after {}", d.name),
+            quality: d.accuracy,
+            macs: d.macs,
+            work: d.macs_ratio,
+        };
+        all.extend(rivals.fixed_depth.as_ref().map(fixed));
+        all.push(Contender {
+            name: "leaving by lot".into(),
+            quality: rivals.random.accuracy,
+            macs: shown(outcome).macs,
+            work: rivals.random.macs_ratio,
+        });
+    }
+    all
+}
+
+/// The verdict in one line.
+pub(super) fn headline(report: &Report) -> String {
+    let Some(outcome) = &report.outcome else {
+        return "No exits: no block of the model can have one.".into();
+    };
+    match &outcome.verdict {
+        Verdict::Pays => format!(
+            "Exits pay: {} of the work saved, {} points of {}.",
+            coarse(1.0 - outcome.dynamic.macs_ratio),
+            points(outcome.dynamic.accuracy - outcome.plain.accuracy),
+            report.measure()
+        ),
+        Verdict::DoesNotPay { reason } => format!("Exits do not pay: {reason}."),
+    }
+}
+
+/// What is known about the drop, as a sentence.
+pub(super) fn bound(drop: &Drop, measure: &str) -> String {
+    format!(
+        "On {} rows that nothing was tuned on, {measure} changes by {} points ({} answers lost, {} gained). \
+         The drop is at most {:.2} points at {:.0} % confidence; {:.2} are allowed. The bound: {}.",
+        drop.counts.rows,
+        points(-drop.estimate),
+        drop.counts.lost,
+        drop.counts.gained,
+        100.0 * drop.bound,
+        100.0 * drop.confidence,
+        100.0 * drop.max_drop,
+        drop.method.words()
+    )
+}
+
+/// The rule as it was calibrated.
+pub(super) fn rule(outcome: &Outcome, asked: &str) -> String {
+    match &outcome.policy {
+        Policy::Patience { patience, .. } => format!("{asked}: {patience} kept heads in a row agree"),
+        Policy::Threshold { .. } => format!("{asked}: the confidence is above the exit's threshold"),
+    }
+}
+
+/// The samples that leave at each candidate under the policy shown, then those at full depth, as
+/// shares.
+pub(super) fn leaving(outcome: &Outcome) -> Vec<f64> {
+    let histogram = &shown(outcome).exit_histogram;
+    let all = histogram.iter().sum::<usize>().max(1) as f64;
+    histogram.iter().map(|&n| n as f64 / all).collect()
+}
+
+/// The measured wall times, if there are any, as a sentence.
+pub(super) fn times(report: &Report) -> Option<String> {
+    let said = |ratio: Option<f64>, what: &str| ratio.map(|r| format!("{} of the plain model's {what}", coarse(r)));
+    let both = [
+        said(report.time_ratio_batch1, "time for single samples"),
+        said(report.time_ratio_batch32, "time in batches of 32"),
+    ];
+    let said: Vec<String> = both.into_iter().flatten().collect();
+    (!said.is_empty()).then(|| format!("Measured: {}.", said.join(", ")))
+}
