@@ -192,7 +192,9 @@ impl Job<'_> {
     fn split(&self, rows: usize) -> Result<Split, Error> {
         let needed = 2 * FOLDS * fit::MIN_ROWS.max(calibrate::MIN_ROWS);
         if rows < needed {
-            return Err(Error::request(format!("fitting and calibrating needs at least {needed} rows of data, found {rows}")));
+            return Err(Error::request(format!(
+                "fitting and calibrating needs at least {needed} rows of data, found {rows}"
+            )));
         }
         let all: Vec<usize> = (0..rows).collect();
         Ok(Split::random(&all, 0.5, self.recipe().seed))
@@ -295,7 +297,13 @@ impl Job<'_> {
     }
 
     /// What `heads` say on `rows`, computed by the nodes that the dynamic model will run.
-    fn judge_heads(&self, features: &[Column], rows: &[usize], heads: &[Head], classes: usize) -> Result<Vec<Judged>, Error> {
+    fn judge_heads(
+        &self,
+        features: &[Column],
+        rows: &[usize],
+        heads: &[Head],
+        classes: usize,
+    ) -> Result<Vec<Judged>, Error> {
         let inputs: Vec<HeadInput> = self
             .blocks
             .iter()
@@ -372,7 +380,9 @@ impl Job<'_> {
         };
         let classes = self.plain.ty(self.structure.output).dims.last().and_then(eec_ir::Dim::as_const).unwrap_or(0);
         let policy = self.fixed_policy(classes as usize);
-        let policy = policy.ok_or_else(|| Error::request("choosing thresholds needs data: give --data, or a rule with a number such as maxprob:0.9"))?;
+        let policy = policy.ok_or_else(|| {
+            Error::request("choosing thresholds needs data: give --data, or a rule with a number such as maxprob:0.9")
+        })?;
         let made = self.dynamic(&policy, &vec![head; self.blocks.len()])?;
         made.ok_or_else(|| Error::request("no exit to insert"))
     }
@@ -459,4 +469,3 @@ fn graph_head(head: &fit::Head) -> Result<Head, Error> {
         }
     })
 }
-

@@ -4,8 +4,8 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use eec_ir::program::Program;
 use eec_ir::graph::Def;
+use eec_ir::program::Program;
 use eec_ir::verify::{Stage, verify};
 use eec_ir::{Graph, Tensor, text};
 use eec_passes::pass::{Context, Pass};
@@ -90,7 +90,8 @@ impl Model {
             let bytes = artifact.section(name);
             bytes.map(|b| std::str::from_utf8(b).map_err(|e| Error::content(path, format!("section {name}: {e}"))))
         };
-        let required = |name: &str| section(name).unwrap_or_else(|| Err(Error::content(path, format!("has no section {name}"))));
+        let required =
+            |name: &str| section(name).unwrap_or_else(|| Err(Error::content(path, format!("has no section {name}"))));
         let graph = |source: &str| {
             let mut resolve = |c: &text::ConstRef| artifact.constant(c.content_hash()?);
             text::parse(source, &mut resolve).map_err(|e| Error::content(path, e))
@@ -178,9 +179,8 @@ fn is_artifact(path: &Path) -> Result<bool, Error> {
 /// The constants that nodes or yields read.
 fn live_constants(graph: &Graph) -> impl Iterator<Item = &Tensor> {
     let nodes = graph.nodes_in_order().into_iter().map(|n| graph.node(n));
-    let read = nodes.flat_map(move |n| {
-        n.inputs.iter().chain(n.regions.iter().flat_map(move |r| &graph.region(*r).yields))
-    });
+    let read =
+        nodes.flat_map(move |n| n.inputs.iter().chain(n.regions.iter().flat_map(move |r| &graph.region(*r).yields)));
     let read = read.chain(graph.outputs());
     read.filter_map(|v| match graph.value(*v).def {
         Def::Const(id) => Some(graph.constants().tensor(id)),

@@ -110,7 +110,8 @@ fn branches() -> Outcome<Graph> {
     let other = g.new_region(None);
     let constant = g.constant(Tensor::vector(vec![7i64, -1]));
     g.set_yields(other, vec![x, x, constant]);
-    let node = g.append_control(Graph::ROOT, Op::If { exit: -1 }, &[flag], vec![then, other], Origin::source("choose"))?;
+    let node =
+        g.append_control(Graph::ROOT, Op::If { exit: -1 }, &[flag], vec![then, other], Origin::source("choose"))?;
     let outputs = g.node(node).outputs.clone();
     let mut named: Vec<(String, ValueId)> = ["a", "b", "sizes"].map(str::to_string).into_iter().zip(outputs).collect();
     named.push(("copy_of_x".into(), x));

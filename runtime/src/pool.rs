@@ -97,10 +97,7 @@ impl Pool {
             return;
         }
         let grain = grain.max(1);
-        if items <= grain
-            || self.workers.is_empty()
-            || self.shared.busy.swap(true, Ordering::Acquire)
-        {
+        if items <= grain || self.workers.is_empty() || self.shared.busy.swap(true, Ordering::Acquire) {
             return body(0..items);
         }
         let chunk = grain.max(items.div_ceil(self.threads() * CHUNKS_PER_THREAD));
@@ -158,11 +155,7 @@ impl Drop for Running<'_> {
             }
             std::hint::spin_loop();
         }
-        let panic = shared
-            .panic
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let panic = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         shared.busy.store(false, Ordering::Release);
         if let Some(panic) = panic
             && !thread::panicking()
@@ -234,9 +227,7 @@ impl Shared {
     /// Enters the job `epoch`, unless it is closed by now.
     fn join(&self, epoch: u64) -> bool {
         let enter = |state: u64| (state / EPOCH == epoch && state & OPEN != 0).then_some(state + 1);
-        self.state
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, enter)
-            .is_ok()
+        self.state.fetch_update(Ordering::AcqRel, Ordering::Relaxed, enter).is_ok()
     }
 
     /// Claims and runs chunks until none are left.
@@ -264,10 +255,7 @@ mod tests {
                 hits[i].fetch_add(1, Ordering::Relaxed);
             }
         });
-        assert!(
-            hits.iter().all(|h| h.load(Ordering::Relaxed) == 1),
-            "{items} items, grain {grain}"
-        );
+        assert!(hits.iter().all(|h| h.load(Ordering::Relaxed) == 1), "{items} items, grain {grain}");
     }
 
     #[test]
@@ -287,11 +275,7 @@ mod tests {
     fn a_panic_is_raised_at_the_caller_and_the_pool_lives_on() {
         let pool = Pool::new(3);
         for bad in [0, 57, 99] {
-            let run = || {
-                pool.run(100, 1, &|range| {
-                    assert!(!range.contains(&bad), "item {bad}")
-                })
-            };
+            let run = || pool.run(100, 1, &|range| assert!(!range.contains(&bad), "item {bad}"));
             assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
             covers_once(&pool, 100, 1);
         }

@@ -303,7 +303,13 @@ impl Graph {
     }
 
     /// Appends a node to a region; its results' types are inferred.
-    pub fn append(&mut self, region: RegionId, op: Op, inputs: &[ValueId], origin: Origin) -> Result<NodeId, InferError> {
+    pub fn append(
+        &mut self,
+        region: RegionId,
+        op: Op,
+        inputs: &[ValueId],
+        origin: Origin,
+    ) -> Result<NodeId, InferError> {
         let facts: Vec<Facts> = inputs.iter().map(|v| Facts::from_value(self.value(*v))).collect();
         let inference = ops::infer(&op, &facts)?;
         if !inference.outputs.iter().all(|f| f.ty.is_manageable()) {
@@ -316,7 +322,13 @@ impl Graph {
     }
 
     /// Like [`Graph::append`], for an operator with one result, which is returned.
-    pub fn append1(&mut self, region: RegionId, op: Op, inputs: &[ValueId], origin: Origin) -> Result<ValueId, InferError> {
+    pub fn append1(
+        &mut self,
+        region: RegionId,
+        op: Op,
+        inputs: &[ValueId],
+        origin: Origin,
+    ) -> Result<ValueId, InferError> {
         let node = self.append(region, op, inputs, origin)?;
         Ok(self.node(node).outputs[0])
     }

@@ -76,7 +76,8 @@ fn values_of_other_regions_are_not_visible() {
     let regions = [g.new_region(None), g.new_region(None)];
     let inner = regions.map(|r| neg(&mut g, r, x));
     regions.iter().zip(inner).for_each(|(r, v)| g.set_yields(*r, vec![v]));
-    g.append_control(Graph::ROOT, Op::If { exit: -1 }, &[yes], regions.to_vec(), Origin::default()).expect("same types");
+    g.append_control(Graph::ROOT, Op::If { exit: -1 }, &[yes], regions.to_vec(), Origin::default())
+        .expect("same types");
     g.set_outputs(vec![("y".into(), inner[0])]);
     breaks(&g, Stage::Imported, &["1: yields %y, whose region is not visible here"]);
     g.set_yields(Graph::ROOT, vec![ValueId(99)]);
@@ -111,8 +112,9 @@ fn types_are_what_inference_gives() {
     let yes = g.constant(eec_ir::Tensor::scalar(1u8));
     let regions: Vec<_> = (0..2).map(|_| g.new_region(None)).collect();
     regions.iter().for_each(|r| g.set_yields(*r, vec![x]));
-    let node =
-        g.append_control(Graph::ROOT, Op::If { exit: -1 }, &[yes], regions.clone(), Origin::default()).expect("same types");
+    let node = g
+        .append_control(Graph::ROOT, Op::If { exit: -1 }, &[yes], regions.clone(), Origin::default())
+        .expect("same types");
     g.set_outputs(vec![("y".into(), g.node(node).outputs[0])]);
     breaks(&g, Stage::Lowerable, &[]);
     regions.iter().for_each(|r| g.set_yields(*r, vec![yes]));

@@ -1,6 +1,8 @@
 //! Building one [`Loop`]: elementwise chains, gathers and indices become expressions of it.
 
-use eec_ir::program::{BinaryFn, Expr, ExprId, Form, Indexed, Loop, Per, Reduction, ReductionFn, Scalar, Store, UnaryFn, View};
+use eec_ir::program::{
+    BinaryFn, Expr, ExprId, Form, Indexed, Loop, Per, Reduction, ReductionFn, Scalar, Store, UnaryFn, View,
+};
 use eec_ir::{DType, Dim, Op, Tensor, ValueId};
 
 use super::view::Shown;
@@ -253,7 +255,9 @@ impl Lowering<'_> {
         }
         if let (Some((f, swapped)), [x, y]) = (binary_function(op), args) {
             let y = match (op, self.graph.ty(inputs[0]).dtype) {
-                (Op::Pow {}, DType::F32) if self.graph.ty(inputs[1]).dtype != DType::F32 => b.push(Expr::Cast(DType::F32, *y)),
+                (Op::Pow {}, DType::F32) if self.graph.ty(inputs[1]).dtype != DType::F32 => {
+                    b.push(Expr::Cast(DType::F32, *y))
+                }
                 _ => *y,
             };
             return Ok(if swapped { b.binary(f, y, *x) } else { b.binary(f, *x, y) });
@@ -306,7 +310,8 @@ impl Lowering<'_> {
                 let index = load_window(b, &indices, &space, axis, &zero());
                 let middle = std::iter::repeat_with(zero).take(indices.dims.len());
                 let strides: Vec<Dim> = data.view.strides[..axis].iter().cloned().chain(middle).collect();
-                let strides: Vec<Dim> = strides.into_iter().chain(data.view.strides[rank - after..].iter().cloned()).collect();
+                let strides: Vec<Dim> =
+                    strides.into_iter().chain(data.view.strides[rank - after..].iter().cloned()).collect();
                 Ok(b.load_at(&data, &strides, vec![coordinate(&data, axis, index)]))
             }
             Op::GatherElements { axis } => {
@@ -323,9 +328,17 @@ impl Lowering<'_> {
         }
     }
 
-    fn gather_nd(&self, b: &mut LoopBuilder, batch: usize, data: &Shown, indices: &Shown) -> Result<ExprId, LowerError> {
+    fn gather_nd(
+        &self,
+        b: &mut LoopBuilder,
+        batch: usize,
+        data: &Shown,
+        indices: &Shown,
+    ) -> Result<ExprId, LowerError> {
         let last = indices.dims.len() - 1;
-        let tuple = indices.dims[last].as_const().ok_or_else(|| LowerError::internal("GatherND tuple length is not constant"))?;
+        let tuple = indices.dims[last]
+            .as_const()
+            .ok_or_else(|| LowerError::internal("GatherND tuple length is not constant"))?;
         let space = b.dims().to_vec();
         let mut at = Vec::new();
         for l in 0..tuple as usize {

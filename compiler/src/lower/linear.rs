@@ -35,14 +35,17 @@ impl Lowering<'_> {
         let bias = *user.inputs.iter().find(|v| **v != value)?;
         let ty = self.graph.ty(bias);
         let last = self.graph.ty(value).dims.last()?;
-        let is_vector = self.graph.as_constant(bias).is_some() && ty.dims.last() == Some(last) && ty.elements() == *last;
+        let is_vector =
+            self.graph.as_constant(bias).is_some() && ty.dims.last() == Some(last) && ty.elements() == *last;
         is_vector.then_some((add, bias))
     }
 
     /// `Add`: the bias of a product that waits for it, or elementwise.
     pub(super) fn add(&mut self, id: NodeId) -> Result<(), LowerError> {
         for v in self.graph.node(id).inputs.clone() {
-            let Some(product) = self.graph.def_node(v).filter(|n| self.graph.node(*n).op == (Op::MatMul {})) else { continue };
+            let Some(product) = self.graph.def_node(v).filter(|n| self.graph.node(*n).op == (Op::MatMul {})) else {
+                continue;
+            };
             if let Some((add, bias)) = self.bias_consumer(product)
                 && add == id
             {
@@ -124,8 +127,16 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    pub(super) fn conv(&mut self, id: NodeId, group: i64, strides: &[i64], dilations: &[i64], pads: &[i64]) -> Result<(), LowerError> {
-        let (x_dims, w_dims) = (nchw(&self.graph.ty(self.input(id, 0)).dims)?, nchw(&self.graph.ty(self.input(id, 1)).dims)?);
+    pub(super) fn conv(
+        &mut self,
+        id: NodeId,
+        group: i64,
+        strides: &[i64],
+        dilations: &[i64],
+        pads: &[i64],
+    ) -> Result<(), LowerError> {
+        let (x_dims, w_dims) =
+            (nchw(&self.graph.ty(self.input(id, 0)).dims)?, nchw(&self.graph.ty(self.input(id, 1)).dims)?);
         let y_dims = nchw(&self.graph.ty(self.result(id)).dims)?;
         let (x, w) = (self.dense(self.input(id, 0))?, self.dense(self.input(id, 1))?);
         let bias = self.graph.node(id).inputs.get(2).copied().map(|v| self.dense(v)).transpose()?;
@@ -169,7 +180,8 @@ impl Lowering<'_> {
         let (kernel, strides, dilations) = (pair(kernel)?, pair(strides)?, pair(dilations)?);
         let x = self.dense(self.input(id, 0))?;
         let y = self.fresh(self.result(id)).view.buffer;
-        let form = Pool { kind, planes: &n * &c, x_size: [h, w], y_size: [yh, yw], kernel, strides, dilations, pads, x, y };
+        let form =
+            Pool { kind, planes: &n * &c, x_size: [h, w], y_size: [yh, yw], kernel, strides, dilations, pads, x, y };
         self.emit(Form::Pool(form), Dim::from(0));
         Ok(())
     }
@@ -222,7 +234,10 @@ fn nchw(dims: &[Dim]) -> Result<[Dim; 4], LowerError> {
     match dims {
         [n, c, h, w] => Ok([n.clone(), c.clone(), h.clone(), w.clone()]),
         [n, c, w] => Ok([n.clone(), c.clone(), 1.into(), w.clone()]),
-        _ => Err(LowerError::new(format!("only 1-D and 2-D convolution and pooling are supported, found {} dims", dims.len()))),
+        _ => Err(LowerError::new(format!(
+            "only 1-D and 2-D convolution and pooling are supported, found {} dims",
+            dims.len()
+        ))),
     }
 }
 

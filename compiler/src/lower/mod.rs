@@ -15,8 +15,8 @@ mod view;
 
 use std::collections::{HashMap, HashSet};
 
-use eec_ir::verify::{Stage, Verified};
 use eec_ir::program::{Block, Buffer, Constant, Form, Kernel, Port, Program, Source, Step};
+use eec_ir::verify::{Stage, Verified};
 use eec_ir::{BufferId, ConstId, DType, Dim, Graph, KernelId, NodeId, Op, RegionId, ValueId};
 
 use fuse::LoopBuilder;
@@ -59,8 +59,7 @@ pub fn lower(verified: Verified<'_>, exit_names: &[String]) -> Result<Program, L
     }
     let graph = verified.graph();
     let mut lowering = Lowering::new(graph);
-    lowering.program.exits =
-        exit_names.iter().map(|name| eec_ir::program::Exit { name: name.clone() }).collect();
+    lowering.program.exits = exit_names.iter().map(|name| eec_ir::program::Exit { name: name.clone() }).collect();
     lowering.inputs();
     lowering.program.blocks.push(Block::default());
     let (steps, yields) = lowering.region(Graph::ROOT)?;
@@ -228,18 +227,36 @@ impl<'g> Lowering<'g> {
         let graph = self.graph;
         let (op, inputs) = (&graph.node(id).op, &graph.node(id).inputs);
         match op {
-            Op::Neg {} | Op::Abs {} | Op::Sqrt {} | Op::Reciprocal {} | Op::Exp {} | Op::Log {} | Op::Sin {} | Op::Cos {} => {
-                self.elementwise(id)
-            }
-            Op::Tanh {} | Op::Erf {} | Op::Sigmoid {} | Op::Relu {} | Op::Gelu { .. } | Op::Clip { .. } | Op::Not {} => {
-                self.elementwise(id)
-            }
-            Op::IsNaN {} | Op::Cast { .. } | Op::Sub {} | Op::Mul {} | Op::Div {} | Op::Pow {} | Op::Max {} | Op::Min {} => {
-                self.elementwise(id)
-            }
-            Op::And {} | Op::Or {} | Op::Equal {} | Op::Less {} | Op::LessOrEqual {} | Op::Greater {} | Op::GreaterOrEqual {} => {
-                self.elementwise(id)
-            }
+            Op::Neg {}
+            | Op::Abs {}
+            | Op::Sqrt {}
+            | Op::Reciprocal {}
+            | Op::Exp {}
+            | Op::Log {}
+            | Op::Sin {}
+            | Op::Cos {} => self.elementwise(id),
+            Op::Tanh {}
+            | Op::Erf {}
+            | Op::Sigmoid {}
+            | Op::Relu {}
+            | Op::Gelu { .. }
+            | Op::Clip { .. }
+            | Op::Not {} => self.elementwise(id),
+            Op::IsNaN {}
+            | Op::Cast { .. }
+            | Op::Sub {}
+            | Op::Mul {}
+            | Op::Div {}
+            | Op::Pow {}
+            | Op::Max {}
+            | Op::Min {} => self.elementwise(id),
+            Op::And {}
+            | Op::Or {}
+            | Op::Equal {}
+            | Op::Less {}
+            | Op::LessOrEqual {}
+            | Op::Greater {}
+            | Op::GreaterOrEqual {} => self.elementwise(id),
             Op::Where {} | Op::GatherElements { .. } | Op::GatherND { .. } | Op::Range { .. } => self.elementwise(id),
             Op::Add {} => self.add(id),
             Op::Gather { axis } => self.gather_or_select(id, inputs, *axis),
@@ -262,7 +279,9 @@ impl<'g> Lowering<'g> {
             Op::Concat { axis } => self.concat(id, *axis),
             Op::Slice { axes, starts, steps, .. } => self.slice(id, axes, starts, steps),
             Op::Pad { pads } => self.pad(id, pads),
-            Op::Shape { start, .. } => self.sizes(id, &graph.ty(inputs[0]).dims[dim_index(*start, graph.ty(inputs[0]).rank())..]),
+            Op::Shape { start, .. } => {
+                self.sizes(id, &graph.ty(inputs[0]).dims[dim_index(*start, graph.ty(inputs[0]).rank())..])
+            }
             Op::Sizes { values } => self.sizes(id, values),
             Op::If { exit } => self.if_node(id, *exit),
             Op::Route { exit } => self.route_node(id, *exit),

@@ -70,7 +70,10 @@ impl Lowering<'_> {
         let result = self.result(id);
         let dims = self.graph.ty(result).dims.clone();
         let axis = dim_index(axis, dims.len());
-        let whole = Shown::dense(self.buffer(self.graph.ty(result).dtype, Dim::product(&dims), eec_ir::program::Source::Temp), &dims);
+        let whole = Shown::dense(
+            self.buffer(self.graph.ty(result).dtype, Dim::product(&dims), eec_ir::program::Source::Temp),
+            &dims,
+        );
         let mut start = Dim::from(0);
         for v in self.graph.node(id).inputs.clone() {
             let part_dims = self.graph.ty(v).dims.clone();

@@ -62,7 +62,10 @@ impl Shown {
     /// The view with axes permuted.
     pub(super) fn transposed(&self, perm: &[usize]) -> Self {
         let strides = perm.iter().map(|p| self.view.strides[*p].clone()).collect();
-        Shown { view: View { strides, ..self.view.clone() }, dims: perm.iter().map(|p| self.dims[*p].clone()).collect() }
+        Shown {
+            view: View { strides, ..self.view.clone() },
+            dims: perm.iter().map(|p| self.dims[*p].clone()).collect(),
+        }
     }
 
     /// The part of `axis` that starts at `start` and takes every `step`-th element.
@@ -85,7 +88,10 @@ impl Shown {
     /// The same elements in row-major order under other dims, if that needs no copy.
     pub(super) fn reshaped(&self, dims: &[Dim]) -> Option<Self> {
         if self.is_packed() {
-            return Some(Shown { view: View { strides: dense_strides(dims), ..self.view.clone() }, dims: dims.to_vec() });
+            return Some(Shown {
+                view: View { strides: dense_strides(dims), ..self.view.clone() },
+                dims: dims.to_vec(),
+            });
         }
         let (mut i, mut j, mut strides) = (0, 0, Vec::with_capacity(dims.len()));
         while i < self.dims.len() || j < dims.len() {

@@ -72,7 +72,12 @@ fn operand(graph: &Graph, value: ValueId) -> Option<(&Op, &[ValueId])> {
 /// `Reshape(Transpose(Reshape(x, [p, r, c]), [0, 2, 1]), [lead…, c, r]) =
 /// Transpose(Reshape(x, [lead…, r, c]), last two swapped)`: how exporters write the transposed keys
 /// of attention.
-fn transposed_matrices(graph: &mut Graph, id: NodeId, value: ValueId, dims: &[Dim]) -> Result<Option<ValueId>, PassError> {
+fn transposed_matrices(
+    graph: &mut Graph,
+    id: NodeId,
+    value: ValueId,
+    dims: &[Dim],
+) -> Result<Option<ValueId>, PassError> {
     let Some((Op::Transpose { perm }, t)) = operand(graph, value) else { return Ok(None) };
     let Some((Op::Reshape { .. }, x)) = operand(graph, t[0]) else { return Ok(None) };
     let (flat, x, n) = (graph.ty(t[0]), x[0], dims.len());

@@ -65,13 +65,7 @@ impl Window {
     }
 
     /// Which of `count` steps of `step` from `first` land inside the image on `axis`.
-    pub(super) fn inside(
-        &self,
-        axis: usize,
-        first: isize,
-        step: usize,
-        count: usize,
-    ) -> Range<usize> {
+    pub(super) fn inside(&self, axis: usize, first: isize, step: usize, count: usize) -> Range<usize> {
         let steps = |distance: isize| (distance.max(0) as usize).div_ceil(step).min(count);
         let (lo, hi) = (steps(-first), steps(self.size[axis] as isize - first));
         lo.min(hi)..hi
@@ -79,10 +73,7 @@ impl Window {
 
     /// Whether each output meets just the input of the same coordinates.
     fn is_pointwise(&self) -> bool {
-        self.kernel == [1, 1]
-            && self.stride == [1, 1]
-            && self.pad == [0, 0]
-            && self.size == self.out_size
+        self.kernel == [1, 1] && self.stride == [1, 1] && self.pad == [0, 0] && self.size == self.out_size
     }
 }
 
@@ -103,8 +94,7 @@ pub(crate) unsafe fn conv(pool: &Pool, args: &ConvArgs) {
 ///
 /// As for [`conv`].
 unsafe fn conv_for(isa: &Isa, pool: &Pool, args: &ConvArgs) {
-    if args.in_channels == args.groups && args.out_channels <= depthwise::MAX_MULTIPLE * args.groups
-    {
+    if args.in_channels == args.groups && args.out_channels <= depthwise::MAX_MULTIPLE * args.groups {
         // SAFETY: the caller's promise, and each group has one input channel.
         return unsafe { depthwise::run(pool, isa, args) };
     }
@@ -164,13 +154,7 @@ impl Patches<'_> {
             let (y, x) = (column / out_width, column % out_width);
             let len = isa.lanes.min(out_width - x).min(slice.columns.end - column);
             for tap in 0..window.taps() {
-                let run = Run {
-                    y,
-                    x,
-                    len,
-                    tap,
-                    column: column - slice.columns.start,
-                };
+                let run = Run { y, x, len, tap, column: column - slice.columns.start };
                 // SAFETY: the run is a part of the slice.
                 unsafe { self.pack_run(isa, slice, run, dst, width) };
             }
@@ -195,11 +179,7 @@ impl Patches<'_> {
         let [tap_y, tap_x] = [run.tap / window.kernel[1], run.tap % window.kernel[1]];
         let (y, x) = (window.input(0, run.y, tap_y), window.input(1, run.x, tap_x));
         let row_is_inside = y >= 0 && y < window.size[0] as isize;
-        let inside = if row_is_inside {
-            window.inside(1, x, window.stride[1], run.len)
-        } else {
-            0..0
-        };
+        let inside = if row_is_inside { window.inside(1, x, window.stride[1], run.len) } else { 0..0 };
         let src = y * window.size[1] as isize + x + (first * window.plane()) as isize;
         let segment = Segment {
             src: self.planes(slice.batch).wrapping_offset(src),
@@ -237,20 +217,10 @@ impl Problem for Patches<'_> {
         let channel = group * self.group_outputs();
         let (depth, plane) = (self.depth(), args.window.out_plane());
         let ptr = args.w.wrapping_add(channel * depth);
-        let bias = if args.bias.is_null() {
-            Bias::None
-        } else {
-            Bias::PerRow(args.bias)
-        };
+        let bias = if args.bias.is_null() { Bias::None } else { Bias::PerRow(args.bias) };
         Operands {
-            a: Strided {
-                ptr,
-                row: depth as isize,
-                column: 1,
-            },
-            c: args
-                .y
-                .wrapping_add((image * args.out_channels + channel) * plane),
+            a: Strided { ptr, row: depth as isize, column: 1 },
+            c: args.y.wrapping_add((image * args.out_channels + channel) * plane),
             c_row: plane as isize,
             bias: bias.at(channel, 0),
         }
@@ -263,21 +233,9 @@ impl Problem for Patches<'_> {
         // SAFETY: the slice is inside B, and scratch holds a slice of a strip of whole vectors.
         unsafe {
             if window.is_pointwise() {
-                let planes = Strided {
-                    ptr: self.planes(slice.batch),
-                    row: window.plane() as isize,
-                    column: 1,
-                };
+                let planes = Strided { ptr: self.planes(slice.batch), row: window.plane() as isize, column: 1 };
                 let src = planes.at(slice.ks.start, slice.columns.start);
-                pack(
-                    isa,
-                    src,
-                    slice.ks.len(),
-                    columns,
-                    scratch.as_mut_ptr(),
-                    width,
-                    width,
-                );
+                pack(isa, src, slice.ks.len(), columns, scratch.as_mut_ptr(), width, width);
             } else {
                 self.pack(isa, slice, scratch, width);
             }

@@ -28,11 +28,7 @@ impl Padded {
         let reach = |axis: usize| (window.kernel[axis] - 1) * window.dilation[axis];
         let rows = (window.out_size[0] - 1) * window.stride[0] + reach(0) + 1;
         let phase = window.out_size[1].next_multiple_of(lanes) + reach(1) / window.stride[1];
-        Padded {
-            window,
-            rows,
-            phase,
-        }
+        Padded { window, rows, phase }
     }
 
     fn row(&self) -> usize {
@@ -47,10 +43,7 @@ impl Padded {
     fn offsets(self) -> impl Iterator<Item = isize> {
         let [height, width] = self.window.kernel;
         (0..height * width).map(move |tap| {
-            let (y, x) = (
-                tap / width * self.window.dilation[0],
-                tap % width * self.window.dilation[1],
-            );
+            let (y, x) = (tap / width * self.window.dilation[0], tap % width * self.window.dilation[1]);
             let stride = self.window.stride[1];
             (y * self.row() + x % stride * self.phase + x / stride) as isize
         })
@@ -76,8 +69,7 @@ impl Padded {
                     src: plane.wrapping_offset(first_row * window.size[1] as isize + x),
                     src_row: window.size[1] as isize,
                     step: window.stride[1],
-                    dst: dst[inside.start * self.row() + phase * self.phase + column..]
-                        .as_mut_ptr(),
+                    dst: dst[inside.start * self.row() + phase * self.phase + column..].as_mut_ptr(),
                     dst_row: self.row() as isize,
                     count: inside.len(),
                     len,
@@ -105,12 +97,7 @@ impl Padded {
             for x in (0..whole).step_by(block) {
                 let lanes = isa.lanes as isize;
                 let at = first.at(y * down + x, y * width + x);
-                let wide = Stencil {
-                    src_row: lanes,
-                    dst_row: lanes,
-                    len: isa.lanes,
-                    ..at
-                };
+                let wide = Stencil { src_row: lanes, dst_row: lanes, len: isa.lanes, ..at };
                 // SAFETY: the block is inside the row.
                 unsafe { (isa.stencils[isa.stencils.len() - 1])(&wide) };
             }
@@ -120,12 +107,7 @@ impl Padded {
                 let rows = isa.stencils.len().min(height - y);
                 let at = first.at(y * down + x, y * width + x);
                 let len = isa.lanes.min(width - x);
-                let tall = Stencil {
-                    src_row: down as isize,
-                    dst_row: width as isize,
-                    len,
-                    ..at
-                };
+                let tall = Stencil { src_row: down as isize, dst_row: width as isize, len, ..at };
                 // SAFETY: the rows and columns are inside the plane.
                 unsafe { (isa.stencils[rows - 1])(&tall) };
             }
@@ -136,11 +118,7 @@ impl Padded {
 impl Stencil {
     /// The same taps at another output.
     fn at(self, src: usize, dst: usize) -> Stencil {
-        Stencil {
-            src: self.src.wrapping_add(src),
-            dst: self.dst.wrapping_add(dst),
-            ..self
-        }
+        Stencil { src: self.src.wrapping_add(src), dst: self.dst.wrapping_add(dst), ..self }
     }
 }
 
@@ -201,20 +179,12 @@ pub(super) unsafe fn run(pool: &Pool, isa: &Isa, args: &ConvArgs) {
         return;
     }
     // A kernel without taps sums nothing; as one tap of weight nothing it would need weights.
-    let window = Window {
-        kernel: args.window.kernel.map(|k| k.max(1)),
-        ..args.window
-    };
+    let window = Window { kernel: args.window.kernel.map(|k| k.max(1)), ..args.window };
     let padded = Padded::new(window, isa.lanes);
     let taps = args.window.taps();
     let grain = GRAIN.div_ceil(work.saturating_mul(taps.max(1)));
     with_offsets(padded.offsets().take(taps), |offsets| {
-        let shared = Planes {
-            args,
-            isa,
-            padded,
-            offsets,
-        };
+        let shared = Planes { args, isa, padded, offsets };
         pool.run(planes, grain, &|range| {
             with_floats(padded.len(), |scratch| {
                 for plane in range {

@@ -74,23 +74,11 @@ struct Plan {
 impl Plan {
     fn new(isa: &Isa, threads: usize, shape: Shape, packs: bool) -> Plan {
         let rows = shape.m.div_ceil(shape.m.div_ceil(ROWS));
-        let mut plan = Plan {
-            shape,
-            rows,
-            strip: isa.nr(),
-        };
-        let work = shape
-            .batches
-            .saturating_mul(shape.m)
-            .saturating_mul(shape.n)
-            .saturating_mul(shape.k);
+        let mut plan = Plan { shape, rows, strip: isa.nr() };
+        let work = shape.batches.saturating_mul(shape.m).saturating_mul(shape.n).saturating_mul(shape.k);
         let want = threads.min(work / GRAIN) * 2;
         // A packed slice is shared by the rows of a block, so a block that packs keeps more of them.
-        let min_rows = if packs {
-            64
-        } else {
-            2 * isa.max_rows(isa.tiles.len())
-        };
+        let min_rows = if packs { 64 } else { 2 * isa.max_rows(isa.tiles.len()) };
         while threads > 1 && plan.items() < want {
             let narrow = plan.strip / 2 >= 2 * isa.lanes && shape.n > plan.strip / 2;
             let short = plan.rows >= min_rows;
@@ -117,11 +105,7 @@ impl Plan {
     }
 
     fn grain(&self) -> usize {
-        let item = self
-            .rows
-            .max(FREE_ROWS)
-            .saturating_mul(self.strip)
-            .saturating_mul(self.shape.k.max(1));
+        let item = self.rows.max(FREE_ROWS).saturating_mul(self.strip).saturating_mul(self.shape.k.max(1));
         GRAIN.div_ceil(item)
     }
 
@@ -147,11 +131,7 @@ pub(super) unsafe fn run<P: Problem>(pool: &Pool, isa: &Isa, shape: Shape, probl
         return;
     }
     let plan = Plan::new(isa, pool.threads(), shape, P::PACKS);
-    let scratch = if P::PACKS {
-        SLICE.min(shape.k) * plan.strip
-    } else {
-        0
-    };
+    let scratch = if P::PACKS { SLICE.min(shape.k) * plan.strip } else { 0 };
     pool.run(plan.items(), plan.grain(), &|items| {
         with_floats(scratch, |scratch| {
             for item in items {
@@ -178,11 +158,7 @@ unsafe fn block<P: Problem>(isa: &Isa, plan: &Plan, problem: &P, item: usize, sc
         let a = operands.a.at(rows.start, ks.start);
         let c = rows.start as isize * operands.c_row + columns.start as isize;
         let last = index + 1 == slices;
-        let slice = Slice {
-            batch,
-            ks,
-            columns: columns.clone(),
-        };
+        let slice = Slice { batch, ks, columns: columns.clone() };
         // SAFETY: the slice is inside B; the addresses are inside the operands.
         unsafe {
             let (b, b_row) = problem.slice(isa, &slice, scratch);
@@ -197,11 +173,7 @@ unsafe fn block<P: Problem>(isa: &Isa, plan: &Plan, problem: &P, item: usize, sc
                 k: slice.ks.len(),
                 columns: columns.len(),
                 resume: index > 0,
-                bias: if last {
-                    operands.bias.at(rows.start, columns.start)
-                } else {
-                    Bias::None
-                },
+                bias: if last { operands.bias.at(rows.start, columns.start) } else { Bias::None },
             };
             tiles(isa, tile, rows.len());
         }
@@ -233,15 +205,7 @@ unsafe fn tiles(isa: &Isa, mut tile: Tile, rows: usize) {
 /// # Safety
 ///
 /// `src` is readable for `k`×`n` elements, `dst` writable for `k` rows of `width >= padded >= n`.
-pub(super) unsafe fn pack(
-    isa: &Isa,
-    src: Strided,
-    k: usize,
-    n: usize,
-    dst: *mut f32,
-    width: usize,
-    padded: usize,
-) {
+pub(super) unsafe fn pack(isa: &Isa, src: Strided, k: usize, n: usize, dst: *mut f32, width: usize, padded: usize) {
     // SAFETY: both parts stay inside the caller's bounds.
     unsafe {
         if src.column == 1 {
@@ -263,15 +227,7 @@ pub(super) unsafe fn pack(
 /// # Safety
 ///
 /// As for [`pack`].
-unsafe fn pack_rows(
-    isa: &Isa,
-    src: Strided,
-    k: usize,
-    n: usize,
-    dst: *mut f32,
-    width: usize,
-    padded: usize,
-) {
+unsafe fn pack_rows(isa: &Isa, src: Strided, k: usize, n: usize, dst: *mut f32, width: usize, padded: usize) {
     for column in (0..padded).step_by(isa.lanes) {
         let segment = Segment {
             src: src.ptr.wrapping_add(column),
@@ -294,26 +250,12 @@ unsafe fn pack_rows(
 /// # Safety
 ///
 /// As for [`pack`], with `k` and `n` multiples of a vector and a row stride of 1.
-unsafe fn pack_transposed(
-    isa: &Isa,
-    src: Strided,
-    k: usize,
-    n: usize,
-    dst: *mut f32,
-    width: usize,
-) {
+unsafe fn pack_transposed(isa: &Isa, src: Strided, k: usize, n: usize, dst: *mut f32, width: usize) {
     for column in (0..n).step_by(isa.lanes) {
         for row in (0..k).step_by(isa.lanes) {
             let from = src.at(row, column).ptr;
             // SAFETY: a whole block at (row, column) is inside both.
-            unsafe {
-                (isa.transpose)(
-                    from,
-                    src.column,
-                    dst.add(row * width + column),
-                    width as isize,
-                )
-            };
+            unsafe { (isa.transpose)(from, src.column, dst.add(row * width + column), width as isize) };
         }
     }
 }
@@ -323,23 +265,12 @@ unsafe fn pack_transposed(
 /// # Safety
 ///
 /// As for [`pack`].
-unsafe fn pack_elements(
-    src: Strided,
-    k: usize,
-    n: usize,
-    dst: *mut f32,
-    width: usize,
-    padded: usize,
-) {
+unsafe fn pack_elements(src: Strided, k: usize, n: usize, dst: *mut f32, width: usize, padded: usize) {
     for row in 0..k {
         for column in 0..padded {
             // SAFETY: reads are below `n`, writes below `padded`.
             unsafe {
-                let x = if column < n {
-                    *src.at(row, column).ptr
-                } else {
-                    0.0
-                };
+                let x = if column < n { *src.at(row, column).ptr } else { 0.0 };
                 *dst.add(row * width + column) = x;
             }
         }

@@ -82,33 +82,16 @@ pub(crate) unsafe fn pack_b(src: Strided, k: usize, n: usize, dst: &mut [f32]) {
 /// As for [`pack_b`].
 unsafe fn pack_b_for(isa: &Isa, src: Strided, k: usize, n: usize, dst: &mut [f32]) {
     let nr = isa.nr();
-    assert_eq!(
-        Some(dst.len()),
-        n.checked_next_multiple_of(nr)
-            .and_then(|n| n.checked_mul(k))
-    );
+    assert_eq!(Some(dst.len()), n.checked_next_multiple_of(nr).and_then(|n| n.checked_mul(k)));
     if k == 0 {
         return;
     }
     for (index, panel) in dst.chunks_exact_mut(k * nr).enumerate() {
         let columns = (n - index * nr).min(nr);
-        for (row, part) in (0..k)
-            .step_by(PACK_ROWS)
-            .zip(panel.chunks_mut(PACK_ROWS * nr))
-        {
+        for (row, part) in (0..k).step_by(PACK_ROWS).zip(panel.chunks_mut(PACK_ROWS * nr)) {
             let rows = part.len() / nr;
             // SAFETY: the part has `rows` rows of `nr` columns, of which the source has `columns`.
-            unsafe {
-                pack(
-                    isa,
-                    src.at(row, index * nr),
-                    rows,
-                    columns,
-                    part.as_mut_ptr(),
-                    nr,
-                    nr,
-                )
-            };
+            unsafe { pack(isa, src.at(row, index * nr), rows, columns, part.as_mut_ptr(), nr, nr) };
         }
     }
 }
@@ -130,12 +113,7 @@ pub(crate) unsafe fn matmul(pool: &Pool, args: &MatMulArgs) {
 ///
 /// As for [`matmul`], with B packed for this set.
 unsafe fn matmul_for(isa: &Isa, pool: &Pool, args: &MatMulArgs) {
-    let shape = Shape {
-        batches: 1,
-        m: args.m,
-        k: args.k,
-        n: args.n,
-    };
+    let shape = Shape { batches: 1, m: args.m, k: args.k, n: args.n };
     // SAFETY: the caller's promise.
     unsafe { gemm::run(pool, isa, shape, &Packed(args)) }
 }
@@ -157,16 +135,8 @@ pub(crate) unsafe fn batch_matmul(pool: &Pool, args: &BatchMatMulArgs) {
 ///
 /// As for [`batch_matmul`].
 unsafe fn batch_matmul_for(isa: &Isa, pool: &Pool, args: &BatchMatMulArgs) {
-    let batches = args
-        .batch
-        .iter()
-        .fold(1, |product: usize, &axis| product.saturating_mul(axis));
-    let shape = Shape {
-        batches,
-        m: args.m,
-        k: args.k,
-        n: args.n,
-    };
+    let batches = args.batch.iter().fold(1, |product: usize, &axis| product.saturating_mul(axis));
+    let shape = Shape { batches, m: args.m, k: args.k, n: args.n };
     // SAFETY: the caller's promise.
     unsafe { gemm::run(pool, isa, shape, &Batch(args)) }
 }
@@ -181,9 +151,7 @@ impl Problem for Packed<'_> {
     const PACKS: bool = false;
 
     fn operands(&self, _batch: usize) -> Operands {
-        let MatMulArgs {
-            a, c, c_row, bias, ..
-        } = *self.0;
+        let MatMulArgs { a, c, c_row, bias, .. } = *self.0;
         Operands { a, c, c_row, bias }
     }
 
@@ -205,16 +173,8 @@ impl Batch<'_> {
     /// The offset of a product's operand.
     fn offset(&self, batch: usize, strides: [isize; 3]) -> isize {
         let [_, middle, inner] = self.0.batch;
-        let index = [
-            batch / inner / middle,
-            batch / inner % middle,
-            batch % inner,
-        ];
-        index
-            .iter()
-            .zip(strides)
-            .map(|(&i, stride)| i as isize * stride)
-            .sum()
+        let index = [batch / inner / middle, batch / inner % middle, batch % inner];
+        index.iter().zip(strides).map(|(&i, stride)| i as isize * stride).sum()
     }
 
     /// Whether a slice can be used where it lies: rows of whole vectors that are read so seldom, or
@@ -233,25 +193,13 @@ impl Problem for Batch<'_> {
         let args = self.0;
         let a = args.a.ptr.wrapping_offset(self.offset(batch, args.a_batch));
         let c = args.c.wrapping_offset(self.offset(batch, args.c_batch));
-        Operands {
-            a: Strided { ptr: a, ..args.a },
-            c,
-            c_row: args.c_row,
-            bias: args.bias,
-        }
+        Operands { a: Strided { ptr: a, ..args.a }, c, c_row: args.c_row, bias: args.bias }
     }
 
     unsafe fn slice(&self, isa: &Isa, slice: &Slice, scratch: &mut [f32]) -> (*const f32, isize) {
         let args = self.0;
-        let product = args
-            .b
-            .ptr
-            .wrapping_offset(self.offset(slice.batch, args.b_batch));
-        let b = Strided {
-            ptr: product,
-            ..args.b
-        }
-        .at(slice.ks.start, slice.columns.start);
+        let product = args.b.ptr.wrapping_offset(self.offset(slice.batch, args.b_batch));
+        let b = Strided { ptr: product, ..args.b }.at(slice.ks.start, slice.columns.start);
         let columns = slice.columns.len();
         if self.in_place(isa, columns) {
             return (b.ptr, b.row);
@@ -259,17 +207,7 @@ impl Problem for Batch<'_> {
         let width = columns.next_multiple_of(isa.lanes);
         debug_assert!(scratch.len() >= slice.ks.len() * width);
         // SAFETY: the slice is inside B, and scratch holds a slice of a strip of whole vectors.
-        unsafe {
-            pack(
-                isa,
-                b,
-                slice.ks.len(),
-                columns,
-                scratch.as_mut_ptr(),
-                width,
-                width,
-            )
-        };
+        unsafe { pack(isa, b, slice.ks.len(), columns, scratch.as_mut_ptr(), width, width) };
         (scratch.as_ptr(), width as isize)
     }
 }

@@ -52,10 +52,7 @@ impl Strided {
     /// The part that starts at `row` and `column`.
     fn at(self, row: usize, column: usize) -> Strided {
         let offset = row as isize * self.row + column as isize * self.column;
-        Strided {
-            ptr: self.ptr.wrapping_offset(offset),
-            ..self
-        }
+        Strided { ptr: self.ptr.wrapping_offset(offset), ..self }
     }
 }
 

@@ -55,10 +55,7 @@ pub(crate) unsafe fn pool2d(pool: &Pool, args: &PoolArgs) {
             let (x, y) = unsafe {
                 let x = args.x.add(plane * window.plane());
                 let y = args.y.add(plane * window.out_plane());
-                (
-                    std::slice::from_raw_parts(x, window.plane()),
-                    std::slice::from_raw_parts_mut(y, window.out_plane()),
-                )
+                (std::slice::from_raw_parts(x, window.plane()), std::slice::from_raw_parts_mut(y, window.out_plane()))
             };
             pool_plane(&window, args.kind, x, y);
         }
@@ -70,13 +67,7 @@ fn pool_plane(window: &Window, kind: PoolKind, x: &[f32], y: &mut [f32]) {
         match kind {
             PoolKind::Max => {
                 out.fill(f32::NEG_INFINITY);
-                sweep(
-                    window,
-                    x,
-                    row,
-                    out,
-                    |best, x| if x > best { x } else { best },
-                );
+                sweep(window, x, row, out, |best, x| if x > best { x } else { best });
             }
             PoolKind::Average | PoolKind::AverageWithPad { .. } => {
                 out.fill(0.0);
@@ -102,14 +93,8 @@ fn sweep(window: &Window, x: &[f32], row: usize, out: &mut [f32], fold: impl Fn(
             let line = &line[(first + (inside.start * stride) as isize) as usize..];
             let out = &mut out[inside];
             match stride {
-                1 => out
-                    .iter_mut()
-                    .zip(line)
-                    .for_each(|(y, &x)| *y = fold(*y, x)),
-                _ => out
-                    .iter_mut()
-                    .zip(line.iter().step_by(stride))
-                    .for_each(|(y, &x)| *y = fold(*y, x)),
+                1 => out.iter_mut().zip(line).for_each(|(y, &x)| *y = fold(*y, x)),
+                _ => out.iter_mut().zip(line.iter().step_by(stride)).for_each(|(y, &x)| *y = fold(*y, x)),
             }
         }
     }
@@ -133,11 +118,7 @@ fn divide(window: &Window, kind: PoolKind, row: usize, out: &mut [f32]) {
 /// How many taps along `axis` count for the output `out`: those inside the image, or inside the image
 /// with its pads.
 fn counted(window: &Window, axis: usize, out: usize, pads: Option<[usize; 2]>) -> usize {
-    let (first, step, taps) = (
-        window.input(axis, out, 0),
-        window.dilation[axis],
-        window.kernel[axis],
-    );
+    let (first, step, taps) = (window.input(axis, out, 0), window.dilation[axis], window.kernel[axis]);
     match pads {
         None => window.inside(axis, first, step, taps).len(),
         Some(pad_end) => {
@@ -151,19 +132,11 @@ fn counted(window: &Window, axis: usize, out: usize, pads: Option<[usize; 2]>) -
 mod tests {
     use super::*;
 
-    const PLAIN: Window = Window {
-        size: [7, 9],
-        out_size: [7, 9],
-        kernel: [3, 3],
-        stride: [1, 1],
-        dilation: [1, 1],
-        pad: [1, 1],
-    };
+    const PLAIN: Window =
+        Window { size: [7, 9], out_size: [7, 9], kernel: [3, 3], stride: [1, 1], dilation: [1, 1], pad: [1, 1] };
 
     fn data(len: usize) -> Vec<f32> {
-        (0..len as u32)
-            .map(|i| (i.wrapping_mul(2654435761) >> 9) as f32 / 4e6 - 1.5)
-            .collect()
+        (0..len as u32).map(|i| (i.wrapping_mul(2654435761) >> 9) as f32 / 4e6 - 1.5).collect()
     }
 
     /// The output at `i` by the plain loop over the taps.
@@ -176,9 +149,7 @@ mod tests {
             let [y, x_] = [0, 1].map(|axis| window.input(axis, out[axis], tap[axis]));
             let [height, width] = window.size.map(|s| s as isize);
             if let PoolKind::AverageWithPad { pad_end } = kind {
-                padded += usize::from(
-                    y < height + pad_end[0] as isize && x_ < width + pad_end[1] as isize,
-                );
+                padded += usize::from(y < height + pad_end[0] as isize && x_ < width + pad_end[1] as isize);
             }
             if (0..height).contains(&y) && (0..width).contains(&x_) {
                 let value = x[plane * window.plane() + (y * width + x_) as usize];
@@ -195,29 +166,15 @@ mod tests {
     fn check(window: Window) {
         let planes = 5;
         let x = data(planes * window.plane());
-        for kind in [
-            PoolKind::Max,
-            PoolKind::Average,
-            PoolKind::AverageWithPad { pad_end: [1, 2] },
-        ] {
+        for kind in [PoolKind::Max, PoolKind::Average, PoolKind::AverageWithPad { pad_end: [1, 2] }] {
             for threads in [1, 2] {
                 let mut y = vec![f32::NAN; planes * window.out_plane()];
-                let args = PoolArgs {
-                    x: x.as_ptr(),
-                    y: y.as_mut_ptr(),
-                    planes,
-                    window,
-                    kind,
-                };
+                let args = PoolArgs { x: x.as_ptr(), y: y.as_mut_ptr(), planes, window, kind };
                 // SAFETY: both operands are valid for their sizes.
                 unsafe { pool2d(&Pool::new(threads), &args) };
                 for (i, &got) in y.iter().enumerate() {
                     let want = naive(&window, kind, &x, i);
-                    assert_eq!(
-                        got.to_bits(),
-                        want.to_bits(),
-                        "{kind:?} {window:?}: {i} is {got}, not {want}"
-                    );
+                    assert_eq!(got.to_bits(), want.to_bits(), "{kind:?} {window:?}: {i} is {got}, not {want}");
                 }
             }
         }
@@ -226,73 +183,24 @@ mod tests {
     #[test]
     fn windows_of_every_kind() {
         check(PLAIN);
-        check(Window {
-            size: [60, 70],
-            out_size: [60, 70],
-            ..PLAIN
-        });
-        check(Window {
-            stride: [2, 2],
-            out_size: [4, 5],
-            ..PLAIN
-        });
-        check(Window {
-            kernel: [2, 4],
-            stride: [3, 1],
-            out_size: [3, 8],
-            pad: [0, 1],
-            ..PLAIN
-        });
-        check(Window {
-            dilation: [2, 3],
-            out_size: [5, 5],
-            ..PLAIN
-        });
-        check(Window {
-            size: [1, 30],
-            kernel: [1, 5],
-            stride: [1, 3],
-            out_size: [1, 10],
-            pad: [0, 2],
-            ..PLAIN
-        });
-        check(Window {
-            kernel: [7, 9],
-            out_size: [1, 1],
-            pad: [0, 0],
-            ..PLAIN
-        });
+        check(Window { size: [60, 70], out_size: [60, 70], ..PLAIN });
+        check(Window { stride: [2, 2], out_size: [4, 5], ..PLAIN });
+        check(Window { kernel: [2, 4], stride: [3, 1], out_size: [3, 8], pad: [0, 1], ..PLAIN });
+        check(Window { dilation: [2, 3], out_size: [5, 5], ..PLAIN });
+        check(Window { size: [1, 30], kernel: [1, 5], stride: [1, 3], out_size: [1, 10], pad: [0, 2], ..PLAIN });
+        check(Window { kernel: [7, 9], out_size: [1, 1], pad: [0, 0], ..PLAIN });
     }
 
     #[test]
     fn rounding_up_and_windows_in_the_pad() {
-        check(Window {
-            stride: [2, 4],
-            out_size: [5, 4],
-            ..PLAIN
-        });
-        check(Window {
-            kernel: [2, 2],
-            stride: [2, 2],
-            out_size: [9, 9],
-            pad: [4, 5],
-            ..PLAIN
-        });
+        check(Window { stride: [2, 4], out_size: [5, 4], ..PLAIN });
+        check(Window { kernel: [2, 2], stride: [2, 2], out_size: [9, 9], pad: [4, 5], ..PLAIN });
     }
 
     #[test]
     fn empty_sizes() {
-        check(Window {
-            size: [0, 9],
-            ..PLAIN
-        });
-        check(Window {
-            out_size: [0, 9],
-            ..PLAIN
-        });
-        check(Window {
-            kernel: [0, 3],
-            ..PLAIN
-        });
+        check(Window { size: [0, 9], ..PLAIN });
+        check(Window { out_size: [0, 9], ..PLAIN });
+        check(Window { kernel: [0, 3], ..PLAIN });
     }
 }

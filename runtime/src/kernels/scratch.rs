@@ -32,10 +32,7 @@ pub(super) fn with_floats<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
 }
 
 /// Calls `f` with the elements of `offsets` in memory.
-pub(super) fn with_offsets<R>(
-    offsets: impl Iterator<Item = isize>,
-    f: impl FnOnce(&[isize]) -> R,
-) -> R {
+pub(super) fn with_offsets<R>(offsets: impl Iterator<Item = isize>, f: impl FnOnce(&[isize]) -> R) -> R {
     let mut list = OFFSETS.take();
     list.clear();
     list.extend(offsets);

@@ -3,8 +3,8 @@
 use std::fmt::{self, Display, Formatter, Write as _};
 
 use super::{
-    Block, BlockId, Conv, Expr, Form, IfStep, Kernel, Loop, MatMul, Per, Pool, Program, RouteStep, RowBuffer, Scan, Source,
-    Step, View,
+    Block, BlockId, Conv, Expr, Form, IfStep, Kernel, Loop, MatMul, Per, Pool, Program, RouteStep, RowBuffer, Scan,
+    Source, Step, View,
 };
 use crate::dim::Dim;
 
@@ -152,7 +152,8 @@ fn expression(l: &Loop, e: &Expr) -> String {
     match e {
         Expr::Load(i) => input(*i),
         Expr::LoadAt { input: i, at } => {
-            let at: Vec<String> = at.iter().map(|a| format!("e{} of {} by {}", a.index.0, a.extent, a.stride)).collect();
+            let at: Vec<String> =
+                at.iter().map(|a| format!("e{} of {} by {}", a.index.0, a.extent, a.stride)).collect();
             format!("{} at ({})", input(*i), at.join(", "))
         }
         Expr::Index(axis) => format!("index {axis}"),

@@ -5,14 +5,8 @@ use super::*;
 
 /// Index-dependent data whose products and sums do round.
 fn data(len: usize, seed: u32) -> Vec<f32> {
-    let value = |i: u32| {
-        (i.wrapping_mul(2654435761)
-            .wrapping_add(seed.wrapping_mul(40503))
-            >> 9) as f32
-    };
-    (0..len as u32)
-        .map(|i| value(i) / (1 << 22) as f32 - 1.0)
-        .collect()
+    let value = |i: u32| (i.wrapping_mul(2654435761).wrapping_add(seed.wrapping_mul(40503)) >> 9) as f32;
+    (0..len as u32).map(|i| value(i) / (1 << 22) as f32 - 1.0).collect()
 }
 
 fn get(m: Strided, row: usize, column: usize) -> f32 {
@@ -21,11 +15,7 @@ fn get(m: Strided, row: usize, column: usize) -> f32 {
 }
 
 fn strided(v: &[f32], row: isize, column: isize) -> Strided {
-    Strided {
-        ptr: v.as_ptr(),
-        row,
-        column,
-    }
+    Strided { ptr: v.as_ptr(), row, column }
 }
 
 fn bias_at(bias: Bias, row: usize, column: usize) -> Option<f32> {
@@ -42,9 +32,7 @@ fn bias_at(bias: Bias, row: usize, column: usize) -> Option<f32> {
 fn naive(isa: &Isa, a: Strided, b: Strided, [m, k, n]: [usize; 3], bias: Bias) -> Vec<f32> {
     let element = |i: usize| {
         let (row, column) = (i / n, i % n);
-        let sum = (0..k).fold(0.0, |sum, p| {
-            (isa.step)(get(a, row, p), get(b, p, column), sum)
-        });
+        let sum = (0..k).fold(0.0, |sum, p| (isa.step)(get(a, row, p), get(b, p, column), sum));
         bias_at(bias, row, column).map_or(sum, |bias| sum + bias)
     };
     (0..m * n).map(element).collect()
@@ -66,11 +54,7 @@ fn packed(isa: &Isa, b: Strided, k: usize, n: usize) -> Vec<f32> {
 
 /// Runs both forms with padded rows of C, and checks that the padding is left alone.
 fn check(isa: &Isa, pool: &Pool, a: Strided, b: Strided, [m, k, n]: [usize; 3], bias: Bias) {
-    let what = format!(
-        "{} m={m} k={k} n={n} threads={} {bias:?}",
-        isa.name,
-        pool.threads()
-    );
+    let what = format!("{} m={m} k={k} n={n} threads={} {bias:?}", isa.name, pool.threads());
     let want = naive(isa, a, b, [m, k, n], bias);
     let weights = packed(isa, b, k, n);
     let row = n + 3;
@@ -80,43 +64,18 @@ fn check(isa: &Isa, pool: &Pool, a: Strided, b: Strided, [m, k, n]: [usize; 3], 
         // SAFETY: all operands are valid for their sizes.
         unsafe {
             if form == "packed" {
-                let args = MatMulArgs {
-                    a,
-                    b: weights.as_ptr(),
-                    c: out,
-                    c_row,
-                    m,
-                    k,
-                    n,
-                    bias,
-                };
+                let args = MatMulArgs { a, b: weights.as_ptr(), c: out, c_row, m, k, n, bias };
                 matmul_for(isa, pool, &args);
             } else {
                 let (batch, zero) = ([1; 3], [0; 3]);
                 let (a_batch, b_batch, c_batch) = (zero, zero, zero);
-                let args = BatchMatMulArgs {
-                    batch,
-                    a,
-                    a_batch,
-                    b,
-                    b_batch,
-                    c: out,
-                    c_batch,
-                    c_row,
-                    m,
-                    k,
-                    n,
-                    bias,
-                };
+                let args = BatchMatMulArgs { batch, a, a_batch, b, b_batch, c: out, c_batch, c_row, m, k, n, bias };
                 batch_matmul_for(isa, pool, &args);
             }
         }
         let got: Vec<f32> = c.chunks(row).flat_map(|r| r[..n].to_vec()).collect();
         assert_bits(&got, &want, &format!("{form} {what}"));
-        assert!(
-            c.chunks(row).all(|r| r[n..].iter().all(|&x| x == 7.0)),
-            "{form} {what}: wrote outside C"
-        );
+        assert!(c.chunks(row).all(|r| r[n..].iter().all(|&x| x == 7.0)), "{form} {what}: wrote outside C");
     }
 }
 
@@ -125,47 +84,18 @@ fn every_shape_stride_and_thread_count_gives_the_same_bits() {
     let (one, two) = (Pool::new(1), Pool::new(2));
     for isa in Isa::available() {
         for m in [1, 2, 3, 5, 7, 8, 12, 13, 37] {
-            for (k, n) in [
-                (1, 1),
-                (3, 15),
-                (17, 16),
-                (40, 33),
-                (64, 64),
-                (300, 65),
-                (19, 130),
-            ] {
+            for (k, n) in [(1, 1), (3, 15), (17, 16), (40, 33), (64, 64), (300, 65), (19, 130)] {
                 let (a, b) = (data(m * k, 1), data(k * n, 2));
                 let (rows, columns) = (data(m, 3), data(n, 4));
                 let (m_, k_, n_) = (m as isize, k as isize, n as isize);
                 let sizes = [m, k, n];
                 for pool in [&one, &two] {
-                    check(
-                        isa,
-                        pool,
-                        strided(&a, k_, 1),
-                        strided(&b, n_, 1),
-                        sizes,
-                        Bias::None,
-                    );
+                    check(isa, pool, strided(&a, k_, 1), strided(&b, n_, 1), sizes, Bias::None);
                     let bias = Bias::PerRow(rows.as_ptr());
-                    check(
-                        isa,
-                        pool,
-                        strided(&a, 1, m_),
-                        strided(&b, 1, k_),
-                        sizes,
-                        bias,
-                    );
+                    check(isa, pool, strided(&a, 1, m_), strided(&b, 1, k_), sizes, bias);
                 }
                 let bias = Bias::PerColumn(columns.as_ptr());
-                check(
-                    isa,
-                    &two,
-                    strided(&a, k_, 1),
-                    strided(&b, 1, k_),
-                    sizes,
-                    bias,
-                );
+                check(isa, &two, strided(&a, k_, 1), strided(&b, 1, k_), sizes, bias);
             }
         }
     }
@@ -175,12 +105,7 @@ fn every_shape_stride_and_thread_count_gives_the_same_bits() {
 fn large_products_are_cut_without_a_trace() {
     let two = Pool::new(2);
     for isa in Isa::available() {
-        for [m, k, n] in [
-            [301, 270, 70],
-            [150, 600, 129],
-            [1, 700, 520],
-            [6, 515, 1000],
-        ] {
+        for [m, k, n] in [[301, 270, 70], [150, 600, 129], [1, 700, 520], [6, 515, 1000]] {
             let (a, b) = (data(m * k, 5), data(k * n, 6));
             let (a, b) = (strided(&a, k as isize, 1), strided(&b, n as isize, 1));
             check(isa, &two, a, b, [m, k, n], Bias::None);
@@ -198,16 +123,7 @@ fn a_row_does_not_depend_on_its_batch() {
         let mut c = vec![0.0f32; count * n];
         let a = strided(&a[first * k..], k as isize, 1);
         let (b, out, c_row) = (weights.as_ptr(), c.as_mut_ptr(), n as isize);
-        let args = MatMulArgs {
-            a,
-            b,
-            c: out,
-            c_row,
-            m: count,
-            k,
-            n,
-            bias: Bias::None,
-        };
+        let args = MatMulArgs { a, b, c: out, c_row, m: count, k, n, bias: Bias::None };
         // SAFETY: all operands are valid for their sizes.
         unsafe { matmul(&pool, &args) };
         c
@@ -225,11 +141,7 @@ fn empty_sizes_give_the_bias_or_zeros() {
     for isa in Isa::available() {
         for sizes in [[0, 4, 4], [4, 4, 0], [4, 0, 4], [0, 0, 0]] {
             let (a, b) = (strided(&a, 4, 1), strided(&b, 1, 4));
-            for bias in [
-                Bias::None,
-                Bias::PerRow(bias.as_ptr()),
-                Bias::PerColumn(bias.as_ptr()),
-            ] {
+            for bias in [Bias::None, Bias::PerRow(bias.as_ptr()), Bias::PerColumn(bias.as_ptr())] {
                 check(isa, &pool, a, b, sizes, bias);
             }
         }
@@ -249,11 +161,7 @@ fn batches_take_strides_on_every_axis() {
             let args = BatchMatMulArgs {
                 batch: [batch, heads, share],
                 a: strided(&q, q_row as isize, 1),
-                a_batch: [
-                    (queries * q_row) as isize,
-                    (share * dim) as isize,
-                    dim as isize,
-                ],
+                a_batch: [(queries * q_row) as isize, (share * dim) as isize, dim as isize],
                 b: strided(&key, 1, (heads * dim) as isize),
                 b_batch: [(keys * heads * dim) as isize, dim as isize, 0],
                 c: c.as_mut_ptr(),
@@ -269,10 +177,7 @@ fn batches_take_strides_on_every_axis() {
             for (i, got) in c.chunks(queries * keys).enumerate() {
                 let (b, h, s) = (i / share / heads, i / share % heads, i % share);
                 let a = args.a.at(b * queries, (h * share + s) * dim);
-                let k = Strided {
-                    ptr: key[(b * keys * heads + h) * dim..].as_ptr(),
-                    ..args.b
-                };
+                let k = Strided { ptr: key[(b * keys * heads + h) * dim..].as_ptr(), ..args.b };
                 let want = naive(isa, a, k, [queries, dim, keys], Bias::None);
                 assert_bits(got, &want, &format!("{} product {i}", isa.name));
             }
@@ -291,12 +196,7 @@ fn packing_pads_with_zeros() {
                 let (panel, row, column) = (i / (k * nr), i / nr % k, i % nr);
                 let column = panel * nr + column;
                 let want = if column < n { get(b, row, column) } else { 0.0 };
-                assert_eq!(
-                    x.to_bits(),
-                    want.to_bits(),
-                    "{} row {row} column {column}",
-                    isa.name
-                );
+                assert_eq!(x.to_bits(), want.to_bits(), "{} row {row} column {column}", isa.name);
             }
         }
     }
@@ -308,27 +208,12 @@ fn packing_pads_with_zeros() {
 fn speed() {
     for threads in [1, 2] {
         let pool = Pool::new(threads);
-        for [m, k, n] in [
-            [128, 768, 3072],
-            [1, 768, 3072],
-            [4, 768, 3072],
-            [8, 768, 3072],
-            [1, 4096, 16384],
-        ] {
+        for [m, k, n] in [[128, 768, 3072], [1, 768, 3072], [4, 768, 3072], [8, 768, 3072], [1, 4096, 16384]] {
             let (a, b) = (data(m * k, 1), data(k * n, 2));
             let weights = packed(Isa::get(), strided(&b, n as isize, 1), k, n);
             let mut c = vec![0.0f32; m * n];
             let (b, out, c_row) = (weights.as_ptr(), c.as_mut_ptr(), n as isize);
-            let args = MatMulArgs {
-                a: strided(&a, k as isize, 1),
-                b,
-                c: out,
-                c_row,
-                m,
-                k,
-                n,
-                bias: Bias::None,
-            };
+            let args = MatMulArgs { a: strided(&a, k as isize, 1), b, c: out, c_row, m, k, n, bias: Bias::None };
             // SAFETY: all operands are valid for their sizes.
             let best = crate::kernels::best_seconds(|| unsafe { matmul(&pool, &args) });
             let (flops, bytes) = (2.0 * (m * k * n) as f64, 4.0 * (k * n) as f64);
@@ -385,9 +270,7 @@ fn attention_speed() {
                 let best = crate::kernels::best_seconds(|| unsafe { batch_matmul(&pool, &args) });
                 let flops = 2.0 * (heads * queries * keys * dim) as f64;
                 let (us, rate) = (best * 1e6, flops / best / 1e9);
-                println!(
-                    "{threads} threads, {name} {queries}x{keys}: {us:.1} us, {rate:.1} GFLOP/s"
-                );
+                println!("{threads} threads, {name} {queries}x{keys}: {us:.1} us, {rate:.1} GFLOP/s");
             }
         }
     }

@@ -14,12 +14,7 @@ struct F32x4([f32; 4]);
 ///
 /// The elements are readable; `src` itself may lie outside the object.
 #[inline(always)]
-pub(super) unsafe fn read_strided<const L: usize>(
-    src: *const f32,
-    step: usize,
-    lo: usize,
-    hi: usize,
-) -> [f32; L] {
+pub(super) unsafe fn read_strided<const L: usize>(src: *const f32, step: usize, lo: usize, hi: usize) -> [f32; L] {
     let mut lanes = [0.0; L];
     for (i, lane) in lanes.iter_mut().enumerate().take(hi).skip(lo) {
         // SAFETY: `i` is in `lo..hi`.
@@ -86,9 +81,7 @@ impl Lanes for F32x4 {
 
     #[inline(always)]
     unsafe fn fma(self, b: Self, acc: Self) -> Self {
-        F32x4(std::array::from_fn(|i| {
-            multiply_add(self.0[i], b.0[i], acc.0[i])
-        }))
+        F32x4(std::array::from_fn(|i| multiply_add(self.0[i], b.0[i], acc.0[i])))
     }
 
     #[inline(always)]
