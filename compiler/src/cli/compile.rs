@@ -17,10 +17,10 @@ use crate::recipe::{self, Head, MaxDrop, Places, Recipe, Rule};
 
 /// Compiles a model; with data, makes it leave early.
 ///
-/// Finds the places where exits can stand by the model's structure, fits a head at each on half of
-/// the data with the model's own weights frozen, chooses thresholds on a quarter, and bounds the
-/// loss of quality on the last quarter. Keeps only the exits that pay; when none does, the result
-/// is the plain model and the report says why.
+/// Finds the places where exits can stand by the model's structure. On half of the data it fits a
+/// head at each, with the model's own weights frozen, and chooses thresholds; on the other half,
+/// which neither has seen, it bounds the loss of quality. Keeps only the exits that pay; when none
+/// does, the result is the plain model and the report says why.
 ///
 /// The data is an .npz file with one array per model input, first axis the sample, and optionally
 /// `labels` (one integer class per sample). Without labels, agreement with the plain model is the

@@ -1,0 +1,226 @@
+//! The command as a user meets it: what is refused, in which words, and what is left on disk.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use eec::npz::{Arrays, read_npz, write_npz};
+use eec_ir::Tensor;
+
+type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
+
+fn carried(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/easy-vqa").join(name)
+}
+
+/// A folder with the model and 200 rows of data.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Result<Place> {
+        let place = Place(tempfile::tempdir()?);
+        std::fs::copy(carried("model.onnx"), place.at("model.onnx"))?;
+        Ok(place)
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn run(&self, line: &str) -> Result<Output> {
+        Ok(self.command(line).output()?)
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_eec"));
+        command.args(line.split_whitespace()).current_dir(self.0.path());
+        command
+    }
+
+    /// The refusal of a command, which must have this exit code, print nothing else and not panic.
+    fn refusal(&self, code: i32, line: &str) -> Result<String> {
+        let out = self.run(line)?;
+        let error = String::from_utf8(out.stderr)?;
+        assert_eq!(out.status.code(), Some(code), "eec {line}: {error}");
+        assert!(out.stdout.is_empty() && error.starts_with("error: ") && !error.contains("panicked"), "{error}");
+        Ok(error)
+    }
+
+    /// The carried data's first 200 rows after `change`, as `data.npz`.
+    fn data(&self, change: impl FnOnce(&mut Arrays)) -> Result {
+        let mut arrays: Arrays =
+            read_npz(&carried("calib.npz"))?.into_iter().map(|(n, t)| (n, t.rows(0, 200))).collect();
+        change(&mut arrays);
+        Ok(write_npz(&self.at("data.npz"), arrays.iter().map(|(n, t)| (n.as_str(), t)))?)
+    }
+
+    fn files(&self) -> Result<Vec<String>> {
+        let names = std::fs::read_dir(self.0.path())?.map(|e| Ok(e?.file_name().to_string_lossy().into_owned()));
+        let mut names = names.collect::<Result<Vec<_>>>()?;
+        names.sort();
+        Ok(names)
+    }
+}
+
+#[track_caller]
+fn says(error: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(error.contains(part), "`{part}` is not in: {error}");
+    }
+}
+
+#[test]
+fn broken_models_are_named_with_what_they_are() -> Result {
+    let place = Place::new()?;
+    let model = std::fs::read(place.at("model.onnx"))?;
+    std::fs::write(place.at("half.onnx"), &model[..model.len() / 2])?;
+    std::fs::write(place.at("text.onnx"), "not a model\n")?;
+    std::fs::write(place.at("empty.onnx"), "")?;
+    says(&place.refusal(1, "inspect absent.onnx")?, &["absent.onnx", "No such file"]);
+    says(&place.refusal(1, "inspect half.onnx")?, &["half.onnx", "cut off"]);
+    says(&place.refusal(1, "run text.onnx")?, &["text.onnx", "looks like text"]);
+    says(&place.refusal(1, "compile empty.onnx -o x.eec")?, &["empty.onnx", "is empty"]);
+    assert!(place.run("compile model.onnx -o whole.eec")?.status.success());
+    let artifact = std::fs::read(place.at("whole.eec"))?;
+    std::fs::write(place.at("half.eec"), &artifact[..artifact.len() / 2])?;
+    says(&place.refusal(1, "run half.eec")?, &["half.eec", "damaged"]);
+    says(&place.refusal(1, "export text.onnx -o x.onnx")?, &["text.onnx", "looks like text"]);
+    assert!(!place.at("x.eec").exists() && !place.at("x.onnx").exists());
+    Ok(())
+}
+
+#[test]
+fn data_that_does_not_fit_is_refused_by_file_array_and_row() -> Result {
+    let place = Place::new()?;
+    let line = "compile model.onnx -o x.eec --data data.npz";
+    let refused = |change: &dyn Fn(&mut Arrays), parts: &[&str]| -> Result {
+        place.data(change)?;
+        let error = place.refusal(1, line)?;
+        says(&error, parts);
+        says(&error, &["data.npz"]);
+        Ok(())
+    };
+    let labels =
+        |values: Vec<i64>| move |a: &mut Arrays| drop(a.insert("labels".into(), Tensor::vector(values.clone())));
+    refused(&labels(vec![1; 199]), &["i64[200]", "i64[199]"])?;
+    refused(&labels((0..200).map(|i| if i == 17 { 13 } else { 0 }).collect()), &["13 in row 17", "0 to 12"])?;
+    refused(&labels((0..200).map(|i| if i == 3 { -1 } else { 0 }).collect()), &["-1 in row 3"])?;
+    refused(&|a| drop(a.remove("input_ids")), &["no array for input input_ids"])?;
+    refused(&|a| drop(a.insert("extra".into(), Tensor::scalar(1f32))), &["extra", "no input"])?;
+    refused(&|a| drop(a.insert("input_ids".into(), a["pixel_values"].clone())), &["input_ids", "i64[batch, 10]"])?;
+    refused(&|a| a.values_mut().for_each(|t| *t = t.rows(0, 0)), &["no rows"])?;
+    refused(&|a| a.values_mut().for_each(|t| *t = t.rows(0, 20)), &["model.onnx", "found 20"])?;
+    let nan = |a: &mut Arrays| {
+        let mut values = a["pixel_values"].elements::<f32>().map(|v| v.into_owned()).unwrap_or_default();
+        values[5 * 3 * 64 * 64 + 7] = f32::NAN;
+        a.extend(Tensor::new(&[200, 3, 64, 64], values).ok().map(|t| ("pixel_values".to_string(), t)));
+    };
+    refused(&nan, &["pixel_values", "NaN in row 5"])?;
+    let beyond = |a: &mut Arrays| {
+        drop(a.insert("input_ids".into(), Tensor::new(&[200, 10], vec![9999i64; 2000]).unwrap_or(Tensor::scalar(0i64))))
+    };
+    refused(&beyond, &["model.onnx", "index is out of range"])?;
+    std::fs::write(place.at("data.npz"), "text")?;
+    says(&place.refusal(1, line)?, &["data.npz", "is not an .npz archive"]);
+    says(&place.refusal(1, "compile model.onnx -o x.eec --data absent.npz")?, &["absent.npz"]);
+    assert_eq!(place.files()?, ["data.npz", "model.onnx"]);
+    Ok(())
+}
+
+#[test]
+fn nonsense_in_flags_is_a_usage_error_with_what_was_expected() -> Result {
+    let place = Place::new()?;
+    let refused = |flags: &str, parts: &[&str]| -> Result {
+        says(&place.refusal(2, &format!("compile model.onnx -o x.eec {flags}"))?, parts);
+        Ok(())
+    };
+    for drop in ["abc", "50", "-1%", "200%", "NaN", "%"] {
+        refused(&format!("--max-drop {drop}"), &["--max-drop", drop, "a drop such as 0.5%"])?;
+    }
+    refused("--confidence 2", &["--confidence", "above 0 and below 1"])?;
+    refused("--rule maxprob:2", &["--rule", "from 0 to 1"])?;
+    refused("--rule softmax", &["--rule", "maxprob, entropy, margin or patience"])?;
+    refused("--head mlp:99999999999", &["--head", "1 to 16384"])?;
+    refused("--exits x", &["--exits", "auto, none or a list"])?;
+    says(&place.refusal(2, "bench model.onnx --iters 0")?, &["--iters", "1 or more"]);
+    says(&place.refusal(2, "run model.onnx --no-exit --force-exit 0")?, &["cannot be used with"]);
+    std::fs::write(place.at("r.toml"), "confidence = 3.0")?;
+    says(&place.refusal(1, "compile model.onnx -o x.eec --recipe r.toml")?, &["r.toml", "line 1", "below 1"]);
+    assert_eq!(place.files()?, ["model.onnx", "r.toml"]);
+    Ok(())
+}
+
+#[test]
+fn requests_that_the_model_cannot_meet_are_refused_with_the_reason() -> Result {
+    let place = Place::new()?;
+    place.data(|_| ())?;
+    let beyond = place.refusal(1, "compile model.onnx -o x.eec --data data.npz --exits 99")?;
+    says(&beyond, &["model.onnx", "block 99", "candidates: 0, 1, 2, 3, 4, 5, 6", "last block"]);
+    says(&place.refusal(1, "compile model.onnx -o x.eec --exits 2")?, &["needs data"]);
+    let head = place.refusal(1, "compile model.onnx -o x.eec --data data.npz --head file:model.onnx")?;
+    says(&head, &["model.onnx", "expected a graph with 1 input and 1 output, found 2 and 1"]);
+    says(&place.refusal(1, "run model.onnx --force-exit 0")?, &["model.onnx has no exits"]);
+    says(&place.refusal(1, "run model.onnx --dim foo=3")?, &["no dim `foo`", "batch"]);
+    says(&place.refusal(1, "run model.onnx --dim batch=x")?, &["--dim batch=x", "NAME=N"]);
+    says(&place.refusal(1, "run model.onnx --input pixel_values=@absent.npy")?, &["absent.npy"]);
+    says(&place.refusal(1, "opt model.onnx --passes nonsense")?, &["nonsense", "exit-heads"]);
+    assert!(place.run("compile model.onnx -o one.eec --exits 3 --head final --rule maxprob:0.5")?.status.success());
+    let forced = place.refusal(1, "run one.eec --dim batch=1 --force-exit 99")?;
+    says(&forced, &["--force-exit 99", "one.eec", "0 to 0"]);
+    Ok(())
+}
+
+#[test]
+fn results_are_refused_before_work_where_they_cannot_be_written() -> Result {
+    let place = Place::new()?;
+    std::fs::create_dir(place.at("folder"))?;
+    let model = std::fs::read(place.at("model.onnx"))?;
+    says(&place.refusal(1, "compile model.onnx -o absent/x.eec")?, &["absent/x.eec", "no folder absent"]);
+    says(&place.refusal(1, "compile model.onnx -o folder")?, &["folder", "found a folder"]);
+    says(&place.refusal(1, "compile model.onnx -o model.onnx")?, &["model.onnx", "overwritten"]);
+    says(&place.refusal(1, "export model.onnx -o ./model.onnx")?, &["model.onnx", "overwritten"]);
+    says(&place.refusal(1, "run model.onnx --save-outputs absent/x.npz")?, &["absent/x.npz", "no folder"]);
+    assert!(std::fs::read(place.at("model.onnx"))? == model);
+    assert_eq!(place.files()?, ["folder", "model.onnx"]);
+    Ok(())
+}
+
+#[test]
+fn an_interrupted_compile_leaves_the_old_artifact() -> Result {
+    let place = Place::new()?;
+    std::fs::write(place.at("x.eec"), "old")?;
+    for wait in [1, 30, 200] {
+        let line = format!("compile model.onnx -o x.eec --data {}", carried("calib.npz").display());
+        let mut child = place.command(&line).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        std::thread::sleep(Duration::from_millis(wait));
+        child.kill()?;
+        child.wait()?;
+        assert_eq!(std::fs::read(place.at("x.eec"))?, b"old");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_closed_pipe_ends_the_command_quietly() -> Result {
+    let place = Place::new()?;
+    let mut child = place.command("opt model.onnx").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    drop(child.stdout.take());
+    let out = child.wait_with_output()?;
+    assert!(out.status.success() && out.stderr.is_empty(), "{}", String::from_utf8_lossy(&out.stderr));
+    Ok(())
+}
+
+#[test]
+fn every_verbs_help_reads_as_documentation() -> Result {
+    let place = Place::new()?;
+    for verb in ["inspect", "compile", "run", "eval", "bench", "export", "opt"] {
+        let out = place.run(&format!("{verb} --help"))?;
+        let text = String::from_utf8(out.stdout)?;
+        let first = text.lines().next().unwrap_or_default();
+        assert!(out.status.success() && first.len() > 20 && first.ends_with(|c: char| !c.is_whitespace()), "{verb}: {text}");
+        assert!(text.contains(&format!("Usage: eec {verb}")), "{text}");
+    }
+    assert_eq!(place.run("")?.status.code(), Some(2));
+    Ok(())
+}
