@@ -178,7 +178,7 @@ pub fn exit_count(graph: &Graph) -> usize {
     graph.nodes_in_order().into_iter().filter(|n| graph.node(*n).op.exit().is_some()).count()
 }
 
-/// Seeded inputs of a graph at these sizes: floats as [`seeded`] makes them, integers from 0 to 3.
+/// Seeded inputs of a graph at these sizes: floats between -1 and 1, integers from 0 to 3.
 pub fn seeded_inputs(graph: &Graph, sizes: &Sizes) -> Result<Vec<Tensor>, CaseError> {
     let inputs = graph.inputs().iter().enumerate().map(|(i, value)| {
         let ty = graph.ty(*value);

@@ -38,7 +38,9 @@ pub fn compare(have: &Tensor, want: &Tensor, tolerance: Tolerance) -> Difference
         let difference = (x - y).abs();
         let limit = if exact { 0.0 } else { f64::from(tolerance.atol) + f64::from(tolerance.rtol) * y.abs() };
         max_abs = if difference.is_nan() { f64::INFINITY } else { max_abs.max(difference) };
-        if difference.is_nan() || difference > limit {
+        // An infinity is within no tolerance of anything else; its limit is infinite or NaN.
+        let within = limit.is_finite() && difference <= limit;
+        if !within {
             outside += 1;
             first = first.or(Some((i, *x, *y)));
         }

@@ -9,7 +9,7 @@ use super::format::{has_exits, leaving, shown};
 use crate::calibrate::Outcome;
 
 /// Size of a plot in its own units; the page scales it.
-const SIZE: (u32, u32) = (520, 330);
+const SIZE: (u32, u32) = (520, 338);
 /// Axes and labels.
 pub(super) const INK: RGBColor = RGBColor(0x57, 0x60, 0x6A);
 /// Grid lines.
@@ -68,7 +68,7 @@ fn draw_curve(area: &Area<'_>, outcome: &Outcome, measure: &str) -> Drawn {
     let mut chart = ChartBuilder::on(area)
         .margin(8)
         .margin_right(18)
-        .x_label_area_size(44)
+        .x_label_area_size(52)
         .y_label_area_size(52)
         .build_cartesian_2d(0.0..102.0, (low - room)..(high + room).min(100.5).max(low + room))?;
     chart
@@ -111,7 +111,7 @@ fn draw_histogram(area: &Area<'_>, outcome: &Outcome) -> Drawn {
     let most = shares.iter().copied().fold(0.01, f64::max);
     let mut chart = ChartBuilder::on(area)
         .margin(8)
-        .x_label_area_size(44)
+        .x_label_area_size(52)
         .y_label_area_size(52)
         .build_cartesian_2d((0..shares.len() - 1).into_segmented(), 0.0..100.0 * most * 1.08)?;
     let every = labels.len().div_ceil(LABELS);
@@ -167,7 +167,7 @@ fn draw_heads(area: &Area<'_>, outcome: &Outcome) -> Drawn {
     let last = outcome.exits.len() as f64 - 0.6;
     let mut chart = ChartBuilder::on(area)
         .margin(8)
-        .x_label_area_size(44)
+        .x_label_area_size(52)
         .y_label_area_size(52)
         .build_cartesian_2d(-0.4..last, 0.0..104.0)?;
     let name = |x: &f64| {
