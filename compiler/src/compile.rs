@@ -15,7 +15,7 @@ use crate::calibrate::{self, Costs, Goal, Policy, Reference, Samples, Split, Thr
 use crate::capture::{BATCH, Captured, Column, capture};
 use crate::dataset::Dataset;
 use crate::fit::{self, Features, FitOptions, FitStats, HeadKind, L2, Targets, argmax};
-use crate::model::{Dynamic, Model, lowered, run_options, session_of, simplified};
+use crate::model::{Candidates, Dynamic, Model, lowered, run_options, session_of, simplified};
 use crate::progress::Progress;
 use crate::recipe::{self, Places, Recipe, Rule};
 use crate::report::{self, Report};
@@ -66,6 +66,7 @@ pub fn compile(path: &Path, plain: Graph, data: Option<&Dataset>, options: &Comp
         Some(data) => {
             let made = job.fit_and_calibrate(data)?;
             model.report = Some(made.report(path, data, &options.recipe));
+            model.candidates = made.candidates(&candidates.blocks);
             model.dynamic = made.dynamic;
             model.policy = Some(made.policy);
         }
@@ -79,13 +80,13 @@ fn pass_error(reason: impl std::fmt::Display) -> Error {
 }
 
 /// Blocks where exits may stand, and why others may not.
-struct Candidates {
+struct Standing {
     blocks: Vec<usize>,
     reasons: Vec<String>,
 }
 
-fn candidates(structure: &Structure, at: &Places) -> Result<Candidates, Error> {
-    let mut found = Candidates { blocks: Vec::new(), reasons: Vec::new() };
+fn candidates(structure: &Structure, at: &Places) -> Result<Standing, Error> {
+    let mut found = Standing { blocks: Vec::new(), reasons: Vec::new() };
     for block in &structure.blocks {
         match &block.exit {
             ExitCandidate::Yes => found.blocks.push(block.index),
@@ -95,7 +96,7 @@ fn candidates(structure: &Structure, at: &Places) -> Result<Candidates, Error> {
     let Places::Blocks(wanted) = at else { return Ok(found) };
     let refused: Vec<String> = wanted.iter().filter(|b| !found.blocks.contains(b)).map(usize::to_string).collect();
     if refused.is_empty() {
-        return Ok(Candidates { blocks: wanted.clone(), ..found });
+        return Ok(Standing { blocks: wanted.clone(), ..found });
     }
     let known: Vec<String> = found.blocks.iter().map(usize::to_string).collect();
     let reasons = if found.reasons.is_empty() { String::new() } else { format!("; {}", found.reasons.join("; ")) };
@@ -121,6 +122,8 @@ pub(crate) struct Made {
     outcome: calibrate::Outcome,
     stats: Vec<FitStats>,
     exits: Vec<String>,
+    /// Empty for heads that are not fitted.
+    heads: Vec<fit::Head>,
     costs: Costs,
     reference: Reference,
     split: Split,
@@ -133,10 +136,17 @@ struct Heads {
     /// Heads that saw all fitting rows but these, for an honest look at these: thresholds are tuned
     /// on them. Empty for heads that are not fitted.
     folds: Vec<(Vec<usize>, Vec<Head>)>,
+    /// As they were fitted; empty for heads that are not.
+    fitted: Vec<fit::Head>,
     stats: Vec<FitStats>,
 }
 
 impl Made {
+    fn candidates(&self, blocks: &[usize]) -> Option<Candidates> {
+        let (heads, costs) = (self.heads.clone(), self.costs.clone());
+        (!heads.is_empty()).then(|| Candidates { blocks: blocks.to_vec(), heads, costs })
+    }
+
     fn report(&self, path: &Path, data: &Dataset, recipe: &Recipe) -> Report {
         Report::new(report::Inputs {
             model: path,
@@ -150,6 +160,25 @@ impl Made {
             stats: &self.stats,
         })
     }
+}
+
+/// The class that every candidate's head names for every row, if all samples left there.
+pub(crate) fn candidate_classes(
+    model: &Model,
+    candidates: &Candidates,
+    data: &Dataset,
+    threads: Option<usize>,
+    progress: &dyn Progress,
+) -> Result<Vec<Vec<i64>>, Error> {
+    let structure = structure::analyse(&model.plain).map_err(pass_error)?;
+    let options = Compile { recipe: model.recipe.clone(), threads, progress };
+    let job = Job { plain: &model.plain, structure: &structure, blocks: &candidates.blocks, options: &options };
+    let heads: Result<Vec<Head>, Error> = candidates.heads.iter().map(graph_head).collect();
+    let captured = job.capture_taps(data, None)?;
+    let (logits, features) = logits_and_features(&captured)?;
+    let rows: Vec<usize> = (0..data.rows).collect();
+    let judged = job.judge_heads(features, &rows, &heads?, logits.width)?;
+    Ok(judged.into_iter().map(|j| j.class).collect())
 }
 
 impl Job<'_> {
@@ -172,7 +201,9 @@ impl Job<'_> {
         let logits = captured.columns.first().ok_or_else(|| Error::request("the model has no output"))?;
         check_labels(data, logits.width)?;
         let heads = match heads {
-            Some(head) => Heads { all: vec![head; self.blocks.len()], folds: Vec::new(), stats: Vec::new() },
+            Some(head) => {
+                Heads { all: vec![head; self.blocks.len()], folds: Vec::new(), fitted: Vec::new(), stats: Vec::new() }
+            }
             None => self.fit_heads(data, &captured, &split.tune)?,
         };
         let samples = self.samples(data, &captured, &heads)?;
@@ -185,7 +216,17 @@ impl Job<'_> {
         let policy = outcome.policy.clone();
         let dynamic = self.dynamic(&policy, &heads.all)?;
         let reference = samples.reference;
-        Ok(Made { dynamic, policy, outcome, stats: heads.stats, exits: samples.exits, costs, reference, split })
+        Ok(Made {
+            dynamic,
+            policy,
+            outcome,
+            stats: heads.stats,
+            exits: samples.exits,
+            heads: heads.fitted,
+            costs,
+            reference,
+            split,
+        })
     }
 
     /// Half of the rows to fit heads and tune thresholds, half to verify.
@@ -232,6 +273,7 @@ impl Job<'_> {
         let mut heads = Heads {
             all: Vec::new(),
             folds: folds.iter().map(|(out, _)| (out.clone(), Vec::new())).collect(),
+            fitted: Vec::new(),
             stats: Vec::new(),
         };
         self.options.progress.begin("fitting heads", self.blocks.len());
@@ -243,6 +285,7 @@ impl Job<'_> {
                 heads.push(graph_head(&fit::fit_head(&features, &targets, inside, &same_penalty)?.head)?);
             }
             heads.all.push(graph_head(&fitted.head)?);
+            heads.fitted.push(fitted.head);
             heads.stats.push(fitted.stats);
             self.options.progress.advance(1);
         }

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::capture::{BATCH, Captured, capture};
+use crate::compile::candidate_classes;
 use crate::dataset::Dataset;
 use crate::fit::argmax;
 use crate::model::{Form, Model, run_options};
@@ -21,9 +22,9 @@ pub struct Quality {
     pub accuracy: f64,
     /// Mean multiply-accumulates executed per sample.
     pub macs: f64,
-    /// Median wall time of one sample alone, in milliseconds.
+    /// Mean wall time of one sample alone, in milliseconds.
     pub batch1_ms: f64,
-    /// Median wall time of a batch of [`BATCH`], in milliseconds.
+    /// Mean wall time of a batch of [`BATCH`], in milliseconds.
     pub batch32_ms: f64,
 }
 
@@ -59,7 +60,8 @@ pub struct Rival {
 /// Who the dynamic model must beat.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Rivals {
-    /// The most accurate model that leaves at one exit for everyone at no more work; absent if every one costs more.
+    /// The most accurate model that leaves at one candidate for everyone at no more work; the cheapest
+    /// if every one costs more; absent if nothing is known of any.
     pub fixed_depth: Option<Rival>,
     /// Random decisions with the same histogram: the expected accuracy.
     pub random: Rival,
@@ -107,15 +109,14 @@ pub fn evaluate(model: &Model, data: &Dataset, options: &Evaluate) -> Result<Eva
         return Ok(out);
     };
     let mut session = model.session(Form::Dynamic, run_options(options.threads))?;
-    let depths = depths(&mut session, data, dynamic.exits.len(), options.progress)?;
+    let depths = depths(model, &mut session, data, &truth, options)?;
     let run = capture(&mut session, data, BATCH, Control::Auto, "dynamic model", options.progress)?;
     let times = time_forms(&mut [&mut plain_session, &mut session], data, options.progress)?;
     out.plain.set_times(&times[0]);
     let exits = dynamic.exits.clone();
     let quality = quality(&self::answers(&run)?, &truth, run.macs, times[1]);
     let macs_ratio = quality.macs / out.plain.macs;
-    let judge = Judge { truth: &truth, plain_answers: &answers, plain: &out.plain, heads: head_macs(model, data)? };
-    out.rivals = Some(judge.rivals(&depths, &run, macs_ratio, &exits)?);
+    out.rivals = Some(depths.rivals(&run, out.plain.accuracy, macs_ratio));
     out.dynamic = Some(DynamicQuality {
         macs_ratio,
         time_ratio: times[1].one / times[0].one,
@@ -164,78 +165,66 @@ fn answers(run: &Captured) -> Result<Vec<i64>, Error> {
     Ok(logits.floats.chunks(logits.width).map(|row| argmax(row) as i64).collect())
 }
 
-/// Every exit forced for all samples.
+/// Every place where all samples could leave, and which of them are the model's exits.
+struct Depths {
+    all: Vec<Rival>,
+    kept: Vec<usize>,
+}
+
+/// Everyone leaving at each candidate, by the heads that calibration fitted; heads that are not
+/// fitted are judged at the model's own exits, forced, where the heads before count as work too.
 fn depths(
+    model: &Model,
     session: &mut Session,
     data: &Dataset,
-    exits: usize,
-    progress: &dyn Progress,
-) -> Result<Vec<Captured>, Error> {
-    let one = |k: usize| {
-        let stage = format!("everyone at exit {k}");
-        capture(session, data, BATCH, Control::Force(k), &stage, progress)
-    };
-    (0..exits).map(one).collect()
-}
-
-/// What rivals are measured against.
-struct Judge<'a> {
-    truth: &'a [i64],
-    plain_answers: &'a [i64],
-    plain: &'a Quality,
-    /// Multiply-accumulates of each exit's head for one sample.
-    heads: Vec<f64>,
-}
-
-impl Judge<'_> {
-    /// The best fixed depth at no more work, and random decisions with the same histogram.
-    fn rivals(&self, depths: &[Captured], run: &Captured, macs_ratio: f64, exits: &[String]) -> Result<Rivals, Error> {
-        let mut fixed = Vec::with_capacity(depths.len());
-        for (k, depth) in depths.iter().enumerate() {
-            let accuracy = accuracy(&answers(depth)?, self.truth);
-            fixed.push(Rival { name: exits[k].clone(), accuracy, macs_ratio: self.fixed_work(k, depth) });
-        }
-        let full = accuracy(self.plain_answers, self.truth);
-        let share = run.exit_rows.iter().map(|n| *n as f64 / self.rows());
-        let accuracies = fixed.iter().map(|f| f.accuracy).chain(std::iter::once(full));
-        let random = Rival {
-            name: "random, same histogram".into(),
-            accuracy: share.zip(accuracies).map(|(s, a)| s * a).sum(),
-            macs_ratio,
+    truth: &[i64],
+    options: &Evaluate,
+) -> Result<Depths, Error> {
+    if let (Some(candidates), Some(policy)) = (&model.candidates, &model.policy) {
+        let classes = candidate_classes(model, candidates, data, options.threads, options.progress)?;
+        let rival = |(k, class): (usize, &Vec<i64>)| Rival {
+            name: format!("block {}", candidates.blocks[k]),
+            accuracy: accuracy(class, truth),
+            macs_ratio: (candidates.costs.backbone(k) + candidates.costs.head[k] as f64) / candidates.costs.plain(),
         };
-        let affordable = fixed.into_iter().filter(|f| f.macs_ratio <= macs_ratio);
-        Ok(Rivals { fixed_depth: affordable.max_by(|a, b| a.accuracy.total_cmp(&b.accuracy)), random })
+        return Ok(Depths { all: classes.iter().enumerate().map(rival).collect(), kept: policy.kept() });
     }
-
-    fn rows(&self) -> f64 {
-        self.truth.len().max(1) as f64
+    let names = session.exits().into_iter().map(String::from).collect::<Vec<_>>();
+    let whole = session_macs(session, data, Control::Never, options)?.macs as f64;
+    let mut all = Vec::with_capacity(names.len());
+    for (k, name) in names.into_iter().enumerate() {
+        let forced = session_macs(session, data, Control::Force(k), options)?;
+        let accuracy = accuracy(&answers(&forced)?, truth);
+        all.push(Rival { name, accuracy, macs_ratio: forced.macs as f64 / whole });
     }
+    Ok(Depths { kept: (0..all.len()).collect(), all })
+}
 
-    /// A fixed depth needs only its own head; those before it, which forcing runs, do not count.
-    fn fixed_work(&self, k: usize, forced: &Captured) -> f64 {
-        let spared: f64 = self.heads[..k].iter().sum();
-        (forced.macs as f64 / self.rows() - spared) / self.plain.macs
+fn session_macs(
+    session: &mut Session,
+    data: &Dataset,
+    control: Control,
+    options: &Evaluate,
+) -> Result<Captured, Error> {
+    capture(session, data, BATCH, control, "every depth", options.progress)
+}
+
+impl Depths {
+    /// The best fixed depth at no more work (the cheapest if all cost more), and random decisions
+    /// with the histogram of `run`, whose samples that stay reach `full` accuracy.
+    fn rivals(self, run: &Captured, full: f64, macs_ratio: f64) -> Rivals {
+        let rows = run.exit_rows.iter().sum::<u64>().max(1) as f64;
+        let at_exits = self.kept.iter().map(|k| self.all[*k].accuracy).chain(std::iter::once(full));
+        let expected = run.exit_rows.iter().zip(at_exits).map(|(n, accuracy)| *n as f64 / rows * accuracy).sum();
+        let random = Rival { name: "random, same histogram".into(), accuracy: expected, macs_ratio };
+        let affordable = self.all.iter().filter(|f| f.macs_ratio <= macs_ratio);
+        let best = affordable.max_by(|a, b| a.accuracy.total_cmp(&b.accuracy));
+        let cheapest = self.all.iter().min_by(|a, b| a.macs_ratio.total_cmp(&b.macs_ratio));
+        Rivals { fixed_depth: best.or(cheapest).cloned(), random }
     }
 }
 
-/// Multiply-accumulates of each exit's head for one sample.
-fn head_macs(model: &Model, data: &Dataset) -> Result<Vec<f64>, Error> {
-    let program = model.program(Form::Dynamic)?;
-    let places = program.inputs.iter().zip(&data.inputs);
-    let sizes = places.flat_map(|(port, (_, t))| port.dims.iter().zip(t.dims()).skip(1));
-    let sizes: Vec<_> = sizes.filter_map(|(d, n)| Some((d.as_symbol()?.clone(), *n as i64))).collect();
-    // What is no dim of the data is a number of rows: one sample.
-    let size = |s: &eec_ir::Symbol| Some(sizes.iter().find(|(known, _)| known == s).map_or(1, |(_, n)| *n));
-    let of_exit = |k: usize| {
-        let prefix = format!("exit.{k}/");
-        let kernels =
-            program.kernels.iter().filter(|kernel| !kernel.pass.is_empty() && kernel.name.starts_with(&prefix));
-        kernels.filter_map(|kernel| kernel.macs.eval(&size)).map(|n| n as f64).sum()
-    };
-    Ok((0..program.exits.len()).map(of_exit).collect())
-}
-
-/// Median wall times in milliseconds.
+/// Mean wall times in milliseconds.
 #[derive(Clone, Copy, Debug, Default)]
 struct Times {
     one: f64,

@@ -12,11 +12,13 @@ use eec_passes::pass::{Context, Pass};
 use eec_passes::simplify::Simplify;
 use eec_runtime::{Artifact, ArtifactWriter, MAGIC, Options, Session};
 
-use crate::calibrate::Policy;
+use serde::{Deserialize, Serialize};
+
+use crate::calibrate::{Costs, Policy};
 use crate::lower::lower;
 use crate::recipe::Recipe;
 use crate::report::Report;
-use crate::{Error, onnx};
+use crate::{Error, fit, onnx};
 
 /// Sections of an artifact that the compiler reads back; the runtime carries them as bytes.
 mod section {
@@ -25,6 +27,7 @@ mod section {
     pub(super) const RECIPE: &str = "recipe";
     pub(super) const REPORT: &str = "report";
     pub(super) const POLICY: &str = "policy";
+    pub(super) const CANDIDATES: &str = "candidates";
 }
 
 /// What makes a model dynamic.
@@ -48,10 +51,23 @@ pub struct Model {
     pub recipe: Recipe,
     /// The decisions of calibration, if there was one.
     pub policy: Option<Policy>,
+    /// The fitted heads of all candidate exits, kept or not: what fixed depths are judged with.
+    pub candidates: Option<Candidates>,
     /// How calibration went, if there was one.
     pub report: Option<Report>,
     /// The file, if it is compiled.
     artifact: Option<Artifact>,
+}
+
+/// All places where exits could stand, with their fitted heads.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Candidates {
+    /// The blocks, in order of depth.
+    pub blocks: Vec<usize>,
+    /// One head per block.
+    pub heads: Vec<fit::Head>,
+    /// Multiply-accumulates per sample of the data they were fitted on.
+    pub costs: Costs,
 }
 
 /// Which form of a model.
@@ -80,6 +96,7 @@ impl Model {
             dynamic: None,
             recipe: Recipe::default(),
             policy: None,
+            candidates: None,
             report: None,
             artifact: None,
         }
@@ -102,8 +119,18 @@ impl Model {
         let exits = artifact.program()?.exits.iter().map(|e| e.name.clone()).collect();
         let report = section(section::REPORT).transpose()?.map(|t| from_json(path, t)).transpose()?;
         let policy = section(section::POLICY).transpose()?.map(|t| from_json(path, t)).transpose()?;
+        let candidates = section(section::CANDIDATES).transpose()?.map(|t| from_json(path, t)).transpose()?;
         let dynamic = dynamic.map(|graph| Dynamic { graph, exits });
-        Ok(Model { path: path.to_path_buf(), plain, dynamic, recipe, policy, report, artifact: Some(artifact) })
+        Ok(Model {
+            path: path.to_path_buf(),
+            plain,
+            dynamic,
+            recipe,
+            policy,
+            candidates,
+            report,
+            artifact: Some(artifact),
+        })
     }
 
     /// The graph of a form.
@@ -120,6 +147,9 @@ impl Model {
             (Some(artifact), Form::Dynamic) => Ok(artifact.program()?),
             (Some(artifact), Form::Plain) => match artifact.plain_program()? {
                 Some(plain) => Ok(plain),
+                None if self.dynamic.is_some() => {
+                    Err(Error::content(&self.path, "has no plain program beside its exits"))
+                }
                 None => Ok(artifact.program()?),
             },
             (None, Form::Plain) => lowered(&self.plain, &[]),
@@ -155,6 +185,9 @@ impl Model {
         writer.section(section::RECIPE, recipe.into_bytes())?;
         if let Some(report) = &self.report {
             writer.section(section::REPORT, to_json(report)?)?;
+        }
+        if let Some(candidates) = &self.candidates {
+            writer.section(section::CANDIDATES, to_json(candidates)?)?;
         }
         if let Some(policy) = &self.policy {
             writer.section(section::POLICY, to_json(policy)?)?;

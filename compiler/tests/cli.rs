@@ -218,7 +218,10 @@ fn every_verbs_help_reads_as_documentation() -> Result {
         let out = place.run(&format!("{verb} --help"))?;
         let text = String::from_utf8(out.stdout)?;
         let first = text.lines().next().unwrap_or_default();
-        assert!(out.status.success() && first.len() > 20 && first.ends_with(|c: char| !c.is_whitespace()), "{verb}: {text}");
+        assert!(
+            out.status.success() && first.len() > 20 && first.ends_with(|c: char| !c.is_whitespace()),
+            "{verb}: {text}"
+        );
         assert!(text.contains(&format!("Usage: eec {verb}")), "{text}");
     }
     assert_eq!(place.run("")?.status.code(), Some(2));

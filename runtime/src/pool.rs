@@ -1,6 +1,5 @@
 //! A small thread pool for kernels: workers spin briefly, then park; the caller takes part in
 //! every job. Work is a range of items, claimed in chunks through one atomic counter.
-#![allow(dead_code, reason = "the code generator calls it")]
 
 use std::any::Any;
 use std::cell::UnsafeCell;

@@ -18,6 +18,7 @@ pub fn shared_folder() -> Option<PathBuf> {
 pub fn python() -> Option<PathBuf> {
     let found = from_variable("EEC_PYTHON");
     if found.is_none() {
+        assert!(std::env::var_os("EEC_REQUIRE_SHARED").is_none(), "EEC_PYTHON is not set");
         println!("skipped: EEC_PYTHON is not set");
     }
     found

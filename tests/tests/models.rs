@@ -156,6 +156,10 @@ fn structure(graph: &Graph, expected: Option<usize>) -> Result<(), String> {
 fn one_session_takes_any_batch_and_rows_do_not_depend_on_it() {
     let wanted = ["cifar-vit/model", "resnet20/model_dynamo", "bert-sst2/model", "easy-vqa/model"];
     let models: Vec<Model> = models().into_iter().filter(|m| wanted.contains(&m.name.as_str())).collect();
+    assert!(
+        models.is_empty() || models.len() == wanted.len(),
+        "some of {wanted:?} are missing among the shared models"
+    );
     for_each(&models, |model| {
         let graph = plain(&model.path)?;
         let given = ordered(&graph, &arrays(&model.path.with_extension("inputs.npz"))?)?;
@@ -202,7 +206,10 @@ const WITH_EXITS: &[(&str, &str, &str)] = &[
 fn with_exits_samples_fare_alone_as_in_a_batch() {
     let found = models();
     for (name, at, head) in WITH_EXITS {
-        let Some(model) = found.iter().find(|m| m.name == *name) else { return };
+        let Some(model) = found.iter().find(|m| m.name == *name) else {
+            assert!(found.is_empty(), "{name} is missing among the shared models");
+            return;
+        };
         alone_as_in_a_batch(&model.path, at, head).unwrap_or_else(|e| panic!("{name}: {e}"));
     }
 }

@@ -35,8 +35,12 @@ impl Lowering<'_> {
         let bias = *user.inputs.iter().find(|v| **v != value)?;
         let ty = self.graph.ty(bias);
         let last = self.graph.ty(value).dims.last()?;
-        let is_vector =
-            self.graph.as_constant(bias).is_some() && ty.dims.last() == Some(last) && ty.elements() == *last;
+        // A vector on the right has no columns: the result's last dim is that of rows.
+        let has_columns = self.graph.ty(node.inputs[1]).rank() > 1;
+        let is_vector = has_columns
+            && self.graph.as_constant(bias).is_some()
+            && ty.dims.last() == Some(last)
+            && ty.elements() == *last;
         is_vector.then_some((add, bias))
     }
 

@@ -5,7 +5,6 @@
 //! position: not on the other rows of the batch, the number of threads or the tile that holds it.
 //! The chain starts at zero and a bias is added at its end. Each step is a fused multiply-add, but
 //! for CPUs that have none (see the portable set).
-#![allow(dead_code, reason = "the code generator calls it")]
 
 pub(crate) mod conv;
 mod depthwise;

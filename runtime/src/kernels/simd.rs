@@ -93,6 +93,8 @@ pub(super) type StencilFn = unsafe fn(&Stencil);
 
 /// The kernels of one instruction set.
 pub(super) struct Isa {
+    /// For the messages of tests.
+    #[cfg_attr(not(test), expect(dead_code, reason = "only tests name the instruction set"))]
     pub(super) name: &'static str,
     /// Elements of a vector.
     pub(super) lanes: usize,
