@@ -154,61 +154,78 @@ fn scalar_of(tensor: &Tensor) -> Option<Scalar> {
     }
 }
 
-/// The function of an elementwise operator with one operand that has a direct counterpart.
-fn unary_function(op: &Op) -> Option<UnaryFn> {
-    Some(match op {
-        Op::Neg {} => UnaryFn::Neg,
-        Op::Abs {} => UnaryFn::Abs,
-        Op::Sqrt {} => UnaryFn::Sqrt,
-        Op::Reciprocal {} => UnaryFn::Reciprocal,
-        Op::Exp {} => UnaryFn::Exp,
-        Op::Log {} => UnaryFn::Log,
-        Op::Sin {} => UnaryFn::Sin,
-        Op::Cos {} => UnaryFn::Cos,
-        Op::Tanh {} => UnaryFn::Tanh,
-        Op::Erf {} => UnaryFn::Erf,
-        Op::Sigmoid {} => UnaryFn::Sigmoid,
-        Op::Not {} => UnaryFn::Not,
-        Op::IsNaN {} => UnaryFn::IsNaN,
-        _ => return None,
-    })
+/// What an operator is to a loop. No `_` arm, so that a new operator is placed on purpose.
+enum Role {
+    /// A function of one operand.
+    Unary(UnaryFn),
+    /// A function of two operands.
+    Binary(BinaryFn),
+    /// A function of two operands in reverse order.
+    Swapped(BinaryFn),
+    /// Elementwise, in several expressions.
+    Composite,
+    /// Loads at computed coordinates, or the coordinate itself.
+    Indexing,
+    /// Nothing that a loop computes element by element.
+    Other,
 }
 
-/// The function of an elementwise operator with two operands, and whether they are swapped.
-fn binary_function(op: &Op) -> Option<(BinaryFn, bool)> {
-    Some(match op {
-        Op::Add {} => (BinaryFn::Add, false),
-        Op::Sub {} => (BinaryFn::Sub, false),
-        Op::Mul {} => (BinaryFn::Mul, false),
-        Op::Div {} => (BinaryFn::Div, false),
-        Op::Pow {} => (BinaryFn::Pow, false),
-        Op::Max {} => (BinaryFn::Max, false),
-        Op::Min {} => (BinaryFn::Min, false),
-        Op::And {} => (BinaryFn::And, false),
-        Op::Or {} => (BinaryFn::Or, false),
-        Op::Equal {} => (BinaryFn::Equal, false),
-        Op::Less {} => (BinaryFn::Less, false),
-        Op::LessOrEqual {} => (BinaryFn::LessOrEqual, false),
-        Op::Greater {} => (BinaryFn::Less, true),
-        Op::GreaterOrEqual {} => (BinaryFn::LessOrEqual, true),
-        _ => return None,
-    })
+fn role(op: &Op) -> Role {
+    match op {
+        Op::Neg {} => Role::Unary(UnaryFn::Neg),
+        Op::Abs {} => Role::Unary(UnaryFn::Abs),
+        Op::Sqrt {} => Role::Unary(UnaryFn::Sqrt),
+        Op::Reciprocal {} => Role::Unary(UnaryFn::Reciprocal),
+        Op::Exp {} => Role::Unary(UnaryFn::Exp),
+        Op::Log {} => Role::Unary(UnaryFn::Log),
+        Op::Sin {} => Role::Unary(UnaryFn::Sin),
+        Op::Cos {} => Role::Unary(UnaryFn::Cos),
+        Op::Tanh {} => Role::Unary(UnaryFn::Tanh),
+        Op::Erf {} => Role::Unary(UnaryFn::Erf),
+        Op::Sigmoid {} => Role::Unary(UnaryFn::Sigmoid),
+        Op::Not {} => Role::Unary(UnaryFn::Not),
+        Op::IsNaN {} => Role::Unary(UnaryFn::IsNaN),
+        Op::Add {} => Role::Binary(BinaryFn::Add),
+        Op::Sub {} => Role::Binary(BinaryFn::Sub),
+        Op::Mul {} => Role::Binary(BinaryFn::Mul),
+        Op::Div {} => Role::Binary(BinaryFn::Div),
+        Op::Pow {} => Role::Binary(BinaryFn::Pow),
+        Op::Max {} => Role::Binary(BinaryFn::Max),
+        Op::Min {} => Role::Binary(BinaryFn::Min),
+        Op::And {} => Role::Binary(BinaryFn::And),
+        Op::Or {} => Role::Binary(BinaryFn::Or),
+        Op::Equal {} => Role::Binary(BinaryFn::Equal),
+        Op::Less {} => Role::Binary(BinaryFn::Less),
+        Op::LessOrEqual {} => Role::Binary(BinaryFn::LessOrEqual),
+        Op::Greater {} => Role::Swapped(BinaryFn::Less),
+        Op::GreaterOrEqual {} => Role::Swapped(BinaryFn::LessOrEqual),
+        Op::Relu {} | Op::Gelu { .. } | Op::Clip { .. } | Op::Cast { .. } | Op::Where {} => Role::Composite,
+        Op::Gather { .. } | Op::GatherElements { .. } | Op::GatherND { .. } | Op::Range { .. } => Role::Indexing,
+        Op::MatMul {} | Op::Gemm { .. } | Op::Conv { .. } | Op::MaxPool { .. } | Op::AveragePool { .. } => Role::Other,
+        Op::Softmax { .. } | Op::LogSoftmax { .. } | Op::LayerNormalization { .. } | Op::CumSum { .. } => Role::Other,
+        Op::ReduceSum { .. } | Op::ReduceMean { .. } | Op::ReduceMax { .. } | Op::ReduceMin { .. } => Role::Other,
+        Op::ArgMax { .. } | Op::Reshape { .. } | Op::Transpose { .. } | Op::Expand { .. } | Op::Concat { .. } => {
+            Role::Other
+        }
+        Op::Slice { .. } | Op::Pad { .. } | Op::Shape { .. } | Op::Sizes { .. } | Op::If { .. } | Op::Route { .. } => {
+            Role::Other
+        }
+    }
 }
 
 /// Whether the operator is computed element by element and so can be part of a loop.
 pub(super) fn is_elementwise(op: &Op) -> bool {
-    unary_function(op).is_some()
-        || binary_function(op).is_some()
-        || matches!(op, Op::Relu {} | Op::Gelu { .. } | Op::Clip { .. } | Op::Cast { .. } | Op::Where {})
-        || matches!(op, Op::Gather { .. } | Op::GatherElements { .. } | Op::GatherND { .. } | Op::Range { .. })
+    !matches!(role(op), Role::Other)
 }
 
 /// Whether computing the operator several times costs less than keeping its result.
 pub(super) fn is_cheap(op: &Op) -> bool {
-    match op {
-        Op::Pow {} => false,
-        Op::Relu {} | Op::Clip { .. } | Op::Cast { .. } | Op::Where {} => true,
-        _ => binary_function(op).is_some() || matches!(op, Op::Neg {} | Op::Abs {} | Op::Not {} | Op::IsNaN {}),
+    match role(op) {
+        Role::Unary(f) => matches!(f, UnaryFn::Neg | UnaryFn::Abs | UnaryFn::Not | UnaryFn::IsNaN),
+        Role::Binary(f) => f != BinaryFn::Pow,
+        Role::Swapped(_) => true,
+        Role::Composite => !matches!(op, Op::Gelu { .. }),
+        Role::Indexing | Role::Other => false,
     }
 }
 
@@ -218,7 +235,7 @@ impl Lowering<'_> {
         if let Some(scalar) = self.graph.as_constant(value).and_then(scalar_of) {
             return Ok(b.push(Expr::Const(scalar)));
         }
-        if self.deferred.contains(&value) {
+        if self.deferred.contains_key(&value) {
             return self.inlined(b, value);
         }
         let shown = self.shown(value)?;
@@ -250,17 +267,14 @@ impl Lowering<'_> {
     }
 
     fn apply(&self, b: &mut LoopBuilder, op: &Op, inputs: &[ValueId], args: &[ExprId]) -> Result<ExprId, LowerError> {
-        if let (Some(f), [x]) = (unary_function(op), args) {
-            return Ok(b.unary(f, *x));
-        }
-        if let (Some((f, swapped)), [x, y]) = (binary_function(op), args) {
-            let y = match (op, self.graph.ty(inputs[0]).dtype) {
-                (Op::Pow {}, DType::F32) if self.graph.ty(inputs[1]).dtype != DType::F32 => {
-                    b.push(Expr::Cast(DType::F32, *y))
-                }
-                _ => *y,
-            };
-            return Ok(if swapped { b.binary(f, y, *x) } else { b.binary(f, *x, y) });
+        match (role(op), args) {
+            (Role::Unary(f), [x]) => return Ok(b.unary(f, *x)),
+            (Role::Binary(f), [x, y]) => {
+                let y = self.exponent(b, op, inputs, *y);
+                return Ok(b.binary(f, *x, y));
+            }
+            (Role::Swapped(f), [x, y]) => return Ok(b.binary(f, *y, *x)),
+            _ => {}
         }
         match (op, args) {
             (Op::Relu {}, [x]) => {
@@ -274,6 +288,15 @@ impl Lowering<'_> {
             (Op::Where {}, [c, x, y]) => Ok(b.push(Expr::Select(*c, *x, *y))),
             _ => Err(LowerError::internal(format!("{op} is not elementwise"))),
         }
+    }
+
+    /// The second operand of `op`; a power's exponent takes the type of its base.
+    fn exponent(&self, b: &mut LoopBuilder, op: &Op, inputs: &[ValueId], y: ExprId) -> ExprId {
+        let types = (self.graph.ty(inputs[0]).dtype, self.graph.ty(inputs[1]).dtype);
+        if *op == (Op::Pow {}) && types.0 == DType::F32 && types.1 != DType::F32 {
+            return b.push(Expr::Cast(DType::F32, y));
+        }
+        y
     }
 
     /// `x^2` and `x^0.5` without a general power.

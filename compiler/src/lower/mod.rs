@@ -68,6 +68,9 @@ pub fn lower(verified: Verified<'_>, exit_names: &[String]) -> Result<Program, L
     Ok(lowering.program)
 }
 
+/// The most nodes in one loop: more would spill registers, and nesting must stay shallow.
+const MAX_DEFERRED: usize = 48;
+
 struct Lowering<'g> {
     graph: &'g Graph,
     uses: Vec<Vec<NodeId>>,
@@ -75,8 +78,8 @@ struct Lowering<'g> {
     program: Program,
     /// Where values that exist in memory are.
     places: HashMap<ValueId, Shown>,
-    /// Elementwise results that their one consumer computes.
-    deferred: HashSet<ValueId>,
+    /// Elementwise results that their one consumer computes, with the number of nodes that makes.
+    deferred: HashMap<ValueId, usize>,
     constants: HashMap<ConstId, BufferId>,
     steps: Vec<Step>,
     /// The node being lowered, for kernel names.
@@ -99,7 +102,7 @@ impl<'g> Lowering<'g> {
             yielded,
             program,
             places: HashMap::new(),
-            deferred: HashSet::new(),
+            deferred: HashMap::new(),
             constants: HashMap::new(),
             steps: Vec::new(),
             current: None,
@@ -153,7 +156,7 @@ impl<'g> Lowering<'g> {
         if let Some(place) = self.places.get(&value) {
             return Ok(place.clone());
         }
-        if self.deferred.contains(&value) {
+        if self.deferred.contains_key(&value) {
             return self.compute(value);
         }
         if let (eec_ir::graph::Def::Const(id), ty) = (self.graph.value(value).def, self.graph.ty(value)) {
@@ -299,9 +302,11 @@ impl<'g> Lowering<'g> {
 
     /// Computes an elementwise node now, or leaves it to its one consumer.
     fn elementwise(&mut self, id: NodeId) -> Result<(), LowerError> {
-        let value = self.result(id);
-        self.deferred.insert(value);
-        if !self.can_wait(id) {
+        let node = self.graph.node(id);
+        let value = node.outputs[0];
+        let size = 1 + node.inputs.iter().filter_map(|v| self.deferred.get(v)).sum::<usize>();
+        self.deferred.insert(value, size);
+        if size >= MAX_DEFERRED || !self.can_wait(id) {
             self.compute(value)?;
         }
         Ok(())
@@ -327,13 +332,23 @@ impl<'g> Lowering<'g> {
         match &user.op {
             Op::Gather { .. } | Op::GatherElements { .. } | Op::GatherND { .. } => false,
             op if fuse::is_elementwise(op) => same_space,
-            Op::Concat { .. } => true,
+            // Each occurrence is a loop of its own.
+            Op::Concat { .. } => user.inputs.iter().filter(|v| **v == value).count() == 1,
             Op::Softmax { .. } | Op::LogSoftmax { .. } | Op::LayerNormalization { .. } => {
-                fuse::is_cheap(&node.op) && user.inputs[0] == value
+                self.is_cheap_tree(id) && user.inputs[0] == value
             }
             Op::ReduceSum { .. } | Op::ReduceMean { .. } | Op::ReduceMax { .. } | Op::ReduceMin { .. } => true,
             _ => false,
         }
+    }
+}
+
+impl Lowering<'_> {
+    /// Whether the node and all that was deferred into it are cheap to compute again.
+    fn is_cheap_tree(&self, id: NodeId) -> bool {
+        let node = self.graph.node(id);
+        let deferred = node.inputs.iter().filter(|v| self.deferred.contains_key(v));
+        fuse::is_cheap(&node.op) && deferred.filter_map(|v| self.graph.def_node(*v)).all(|n| self.is_cheap_tree(n))
     }
 }
 
