@@ -45,14 +45,14 @@ struct Times {
 }
 
 pub(super) fn run(args: Args) -> Outcome {
+    let clock = Instant::now();
     let model = Model::open(&args.model)?;
     let (form, control) = args.control.resolve(&model)?;
-    let inputs = args.inputs.resolve(&model.plain)?;
-    let named: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
-    let clock = Instant::now();
     let about = |e: Error| e.about(args.model.display());
     let mut session = model.session(form, run_options(args.threads)).map_err(about)?;
     let load_ms = clock.elapsed().as_secs_f64() * 1e3;
+    let inputs = args.inputs.resolve(&model.plain)?;
+    let named: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
     let times = measure(&mut session, &named, control, &args).map_err(about)?;
     let exits: Vec<String> = session.exits().into_iter().map(String::from).collect();
     let mut depths = Vec::new();
