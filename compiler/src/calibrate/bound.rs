@@ -66,7 +66,7 @@ impl Method {
     /// In words, for a report.
     pub fn words(self) -> &'static str {
         match self {
-            Self::PairedExact => "exact paired score test (Hsueh, Liu and Chen 2001)",
+            Self::PairedExact => "unconditional paired score test (Hsueh, Liu and Chen 2001), its supremum on a grid",
             Self::ClopperPearson => "exact binomial bound (Clopper and Pearson 1934)",
         }
     }

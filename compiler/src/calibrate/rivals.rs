@@ -20,7 +20,7 @@ pub struct FixedDepth {
     pub macs_ratio: f64,
 }
 
-/// As many samples leave at each exit as in the dynamic model, but chosen by lot.
+/// As many samples leave at each exit as in the dynamic model, but chosen at random.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Random {
     /// Expected fraction of correct answers, computed exactly.
@@ -34,7 +34,7 @@ pub struct Random {
 pub struct Rivals {
     /// The most accurate depth that executes no more than the dynamic model.
     pub fixed_depth: Option<FixedDepth>,
-    /// Leaving by lot.
+    /// Random decisions with the same histogram.
     pub random: Random,
     /// Every depth, the plain model last.
     pub depths: Vec<FixedDepth>,
@@ -112,7 +112,7 @@ pub fn verdict(dynamic: &Measured, rivals: &Rivals) -> Verdict {
         )
     } else if rivals.random.accuracy >= dynamic.accuracy {
         format!(
-            "leaving by lot, as often at each exit, is as accurate ({} correct; with exits {})",
+            "random decisions with the same histogram are as accurate ({} correct; with exits {})",
             percent(rivals.random.accuracy),
             percent(dynamic.accuracy)
         )

@@ -18,7 +18,7 @@ pub(super) const GRID: RGBColor = RGBColor(0xE1, 0xE4, 0xE8);
 pub(super) const DYNAMIC: RGBColor = RGBColor(0x09, 0x69, 0xDA);
 /// Static depths.
 pub(super) const FIXED: RGBColor = RGBColor(0xBC, 0x4C, 0x00);
-/// Leaving by lot; in the third plot, confidence.
+/// Random, same histogram; in the third plot, confidence.
 pub(super) const LOT: RGBColor = RGBColor(0x82, 0x50, 0xDF);
 /// Exits that are labelled at most; above, every second or third one is.
 const LABELS: usize = 13;

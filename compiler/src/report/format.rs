@@ -82,7 +82,7 @@ pub(super) fn contenders(outcome: &Outcome) -> Vec<Contender> {
         };
         all.extend(rivals.fixed_depth.as_ref().map(fixed));
         all.push(Contender {
-            name: "leaving by lot".into(),
+            name: "random, same histogram".into(),
             quality: rivals.random.accuracy,
             macs: shown(outcome).macs,
             work: rivals.random.macs_ratio,

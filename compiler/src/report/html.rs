@@ -110,7 +110,7 @@ fn plots(outcome: &Outcome, measure: &str) -> String {
         ("dynamic", "exits tried; filled: within the bound"),
         ("dynamic ring", if matches!(outcome.verdict, Verdict::Pays) { "chosen" } else { "judged" }),
         ("fixed", "everyone leaves at one depth"),
-        ("lot", "leaving by lot"),
+        ("lot", "random, same histogram"),
     ];
     let legend = if has_exits(outcome) { &legend[..] } else { &legend[..1] };
     out.push_str(&figure("Quality over work", &charts::curve(outcome, measure), legend));
