@@ -67,6 +67,26 @@ impl Dataset {
         self.inputs.iter().map(|(name, t)| (name.as_str(), t.rows(from, to))).collect()
     }
 
+    /// The tokens `(start, len)` that the mask input `name` (`[rows, tokens]`) marks with other values
+    /// than 0: one run, the same in all rows.
+    pub fn span_of(&self, name: &str) -> Result<(usize, usize), DatasetError> {
+        let fail = |reason: String| DatasetError { file: self.name.clone(), reason: format!("`{name}` {reason}") };
+        let mask = self.inputs.iter().find(|(n, _)| n == name).map(|(_, t)| t);
+        let mask = mask.ok_or_else(|| fail("is no input of the model".into()))?;
+        let marks = mask.to_i64s().filter(|_| mask.dims().len() == 2);
+        let marks = marks.ok_or_else(|| fail(format!("is {}, expected a mask [rows, tokens]", mask.ty())))?;
+        let row = |r: usize| &marks[r * mask.dims()[1]..(r + 1) * mask.dims()[1]];
+        if let Some(other) = (1..self.rows).find(|r| row(*r) != row(0)) {
+            return Err(fail(format!("marks other tokens in row {other} than in row 0")));
+        }
+        let marked: Vec<usize> = row(0).iter().enumerate().filter(|(_, m)| **m != 0).map(|(i, _)| i).collect();
+        match (marked.first(), marked.last()) {
+            (Some(first), Some(last)) if last - first + 1 == marked.len() => Ok((*first, marked.len())),
+            (Some(_), Some(_)) => Err(fail("marks tokens that are not next to each other".into())),
+            _ => Err(fail("marks no token".into())),
+        }
+    }
+
     /// The first `rows` rows.
     pub fn truncated(mut self, rows: usize) -> Dataset {
         self.rows = self.rows.min(rows);

@@ -25,7 +25,7 @@ mod section {
     pub(super) const PLAIN_GRAPH: &str = "graph.plain";
     pub(super) const DYNAMIC_GRAPH: &str = "graph";
     pub(super) const RECIPE: &str = "recipe";
-    pub(super) const REPORT: &str = "report";
+    pub(super) const REPORTS: &str = "reports";
     pub(super) const POLICY: &str = "policy";
     pub(super) const CANDIDATES: &str = "candidates";
 }
@@ -53,8 +53,8 @@ pub struct Model {
     pub policy: Option<Policy>,
     /// The fitted heads of all candidate exits, kept or not: what fixed depths are judged with.
     pub candidates: Option<Candidates>,
-    /// How calibration went, if there was one.
-    pub report: Option<Report>,
+    /// How calibration went, per mechanism.
+    pub reports: Vec<Report>,
     /// The file, if it is compiled.
     artifact: Option<Artifact>,
 }
@@ -97,7 +97,7 @@ impl Model {
             recipe: Recipe::default(),
             policy: None,
             candidates: None,
-            report: None,
+            reports: Vec::new(),
             artifact: None,
         }
     }
@@ -117,7 +117,8 @@ impl Model {
         let plain = graph(required(section::PLAIN_GRAPH)?)?;
         let dynamic = section(section::DYNAMIC_GRAPH).transpose()?.map(graph).transpose()?;
         let exits = artifact.program()?.exits.iter().map(|e| e.name.clone()).collect();
-        let report = section(section::REPORT).transpose()?.map(|t| from_json(path, t)).transpose()?;
+        let reports =
+            section(section::REPORTS).transpose()?.map(|t| from_json(path, t)).transpose()?.unwrap_or_default();
         let policy = section(section::POLICY).transpose()?.map(|t| from_json(path, t)).transpose()?;
         let candidates = section(section::CANDIDATES).transpose()?.map(|t| from_json(path, t)).transpose()?;
         let dynamic = dynamic.map(|graph| Dynamic { graph, exits });
@@ -128,7 +129,7 @@ impl Model {
             recipe,
             policy,
             candidates,
-            report,
+            reports,
             artifact: Some(artifact),
         })
     }
@@ -183,8 +184,8 @@ impl Model {
         }
         let recipe = toml::to_string(&self.recipe).map_err(Error::request)?;
         writer.section(section::RECIPE, recipe.into_bytes())?;
-        if let Some(report) = &self.report {
-            writer.section(section::REPORT, to_json(report)?)?;
+        if !self.reports.is_empty() {
+            writer.section(section::REPORTS, to_json(&self.reports)?)?;
         }
         if let Some(candidates) = &self.candidates {
             writer.section(section::CANDIDATES, to_json(candidates)?)?;

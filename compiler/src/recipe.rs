@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 pub struct Recipe {
     /// Early exits.
     pub exit_heads: ExitHeads,
+    /// Token exits.
+    pub token_exit: TokenExits,
     /// The allowed loss of quality.
     pub max_drop: MaxDrop,
     /// The confidence with which the drop stays inside, in `(0, 1)`.
@@ -24,7 +26,13 @@ pub struct Recipe {
 
 impl Default for Recipe {
     fn default() -> Self {
-        Recipe { exit_heads: ExitHeads::default(), max_drop: MaxDrop(0.005), confidence: 0.9, seed: 0 }
+        Recipe {
+            exit_heads: ExitHeads::default(),
+            token_exit: TokenExits::default(),
+            max_drop: MaxDrop(0.005),
+            confidence: 0.9,
+            seed: 0,
+        }
     }
 }
 
@@ -57,6 +65,20 @@ pub struct ExitHeads {
     pub head: Head,
     /// When a sample leaves.
     pub rule: Rule,
+}
+
+/// Whether visual tokens leave, which, where, and by which rule.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct TokenExits {
+    /// When they leave.
+    pub rule: TokenRule,
+    /// Which tokens.
+    pub tokens: VisualTokens,
+    /// After which blocks they may leave.
+    pub at: Places,
+    /// Hidden units of a learned gate (chosen if absent).
+    pub width: Option<usize>,
 }
 
 /// A text that is not a value of what it should be.
@@ -276,6 +298,101 @@ impl fmt::Display for Rule {
     }
 }
 
+/// When visual tokens leave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum TokenRule {
+    /// Never.
+    #[default]
+    None,
+    /// By learned gates, or after one block for all inputs, whichever calibration finds better.
+    Auto,
+    /// By gates fitted to whether the model needs the tokens (DyVTE).
+    Learned,
+    /// After this block for all inputs; chosen if absent.
+    Fixed(Option<usize>),
+    /// Where a fitted answer head is sure.
+    Entropy,
+}
+
+impl FromStr for TokenRule {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        const EXPECTED: &str = "a rule for visual tokens: none, auto, learned, entropy, fixed or fixed:BLOCK";
+        match text.split_once(':') {
+            None if text == "none" => Ok(TokenRule::None),
+            None if text == "auto" => Ok(TokenRule::Auto),
+            None if text == "learned" => Ok(TokenRule::Learned),
+            None if text == "entropy" => Ok(TokenRule::Entropy),
+            None if text == "fixed" => Ok(TokenRule::Fixed(None)),
+            Some(("fixed", block)) => match block.parse() {
+                Ok(block) => Ok(TokenRule::Fixed(Some(block))),
+                Err(_) => refuse(text, EXPECTED),
+            },
+            _ => refuse(text, EXPECTED),
+        }
+    }
+}
+
+impl fmt::Display for TokenRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TokenRule::None => f.write_str("none"),
+            TokenRule::Auto => f.write_str("auto"),
+            TokenRule::Learned => f.write_str("learned"),
+            TokenRule::Entropy => f.write_str("entropy"),
+            TokenRule::Fixed(None) => f.write_str("fixed"),
+            TokenRule::Fixed(Some(block)) => write!(f, "fixed:{block}"),
+        }
+    }
+}
+
+/// The tokens that may leave.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum VisualTokens {
+    /// Those that come from a float input, found by the graph's form.
+    #[default]
+    Auto,
+    /// `start..start + len` of the sequence.
+    Range {
+        /// The first token.
+        start: usize,
+        /// The number of tokens.
+        len: usize,
+    },
+    /// Those that a mask among the inputs marks, at the same places in all rows of the data.
+    Input(String),
+}
+
+impl FromStr for VisualTokens {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        const EXPECTED: &str = "visual tokens: auto, START:LEN such as 0:64, or input:NAME of a mask";
+        match text.split_once(':') {
+            None if text == "auto" => Ok(VisualTokens::Auto),
+            Some(("input", name)) if !name.is_empty() => Ok(VisualTokens::Input(name.into())),
+            Some((start, len)) => match (start.parse(), len.parse()) {
+                (Ok(start), Ok(len)) if len > 0 => Ok(VisualTokens::Range { start, len }),
+                _ => refuse(text, EXPECTED),
+            },
+            None => refuse(text, EXPECTED),
+        }
+    }
+}
+
+impl fmt::Display for VisualTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            VisualTokens::Auto => f.write_str("auto"),
+            VisualTokens::Range { start, len } => write!(f, "{start}:{len}"),
+            VisualTokens::Input(name) => write!(f, "input:{name}"),
+        }
+    }
+}
+
+serde_as_text!(TokenRule);
+serde_as_text!(VisualTokens);
 serde_as_text!(MaxDrop);
 serde_as_text!(Places);
 serde_as_text!(Head);

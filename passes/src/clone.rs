@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use eec_ir::graph::Def;
 use eec_ir::ops::InferError;
-use eec_ir::{Dim, Graph, NodeId, Origin, RegionId, Symbol, ValueId};
+use eec_ir::{Dim, Graph, NodeId, Op, Origin, RegionId, Symbol, ValueId};
 
 /// For values of the source, their counterparts in the target.
 pub type ValueMap = HashMap<ValueId, ValueId>;
@@ -21,11 +21,30 @@ pub struct Substitution {
 
 impl Substitution {
     /// `dim` with the symbol replaced.
-    pub fn apply(this: Option<&Substitution>, dim: &Dim) -> Dim {
-        match this {
-            Some(s) => dim.substitute(&|symbol| (*symbol == s.from).then(|| s.to.clone())),
-            None => dim.clone(),
-        }
+    pub fn apply(&self, dim: &Dim) -> Dim {
+        dim.substitute(&|symbol| (*symbol == self.from).then(|| self.to.clone()))
+    }
+
+    /// `dim` with one symbol after the other replaced.
+    pub fn apply_all(list: &[Substitution], dim: &Dim) -> Dim {
+        list.iter().fold(dim.clone(), |dim, s| s.apply(&dim))
+    }
+}
+
+/// What is different in the copy.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Changes<'a> {
+    /// Sizes that are replaced, one after the other.
+    pub sizes: &'a [Substitution],
+    /// Nodes whose operator is another.
+    pub ops: Option<&'a HashMap<NodeId, Op>>,
+    /// The origin of all nodes, instead of their own.
+    pub origin: Option<&'a Origin>,
+}
+
+impl Changes<'_> {
+    fn dim(&self, dim: &Dim) -> Dim {
+        Substitution::apply_all(self.sizes, dim)
     }
 }
 
@@ -62,17 +81,15 @@ pub fn counterpart(source: &Graph, target: &mut Graph, map: &mut ValueMap, value
 }
 
 /// Appends a copy of every node of `nodes`, which are in execution order, and maps its results.
-/// The origin is the node's own, or `origin` if one is given.
 pub fn clone_nodes(
     source: &Graph,
     nodes: &[NodeId],
     target: &mut Graph,
     region: RegionId,
     map: &mut ValueMap,
-    substitution: Option<&Substitution>,
-    origin: Option<&Origin>,
+    changes: Changes<'_>,
 ) -> Result<(), CloneError> {
-    let mut cloner = Cloner { source, target, map, substitution, origin };
+    let mut cloner = Cloner { source, target, map, changes };
     nodes.iter().try_for_each(|id| cloner.node(*id, region))
 }
 
@@ -80,8 +97,7 @@ struct Cloner<'a> {
     source: &'a Graph,
     target: &'a mut Graph,
     map: &'a mut ValueMap,
-    substitution: Option<&'a Substitution>,
-    origin: Option<&'a Origin>,
+    changes: Changes<'a>,
 }
 
 impl Cloner<'_> {
@@ -94,9 +110,9 @@ impl Cloner<'_> {
             let found = counterpart(self.source, self.target, self.map, *v);
             inputs.push(found.ok_or_else(|| CloneError::Unmapped { node: describe(), value: *v })?);
         }
-        let mut op = node.op.clone();
-        op.map_dims(&mut |d| Substitution::apply(self.substitution, d));
-        let origin = self.origin.unwrap_or(&node.origin).clone();
+        let mut op = self.changes.ops.and_then(|ops| ops.get(&id)).unwrap_or(&node.op).clone();
+        op.map_dims(&mut |d| self.changes.dim(d));
+        let origin = self.changes.origin.unwrap_or(&node.origin).clone();
         let new = if node.regions.is_empty() {
             self.target.append(region, op, &inputs, origin).map_err(infer)?
         } else {
@@ -121,7 +137,7 @@ impl Cloner<'_> {
         let new = self.target.new_region(region.rows.clone());
         for param in &region.params {
             let mut ty = self.source.ty(*param).clone();
-            ty.dims.iter_mut().for_each(|d| *d = Substitution::apply(self.substitution, d));
+            ty.dims.iter_mut().for_each(|d| *d = self.changes.dim(d));
             let value = self.target.add_param(new, ty);
             self.map.insert(*param, value);
         }

@@ -9,6 +9,7 @@ use crate::exit_heads::{Activation, Exit, ExitHeads, Head, Rule, Signal, apply_t
 use crate::pass::{Changed, Context, Pass, PassError};
 use crate::simplify::Simplify;
 use crate::structure::{Structure, analyse};
+use crate::token_exits::{self, Decision, Span, TokenExit, TokenExits, text_feature_width};
 use crate::truncate::truncate;
 
 /// A text that names no pass, or options that the pass does not have.
@@ -27,7 +28,9 @@ pub struct PipelineError {
 /// - `exit-heads{at=[1, 3], head=HEAD, rule=RULE}`, where `HEAD` is `linear` (the default), `mlp:8`
 ///   (hidden width) or `final`, and `RULE` is `maxprob:T`, `margin:T`, `entropy:T` (a sample leaves
 ///   when the [`Signal`] exceeds T) or `patience:N`; one T for all exits, or `T/T/…`;
-/// - `truncate{at=1, head=HEAD}`.
+/// - `truncate{at=1, head=HEAD}`;
+/// - `token-exits{at=[1, 3], rule=RULE}`, where `RULE` is `fixed`, `learned:T` or `entropy:T`; the
+///   tokens are those of the first span that is found, or `span=START+LEN`.
 ///
 /// Heads have the same weights wherever the same block gets the same kind of head.
 pub fn pipeline(text: &str) -> Result<Vec<Box<dyn Pass>>, PipelineError> {
@@ -52,8 +55,13 @@ fn pass(text: &str) -> Result<Box<dyn Pass>, String> {
             at: options.required("at", number)?,
             head: options.take("head", head)?.unwrap_or(Seeded::Linear),
         }),
+        SeededTokenExits::NAME => Box::new(SeededTokenExits {
+            at: options.required("at", places)?,
+            rule: options.required("rule", token_rule)?,
+            span: options.take("span", span)?,
+        }),
         _ => {
-            let known = [Simplify::NAME, SeededExits::NAME, SeededTruncate::NAME].join(", ");
+            let known = [Simplify::NAME, SeededExits::NAME, SeededTruncate::NAME, SeededTokenExits::NAME].join(", ");
             return Err(format!("expected one of the passes {known}, found `{name}`"));
         }
     };
@@ -140,6 +148,21 @@ fn rule(text: &str) -> Option<SeededRule> {
     thresholds.map(|t| SeededRule::Threshold(signal, t))
 }
 
+fn span(text: &str) -> Option<(i64, i64)> {
+    let (start, len) = text.split_once('+')?;
+    Some((start.trim().parse().ok()?, len.trim().parse().ok()?))
+}
+
+fn token_rule(text: &str) -> Option<TokenRule> {
+    let threshold = |t: &str| t.parse().ok();
+    match text.split_once(':') {
+        None if text == "fixed" => Some(TokenRule::Fixed),
+        Some(("learned", t)) => threshold(t).map(TokenRule::Learned),
+        Some(("entropy", t)) => threshold(t).map(TokenRule::Entropy),
+        _ => None,
+    }
+}
+
 /// A head whose weights come from a seed.
 #[derive(Clone, Copy)]
 enum Seeded {
@@ -159,8 +182,14 @@ impl Seeded {
         let classes = ty.dims.last().and_then(|d| d.as_const()).and_then(|c| usize::try_from(c).ok());
         let classes =
             classes.ok_or_else(|| format!("expected a fixed number of classes, found an output of type {ty}"))?;
+        Ok(self.sized(block, width, classes))
+    }
+
+    /// A head from a feature of this width.
+    fn sized(self, block: usize, width: usize, classes: usize) -> Head {
         let seed = |part| (block * 4 + part) as u64;
-        Ok(match self {
+        match self {
+            Seeded::Final => Head::Final,
             Seeded::Mlp(hidden) => Head::Mlp {
                 hidden_weight: weight(seed(0), &[width, hidden]),
                 hidden_bias: weight(seed(1), &[hidden]),
@@ -168,10 +197,10 @@ impl Seeded {
                 weight: weight(seed(2), &[hidden, classes]),
                 bias: weight(seed(3), &[classes]),
             },
-            Seeded::Linear | Seeded::Final => {
+            Seeded::Linear => {
                 Head::Linear { weight: weight(seed(2), &[width, classes]), bias: weight(seed(3), &[classes]) }
             }
-        })
+        }
     }
 }
 
@@ -251,6 +280,59 @@ impl Pass for SeededTruncate {
         let structure = analyse(graph).map_err(|e| fail(e.to_string()))?;
         let head = self.head.head(graph, &structure, self.at).map_err(fail)?;
         *graph = truncate(graph, &structure, self.at, &head).map_err(|e| fail(e.to_string()))?;
+        Ok(Changed::Yes)
+    }
+}
+
+/// When tokens leave, before the heads are known.
+#[derive(Clone, Copy)]
+enum TokenRule {
+    Fixed,
+    Learned(f32),
+    Entropy(f32),
+}
+
+/// [`crate::token_exits`] with seeded heads.
+struct SeededTokenExits {
+    at: Vec<usize>,
+    rule: TokenRule,
+    span: Option<(i64, i64)>,
+}
+
+impl SeededTokenExits {
+    const NAME: &'static str = "token-exits";
+
+    fn decision(&self, graph: &Graph, structure: &Structure, block: usize) -> Result<Decision, String> {
+        Ok(match self.rule {
+            TokenRule::Fixed => Decision::Always,
+            TokenRule::Entropy(threshold) => {
+                Decision::Entropy { head: Seeded::Linear.head(graph, structure, block)?, threshold }
+            }
+            TokenRule::Learned(threshold) => {
+                let width = text_feature_width(graph, structure, block);
+                let width = width.ok_or_else(|| format!("the width after block {block} is not known"))?;
+                Decision::Learned { head: Seeded::Linear.sized(block, width, 2), threshold }
+            }
+        })
+    }
+}
+
+impl Pass for SeededTokenExits {
+    fn name(&self) -> &'static str {
+        SeededTokenExits::NAME
+    }
+
+    fn run(&self, graph: &mut Graph, _cx: &mut Context) -> Result<Changed, PassError> {
+        let fail = |e: String| PassError::new(SeededTokenExits::NAME, e);
+        let structure = analyse(graph).map_err(|e| fail(e.to_string()))?;
+        let span = match self.span {
+            Some((start, len)) => Span::at(graph, &structure, start, len).map_err(fail)?,
+            None => Span::find(graph, &structure).into_iter().next().ok_or_else(|| fail("no visual tokens".into()))?,
+        };
+        let exit = |block: &usize| Ok(TokenExit { block: *block, decision: self.decision(graph, &structure, *block)? });
+        let exits = self.at.iter().map(exit).collect::<Result<Vec<_>, String>>().map_err(fail)?;
+        let options = TokenExits { span, exits };
+        *graph = token_exits::apply_to(graph, &structure, &options).map_err(|e| fail(e.to_string()))?;
         Ok(Changed::Yes)
     }
 }

@@ -274,7 +274,8 @@ fn is_row_number(graph: &Graph, value: ValueId, batch: &Dim) -> bool {
     }
 }
 
-fn normal(axis: i64, rank: usize) -> Result<usize, String> {
+/// An axis that may count from the end, from the front.
+pub(crate) fn normal(axis: i64, rank: usize) -> Result<usize, String> {
     let from_front = if axis < 0 { axis + rank as i64 } else { axis };
     usize::try_from(from_front).ok().filter(|a| *a < rank).ok_or_else(|| format!("axis {axis} is outside rank {rank}"))
 }

@@ -88,6 +88,21 @@ pub fn judge(
     Ok(outcome::of_fixed(curve, &test, samples, costs, split, goal))
 }
 
+/// Chooses one exit for all samples: the shallowest that keeps the drop inside, tested from the
+/// deepest on.
+///
+/// # Errors
+///
+/// As [`calibrate`].
+pub fn fixed_depth(samples: &Samples, costs: &Costs, split: &Split, goal: &Goal) -> Result<Outcome, CalibrateError> {
+    let test = prepare(samples, costs, split, goal)?;
+    let at = |exit| Policy::Threshold { exits: vec![ThresholdExit { exit, threshold: ALWAYS }] };
+    let policies = std::iter::once(Policy::plain()).chain((0..samples.exits.len()).rev().map(at));
+    let curve = policies.map(|p| (p.clone(), measure(&p, samples, costs, &split.tune))).collect();
+    let curve = walk(points(curve, samples, costs, split), &test, goal.max_drop);
+    Ok(outcome::of_depths(curve, &test, samples, costs, split, goal))
+}
+
 /// Checks everything and sets up the test.
 fn prepare(samples: &Samples, costs: &Costs, split: &Split, goal: &Goal) -> Result<DropTest, CalibrateError> {
     check_goal(goal)?;

@@ -147,6 +147,35 @@ pub(super) fn of_fixed(
     Outcome { policy, verdict, plain, dynamic, refused: None, drop, curve, rivals: Some(rivals), exits }
 }
 
+/// Takes the cheapest fixed depth that passed. Depths are their own rivals: what saves work pays.
+pub(super) fn of_depths(
+    curve: Vec<CurvePoint>,
+    test: &DropTest,
+    samples: &Samples,
+    costs: &Costs,
+    split: &Split,
+    goal: &Goal,
+) -> Outcome {
+    let plain = measure(&Policy::plain(), samples, costs, &split.verify);
+    let saves = |p: &&CurvePoint| p.passed && !p.policy.is_plain() && p.verify.macs_ratio < 1.0;
+    let best = curve.iter().filter(saves).min_by(|a, b| a.verify.macs.total_cmp(&b.verify.macs)).cloned();
+    let (policy, dynamic) = match &best {
+        Some(point) => (point.policy.clone(), point.verify.clone()),
+        None => (Policy::plain(), plain.clone()),
+    };
+    Outcome {
+        exits: exit_qualities(&policy, samples, &split.verify),
+        drop: drop_of(&dynamic, test, split.verify.len(), goal),
+        verdict: if best.is_some() { Verdict::Pays } else { none_passed(&curve, split, goal) },
+        rivals: None,
+        refused: None,
+        policy,
+        plain,
+        dynamic,
+        curve,
+    }
+}
+
 fn exceeds(drop: &Drop) -> Verdict {
     let [bound, allowed] = [drop.bound, drop.max_drop].map(|d| format!("{:.2}", 100.0 * d));
     let reason =

@@ -13,7 +13,8 @@ use crate::dataset::Dataset;
 use crate::file::write_whole;
 use crate::model::Model;
 use crate::progress::{Progress, Silent};
-use crate::recipe::{self, Head, MaxDrop, Places, Recipe, Rule};
+use crate::recipe::{self, Head, MaxDrop, Places, Recipe, Rule, TokenRule, VisualTokens};
+use crate::report;
 
 /// Compiles a model; with data, makes it leave early.
 ///
@@ -60,6 +61,22 @@ pub(super) struct Args {
     /// name the same class.
     #[arg(long, value_name = "RULE")]
     rule: Option<Rule>,
+    /// When the visual tokens of a vision-language model leave its sequence [default: none]
+    ///
+    /// learned: after the first block whose gate says that the model does not need them for this input
+    /// (fitted by running the model without them). entropy: where a fitted answer head is sure. fixed,
+    /// fixed:BLOCK: after one block for all inputs. auto: learned, or fixed where deciding does not pay.
+    #[arg(long, value_name = "RULE")]
+    token_exit: Option<TokenRule>,
+    /// Which tokens of the blocks' sequence are visual: auto, START:LEN, or input:NAME of a mask among
+    /// the inputs [default: auto]
+    ///
+    /// auto finds tokens that come from a float input and are concatenated with embedded text.
+    #[arg(long, value_name = "TOKENS")]
+    visual_tokens: Option<VisualTokens>,
+    /// After which blocks visual tokens may leave: auto, or a list such as 2,4 [default: auto]
+    #[arg(long, value_name = "BLOCKS")]
+    token_exits_at: Option<Places>,
     /// A recipe in TOML: the same options as a file; flags override it
     #[arg(long, value_name = "FILE.toml")]
     recipe: Option<PathBuf>,
@@ -89,10 +106,11 @@ pub(super) fn run(args: Args) -> Outcome {
     let options = Compile { recipe, threads: args.threads, progress };
     let compiled = compile(&args.model, model.plain, data.as_ref(), &options).map_err(|e| e.about(args.subject()))?;
     compiled.save(&args.output)?;
-    if let (Some(path), Some(report)) = (&html, &compiled.report) {
-        write_whole(path, report.html().as_bytes()).map_err(|e| Error::io(path, e))?;
+    let html = html.filter(|_| !compiled.reports.is_empty());
+    if let Some(path) = &html {
+        write_whole(path, report::page(&compiled.reports).as_bytes()).map_err(|e| Error::io(path, e))?;
     }
-    args.print(&compiled, html.filter(|_| compiled.report.is_some()))?;
+    args.print(&compiled, html)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -142,6 +160,10 @@ impl Args {
         heads.at = self.exits.clone().unwrap_or_else(|| heads.at.clone());
         heads.head = self.head.clone().unwrap_or_else(|| heads.head.clone());
         heads.rule = self.rule.clone().unwrap_or_else(|| heads.rule.clone());
+        let tokens = &mut recipe.token_exit;
+        tokens.rule = self.token_exit.unwrap_or(tokens.rule);
+        tokens.tokens = self.visual_tokens.clone().unwrap_or_else(|| tokens.tokens.clone());
+        tokens.at = self.token_exits_at.clone().unwrap_or_else(|| tokens.at.clone());
         Ok(recipe)
     }
 
@@ -152,12 +174,12 @@ impl Args {
                 "schema": JSON_SCHEMA,
                 "output": self.output,
                 "exits": exits,
-                "report": model.report,
+                "reports": model.reports,
                 "html": html,
             }));
         }
         let mut text = String::new();
-        if let Some(report) = &model.report {
+        for report in &model.reports {
             text.push_str(&report.text());
             text.push('\n');
         }

@@ -61,7 +61,8 @@ pub(super) fn has_exits(outcome: &Outcome) -> bool {
 }
 
 /// The plain model, the dynamic one and its rivals.
-pub(super) fn contenders(outcome: &Outcome) -> Vec<Contender> {
+pub(super) fn contenders(report: &Report, outcome: &Outcome) -> Vec<Contender> {
+    let words = report.mechanism.words();
     let of = |name: &str, m: &Measured| Contender {
         name: name.into(),
         quality: m.accuracy,
@@ -70,12 +71,12 @@ pub(super) fn contenders(outcome: &Outcome) -> Vec<Contender> {
     };
     let mut all = vec![of("plain model", &outcome.plain)];
     if has_exits(outcome) {
-        let name = if outcome.refused.is_some() { "with exits (refused)" } else { "with exits" };
-        all.push(of(name, shown(outcome)));
+        let refused = if outcome.refused.is_some() { " (refused)" } else { "" };
+        all.push(of(&format!("with {words}{refused}"), shown(outcome)));
     }
     if let Some(rivals) = &outcome.rivals {
         let fixed = |d: &FixedDepth| Contender {
-            name: format!("all leave after {}", d.name),
+            name: report.mechanism.all_leave(&d.name),
             quality: d.accuracy,
             macs: d.macs,
             work: d.macs_ratio,
@@ -94,16 +95,17 @@ pub(super) fn contenders(outcome: &Outcome) -> Vec<Contender> {
 /// The verdict in one line.
 pub(super) fn headline(report: &Report) -> String {
     let Some(outcome) = &report.outcome else {
-        return "No exits: no block of the model can have one.".into();
+        return format!("No {}: no block of the model can have one.", report.mechanism.words());
     };
     match &outcome.verdict {
         Verdict::Pays => format!(
-            "Exits pay: {} of the work saved, {} points of {}.",
+            "{} pay: {} of the work saved, {} points of {}.",
+            report.mechanism.title(),
             coarse(1.0 - outcome.dynamic.macs_ratio),
             points(outcome.dynamic.accuracy - outcome.plain.accuracy),
             report.measure()
         ),
-        Verdict::DoesNotPay { reason } => format!("Exits do not pay: {reason}."),
+        Verdict::DoesNotPay { reason } => format!("{} do not pay: {reason}.", report.mechanism.title()),
     }
 }
 

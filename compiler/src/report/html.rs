@@ -23,22 +23,30 @@ pub(super) fn escape(text: &str) -> String {
     out
 }
 
+/// Reports on one model as a page, one after the other.
+pub fn page(reports: &[Report]) -> String {
+    let title = reports.first().map(|r| escape(&r.model)).unwrap_or_default();
+    let body: String = reports.iter().map(Report::part).collect();
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}: early exits</title>\n\
+         <style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{body}</main>\n</body>\n</html>\n",
+    )
+}
+
 impl Report {
-    /// The report as a page.
+    /// The report as a page of its own.
     pub fn html(&self) -> String {
-        let title = escape(&self.model);
+        page(std::slice::from_ref(self))
+    }
+
+    fn part(&self) -> String {
         let body = match &self.outcome {
             Some(outcome) => self.results(outcome),
             None => self.reasons(),
         };
-        format!(
-            "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-             <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}: early exits</title>\n\
-             <style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{}{body}{}</main>\n</body>\n</html>\n",
-            self.opening(),
-            asked(self),
-        )
+        format!("{}{body}{}", self.opening(), asked(self))
     }
 
     fn opening(&self) -> String {
@@ -61,16 +69,16 @@ impl Report {
         let measure = self.measure();
         let mut out = String::new();
         if outcome.verdict.pays() {
-            out.push_str(&figures(outcome, measure));
+            out.push_str(&figures(self, outcome));
         }
-        out.push_str(&format!("<section>\n<h2>Against its rivals</h2>\n{}", comparison(outcome, measure)));
+        out.push_str(&format!("<section>\n<h2>Against its rivals</h2>\n{}", comparison(self, outcome)));
         if has_exits(outcome) {
             out.push_str(&paragraph(&bound(&outcome.drop, measure)));
         }
         out.extend(times(self).map(|t| paragraph(&t)));
         out.push_str("</section>\n");
-        out.push_str(&format!("<div class=\"grid\">\n{}", plots(outcome, measure)));
-        out.push_str(&format!("<section>\n<h2>Exits</h2>\n{}", exits(outcome, measure)));
+        out.push_str(&format!("<div class=\"grid\">\n{}", plots(self, outcome)));
+        out.push_str(&format!("<section>\n<h2>Places</h2>\n{}", exits(outcome, measure)));
         if !outcome.policy.is_plain() {
             out.push_str(&paragraph(&format!("Rule {}.", rule(outcome, &self.recipe.rule))));
         }
@@ -90,12 +98,13 @@ fn paragraph(text: &str) -> String {
 }
 
 /// The numbers to remember.
-fn figures(outcome: &Outcome, measure: &str) -> String {
+fn figures(report: &Report, outcome: &Outcome) -> String {
+    let measure = report.measure();
     let drop = &outcome.drop;
     let confidence = format!("largest drop in points, at {:.0} % confidence", 100.0 * drop.confidence);
     let figures = [
         (coarse(1.0 - outcome.dynamic.macs_ratio), "of the work saved".to_owned()),
-        (coarse(outcome.dynamic.accuracy), format!("{measure} with exits")),
+        (coarse(outcome.dynamic.accuracy), format!("{measure} with {}", report.mechanism.words())),
         (points(outcome.dynamic.accuracy - outcome.plain.accuracy), format!("points of {measure}")),
         (format!("{:.2}", 100.0 * drop.bound), confidence),
     ];
@@ -104,19 +113,20 @@ fn figures(outcome: &Outcome, measure: &str) -> String {
     format!("<ul class=\"figures\">\n{items}</ul>\n")
 }
 
-fn plots(outcome: &Outcome, measure: &str) -> String {
+fn plots(report: &Report, outcome: &Outcome) -> String {
+    let (measure, mechanism) = (report.measure(), report.mechanism);
     let mut out = String::new();
     let legend = [
-        ("dynamic", "exits tried; filled: within the bound"),
+        ("dynamic", "policies tried; filled: within the bound"),
         ("dynamic ring", if matches!(outcome.verdict, Verdict::Pays) { "chosen" } else { "judged" }),
-        ("fixed", "everyone leaves at one depth"),
+        ("fixed", mechanism.at_one_depth()),
         ("lot", "random, same histogram"),
     ];
     let legend = if has_exits(outcome) { &legend[..] } else { &legend[..1] };
     out.push_str(&figure("Quality over work", &charts::curve(outcome, measure), legend));
     let all_leave = [("dynamic", "share of the verify rows")];
-    out.push_str(&figure("Where samples leave", &charts::histogram(outcome), &all_leave));
-    let alone = format!("{measure} of the head, everyone");
+    out.push_str(&figure(mechanism.where_title(), &charts::histogram(outcome), &all_leave));
+    let alone = format!("{measure}, everyone");
     let leaving = format!("{measure} of those that leave");
     let mut legend = vec![("fixed", alone.as_str())];
     if charts::confidence_is_a_share(outcome) {
@@ -125,7 +135,7 @@ fn plots(outcome: &Outcome, measure: &str) -> String {
     if !outcome.policy.is_plain() {
         legend.push(("dynamic", leaving.as_str()));
     }
-    out.push_str(&figure("How right and how sure heads are", &charts::heads(outcome, measure), &legend));
+    out.push_str(&figure(mechanism.places_title(), &charts::heads(outcome, measure), &legend));
     out
 }
 

@@ -7,9 +7,10 @@ use crate::calibrate::Outcome;
 use crate::fit::FitStats;
 
 /// The model against its rivals.
-pub(super) fn comparison(outcome: &Outcome, measure: &str) -> String {
-    let rows = contenders(outcome).into_iter().map(|c| vec![c.name, percent(c.quality), si(c.macs), coarse(c.work)]);
-    table(&["", measure, "MACs per sample", "of the plain model"], rows.collect())
+pub(super) fn comparison(report: &Report, outcome: &Outcome) -> String {
+    let rows =
+        contenders(report, outcome).into_iter().map(|c| vec![c.name, percent(c.quality), si(c.macs), coarse(c.work)]);
+    table(&["", report.measure(), "MACs per sample", "of the plain model"], rows.collect())
 }
 
 /// The candidates, one by one.
@@ -34,7 +35,7 @@ pub(super) fn exits(outcome: &Outcome, measure: &str) -> String {
     let end = shares.last().copied().unwrap_or(1.0);
     rows.push(vec!["full depth".into(), percent(outcome.plain.accuracy), dash(), dash(), coarse(end), dash()]);
     let leave = format!("their {measure}");
-    table(&["exit after", "head alone", "mean confidence", "threshold", "leave", &leave], rows)
+    table(&["place", "everyone there", "mean confidence", "threshold", "leave", &leave], rows)
 }
 
 /// How the heads were fitted; empty if none was.
@@ -73,7 +74,7 @@ pub(super) fn heads(stats: &[FitStats]) -> String {
 pub(super) fn asked(report: &Report) -> String {
     let r = &report.recipe;
     let rows = [
-        ("exits", r.exits.clone()),
+        ("places", r.places.clone()),
         ("heads", r.head.clone()),
         ("rule", r.rule.clone()),
         ("allowed drop", format!("{:.2} points at {:.0} % confidence", 100.0 * r.max_drop, 100.0 * r.confidence)),

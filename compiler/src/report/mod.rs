@@ -9,6 +9,8 @@ mod html_tables;
 mod tests;
 mod text;
 
+pub use html::page;
+
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -21,11 +23,70 @@ use crate::recipe::Recipe;
 /// The version of [`Report`]'s JSON form. It grows when a field changes its meaning or goes away.
 pub const SCHEMA: u32 = 1;
 
+/// What a report is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mechanism {
+    /// Samples leave after a block.
+    ExitHeads,
+    /// Visual tokens leave after a block.
+    TokenExits,
+}
+
+impl Mechanism {
+    /// `exits`.
+    fn words(self) -> &'static str {
+        match self {
+            Mechanism::ExitHeads => "exits",
+            Mechanism::TokenExits => "token exits",
+        }
+    }
+
+    /// The same at the start of a sentence.
+    fn title(self) -> &'static str {
+        match self {
+            Mechanism::ExitHeads => "Exits",
+            Mechanism::TokenExits => "Token exits",
+        }
+    }
+
+    /// The static rival at a place.
+    pub(crate) fn all_leave(self, place: &str) -> String {
+        match self {
+            Mechanism::ExitHeads => format!("all leave after {place}"),
+            Mechanism::TokenExits => format!("tokens always leave after {place}"),
+        }
+    }
+
+    fn at_one_depth(self) -> &'static str {
+        match self {
+            Mechanism::ExitHeads => "everyone leaves at one depth",
+            Mechanism::TokenExits => "tokens leave at one depth",
+        }
+    }
+
+    fn where_title(self) -> &'static str {
+        match self {
+            Mechanism::ExitHeads => "Where samples leave",
+            Mechanism::TokenExits => "Where tokens leave",
+        }
+    }
+
+    fn places_title(self) -> &'static str {
+        match self {
+            Mechanism::ExitHeads => "How right and how sure heads are",
+            Mechanism::TokenExits => "How right answers are without the tokens",
+        }
+    }
+}
+
 /// What was asked for and what came of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: u32,
+    /// What decides.
+    pub mechanism: Mechanism,
     /// The model's file name.
     pub model: String,
     /// The data.
@@ -66,8 +127,8 @@ pub struct Data {
 /// The recipe in the words of the command's flags.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Asked {
-    /// Where exits may stand.
-    pub exits: String,
+    /// Where decisions may stand.
+    pub places: String,
     /// The heads' form.
     pub head: String,
     /// When a sample leaves.
@@ -89,6 +150,8 @@ pub struct Inputs<'a> {
     pub data: &'a Dataset,
     /// What was asked for.
     pub recipe: &'a Recipe,
+    /// What decides.
+    pub mechanism: Mechanism,
     /// The candidates' names, in order of depth.
     pub exits: &'a [String],
     /// Work per sample and segment.
@@ -118,7 +181,7 @@ impl Report {
             costs: Some(inputs.costs.clone()),
             outcome: Some(inputs.outcome.clone()),
             heads: inputs.stats.to_vec(),
-            ..bare(inputs.model, inputs.data, inputs.recipe)
+            ..bare(inputs.model, inputs.data, inputs.recipe, inputs.mechanism)
         }
     }
 
@@ -129,19 +192,35 @@ impl Report {
 }
 
 /// The report on a model in which no exit can stand, for these reasons.
-pub fn without_candidates(model: &Path, data: &Dataset, recipe: &Recipe, reasons: &[String]) -> Report {
-    Report { reasons: reasons.to_vec(), ..bare(model, data, recipe) }
+pub fn without_candidates(
+    model: &Path,
+    data: &Dataset,
+    recipe: &Recipe,
+    mechanism: Mechanism,
+    reasons: &[String],
+) -> Report {
+    Report { reasons: reasons.to_vec(), ..bare(model, data, recipe, mechanism) }
 }
 
-fn bare(model: &Path, dataset: &Dataset, recipe: &Recipe) -> Report {
+fn bare(model: &Path, dataset: &Dataset, recipe: &Recipe, mechanism: Mechanism) -> Report {
     Report {
         schema: SCHEMA,
+        mechanism,
         model: model.file_name().unwrap_or(model.as_os_str()).to_string_lossy().into_owned(),
         data: data(dataset),
         recipe: Asked {
-            exits: recipe.exit_heads.at.to_string(),
-            head: recipe.exit_heads.head.to_string(),
-            rule: recipe.exit_heads.rule.to_string(),
+            places: match mechanism {
+                Mechanism::ExitHeads => recipe.exit_heads.at.to_string(),
+                Mechanism::TokenExits => recipe.token_exit.at.to_string(),
+            },
+            head: match mechanism {
+                Mechanism::ExitHeads => recipe.exit_heads.head.to_string(),
+                Mechanism::TokenExits => "mlp on the text".into(),
+            },
+            rule: match mechanism {
+                Mechanism::ExitHeads => recipe.exit_heads.rule.to_string(),
+                Mechanism::TokenExits => recipe.token_exit.rule.to_string(),
+            },
             max_drop: recipe.max_drop.0,
             confidence: recipe.confidence,
             seed: recipe.seed,

@@ -37,6 +37,7 @@ fn report(samples: &Samples, max_drop: f64) -> Report {
         model: Path::new("models/vit<b>tiny.onnx"),
         data: &dataset(rows),
         recipe: &Recipe::default(),
+        mechanism: Mechanism::ExitHeads,
         exits: &samples.exits,
         costs: &costs(),
         reference: samples.reference,
@@ -86,7 +87,13 @@ fn a_report_that_does_not_pay() {
 fn patience_and_missing_candidates() {
     check_forms(&report(&patient(2000, 4), 0.05));
     let reasons = ["block 0 has state that later blocks need".to_owned(), "x".repeat(200)];
-    let none = without_candidates(Path::new("vit<b>tiny.onnx"), &dataset(9), &Recipe::default(), &reasons);
+    let none = without_candidates(
+        Path::new("vit<b>tiny.onnx"),
+        &dataset(9),
+        &Recipe::default(),
+        Mechanism::ExitHeads,
+        &reasons,
+    );
     check_forms(&none);
     assert!(none.text().contains("no block of the model can have one"));
     assert!(none.html().contains("<li>block 0 has state"));

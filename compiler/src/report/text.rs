@@ -17,7 +17,7 @@ impl Report {
         }
         let mut parts = vec![wrap(&head), wrap(&headline(self))];
         if let Some(outcome) = &self.outcome {
-            parts.push(comparison(outcome, self.measure()));
+            parts.push(comparison(self, outcome));
             parts.push(exits(outcome, self.measure()));
             if has_exits(outcome) {
                 parts.push(wrap(&bound(&outcome.drop, self.measure())));
@@ -34,9 +34,9 @@ impl Report {
     }
 }
 
-fn comparison(outcome: &Outcome, measure: &str) -> String {
-    let mut rows = vec![["".into(), measure.into(), "MACs/sample".into(), "work".into()]];
-    for c in contenders(outcome) {
+fn comparison(report: &Report, outcome: &Outcome) -> String {
+    let mut rows = vec![["".into(), report.measure().into(), "MACs/sample".into(), "work".into()]];
+    for c in contenders(report, outcome) {
         rows.push([c.name, percent(c.quality), si(c.macs), coarse(c.work)]);
     }
     table(&rows)
@@ -45,7 +45,7 @@ fn comparison(outcome: &Outcome, measure: &str) -> String {
 fn exits(outcome: &Outcome, measure: &str) -> String {
     let shares = leaving(outcome);
     let mut rows =
-        vec![["exit".into(), "head alone".into(), "threshold".into(), "leave".into(), format!("their {measure}")]];
+        vec![["place".into(), "everyone there".into(), "threshold".into(), "leave".into(), format!("their {measure}")]];
     for (exit, share) in outcome.exits.iter().zip(&shares) {
         rows.push([
             exit.name.clone(),

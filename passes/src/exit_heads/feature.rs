@@ -6,8 +6,7 @@
 
 use eec_ir::{Graph, NodeId, Op, ValueId};
 
-use super::ExitError;
-use super::emit::Emit;
+use crate::insert::{Emit, InsertError};
 use crate::structure::{Kind, Structure, flow};
 
 /// How to get the feature at an exit.
@@ -39,9 +38,9 @@ pub enum Pooling {
 }
 
 /// The feature at the exit after block `block`.
-pub fn feature(graph: &Graph, structure: &Structure, block: usize) -> Result<FeaturePlan, ExitError> {
+pub fn feature(graph: &Graph, structure: &Structure, block: usize) -> Result<FeaturePlan, InsertError> {
     let count = structure.blocks.len();
-    let at = structure.blocks.get(block).ok_or(ExitError::NoBlock { block, count })?;
+    let at = structure.blocks.get(block).ok_or(InsertError::NoBlock { block, count })?;
     let ty = graph.ty(at.output);
     if ty == graph.ty(structure.tail_input())
         && let Some(plan) = own_pooling(graph, structure)
@@ -58,7 +57,7 @@ pub fn feature(graph: &Graph, structure: &Structure, block: usize) -> Result<Fea
         Some(width) if rank > 2 => Ok(FeaturePlan { pooling: Pooling::Mean { axes }, width }),
         _ => {
             let reason = format!("expected channels of a known number in the exit's value, found type {ty}");
-            Err(ExitError::NotACandidate { block, reason })
+            Err(InsertError::NotACandidate { what: "exit", block, reason })
         }
     }
 }
@@ -81,6 +80,6 @@ fn own_pooling(graph: &Graph, structure: &Structure) -> Option<FeaturePlan> {
 }
 
 /// The mean of `x` over `axes`.
-pub(crate) fn mean(emit: &mut Emit, axes: &[i64], x: ValueId) -> Result<ValueId, ExitError> {
+pub(crate) fn mean(emit: &mut Emit, axes: &[i64], x: ValueId) -> Result<ValueId, InsertError> {
     emit.op("mean", Op::ReduceMean { axes: axes.to_vec(), keepdims: false }, &[x])
 }

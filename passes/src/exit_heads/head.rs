@@ -2,9 +2,8 @@
 
 use eec_ir::{DType, Dim, Graph, Op, Symbol, Tensor, Type, ValueId};
 
-use super::ExitError;
-use super::emit::Emit;
-use crate::clone::{self, Substitution, ValueMap};
+use crate::clone::{self, Changes, Substitution, ValueMap};
+use crate::insert::{Emit, InsertError};
 
 /// The function between the two layers of an [`Head::Mlp`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,7 +70,7 @@ impl Head {
 }
 
 /// The logits of a head that takes the feature `[rows, width]`; `None` for other heads.
-pub(crate) fn on_feature(emit: &mut Emit, head: &Head, feature: ValueId) -> Result<Option<ValueId>, ExitError> {
+pub(crate) fn on_feature(emit: &mut Emit, head: &Head, feature: ValueId) -> Result<Option<ValueId>, InsertError> {
     match head {
         Head::Linear { weight, bias } => dense(emit, "logits", feature, weight, bias).map(Some),
         Head::Mlp { hidden_weight, hidden_bias, activation, weight, bias } => {
@@ -87,7 +86,7 @@ pub(crate) fn on_feature(emit: &mut Emit, head: &Head, feature: ValueId) -> Resu
     }
 }
 
-fn dense(emit: &mut Emit, name: &str, x: ValueId, weight: &Tensor, bias: &Tensor) -> Result<ValueId, ExitError> {
+fn dense(emit: &mut Emit, name: &str, x: ValueId, weight: &Tensor, bias: &Tensor) -> Result<ValueId, InsertError> {
     let (w, b) = (emit.constant(weight.clone()), emit.constant(bias.clone()));
     let product = emit.op(&format!("{name}/product"), Op::MatMul {}, &[x, w])?;
     emit.op(name, Op::Add {}, &[product, b])
@@ -100,21 +99,19 @@ pub(crate) fn custom(emit: &mut Emit, head: &Graph, x: ValueId) -> Result<ValueI
         return Err(format!("expected a graph with 1 input and 1 output, found {i} and {o}"));
     };
     let rows = head.ty(input).dims.first().and_then(Dim::as_symbol);
-    let substitution = rows.map(|symbol| Substitution { from: symbol.clone(), to: emit.rows(x) });
-    let expected = substituted(head.ty(input), substitution.as_ref());
+    let sizes: Vec<Substitution> =
+        rows.map(|symbol| Substitution { from: symbol.clone(), to: emit.rows(x) }).into_iter().collect();
+    let ty = head.ty(input);
+    let expected = Type::new(ty.dtype, ty.dims.iter().map(|d| Substitution::apply_all(&sizes, d)));
     if expected != *emit.ty(x) {
         return Err(format!("its input has type {}, the exit's value {}", head.ty(input), emit.ty(x)));
     }
     let mut map = ValueMap::from([(input, x)]);
     let nodes = &head.region(Graph::ROOT).nodes;
     let origin = emit.origin("custom");
-    clone::clone_nodes(head, nodes, emit.graph, emit.region, &mut map, substitution.as_ref(), Some(&origin))
-        .map_err(|e| e.to_string())?;
+    let changes = Changes { sizes: &sizes, ops: None, origin: Some(&origin) };
+    clone::clone_nodes(head, nodes, emit.graph, emit.region, &mut map, changes).map_err(|e| e.to_string())?;
     clone::counterpart(head, emit.graph, &mut map, output).ok_or_else(|| "its output is not computed".to_string())
-}
-
-fn substituted(ty: &Type, substitution: Option<&Substitution>) -> Type {
-    Type::new(ty.dtype, ty.dims.iter().map(|d| Substitution::apply(substitution, d)))
 }
 
 /// A float matrix type of `rows` rows, named by a symbol.

@@ -7,35 +7,22 @@
 //! back in the order of the batch. Outputs `exit_index` (i64 `[batch]`, the number of exits for
 //! samples that ran to the end) and `confidence` (f32 `[batch]`) are added.
 
-mod attach;
-mod build;
-mod emit;
-mod error;
-mod feature;
-mod head;
-mod plan;
-mod signal;
+pub(crate) mod feature;
+pub(crate) mod head;
+pub(crate) mod signal;
 mod taps;
 #[cfg(test)]
 mod tests;
 
 use eec_ir::Graph;
 
-pub use error::ExitError;
 pub use feature::{FeaturePlan, Pooling, feature};
 pub use head::{Activation, Head};
 pub use signal::Signal;
 pub use taps::{HeadInput, Tap, head_graph, with_features, with_taps};
 
-pub(crate) use attach::Attach;
-pub(crate) use plan::check_candidate;
-pub(crate) use taps::whole;
-
-use crate::clone;
+use crate::insert::{self, Decisions, InsertError};
 use crate::structure::{Structure, analyse};
-use attach::Scope;
-use build::Builder;
-use plan::Plan;
 
 /// An exit: where it stands and what classifies there.
 #[derive(Clone, Debug)]
@@ -81,37 +68,12 @@ pub const EXIT_INDEX: &str = "exit_index";
 pub const CONFIDENCE: &str = "confidence";
 
 /// The graph with exits.
-pub fn apply(graph: &Graph, options: &ExitHeads) -> Result<Graph, ExitError> {
+pub fn apply(graph: &Graph, options: &ExitHeads) -> Result<Graph, InsertError> {
     let structure = analyse(graph)?;
     apply_to(graph, &structure, options)
 }
 
 /// The graph with exits, for a structure that is known already.
-pub fn apply_to(graph: &Graph, structure: &Structure, options: &ExitHeads) -> Result<Graph, ExitError> {
-    let names: Vec<String> = graph.output_names().iter().map(|n| n.to_string()).collect();
-    if let Some(taken) = names.iter().find(|n| [EXIT_INDEX, CONFIDENCE].contains(&n.as_str())) {
-        return Err(ExitError::OutputTaken(taken.clone()));
-    }
-    let plan = Plan::new(graph, structure, options)?;
-    let (mut target, map) = clone::with_inputs(graph);
-    let mut scope = Scope { region: Graph::ROOT, map, rows: None };
-    let attach = Attach { source: graph, structure, target: &mut target, pass: "exit-heads" };
-    let mut builder = Builder { attach, plan: &plan, options };
-    let [logits, index, confidence] = builder.level(0, &mut scope, &[])?;
-    let mut outputs = Vec::new();
-    for (i, (name, value)) in names.into_iter().zip(graph.outputs()).enumerate() {
-        let kept = if i == structure.main_output {
-            logits
-        } else {
-            match clone::counterpart(graph, &mut target, &mut scope.map, *value) {
-                Some(v) => v,
-                None => scope.get(graph, *value, &name)?,
-            }
-        };
-        outputs.push((name, kept));
-    }
-    outputs.push((EXIT_INDEX.to_string(), index));
-    outputs.push((CONFIDENCE.to_string(), confidence));
-    target.set_outputs(outputs);
-    Ok(target)
+pub fn apply_to(graph: &Graph, structure: &Structure, options: &ExitHeads) -> Result<Graph, InsertError> {
+    insert::apply(graph, structure, Decisions { exits: Some(options), ..Decisions::default() })
 }

@@ -5,8 +5,8 @@
 
 use eec_ir::{Op, Tensor, ValueId};
 
-use super::emit::Emit;
-use super::{ExitError, Rule};
+use super::Rule;
+use crate::insert::{Emit, InsertError};
 
 /// How sure a classifier is, from its logits `[rows, classes]`; larger is surer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,17 +17,19 @@ pub enum Signal {
     Margin,
     /// `1 - H/ln(classes)` for the entropy `H` of the probabilities in nats, in `[0, 1]`.
     Entropy,
+    /// The probability of one class, in `[0, 1]`.
+    Class(usize),
 }
 
 /// The number of classes of logits; an error below two.
-fn classes(emit: &Emit, logits: ValueId) -> Result<i64, ExitError> {
+fn classes(emit: &Emit, logits: ValueId) -> Result<i64, InsertError> {
     let ty = emit.ty(logits);
     let found = ty.dims.get(1).and_then(|d| d.as_const()).filter(|c| *c >= 2 && ty.rank() == 2);
-    found.ok_or_else(|| ExitError::Classes(ty.to_string()))
+    found.ok_or_else(|| InsertError::Classes(ty.to_string()))
 }
 
 /// The confidence `[rows]` of logits `[rows, classes]`.
-pub(crate) fn confidence(emit: &mut Emit, signal: Signal, logits: ValueId) -> Result<ValueId, ExitError> {
+pub(crate) fn confidence(emit: &mut Emit, signal: Signal, logits: ValueId) -> Result<ValueId, InsertError> {
     let classes = classes(emit, logits)?;
     match signal {
         Signal::MaxProb => {
@@ -36,6 +38,11 @@ pub(crate) fn confidence(emit: &mut Emit, signal: Signal, logits: ValueId) -> Re
         }
         Signal::Margin => margin(emit, logits, classes),
         Signal::Entropy => entropy(emit, logits, classes),
+        Signal::Class(class) => {
+            let p = emit.op("softmax", Op::Softmax { axis: 1 }, &[logits])?;
+            let class = emit.constant(Tensor::scalar(class as i64));
+            emit.op("confidence", Op::Gather { axis: 1 }, &[p, class])
+        }
     }
 }
 
@@ -43,7 +50,7 @@ fn max_over_classes(keepdims: bool) -> Op {
     Op::ReduceMax { axes: vec![1], keepdims }
 }
 
-fn margin(emit: &mut Emit, logits: ValueId, classes: i64) -> Result<ValueId, ExitError> {
+fn margin(emit: &mut Emit, logits: ValueId, classes: i64) -> Result<ValueId, InsertError> {
     let p = emit.op("softmax", Op::Softmax { axis: 1 }, &[logits])?;
     let best = emit.op("best", Op::ArgMax { axis: 1, keepdims: true }, &[p])?;
     let numbers = emit.constant(Tensor::vector((0..classes).collect::<Vec<i64>>()));
@@ -55,7 +62,7 @@ fn margin(emit: &mut Emit, logits: ValueId, classes: i64) -> Result<ValueId, Exi
     emit.op("confidence", Op::Sub {}, &[first, second])
 }
 
-fn entropy(emit: &mut Emit, logits: ValueId, classes: i64) -> Result<ValueId, ExitError> {
+fn entropy(emit: &mut Emit, logits: ValueId, classes: i64) -> Result<ValueId, InsertError> {
     let p = emit.op("softmax", Op::Softmax { axis: 1 }, &[logits])?;
     let log_p = emit.op("log-softmax", Op::LogSoftmax { axis: 1 }, &[logits])?;
     let terms = emit.op("terms", Op::Mul {}, &[p, log_p])?;
@@ -67,7 +74,7 @@ fn entropy(emit: &mut Emit, logits: ValueId, classes: i64) -> Result<ValueId, Ex
 }
 
 /// The class `[rows]` (i64) of logits: the first largest.
-pub(crate) fn class(emit: &mut Emit, logits: ValueId) -> Result<ValueId, ExitError> {
+pub(crate) fn class(emit: &mut Emit, logits: ValueId) -> Result<ValueId, InsertError> {
     classes(emit, logits)?;
     emit.op("class", Op::ArgMax { axis: 1, keepdims: false }, &[logits])
 }
@@ -89,7 +96,7 @@ pub(crate) fn decide(
     exit: Option<usize>,
     logits: ValueId,
     carry: &[ValueId],
-) -> Result<Decision, ExitError> {
+) -> Result<Decision, InsertError> {
     match rule {
         Rule::Threshold { signal, thresholds } => {
             let confidence = confidence(emit, *signal, logits)?;
@@ -112,7 +119,7 @@ pub(crate) fn decide(
 }
 
 /// The class, and how many exits in a row, this one included, have named it (as f32).
-fn agreement(emit: &mut Emit, logits: ValueId, carry: &[ValueId]) -> Result<(ValueId, ValueId), ExitError> {
+fn agreement(emit: &mut Emit, logits: ValueId, carry: &[ValueId]) -> Result<(ValueId, ValueId), InsertError> {
     let class = class(emit, logits)?;
     let &[before, run] = carry else {
         let rows = emit.rows(logits);

@@ -2,12 +2,9 @@
 
 use eec_ir::{Graph, Symbol, ValueId};
 
-use super::attach::{Attach, Scope};
-use super::emit::Emit;
-use super::plan::check_candidate;
 use super::signal::{self, Signal};
-use super::{ExitError, Head, head};
-use crate::clone::ValueMap;
+use super::{Head, head};
+use crate::insert::{Attach, Emit, InsertError, check_candidate, whole};
 use crate::structure::Structure;
 
 /// What to capture at an exit.
@@ -19,41 +16,42 @@ pub enum Tap<'h> {
     Logits(usize, &'h Head),
 }
 
+impl Tap<'_> {
+    /// The block.
+    pub fn block(&self) -> usize {
+        let (Tap::Feature(block) | Tap::Logits(block, _)) = self;
+        *block
+    }
+
+    /// The name of its output.
+    pub fn output(&self) -> String {
+        match self {
+            Tap::Feature(block) => format!("feature.{block}"),
+            Tap::Logits(block, _) => format!("logits.{block}"),
+        }
+    }
+}
+
 /// The plain model with the pooled features after `blocks` as further outputs `feature.K`
 /// (f32 `[batch, width]`). Other outputs of the model than the main one are dropped.
-pub fn with_features(graph: &Graph, structure: &Structure, blocks: &[usize]) -> Result<Graph, ExitError> {
+pub fn with_features(graph: &Graph, structure: &Structure, blocks: &[usize]) -> Result<Graph, InsertError> {
     with_taps(graph, structure, &blocks.iter().map(|b| Tap::Feature(*b)).collect::<Vec<_>>())
 }
 
 /// The plain model with what `taps` ask for as further outputs, in that order.
-pub fn with_taps(graph: &Graph, structure: &Structure, taps: &[Tap]) -> Result<Graph, ExitError> {
+pub fn with_taps(graph: &Graph, structure: &Structure, taps: &[Tap]) -> Result<Graph, InsertError> {
     let mut target = graph.clone();
     let scope = whole(graph);
-    let mut attach = Attach { source: graph, structure, target: &mut target, pass: "exit-heads" };
+    let mut attach = Attach { source: graph, structure, target: &mut target, pass: "exit-heads", ops: None };
     let name = graph.output_names().get(structure.main_output).map(|n| n.to_string()).unwrap_or_default();
     let mut outputs = vec![(name, structure.output)];
     for tap in taps {
-        let (block, what) = match tap {
-            Tap::Feature(block) => (*block, "feature"),
-            Tap::Logits(block, _) => (*block, "logits"),
-        };
-        check_candidate(structure, block)?;
-        let name = format!("{what}.{block}");
-        let value = match tap {
-            Tap::Feature(_) => attach.feature(&scope, block, &name)?.0,
-            Tap::Logits(_, head) => attach.logits(&scope, block, head, &name)?,
-        };
-        outputs.push((name, value));
+        check_candidate(structure, tap.block())?;
+        outputs.push((tap.output(), attach.tap(&scope, tap)?));
     }
     target.set_outputs(outputs);
     target.remove_dead();
     Ok(target)
-}
-
-/// The scope of a graph's own clone: every value stands for itself.
-pub(crate) fn whole(graph: &Graph) -> Scope {
-    let map: ValueMap = (0..graph.value_count()).map(|i| (ValueId::new(i), ValueId::new(i))).collect();
-    Scope { region: Graph::ROOT, map, rows: None }
 }
 
 /// An exit's classifier for [`head_graph`].
@@ -68,7 +66,7 @@ pub enum HeadInput<'h> {
 /// A graph from `feature.K` (f32 `[batch, width]`) or `logits.K` (f32 `[batch, classes]`) to
 /// `confidence.K` (f32 `[batch]`) and `class.K` (i64 `[batch]`) for every head, built by the
 /// functions that build the dynamic graph, so that its confidences are equal to the last bit.
-pub fn head_graph(heads: &[HeadInput], signal: Signal) -> Result<Graph, ExitError> {
+pub fn head_graph(heads: &[HeadInput], signal: Signal) -> Result<Graph, InsertError> {
     let mut graph = Graph::new("heads");
     let batch = Symbol::new("batch");
     let mut outputs = Vec::new();
@@ -88,8 +86,8 @@ pub fn head_graph(heads: &[HeadInput], signal: Signal) -> Result<Graph, ExitErro
     Ok(graph)
 }
 
-fn fitted_logits(graph: &mut Graph, batch: &Symbol, block: usize, head: &Head) -> Result<ValueId, ExitError> {
-    let misfit = |reason: &str| ExitError::Head { head: head.name(), block, reason: reason.to_string() };
+fn fitted_logits(graph: &mut Graph, batch: &Symbol, block: usize, head: &Head) -> Result<ValueId, InsertError> {
+    let misfit = |reason: &str| InsertError::Head { head: head.name(), block, reason: reason.to_string() };
     let width = head.width().ok_or_else(|| misfit("expected a head that takes a feature"))?;
     let x = graph.add_input(&format!("feature.{block}"), head::matrix_type(batch, width));
     let mut emit = Emit::new(graph, Graph::ROOT, "exit-heads", format!("exit.{block}"));

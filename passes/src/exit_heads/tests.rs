@@ -349,7 +349,7 @@ fn wrong_options_are_refused_with_their_reason() {
     assert_eq!(refuse(vec![exit(0)], vec![]), "expected one threshold per exit, found 0 for 1 exits");
     assert_eq!(
         refuse(vec![exit(1), exit(0)], vec![0.5; 2]),
-        "exits must be in order of depth: block 0 follows block 1"
+        "places must be in order of depth: block 0 follows block 1"
     );
     assert_eq!(refuse(vec![exit(7)], vec![0.5]), "block 7 does not exist: the model has 3 blocks");
     assert!(refuse(vec![exit(2)], vec![0.5]).contains("last block"));
@@ -369,7 +369,7 @@ fn a_taken_output_name_and_a_single_class_are_refused() {
     let rule = Rule::Threshold { signal: Signal::MaxProb, thresholds: vec![0.5] };
     graph.set_outputs(vec![("confidence".into(), s.output)]);
     let error = apply(&graph, &ExitHeads { exits, rule }).unwrap_err();
-    assert_eq!(error, ExitError::OutputTaken("confidence".into()));
+    assert_eq!(error, InsertError::OutputTaken("confidence".into()));
 
     let error = head_graph(&[HeadInput::Logits(0, 1)], Signal::Entropy).unwrap_err();
     assert!(error.to_string().contains("at least 2 classes"), "{error}");

@@ -1,13 +1,13 @@
-//! Why exits cannot be inserted.
+//! Why decisions cannot be inserted.
 
 use eec_ir::ops::InferError;
 
 use crate::clone::CloneError;
 use crate::structure::StructureError;
 
-/// Why exits cannot be inserted.
+/// Why decisions cannot be inserted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ExitError {
+pub enum InsertError {
     /// The graph has no structure.
     #[error(transparent)]
     Structure(#[from] StructureError),
@@ -22,16 +22,18 @@ pub enum ExitError {
         /// Number of blocks.
         count: usize,
     },
-    /// No exit may stand after the block.
-    #[error("no exit can stand after block {block}: {reason}")]
+    /// A decision may not stand after the block.
+    #[error("no {what} can stand after block {block}: {reason}")]
     NotACandidate {
+        /// The kind of decision.
+        what: &'static str,
         /// Block.
         block: usize,
         /// Reason.
         reason: String,
     },
     /// The exits are not in order of depth.
-    #[error("exits must be in order of depth: block {next} follows block {block}")]
+    #[error("places must be in order of depth: block {next} follows block {block}")]
     Order {
         /// An exit's block.
         block: usize,

@@ -1,12 +1,15 @@
 //! Copies parts of the model to where an exit needs them: rest segments, pooled features, heads.
 
-use eec_ir::{Graph, NodeId, Op, Origin, RegionId, Symbol, Type, ValueId};
+use std::collections::HashMap;
 
+use eec_ir::{Dim, Graph, NodeId, Op, Origin, RegionId, Symbol, Type, ValueId};
+
+use super::InsertError;
 use super::emit::Emit;
-use super::feature::{self, Pooling};
-use super::head::{self, Head};
-use super::{ExitError, feature::feature};
-use crate::clone::{self, CloneError, Substitution, ValueMap};
+use crate::clone::{self, Changes, CloneError, Substitution, ValueMap};
+use crate::exit_heads::Tap;
+use crate::exit_heads::feature::{self, Pooling, feature};
+use crate::exit_heads::head::{self, Head};
 use crate::structure::{Batch, Structure, flow};
 
 /// A place in the target: a region, what its values are called in the source, and its rows.
@@ -16,18 +19,31 @@ pub(crate) struct Scope {
     pub(crate) map: ValueMap,
     /// What stands for the batch here; `None` for the batch itself.
     pub(crate) rows: Option<Substitution>,
+    /// What stands for the length of the sequence here, if it can change.
+    pub(crate) length: Option<Substitution>,
 }
 
 impl Scope {
     /// The counterpart of a source value that must be here.
-    pub(crate) fn get(&self, source: &Graph, value: ValueId, wanted_by: &str) -> Result<ValueId, ExitError> {
+    pub(crate) fn get(&self, source: &Graph, value: ValueId, wanted_by: &str) -> Result<ValueId, InsertError> {
         let missing = || CloneError::Unmapped { node: format!("{wanted_by} of {}", source.name), value };
         Ok(self.map.get(&value).copied().ok_or_else(missing)?)
     }
 
+    /// What stands for sizes of the source here.
+    pub(crate) fn sizes(&self) -> Vec<Substitution> {
+        self.rows.iter().chain(&self.length).cloned().collect()
+    }
+
+    /// The number of rows here.
+    pub(crate) fn rows_dim(&self, structure: &Structure) -> Dim {
+        self.rows.as_ref().map_or_else(|| structure.batch.dim(), |rows| rows.to.clone())
+    }
+
     /// A type of the source in this scope.
     pub(crate) fn ty(&self, ty: &Type) -> Type {
-        Type::new(ty.dtype, ty.dims.iter().map(|d| Substitution::apply(self.rows.as_ref(), d)))
+        let sizes = self.sizes();
+        Type::new(ty.dtype, ty.dims.iter().map(|d| Substitution::apply_all(&sizes, d)))
     }
 }
 
@@ -37,6 +53,14 @@ pub(crate) struct Attach<'a> {
     pub(crate) structure: &'a Structure,
     pub(crate) target: &'a mut Graph,
     pub(crate) pass: &'static str,
+    /// Operators in which the length of the sequence stands as a symbol.
+    pub(crate) ops: Option<&'a HashMap<NodeId, Op>>,
+}
+
+/// The scope of a graph's own clone: every value stands for itself.
+pub(crate) fn whole(graph: &Graph) -> Scope {
+    let map: ValueMap = (0..graph.value_count()).map(|i| (ValueId::new(i), ValueId::new(i))).collect();
+    Scope { region: Graph::ROOT, map, rows: None, length: None }
 }
 
 impl Attach<'_> {
@@ -51,13 +75,13 @@ impl Attach<'_> {
         nodes: &[NodeId],
         scope: &mut Scope,
         origin: Option<&Origin>,
-    ) -> Result<(), ExitError> {
+    ) -> Result<(), InsertError> {
         for node in nodes {
             let numbering = self.numbering(*node, scope);
             let mut map = if numbering.is_empty() { std::mem::take(&mut scope.map) } else { scope.map.clone() };
             let both: Vec<NodeId> = numbering.iter().chain([node]).copied().collect();
-            let rows = scope.rows.as_ref();
-            clone::clone_nodes(self.source, &both, self.target, scope.region, &mut map, rows, origin)?;
+            let changes = Changes { sizes: &scope.sizes(), ops: self.ops, origin };
+            clone::clone_nodes(self.source, &both, self.target, scope.region, &mut map, changes)?;
             if numbering.is_empty() {
                 scope.map = map;
             } else {
@@ -76,7 +100,7 @@ impl Attach<'_> {
     }
 
     /// The feature `[rows, width]` at the exit after `block`, and its width.
-    pub(crate) fn feature(&mut self, scope: &Scope, block: usize, path: &str) -> Result<(ValueId, usize), ExitError> {
+    pub(crate) fn feature(&mut self, scope: &Scope, block: usize, path: &str) -> Result<(ValueId, usize), InsertError> {
         let plan = feature(self.source, self.structure, block)?;
         let x = scope.get(self.source, self.structure.blocks[block].output, path)?;
         let value = match &plan.pooling {
@@ -95,12 +119,25 @@ impl Attach<'_> {
         nodes: &[NodeId],
         value: ValueId,
         path: &str,
-    ) -> Result<ValueId, ExitError> {
+    ) -> Result<ValueId, InsertError> {
         let mut inner = scope.clone();
         inner.map.insert(self.structure.tail_input(), x);
         let origin = self.emit(scope.region, path).origin("tail");
         self.clone_into(nodes, &mut inner, Some(&origin))?;
         inner.get(self.source, value, path)
+    }
+
+    /// What `tap` reads.
+    pub(crate) fn tap(&mut self, scope: &Scope, tap: &Tap) -> Result<ValueId, InsertError> {
+        match tap {
+            Tap::Feature(block) => Ok(self.feature(scope, *block, &tap.output())?.0),
+            Tap::Logits(block, head) => self.logits(scope, *block, head, &tap.output()),
+        }
+    }
+
+    /// The same copies under the name of another pass.
+    pub(crate) fn named(&mut self, pass: &'static str) -> Attach<'_> {
+        Attach { source: self.source, structure: self.structure, target: self.target, pass, ops: self.ops }
     }
 
     /// The logits of `head` at the exit after `block`.
@@ -110,10 +147,10 @@ impl Attach<'_> {
         block: usize,
         head: &Head,
         path: &str,
-    ) -> Result<ValueId, ExitError> {
-        let misfit = |reason| ExitError::Head { head: head.name(), block, reason };
+    ) -> Result<ValueId, InsertError> {
+        let misfit = |reason| InsertError::Head { head: head.name(), block, reason };
         let count = self.structure.blocks.len();
-        let at = self.structure.blocks.get(block).ok_or(ExitError::NoBlock { block, count })?;
+        let at = self.structure.blocks.get(block).ok_or(InsertError::NoBlock { block, count })?;
         let logits = match head {
             Head::Linear { .. } | Head::Mlp { .. } => {
                 let (x, width) = self.feature(scope, block, path)?;

@@ -2,7 +2,7 @@
 
 use eec_ir::{Dim, Graph, Op, Origin, RegionId, Tensor, Type, ValueId};
 
-use super::ExitError;
+use super::InsertError;
 
 /// Where new nodes go and what they are called.
 pub(crate) struct Emit<'g> {
@@ -24,10 +24,10 @@ impl<'g> Emit<'g> {
     }
 
     /// Appends an operator with one result.
-    pub(crate) fn op(&mut self, name: &str, op: Op, inputs: &[ValueId]) -> Result<ValueId, ExitError> {
+    pub(crate) fn op(&mut self, name: &str, op: Op, inputs: &[ValueId]) -> Result<ValueId, InsertError> {
         let origin = self.origin(name);
         let at = format!("{}/{name}", self.path);
-        self.graph.append1(self.region, op, inputs, origin).map_err(|error| ExitError::Infer { at, error })
+        self.graph.append1(self.region, op, inputs, origin).map_err(|error| InsertError::Infer { at, error })
     }
 
     /// A constant.
@@ -36,7 +36,7 @@ impl<'g> Emit<'g> {
     }
 
     /// `value` repeated for every row.
-    pub(crate) fn fill(&mut self, name: &str, value: Tensor, rows: &Dim) -> Result<ValueId, ExitError> {
+    pub(crate) fn fill(&mut self, name: &str, value: Tensor, rows: &Dim) -> Result<ValueId, InsertError> {
         let scalar = self.constant(value);
         self.op(name, Op::Expand { dims: vec![rows.clone()] }, &[scalar])
     }

@@ -1,0 +1,109 @@
+//! What all stages share: the data, how to run over it, and the model that a stage starts from.
+
+use std::path::Path;
+
+use eec_ir::Graph;
+use eec_passes::exit_heads::ExitHeads;
+use eec_passes::insert::{self, Decisions};
+use eec_passes::pass::PassError;
+use eec_passes::structure::Structure;
+use eec_passes::token_exits::TokenExits;
+use eec_runtime::Control;
+
+use super::Compile;
+use crate::Error;
+use crate::calibrate::{self, Goal, Split};
+use crate::capture::{BATCH, Captured, capture};
+use crate::dataset::Dataset;
+use crate::fit;
+use crate::model::{Dynamic, lowered, run_options, session_of, simplified};
+use crate::recipe::Recipe;
+
+/// Parts of the fitting rows that take turns in being left out, so that thresholds are tuned on rows
+/// that the head at hand did not see, and half of all rows remain to verify.
+pub(super) const FOLDS: usize = 4;
+
+/// One compilation.
+pub(super) struct Work<'a> {
+    /// The model's file.
+    pub(super) path: &'a Path,
+    pub(super) data: Option<&'a Dataset>,
+    pub(super) options: &'a Compile<'a>,
+    /// Stages that share the allowed drop.
+    pub(super) stages: usize,
+}
+
+impl<'a> Work<'a> {
+    pub(super) fn recipe(&self) -> &'a Recipe {
+        &self.options.recipe
+    }
+
+    /// The data; an error that says what needs it.
+    pub(super) fn data_for(&self, what: &str) -> Result<&'a Dataset, Error> {
+        self.data.ok_or_else(|| Error::request(format!("{what} needs data: give --data")))
+    }
+
+    /// Runs a graph over the whole of `data`.
+    pub(super) fn run(&self, graph: &Graph, data: &Dataset, stage: &str) -> Result<Captured, Error> {
+        run(self.options, graph, data, stage)
+    }
+
+    /// Half of the rows to fit and tune on, half to verify.
+    pub(super) fn split(&self, rows: usize) -> Result<Split, Error> {
+        let needed = 2 * FOLDS * fit::MIN_ROWS.max(calibrate::MIN_ROWS);
+        if rows < needed {
+            return Err(Error::request(format!(
+                "fitting and calibrating needs at least {needed} rows of data, found {rows}"
+            )));
+        }
+        let all: Vec<usize> = (0..rows).collect();
+        Ok(Split::random(&all, 0.5, self.recipe().seed))
+    }
+
+    /// One stage's part of what the user allows: the drops of all stages add up to the allowed one, and
+    /// the chances that one of them is larger than its part to the allowed chance (Bonferroni).
+    pub(super) fn goal(&self) -> Goal {
+        let parts = self.stages.max(1) as f64;
+        let recipe = self.recipe();
+        Goal { max_drop: recipe.max_drop.0 / parts, confidence: 1.0 - (1.0 - recipe.confidence) / parts }
+    }
+}
+
+/// Runs a graph over the whole of `data`.
+pub(super) fn run(options: &Compile, graph: &Graph, data: &Dataset, stage: &str) -> Result<Captured, Error> {
+    let program = lowered(graph, &[])?;
+    let mut session = session_of(program, graph, run_options(options.threads))?;
+    capture(&mut session, data, BATCH, Control::Auto, stage, options.progress)
+}
+
+/// The model that a stage starts from.
+#[derive(Clone, Copy)]
+pub(super) struct Base<'a> {
+    pub(super) graph: &'a Graph,
+    pub(super) structure: &'a Structure,
+    /// Token exits that were chosen already.
+    pub(super) tokens: Option<&'a TokenExits>,
+}
+
+impl Base<'_> {
+    /// The model with the decisions chosen so far and these exits; `None` if that is the plain model.
+    pub(super) fn with_exits(&self, exits: Option<&ExitHeads>) -> Result<Option<Dynamic>, Error> {
+        if exits.is_none() && self.tokens.is_none() {
+            return Ok(None);
+        }
+        let decisions = Decisions { exits, tokens: self.tokens, taps: &[] };
+        let graph = simplified(insert::apply(self.graph, self.structure, decisions).map_err(pass_error("insert"))?)?;
+        let blocks = exits.iter().flat_map(|e| &e.exits).map(|e| e.block);
+        Ok(Some(Dynamic { graph, exits: names(blocks) }))
+    }
+}
+
+/// What a reader calls blocks.
+pub(super) fn names(blocks: impl IntoIterator<Item = usize>) -> Vec<String> {
+    blocks.into_iter().map(|b| format!("block {b}")).collect()
+}
+
+/// A failure of `pass`.
+pub(super) fn pass_error<E: std::fmt::Display>(pass: &'static str) -> impl Fn(E) -> Error {
+    move |reason| PassError::new(pass, reason).into()
+}

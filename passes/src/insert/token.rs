@@ -1,0 +1,241 @@
+//! A token exit: rows of the mask lose the span's tokens, and all go on in the same region, once
+//! with the shorter sequence and once with the longer one.
+
+use eec_ir::{Dim, Op, RegionId, Tensor, ValueId};
+
+use super::attach::Scope;
+use super::build::{Builder, Carry, Results};
+use super::plan::{Place, Tokens};
+use super::regions::{Packed, Region, joined};
+use super::{Emit, InsertError};
+use crate::clone::{self, Substitution};
+use crate::exit_heads::head;
+use crate::exit_heads::signal::{self, Signal};
+use crate::token_exits::{Axis, Decision, TokenExits, kept_positions, shorten, text_feature};
+
+/// The name in provenance.
+const PASS: &str = "token-exits";
+
+/// A token exit where it stands.
+struct TokenExit<'s> {
+    /// Its position among the decisions.
+    place: usize,
+    /// Its number.
+    number: usize,
+    scope: &'s Scope,
+    mask: ValueId,
+    carry: &'s Carry,
+    path: String,
+}
+
+impl Builder<'_> {
+    /// What the first level carries: no token exit was taken yet.
+    pub(super) fn first_carry(&mut self) -> Result<Carry, InsertError> {
+        let Some(tokens) = self.decisions.tokens.filter(|t| t.decides()) else {
+            return Ok(Carry::default());
+        };
+        let rows = self.attach.structure.batch.dim();
+        let mut emit = self.emit(eec_ir::Graph::ROOT, "token-exit");
+        let none = emit.fill("none", Tensor::scalar(tokens.exits.len() as i64), &rows)?;
+        Ok(Carry { token: Some(none), ..Carry::default() })
+    }
+
+    /// An emitter of this pass's nodes.
+    fn emit(&mut self, region: RegionId, path: &str) -> Emit<'_> {
+        Emit::new(self.attach.target, region, PASS, path.to_string())
+    }
+
+    /// Token exit `number`, which is decision `place`.
+    pub(super) fn token(
+        &mut self,
+        place: usize,
+        number: usize,
+        scope: &mut Scope,
+        carry: &Carry,
+    ) -> Result<Results, InsertError> {
+        let (Some(options), Some(tokens)) = (self.decisions.tokens, &self.plan.tokens) else {
+            return Err(InsertError::NoExits);
+        };
+        let path = format!("token-exit.{number}");
+        let Some(mask) = self.fires(options, number, place, scope, carry, &path)? else {
+            self.shorten_here(place, tokens, scope, &path)?;
+            return self.level(place + 1, scope, carry);
+        };
+        self.split(tokens, &TokenExit { place, number, scope, mask, carry, path })
+    }
+
+    /// Whether the rows' tokens leave, bool `[rows]`; `None` if all do.
+    fn fires(
+        &mut self,
+        options: &TokenExits,
+        number: usize,
+        place: usize,
+        scope: &Scope,
+        carry: &Carry,
+        path: &str,
+    ) -> Result<Option<ValueId>, InsertError> {
+        let exit = &options.exits[number];
+        let (logits, signal, threshold) = match &exit.decision {
+            Decision::Always => return Ok(None),
+            Decision::Entropy { head, threshold } => {
+                (self.attach.named(PASS).logits(scope, exit.block, head, path)?, Signal::Entropy, *threshold)
+            }
+            Decision::Learned { head, threshold } => {
+                let x = scope.get(self.attach.source, self.plan.places[place].cut, path)?;
+                let length = self.attach.target.ty(x).dims[1].clone();
+                let mut emit = self.emit(scope.region, path);
+                let feature = text_feature(&mut emit, &options.span, &length, x)?;
+                let misfit = || InsertError::Head {
+                    head: head.name(),
+                    block: exit.block,
+                    reason: "a gate takes a linear or mlp head".into(),
+                };
+                let logits = head::on_feature(&mut emit, head, feature)?.ok_or_else(misfit)?;
+                (logits, Signal::Class(1), *threshold)
+            }
+        };
+        let mut emit = self.emit(scope.region, path);
+        let confidence = signal::confidence(&mut emit, signal, logits)?;
+        let threshold = emit.constant(Tensor::scalar(threshold));
+        let fires = emit.op("fires", Op::Greater {}, &[confidence, threshold])?;
+        let Some(taken) = carry.token else { return Ok(Some(fires)) };
+        let none = emit.constant(Tensor::scalar(options.exits.len() as i64));
+        let here = emit.op("still-there", Op::Equal {}, &[taken, none])?;
+        emit.op("leave", Op::And {}, &[fires, here]).map(Some)
+    }
+
+    /// Shortens the sequence for all rows of `scope`.
+    fn shorten_here(
+        &mut self,
+        place: usize,
+        tokens: &Tokens,
+        scope: &mut Scope,
+        path: &str,
+    ) -> Result<(), InsertError> {
+        let place = &self.plan.places[place];
+        let rows = scope.rows_dim(self.attach.structure);
+        let values: Vec<ValueId> =
+            place.outers.iter().map(|o| o.value).chain(place.tables.iter().copied()).chain([place.cut]).collect();
+        let kept = kept_positions(&mut self.emit(scope.region, path), &tokens.span)?;
+        for value in values {
+            let axes = tokens.trace.axes(value);
+            if !axes.is_empty() {
+                let here = self.here(scope, value)?;
+                let short = shorten(&mut self.emit(scope.region, path), here, axes, kept, &rows)?;
+                scope.map.insert(value, short);
+            }
+        }
+        scope.length = Some(Substitution { from: tokens.length.clone(), to: tokens.span.kept() });
+        Ok(())
+    }
+
+    /// The counterpart of a source value, which may be a constant.
+    fn here(&mut self, scope: &mut Scope, value: ValueId) -> Result<ValueId, InsertError> {
+        match clone::counterpart(self.attach.source, self.attach.target, &mut scope.map, value) {
+            Some(v) => Ok(v),
+            None => scope.get(self.attach.source, value, "the rest"),
+        }
+    }
+
+    /// Splits the rows by the mask, shortens some, and builds the rest over both.
+    fn split(&mut self, tokens: &Tokens, exit: &TokenExit) -> Result<Results, InsertError> {
+        let (place, path) = (&self.plan.places[exit.place], exit.path.as_str());
+        let x = exit.scope.get(self.attach.source, place.cut, "the token exit")?;
+        let packed = self.pack_all(place, exit.scope, path)?;
+        let mut operands = vec![exit.mask, x];
+        operands.extend(exit.carry.values());
+        operands.extend(packed.iter().map(|p| p.value));
+        let mut outside = exit.scope.clone();
+        let tables = place.tables.iter().map(|v| self.here(&mut outside, *v)).collect::<Result<Vec<_>, _>>()?;
+
+        let then = self.region(&operands[1..]);
+        refuse_packed(place, tokens, &packed)?;
+        let short = self.shortened(place, tokens, exit, &then, &tables)?;
+        let other = self.region(&operands[1..]);
+        let long: Vec<ValueId> = other.params.iter().chain(&tables).copied().collect();
+        let join = self.join(&then, &short, &other, &long);
+        self.attach.target.set_yields(then.id, short);
+        self.attach.target.set_yields(other.id, long);
+
+        let mut inner = self.inside(exit.scope, &join.region);
+        inner.length = Some(Substitution { from: tokens.length.clone(), to: join.length });
+        let params = &join.region.params;
+        let carried = 1..1 + exit.carry.values().len();
+        let outers = carried.end..carried.end + packed.len();
+        inner.map.insert(place.cut, params[0]);
+        self.unpack_all(place, exit.scope, &packed, &params[outers.clone()], &mut inner, path)?;
+        inner.map.extend(place.tables.iter().copied().zip(params[outers.end..].iter().copied()));
+        let kept = exit.carry.with(&params[carried]);
+        let results = self.level(exit.place + 1, &mut inner, &kept)?;
+        self.attach.target.set_yields(join.region.id, results);
+        let op = Op::Route { exit: -1 };
+        let regions = vec![then.id, other.id, join.region.id];
+        let origin = self.emit(exit.scope.region, path).origin("leave-or-stay");
+        self.control(origin, exit.scope.region, op, &operands, regions)
+    }
+
+    /// What the region of the rows whose tokens leave yields: its parameters, then the tables, short.
+    fn shortened(
+        &mut self,
+        place: &Place,
+        tokens: &Tokens,
+        exit: &TokenExit,
+        then: &Region,
+        tables: &[ValueId],
+    ) -> Result<Vec<ValueId>, InsertError> {
+        let carried = exit.carry.values().len();
+        let sources: Vec<Option<ValueId>> = std::iter::once(Some(place.cut))
+            .chain((0..carried).map(|_| None))
+            .chain(place.outers.iter().map(|o| Some(o.value)))
+            .chain(place.tables.iter().map(|v| Some(*v)))
+            .collect();
+        let rows = Dim::from(then.rows.clone());
+        let mut emit = self.emit(then.id, exit.path.as_str());
+        let number = emit.fill("number", Tensor::scalar(exit.number as i64), &rows)?;
+        let kept = kept_positions(&mut emit, &tokens.span)?;
+        let mut short = Vec::with_capacity(sources.len());
+        for (source, value) in sources.iter().zip(then.params.iter().chain(tables)) {
+            let axes: &[Axis] = source.map_or(&[], |v| tokens.trace.axes(v));
+            short.push(shorten(&mut emit, *value, axes, kept, &rows)?);
+        }
+        if carried > 0 {
+            // The token exit is the last value that is carried.
+            short[carried] = number;
+        }
+        Ok(short)
+    }
+
+    /// The region over both groups, with a parameter per value that they yield.
+    fn join(&mut self, then: &Region, short: &[ValueId], other: &Region, long: &[ValueId]) -> Join {
+        let (rows, length) = (self.fresh_symbol("r"), self.fresh_symbol("t"));
+        let target = &mut self.attach.target;
+        let id = target.new_region(Some(rows.clone()));
+        let length = Dim::from(length);
+        let [a, b, c] = [&then.rows, &other.rows, &rows].map(|s| Dim::from(s.clone()));
+        let mut params = Vec::with_capacity(short.len());
+        for (x, y) in short.iter().zip(long) {
+            let ty = joined(target, *x, *y, [&a, &b, &c], &length);
+            params.push(target.add_param(id, ty));
+        }
+        Join { region: Region { id, params, rows }, length }
+    }
+}
+
+/// The region after a token exit, and the length of the sequence in it.
+struct Join {
+    region: Region,
+    length: Dim,
+}
+
+/// A value whose rows are not its first dim cannot be shortened.
+fn refuse_packed(place: &Place, tokens: &Tokens, packed: &[Packed]) -> Result<(), InsertError> {
+    let both = |(o, p): &(&super::plan::Outer, &Packed)| p.is_moved() && !tokens.trace.axes(o.value).is_empty();
+    match place.outers.iter().zip(packed).find(both) {
+        None => Ok(()),
+        Some((outer, _)) => Err(InsertError::NotACandidate {
+            what: "token exit",
+            block: place.block,
+            reason: format!("value {} holds the sequence, and the batch is not its first dim", outer.value),
+        }),
+    }
+}
