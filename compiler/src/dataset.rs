@@ -17,7 +17,7 @@ pub struct Dataset {
     pub name: String,
     /// One tensor per model input, in the model's order; axis 0 is the row.
     pub inputs: Vec<(String, Tensor)>,
-    /// The true class per row.
+    /// The true class per row, or per token of every row; negative where a token does not count.
     pub labels: Option<Vec<i64>>,
     /// The number of rows.
     pub rows: usize,
@@ -43,7 +43,7 @@ impl Dataset {
     ///
     /// Missing or unknown names (all at once), wrong element types or ranks, dims that contradict
     /// the model's, arrays of different lengths, floats that are not finite, labels that are not
-    /// one class per row.
+    /// one class per row (per token, for a model that scores tokens).
     pub fn new(path: &Path, arrays: &Arrays, graph: &Graph) -> Result<Dataset, DatasetError> {
         let fail = |reason: String| DatasetError { file: path.display().to_string(), reason };
         let name = path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
@@ -58,13 +58,27 @@ impl Dataset {
             inputs.push(((*name).to_string(), tensor));
         }
         let rows = common_rows(&inputs).map_err(fail)?;
-        let labels = find(LABELS).map(|t| check_labels(&t, rows, classes(graph))).transpose().map_err(fail)?;
+        let labels = find(LABELS).map(|t| check_labels(&t, rows, &Scores::of(graph))).transpose().map_err(fail)?;
         Ok(Dataset { name, inputs, labels, rows })
     }
 
     /// The inputs of rows `from..to`.
     pub fn batch(&self, from: usize, to: usize) -> Vec<(&str, Tensor)> {
         self.inputs.iter().map(|(name, t)| (name.as_str(), t.rows(from, to))).collect()
+    }
+
+    /// The labels of row `row`.
+    pub fn labels_of(&self, row: usize) -> Option<&[i64]> {
+        let labels = self.labels.as_deref()?;
+        let width = labels.len() / self.rows.max(1);
+        labels.get(row * width..(row + 1) * width)
+    }
+
+    /// Only these rows, in this order.
+    pub fn select(&self, rows: &[usize]) -> Dataset {
+        let inputs = self.inputs.iter().map(|(name, t)| (name.clone(), t.select_rows(rows))).collect();
+        let labels = self.labels.is_some().then(|| rows.iter().filter_map(|r| self.labels_of(*r)).flatten().copied());
+        Dataset { name: self.name.clone(), inputs, labels: labels.map(Iterator::collect), rows: rows.len() }
     }
 
     /// The tokens `(start, len)` that the mask input `name` (`[rows, tokens]`) marks with other values
@@ -89,10 +103,11 @@ impl Dataset {
 
     /// The first `rows` rows.
     pub fn truncated(mut self, rows: usize) -> Dataset {
+        let width = self.labels.as_ref().map_or(0, Vec::len) / self.rows.max(1);
         self.rows = self.rows.min(rows);
         self.inputs.iter_mut().for_each(|(_, t)| *t = t.rows(0, rows));
         if let Some(labels) = &mut self.labels {
-            labels.truncate(rows);
+            labels.truncate(self.rows * width);
         }
         self
     }
@@ -146,32 +161,44 @@ fn common_rows(inputs: &[(String, Tensor)]) -> Result<usize, String> {
     }
 }
 
-/// The number of classes, where the first output is a score per row and class.
-fn classes(graph: &Graph) -> Option<i64> {
-    match &graph.ty(*graph.outputs().first()?).dims[..] {
-        [_, classes] => classes.as_const(),
-        _ => None,
+/// What a model's first output scores.
+enum Scores {
+    /// Classes per row: `[batch, classes]`.
+    Rows(i64),
+    /// Classes per token: `[batch, tokens, classes]`.
+    Tokens(i64),
+    /// Something else, or a number of classes that is not known.
+    Other,
+}
+
+impl Scores {
+    fn of(graph: &Graph) -> Scores {
+        let dims = graph.outputs().first().map(|v| graph.ty(*v).dims.as_slice());
+        match dims {
+            Some([_, classes]) => classes.as_const().map_or(Scores::Other, Scores::Rows),
+            Some([_, _, classes]) => classes.as_const().map_or(Scores::Other, Scores::Tokens),
+            _ => Scores::Other,
+        }
     }
 }
 
-fn check_labels(labels: &Tensor, rows: usize, classes: Option<i64>) -> Result<Vec<i64>, String> {
+fn check_labels(labels: &Tensor, rows: usize, scores: &Scores) -> Result<Vec<i64>, String> {
     let found = labels.ty();
     let values = labels.to_i64s().filter(|_| labels.dtype() != DType::Bool);
-    match values {
-        Some(values) if labels.dims() == [rows] => {
-            match values.iter().position(|l| *l < 0 || classes.is_some_and(|n| *l >= n)) {
-                Some(row) => {
-                    let known = classes.map_or("0 or more".to_string(), |n| format!("0 to {}", n - 1));
-                    Err(format!("`{LABELS}` holds {} in row {row}, the model's classes are {known}", values[row]))
-                }
-                None => Ok(values),
-            }
+    let per_token = labels.dims().len() == 2 && labels.dims()[0] == rows && labels.dims()[1] > 0;
+    let (classes, least, fits, expected) = match scores {
+        Scores::Tokens(n) => (Some(*n), i64::MIN, per_token, format!("one integer class per token, i64[{rows}, tokens]")),
+        Scores::Rows(n) => (Some(*n), 0, labels.dims() == [rows], format!("one integer class per row, i64[{rows}]")),
+        Scores::Other => (None, 0, labels.dims() == [rows], format!("one integer class per row, i64[{rows}]")),
+    };
+    let values = values.filter(|_| fits).ok_or_else(|| format!("`{LABELS}` must hold {expected}, found {found}"))?;
+    match values.iter().position(|l| *l < least || classes.is_some_and(|n| *l >= n)) {
+        Some(at) => {
+            let known = classes.map_or("0 or more".to_string(), |n| format!("0 to {}", n - 1));
+            let row = at * rows / values.len().max(1);
+            Err(format!("`{LABELS}` holds {} in row {row}, the model's classes are {known}", values[at]))
         }
-        Some(_) if classes.is_none() && labels.dims().len() > 1 => Err(format!(
-            "`{LABELS}` is {found}, but the model's first output is not a score per class, [batch, classes]; \
-             labels per token are not supported"
-        )),
-        Some(_) | None => Err(format!("`{LABELS}` must hold one integer class per row, i64[{rows}], found {found}")),
+        None => Ok(values),
     }
 }
 

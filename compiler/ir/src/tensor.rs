@@ -187,6 +187,19 @@ impl Tensor {
         Tensor { dims, offset: self.offset + from * row, ..self.clone() }
     }
 
+    /// A copy of these rows of axis 0, in this order; those that there are not are left out.
+    pub fn select_rows(&self, rows: &[usize]) -> Tensor {
+        let Some((count, rest)) = self.dims.split_first() else {
+            return self.clone();
+        };
+        let row = rest.iter().product::<usize>() * self.dtype.size();
+        let kept: Vec<usize> = rows.iter().copied().filter(|r| r < count).collect();
+        let bytes: Vec<u8> = kept.iter().flat_map(|r| &self.bytes()[r * row..(r + 1) * row]).copied().collect();
+        let dims: Vec<usize> = std::iter::once(kept.len()).chain(rest.iter().copied()).collect();
+        // The bytes are those of whole rows of a valid tensor.
+        Tensor::from_bytes(self.dtype, &dims, bytes).unwrap_or_else(|_| self.rows(0, 0))
+    }
+
     /// The same elements under other dims of the same size.
     pub fn reshaped(&self, dims: &[usize]) -> Result<Tensor, TensorError> {
         Tensor::checked(self.dtype, dims, self.bytes().len())?;

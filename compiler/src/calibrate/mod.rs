@@ -12,11 +12,13 @@ mod binomial;
 mod bound;
 mod curve;
 mod error;
+pub mod gates;
 mod outcome;
 mod patience;
 mod policy;
 mod rivals;
 mod samples;
+mod student;
 #[cfg(test)]
 pub(crate) mod synthetic;
 mod temper;

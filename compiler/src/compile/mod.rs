@@ -3,6 +3,7 @@
 
 mod costs;
 mod exits;
+mod ffn;
 mod heads;
 mod places;
 mod tokens;
@@ -17,11 +18,12 @@ use crate::Error;
 use crate::dataset::Dataset;
 use crate::model::Model;
 use crate::progress::Progress;
-use crate::recipe::{Places, Recipe, TokenRule};
+use crate::recipe::{FfnRule, Places, Recipe, TokenRule};
 
 pub(crate) use exits::candidate_classes;
 
 use exits::Exits;
+use ffn::Ffn;
 use tokens::Tokens;
 use work::{Base, Work};
 
@@ -35,7 +37,7 @@ pub struct Compile<'a> {
     pub progress: &'a dyn Progress,
 }
 
-/// Compiles a simplified plain model. With data, token exits and exit heads are fitted and
+/// Compiles a simplified plain model. With data, FFN gates, token exits and exit heads are fitted and
 /// calibrated, in this order; without, only what needs neither can be made (token exits at a fixed
 /// block, exits with a `final` or `file` head and a rule with a number).
 ///
@@ -47,34 +49,39 @@ pub fn compile(path: &Path, plain: Graph, data: Option<&Dataset>, options: &Comp
     let mut model = Model::new(path, plain);
     model.recipe = options.recipe.clone();
     let recipe = &options.recipe;
+    let wants_ffn = recipe.ffn_skip.rule != FfnRule::None;
     let wants_tokens = recipe.token_exit.rule != TokenRule::None;
     let wants_exits = match recipe.exit_heads.at {
         Places::None => false,
         Places::Auto => data.is_some(),
         Places::Blocks(_) => true,
     };
-    if !wants_exits && !wants_tokens {
+    let stages = [wants_ffn, wants_tokens, wants_exits].into_iter().filter(|w| *w).count();
+    if stages == 0 {
         return Ok(model);
     }
-    let structure = structure::analyse(&model.plain).map_err(|e| Error::request(e))?;
-    let stages = usize::from(wants_tokens) + usize::from(wants_exits);
     let work = Work { path, data, options, stages };
-    let mut base = Base { graph: &model.plain, structure: &structure, tokens: None };
-    let mut tokens = None;
-    if wants_tokens {
-        let made = Tokens { base: &base, work: &work }.make()?;
-        model.reports.extend(made.report);
-        tokens = made.options;
-    }
-    base.tokens = tokens.as_ref();
-    if wants_exits {
-        let made = Exits::new(&base, &work)?.make()?;
-        model.dynamic = base.with_exits(made.exits.as_ref())?;
-        model.policy = made.policy;
-        model.candidates = made.candidates;
-        model.reports.extend(made.report);
-    } else {
-        model.dynamic = base.with_exits(None)?;
-    }
+    let structure = structure::analyse(&model.plain).map_err(Error::request)?;
+    let gated = match wants_ffn {
+        true => Ffn { base: &Base { graph: &model.plain, structure: &structure, tokens: None }, work: &work }.make()?,
+        false => ffn::Made::default(),
+    };
+    model.reports.extend(gated.report);
+    model.static_ffns = gated.static_order;
+    let is_gated = gated.graph.is_some();
+    let graph = gated.graph.unwrap_or_else(|| model.plain.clone());
+    let structure = structure::analyse(&graph).map_err(Error::request)?;
+    let mut base = Base { graph: &graph, structure: &structure, tokens: None };
+    let tokens = match wants_tokens {
+        true => Tokens { base: &base, work: &work }.make()?,
+        false => tokens::Made::default(),
+    };
+    model.reports.extend(tokens.report);
+    base.tokens = tokens.options.as_ref();
+    let exits = if wants_exits { Exits::new(&base, &work)?.make()? } else { exits::Made::default() };
+    model.reports.extend(exits.report);
+    model.policy = exits.policy;
+    model.candidates = exits.candidates;
+    model.dynamic = base.dynamic(exits.exits.as_ref(), is_gated, &gated.gates)?;
     Ok(model)
 }

@@ -86,15 +86,26 @@ pub(super) struct Base<'a> {
 }
 
 impl Base<'_> {
-    /// The model with the decisions chosen so far and these exits; `None` if that is the plain model.
-    pub(super) fn with_exits(&self, exits: Option<&ExitHeads>) -> Result<Option<Dynamic>, Error> {
-        if exits.is_none() && self.tokens.is_none() {
-            return Ok(None);
-        }
-        let decisions = Decisions { exits, tokens: self.tokens, taps: &[] };
-        let graph = simplified(insert::apply(self.graph, self.structure, decisions).map_err(pass_error("insert"))?)?;
+    /// The model with the decisions chosen so far and these exits; `None` if nothing was inserted. `gates`
+    /// are the names of the gates that the graph has already.
+    pub(super) fn dynamic(
+        &self,
+        exits: Option<&ExitHeads>,
+        gated: bool,
+        gates: &[String],
+    ) -> Result<Option<Dynamic>, Error> {
+        let graph = match (exits, self.tokens) {
+            (None, None) if !gated => return Ok(None),
+            (None, None) => self.graph.clone(),
+            (exits, tokens) => {
+                let decisions = Decisions { exits, tokens, taps: &[] };
+                simplified(insert::apply(self.graph, self.structure, decisions).map_err(pass_error("insert"))?)?
+            }
+        };
         let blocks = exits.iter().flat_map(|e| &e.exits).map(|e| e.block);
-        Ok(Some(Dynamic { graph, exits: names(blocks) }))
+        let tokens = self.tokens.iter().filter(|t| t.decides()).flat_map(|t| &t.exits).map(|e| e.block);
+        let gates = gates.iter().cloned().chain(names(tokens)).collect();
+        Ok(Some(Dynamic { graph, exits: names(blocks), gates }))
     }
 }
 
