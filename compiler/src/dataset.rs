@@ -187,7 +187,9 @@ fn check_labels(labels: &Tensor, rows: usize, scores: &Scores) -> Result<Vec<i64
     let values = labels.to_i64s().filter(|_| labels.dtype() != DType::Bool);
     let per_token = labels.dims().len() == 2 && labels.dims()[0] == rows && labels.dims()[1] > 0;
     let (classes, least, fits, expected) = match scores {
-        Scores::Tokens(n) => (Some(*n), i64::MIN, per_token, format!("one integer class per token, i64[{rows}, tokens]")),
+        Scores::Tokens(n) => {
+            (Some(*n), i64::MIN, per_token, format!("one integer class per token, i64[{rows}, tokens]"))
+        }
         Scores::Rows(n) => (Some(*n), 0, labels.dims() == [rows], format!("one integer class per row, i64[{rows}]")),
         Scores::Other => (None, 0, labels.dims() == [rows], format!("one integer class per row, i64[{rows}]")),
     };

@@ -23,6 +23,7 @@ pub mod model;
 pub mod npz;
 pub mod onnx;
 pub mod progress;
+pub mod quality;
 pub mod recipe;
 pub mod report;
 mod table;

@@ -15,7 +15,7 @@ use eec_runtime::{Artifact, ArtifactWriter, MAGIC, Options, Session};
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::{Costs, Policy};
-use crate::lower::lower;
+use crate::lower::{Names, lower};
 use crate::recipe::Recipe;
 use crate::report::Report;
 use crate::{Error, fit, onnx};
@@ -27,6 +27,7 @@ mod section {
     pub(super) const RECIPE: &str = "recipe";
     pub(super) const REPORTS: &str = "reports";
     pub(super) const POLICY: &str = "policy";
+    pub(super) const STATIC_FFNS: &str = "ffns.static";
     pub(super) const CANDIDATES: &str = "candidates";
 }
 
@@ -37,6 +38,14 @@ pub struct Dynamic {
     pub graph: Graph,
     /// One name per exit, in order of depth.
     pub exits: Vec<String>,
+    /// One name per gate, by number.
+    pub gates: Vec<String>,
+}
+
+impl Dynamic {
+    fn names(&self) -> Names<'_> {
+        Names { exits: &self.exits, gates: &self.gates }
+    }
 }
 
 /// A model.
@@ -53,6 +62,8 @@ pub struct Model {
     pub policy: Option<Policy>,
     /// The fitted heads of all candidate exits, kept or not: what fixed depths are judged with.
     pub candidates: Option<Candidates>,
+    /// FFNs in the order in which a set that never runs grows best; what FFN gates are judged with.
+    pub static_ffns: Vec<usize>,
     /// How calibration went, per mechanism.
     pub reports: Vec<Report>,
     /// The file, if it is compiled.
@@ -97,6 +108,7 @@ impl Model {
             recipe: Recipe::default(),
             policy: None,
             candidates: None,
+            static_ffns: Vec::new(),
             reports: Vec::new(),
             artifact: None,
         }
@@ -116,12 +128,16 @@ impl Model {
         let recipe = Recipe::from_toml(required(section::RECIPE)?).map_err(|e| Error::content(path, e))?;
         let plain = graph(required(section::PLAIN_GRAPH)?)?;
         let dynamic = section(section::DYNAMIC_GRAPH).transpose()?.map(graph).transpose()?;
-        let exits = artifact.program()?.exits.iter().map(|e| e.name.clone()).collect();
+        let program = artifact.program()?;
+        let exits = program.exits.iter().map(|e| e.name.clone()).collect();
+        let gates = program.gates.iter().map(|g| g.name.clone()).collect();
         let reports =
             section(section::REPORTS).transpose()?.map(|t| from_json(path, t)).transpose()?.unwrap_or_default();
         let policy = section(section::POLICY).transpose()?.map(|t| from_json(path, t)).transpose()?;
         let candidates = section(section::CANDIDATES).transpose()?.map(|t| from_json(path, t)).transpose()?;
-        let dynamic = dynamic.map(|graph| Dynamic { graph, exits });
+        let ffns = section(section::STATIC_FFNS).transpose()?.map(|t| from_json(path, t)).transpose()?;
+        let static_ffns = ffns.unwrap_or_default();
+        let dynamic = dynamic.map(|graph| Dynamic { graph, exits, gates });
         Ok(Model {
             path: path.to_path_buf(),
             plain,
@@ -129,6 +145,7 @@ impl Model {
             recipe,
             policy,
             candidates,
+            static_ffns,
             reports,
             artifact: Some(artifact),
         })
@@ -153,10 +170,10 @@ impl Model {
                 }
                 None => Ok(artifact.program()?),
             },
-            (None, Form::Plain) => lowered(&self.plain, &[]),
+            (None, Form::Plain) => lowered(&self.plain, Names::default()),
             (None, Form::Dynamic) => match &self.dynamic {
-                Some(dynamic) => lowered(&dynamic.graph, &dynamic.exits),
-                None => lowered(&self.plain, &[]),
+                Some(dynamic) => lowered(&dynamic.graph, dynamic.names()),
+                None => lowered(&self.plain, Names::default()),
             },
         }
     }
@@ -184,6 +201,9 @@ impl Model {
         }
         let recipe = toml::to_string(&self.recipe).map_err(Error::request)?;
         writer.section(section::RECIPE, recipe.into_bytes())?;
+        if !self.static_ffns.is_empty() {
+            writer.section(section::STATIC_FFNS, to_json(&self.static_ffns)?)?;
+        }
         if !self.reports.is_empty() {
             writer.section(section::REPORTS, to_json(&self.reports)?)?;
         }
@@ -236,9 +256,9 @@ pub fn run_options(threads: Option<usize>) -> Options {
 }
 
 /// The compiled form of a graph, which is verified first.
-pub fn lowered(graph: &Graph, exit_names: &[String]) -> Result<Program, Error> {
+pub fn lowered(graph: &Graph, names: Names<'_>) -> Result<Program, Error> {
     let verified = verify(graph, Stage::Lowerable).map_err(Error::request)?;
-    Ok(lower(verified, exit_names)?)
+    Ok(lower(verified, names)?)
 }
 
 /// The graph after `simplify`.

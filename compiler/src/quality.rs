@@ -10,6 +10,7 @@ use crate::calibrate::gates::Quality;
 use crate::capture::BATCH;
 use crate::dataset::Dataset;
 use crate::fit::argmax;
+use crate::lower::Names;
 use crate::model::{lowered, run_options, session_of};
 use crate::progress::Progress;
 
@@ -80,7 +81,7 @@ pub fn main_output_only(graph: &Graph, main_output: usize) -> Graph {
 
 /// A session of a graph, all cores or as many threads as the runs say.
 pub fn session(graph: &Graph, runs: Runs<'_>) -> Result<Session, Error> {
-    session_of(lowered(graph, &[])?, graph, run_options(runs.threads))
+    session_of(lowered(graph, Names::default())?, graph, run_options(runs.threads))
 }
 
 impl Truth {

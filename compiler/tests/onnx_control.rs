@@ -72,7 +72,7 @@ fn nested_routes() -> Outcome<Graph> {
     g.set_yields(other, vec![inner, doubled, late]);
 
     let origin = Origin::pass("exit-heads", "exit.0");
-    let route = g.append_control(root, Op::Route { exit: 0 }, &[mask, x, ids], vec![then, other], origin)?;
+    let route = g.append_control(root, Op::Route { exit: 0, gate: -1 }, &[mask, x, ids], vec![then, other], origin)?;
     let results = g.node(route).outputs.clone();
     let names = ["y", "ids_out", "positive"].map(str::to_string);
     g.set_outputs(names.into_iter().zip(results).collect());
@@ -90,7 +90,7 @@ fn inner_route(g: &mut Graph, parent: RegionId, x: ValueId) -> Outcome<ValueId> 
     let negated = add(g, other, Op::Neg {}, &[q[0]], "gate/neg")?;
     g.set_yields(other, vec![negated]);
     let origin = Origin::pass("ffn-gates", "gate");
-    let node = g.append_control(parent, Op::Route { exit: -1 }, &[mask, x], vec![then, other], origin)?;
+    let node = g.append_control(parent, Op::ROUTE, &[mask, x], vec![then, other], origin)?;
     Ok(g.node(node).outputs[0])
 }
 
@@ -110,8 +110,7 @@ fn branches() -> Outcome<Graph> {
     let other = g.new_region(None);
     let constant = g.constant(Tensor::vector(vec![7i64, -1]));
     g.set_yields(other, vec![x, x, constant]);
-    let node =
-        g.append_control(Graph::ROOT, Op::If { exit: -1 }, &[flag], vec![then, other], Origin::source("choose"))?;
+    let node = g.append_control(Graph::ROOT, Op::IF, &[flag], vec![then, other], Origin::source("choose"))?;
     let outputs = g.node(node).outputs.clone();
     let mut named: Vec<(String, ValueId)> = ["a", "b", "sizes"].map(str::to_string).into_iter().zip(outputs).collect();
     named.push(("copy_of_x".into(), x));

@@ -5,7 +5,9 @@
 
 use eec_ir::BufferId;
 use eec_ir::dim::Dim;
-use eec_ir::program::{BlockId, Conv, Expr, Form, Loop, MatMul, Per, Pool, Program, RouteStep, Scan, Step, View};
+use eec_ir::program::{
+    BlockId, Conv, Expr, Form, Join, Loop, MatMul, Per, Pool, Program, RouteStep, Scan, Source, Step, View,
+};
 
 use crate::extent::{Extent, Extents};
 
@@ -30,9 +32,26 @@ pub(crate) fn check(program: &Program, extents: &mut Extents) -> Result<Vec<i64>
             len.ok_or_else(|| plain(format!("buffer {} has no usable size: `{}`", BufferId::new(i), buffer.len)))?;
         capacity.push(len.hi);
     }
+    make_room_for_joins(program, &mut capacity);
     let checker = Checker { program, extents, capacity: &capacity };
     checker.block(BlockId(0))?;
     Ok(capacity)
+}
+
+/// What stands for a join's parameter must be as large as the parameter's longer run needs.
+fn make_room_for_joins(program: &Program, capacity: &mut [i64]) {
+    // Blocks come after their owners, so what an outer join asks for is known before an inner one's.
+    for step in program.blocks.iter().flat_map(|b| &b.steps) {
+        let Step::Route(RouteStep { join: Some(join), then, other, .. }) = step else { continue };
+        for side in [then, other] {
+            for (param, given) in program.block(join.block).params.iter().zip(&program.block(*side).yields) {
+                let own = matches!(program.buffer(*given).source, Source::Temp | Source::Param | Source::Result);
+                if let Some(param) = param.filter(|_| own) {
+                    capacity[given.index()] = capacity[given.index()].max(capacity[param.index()]);
+                }
+            }
+        }
+    }
 }
 
 /// More elements than this are refused, whatever the memory.
@@ -53,9 +72,26 @@ fn bind_rows(program: &Program, id: BlockId, extents: &mut Extents) {
                     }
                     bind_rows(program, id, extents);
                 }
+                if let Some(join) = &step.join {
+                    bind_join(program, join, rows, extents);
+                }
             }
         }
     }
+}
+
+/// The same for a join, and the range of its length.
+fn bind_join(program: &Program, join: &Join, rows: i64, extents: &mut Extents) {
+    if let Some(symbol) = &program.block(join.block).rows {
+        extents.insert(symbol.clone(), Extent { lo: rows.min(1), hi: rows });
+    }
+    if let Some(length) = &join.length {
+        let ends = [&length.then, &length.other].map(|dim| Extent::of(dim, extents));
+        if let [Some(a), Some(b)] = ends {
+            extents.insert(length.symbol.clone(), Extent { lo: a.lo.min(b.lo), hi: a.hi.max(b.hi) });
+        }
+    }
+    bind_rows(program, join.block, extents);
 }
 
 struct Checker<'a> {
@@ -83,7 +119,7 @@ impl Checker<'_> {
                 }
                 Step::If(step) => {
                     self.holds(step.condition, 1).map_err(plain)?;
-                    self.aliases(&step.results, [step.then, step.other]).map_err(plain)?;
+                    self.aliases(&step.results, &[step.then, step.other]).map_err(plain)?;
                     self.block(step.then)?;
                     self.block(step.other)?;
                 }
@@ -93,6 +129,9 @@ impl Checker<'_> {
                     if rows.hi > 0 {
                         self.block(step.then)?;
                         self.block(step.other)?;
+                        if let Some(join) = &step.join {
+                            self.block(join.block)?;
+                        }
                     }
                 }
             }
@@ -138,9 +177,9 @@ impl Checker<'_> {
     }
 
     /// Results may stand for what either block yields.
-    fn aliases(&self, results: &[BufferId], blocks: [BlockId; 2]) -> Checked {
+    fn aliases(&self, results: &[BufferId], blocks: &[BlockId]) -> Checked {
         for id in blocks {
-            for (result, given) in results.iter().zip(&self.program.block(id).yields) {
+            for (result, given) in results.iter().zip(&self.program.block(*id).yields) {
                 self.holds(*given, self.capacity(*result))?;
             }
         }
@@ -163,14 +202,33 @@ impl Checker<'_> {
         for (i, result) in step.results.iter().enumerate() {
             let elements = self.size(&result.row)?.hi.checked_mul(rows).ok_or_else(too_large)?;
             self.holds(result.buffer, elements)?;
-            for id in [step.then, step.other] {
+            for id in step.last_blocks() {
                 if let Some(given) = self.program.block(id).yields.get(i) {
                     self.holds(*given, elements)?;
                 }
             }
         }
+        if let Some(join) = &step.join {
+            self.join(step, join)?;
+        }
         let results: Vec<BufferId> = step.results.iter().map(|r| r.buffer).collect();
-        self.aliases(&results, [step.then, step.other])
+        self.aliases(&results, &step.last_blocks())
+    }
+
+    /// A join's length has a value after either block, and its parameters' stand-ins are large enough.
+    fn join(&self, step: &RouteStep, join: &Join) -> Checked {
+        for dim in join.length.iter().flat_map(|l| [&l.then, &l.other]) {
+            self.size(dim)?;
+        }
+        for side in [step.then, step.other] {
+            let given = &self.program.block(side).yields;
+            for (param, given) in self.program.block(join.block).params.iter().zip(given) {
+                if let Some(param) = param {
+                    self.holds(*given, self.capacity(*param))?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn form(&self, form: &Form) -> Checked {

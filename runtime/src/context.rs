@@ -13,13 +13,14 @@ use crate::pool::Pool;
 /// The tables of one run; generated code knows this layout.
 #[repr(C)]
 pub(crate) struct Context {
-    /// First byte of every buffer.
+    /// First byte of every buffer, which may be that of another that it stands for; then the first byte of
+    /// every buffer's own memory.
     pub(crate) buffers: *mut *mut u8,
     /// Values of the symbols.
     pub(crate) symbols: *mut i64,
-    /// Per exit: [`AUTO`], [`NEVER`] or [`ALWAYS`].
+    /// Per exit, then per gate: [`AUTO`], [`NEVER`] or [`ALWAYS`].
     pub(crate) controls: *const i64,
-    /// MACs, then rows per exit, then runs per kernel.
+    /// MACs, then rows per exit, rows per gate, runs per kernel.
     pub(crate) counters: *mut u64,
     /// 0, or a [`Fault`] in the upper half and the kernel's number in the lower one.
     pub(crate) error: AtomicU64,
@@ -39,11 +40,11 @@ pub(crate) mod field {
     pub(crate) const ERROR: i32 = offset_of!(Context, error) as i32;
 }
 
-/// The exit decides by its mask.
+/// The exit or gate decides by its mask.
 pub(crate) const AUTO: i64 = 0;
-/// The exit is not taken.
+/// It is taken by no row.
 pub(crate) const NEVER: i64 = 1;
-/// The exit is taken by all rows.
+/// It is taken by all rows.
 pub(crate) const ALWAYS: i64 = 2;
 
 /// What can go wrong inside a kernel.
@@ -358,6 +359,27 @@ pub(crate) unsafe extern "C" fn gather_rows(
         unsafe {
             if i64::from(*mask.add(row) != 0) == wanted {
                 std::ptr::copy_nonoverlapping(from.add(row * bytes), to.add(next * bytes), bytes);
+                next += 1;
+            }
+        }
+    }
+}
+
+/// Copies the rows of `from`, one after the other, to the rows of `to` whose mask is `wanted`.
+pub(crate) unsafe extern "C" fn scatter_rows(
+    to: *mut u8,
+    from: *const u8,
+    mask: *const u8,
+    rows: i64,
+    bytes: i64,
+    wanted: i64,
+) {
+    let (bytes, mut next) = (bytes as usize, 0);
+    for row in 0..rows as usize {
+        // SAFETY: both buffers hold `rows` rows, checked before the run.
+        unsafe {
+            if i64::from(*mask.add(row) != 0) == wanted {
+                std::ptr::copy(from.add(next * bytes), to.add(row * bytes), bytes);
                 next += 1;
             }
         }

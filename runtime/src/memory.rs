@@ -1,7 +1,7 @@
 //! Where buffers live: lifetimes over the order of the steps, and offsets in one arena.
 
 use eec_ir::BufferId;
-use eec_ir::program::{BlockId, Program, Source, Step};
+use eec_ir::program::{BlockId, Program, RouteStep, Source, Step};
 
 /// Buffers start at multiples of this.
 const ALIGN: usize = 64;
@@ -53,19 +53,62 @@ impl Walk<'_> {
                     self.block(step.then);
                     self.block(step.other);
                     self.now += 1;
-                    self.results(&step.results, [step.then, step.other]);
+                    self.results(&step.results, &[step.then, step.other]);
                 }
-                Step::Route(step) => {
-                    let operands: Vec<BufferId> = step.operands.iter().map(|o| o.buffer).collect();
-                    self.rows(&operands, step.mask, [step.then, step.other]);
-                    self.block(step.then);
-                    self.block(step.other);
-                    self.now += 1;
-                    self.rows(&operands, step.mask, [step.then, step.other]);
-                    let results: Vec<BufferId> = step.results.iter().map(|r| r.buffer).collect();
-                    self.results(&results, [step.then, step.other]);
-                }
+                Step::Route(step) => self.route(step),
             }
+        }
+    }
+
+    fn route(&mut self, step: &RouteStep) {
+        let (operands, start): (Vec<BufferId>, u32) = (step.operands.iter().map(|o| o.buffer).collect(), self.now);
+        let results: Vec<BufferId> = step.results.iter().map(|r| r.buffer).collect();
+        self.rows(&operands, step.mask, [step.then, step.other]);
+        self.block(step.then);
+        self.block(step.other);
+        if let Some(join) = &step.join {
+            results.iter().for_each(|r| self.touch_from(*r, start));
+            self.now += 1;
+            let sides = [step.then, step.other];
+            self.join_params(join.block, sides);
+            self.block(join.block);
+            self.now += 1;
+            self.join_params(join.block, sides);
+            self.keep_outer(start);
+        }
+        self.now += 1;
+        self.rows(&operands, step.mask, [step.then, step.other]);
+        for block in step.last_blocks() {
+            self.results(&results, &[block]);
+        }
+    }
+
+    fn touch_from(&mut self, id: BufferId, start: u32) {
+        self.touch(id);
+        if let Some(life) = &mut self.lives[id.index()] {
+            life.0 = life.0.min(start);
+        }
+    }
+
+    /// A join's parameters stand for what either block before it yields, until its second run is done.
+    fn join_params(&mut self, join: BlockId, sides: [BlockId; 2]) {
+        let program = self.program;
+        for side in sides {
+            for (param, given) in program.block(join).params.iter().zip(&program.block(side).yields) {
+                self.touch(*given);
+                let Some(param) = param else { continue };
+                self.touch(*param);
+                self.aliases.push((*param, *given));
+            }
+        }
+    }
+
+    /// A join runs between the two blocks as well as after them, and twice: what was there before the
+    /// step and is read in it must outlive all of that.
+    fn keep_outer(&mut self, start: u32) {
+        let now = self.now;
+        for life in self.lives.iter_mut().flatten().filter(|l| l.0 < start && l.1 >= start) {
+            life.1 = now;
         }
     }
 
@@ -83,11 +126,11 @@ impl Walk<'_> {
         }
     }
 
-    fn results(&mut self, results: &[BufferId], blocks: [BlockId; 2]) {
+    fn results(&mut self, results: &[BufferId], blocks: &[BlockId]) {
         let program = self.program;
         results.iter().for_each(|r| self.touch(*r));
         for id in blocks {
-            for (result, given) in results.iter().zip(&program.block(id).yields) {
+            for (result, given) in results.iter().zip(&program.block(*id).yields) {
                 self.touch(*given);
                 self.aliases.push((*result, *given));
             }

@@ -17,16 +17,18 @@ impl Default for Options {
     }
 }
 
-/// What decides at the early exits.
+/// What decides at the early exits and gates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Control {
     /// Their own rules.
     #[default]
     Auto,
-    /// No exit is taken.
+    /// No exit is taken and no gate takes effect: the plain model.
     Never,
-    /// All rows leave at this exit; with the number of exits they run to the end.
+    /// All rows leave at this exit; with the number of exits they run to the end. Gates decide.
     Force(usize),
+    /// Every gate takes effect for all rows. Exits decide.
+    Gates,
 }
 
 /// An input or output as people see it.
@@ -51,6 +53,8 @@ pub struct Counters {
     pub per_kernel: Vec<u64>,
     /// Rows that took each exit; for an exit that decides for the whole batch, whether it was taken.
     pub exit_rows: Vec<u64>,
+    /// Rows for which each gate took effect; for a gate that decides for the whole batch, whether it did.
+    pub gate_rows: Vec<u64>,
 }
 
 /// The result of a run.

@@ -70,10 +70,10 @@ impl Session {
             memory_limit: options.memory_limit,
             plans: Vec::new(),
             arena: Arena::default(),
-            buffers: program.buffers.iter().map(|_| AtomicPtr::default()).collect(),
+            buffers: (0..2 * program.buffers.len()).map(|_| AtomicPtr::default()).collect(),
             symbols: vec![0; code.symbols.len()],
-            controls: vec![AUTO; program.exits.len()],
-            counters: vec![0; 1 + program.exits.len() + program.kernels.len()],
+            controls: vec![AUTO; program.exits.len() + program.gates.len()],
+            counters: vec![0; 1 + program.exits.len() + program.gates.len() + program.kernels.len()],
             code,
             program,
         })
@@ -105,6 +105,11 @@ impl Session {
         self.program.exits.iter().map(|e| e.name.as_str()).collect()
     }
 
+    /// The names of the gates.
+    pub fn gates(&self) -> Vec<&str> {
+        self.program.gates.iter().map(|g| g.name.as_str()).collect()
+    }
+
     /// Threads that compute.
     pub fn threads(&self) -> usize {
         self.host.pool.threads()
@@ -133,7 +138,7 @@ impl Session {
             error: AtomicU64::new(0),
             host: &self.host,
         };
-        // SAFETY: the tables have an entry per buffer, symbol, exit and kernel of the compiled program;
+        // SAFETY: the tables have entries for every buffer, symbol, decision and kernel of the compiled program;
         // `plan` checked all its accesses for these symbols, and inputs, constants and arena live on.
         unsafe { self.code.run(&mut context) };
         let error = context.error.into_inner();
@@ -170,7 +175,7 @@ impl Session {
     }
 
     fn set_control(&mut self, control: Control) -> Result<(), Error> {
-        let exits = self.controls.len();
+        let exits = self.program.exits.len();
         if let Control::Force(exit) = control
             && exit > exits
         {
@@ -183,9 +188,10 @@ impl Session {
             *word = match control {
                 Control::Auto => AUTO,
                 Control::Never => NEVER,
-                Control::Force(exit) if i < exit => NEVER,
-                Control::Force(exit) if i == exit => ALWAYS,
-                Control::Force(_) => AUTO,
+                Control::Force(exit) if i < exit.min(exits) => NEVER,
+                Control::Force(exit) if i == exit && i < exits => ALWAYS,
+                Control::Gates if i >= exits => ALWAYS,
+                Control::Force(_) | Control::Gates => AUTO,
             };
         }
         Ok(())
@@ -248,6 +254,7 @@ impl Session {
                 Source::Temp | Source::Param | Source::Result => base.wrapping_add(plan.layout.offsets[i].unwrap_or(0)),
             };
             *self.buffers[i].get_mut() = address;
+            *self.buffers[self.program.buffers.len() + i].get_mut() = address;
         }
         self.symbols.copy_from_slice(&plan.symbols);
         self.counters.fill(0);
@@ -271,12 +278,14 @@ impl Session {
     }
 
     fn read_counters(&self) -> Counters {
-        let (exits, kernels) = self.counters[1..].split_at(self.program.exits.len());
+        let (exits, rest) = self.counters[1..].split_at(self.program.exits.len());
+        let (gates, kernels) = rest.split_at(self.program.gates.len());
         Counters {
             kernels: kernels.iter().sum(),
             macs: self.counters[0],
             per_kernel: kernels.to_vec(),
             exit_rows: exits.to_vec(),
+            gate_rows: gates.to_vec(),
         }
     }
 

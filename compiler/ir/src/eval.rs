@@ -159,6 +159,7 @@ impl Evaluation {
 
     fn route(&mut self, graph: &Graph, id: NodeId, inputs: &[Tensor]) -> Result<Vec<Tensor>, EvalFailure> {
         let (mask, [then, other]) = control_parts(graph, id, inputs)?;
+        let join = graph.node(id).regions.get(2).copied();
         let outputs = &graph.node(id).outputs;
         let mut merged = Vec::with_capacity(outputs.len());
         for value in outputs {
@@ -171,7 +172,10 @@ impl Evaluation {
         }
         for (region, side) in [(then, 1), (other, 0)] {
             let rows: Vec<usize> = (0..mask.len()).filter(|i| mask[*i] == side).collect();
-            let yielded = self.route_side(graph, id, region, &inputs[1..], &rows)?;
+            let mut yielded = self.route_side(graph, id, region, &inputs[1..], &rows)?;
+            if let Some(join) = join.filter(|_| !rows.is_empty()) {
+                yielded = self.join(graph, id, join, yielded, rows.len())?;
+            }
             for (tensor, (dims, bytes)) in yielded.iter().zip(&mut merged) {
                 scatter(tensor, &rows, dims, bytes).map_err(|reason| failure(graph, id, reason))?;
             }
@@ -181,6 +185,32 @@ impl Evaluation {
             tensor.map_err(|e| failure(graph, id, e.to_string()))
         });
         typed.collect()
+    }
+
+    /// What the join of a `Route` yields for what one of its regions yielded for some rows.
+    fn join(
+        &mut self,
+        graph: &Graph,
+        id: NodeId,
+        join: RegionId,
+        yielded: Vec<Tensor>,
+        rows: usize,
+    ) -> Result<Vec<Tensor>, EvalFailure> {
+        let inner = graph.region(join);
+        self.sizes.extend(inner.rows.clone().map(|symbol| (symbol, rows as i64)));
+        for (param, tensor) in inner.params.iter().zip(&yielded) {
+            let sizes = graph.ty(*param).dims.iter().zip(tensor.dims());
+            let length = sizes.filter(|(d, _)| inner.length.is_some() && d.as_symbol() == inner.length.as_ref());
+            for (symbol, size) in length {
+                self.sizes.extend(symbol.as_symbol().map(|s| (s.clone(), *size as i64)));
+            }
+        }
+        for (param, tensor) in inner.params.iter().zip(yielded) {
+            self.check(graph, id, graph.ty(*param), &tensor)?;
+            self.set(*param, tensor);
+        }
+        self.region(graph, join)?;
+        inner.yields.iter().map(|v| self.get(*v).cloned()).collect()
     }
 
     /// What a region of a `Route` yields for `rows` of the operands; nothing if there are none.
@@ -219,7 +249,10 @@ fn failure(graph: &Graph, node: NodeId, reason: impl Into<String>) -> EvalFailur
 /// The first operand's booleans and the two regions of a control node.
 fn control_parts(graph: &Graph, id: NodeId, inputs: &[Tensor]) -> Result<(Vec<u8>, [RegionId; 2]), EvalFailure> {
     let mask = inputs.first().and_then(|t| t.elements::<u8>()).map(|m| m.into_owned());
-    let regions = <[RegionId; 2]>::try_from(graph.node(id).regions.as_slice()).ok();
+    let regions = match graph.node(id).regions[..] {
+        [then, other] | [then, other, _] => Some([then, other]),
+        _ => None,
+    };
     let parts = mask.zip(regions);
     parts.ok_or_else(|| failure(graph, id, "needs a boolean operand and two regions"))
 }

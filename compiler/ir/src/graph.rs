@@ -90,6 +90,8 @@ pub struct Region {
     pub owner: Option<NodeId>,
     /// The symbol that stands for its number of rows, for a region of a `Route`.
     pub rows: Option<Symbol>,
+    /// The symbol that stands for the length that its two runs differ in, for the join of a `Route`.
+    pub length: Option<Symbol>,
 }
 
 /// A graph.
@@ -372,6 +374,14 @@ impl Graph {
         self.symbols.extend(rows.clone());
         self.regions.push(Region { rows, ..Region::default() });
         RegionId::new(self.regions.len() - 1)
+    }
+
+    /// A new region to be the join of a `Route`; see [`Region::length`].
+    pub fn new_join(&mut self, rows: Symbol, length: Option<Symbol>) -> RegionId {
+        self.symbols.extend(length.clone());
+        let region = self.new_region(Some(rows));
+        self.regions[region.index()].length = length;
+        region
     }
 
     /// A symbol that nothing uses yet: `prefix` and the first number that is free.

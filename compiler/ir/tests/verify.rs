@@ -76,8 +76,7 @@ fn values_of_other_regions_are_not_visible() {
     let regions = [g.new_region(None), g.new_region(None)];
     let inner = regions.map(|r| neg(&mut g, r, x));
     regions.iter().zip(inner).for_each(|(r, v)| g.set_yields(*r, vec![v]));
-    g.append_control(Graph::ROOT, Op::If { exit: -1 }, &[yes], regions.to_vec(), Origin::default())
-        .expect("same types");
+    g.append_control(Graph::ROOT, Op::IF, &[yes], regions.to_vec(), Origin::default()).expect("same types");
     g.set_outputs(vec![("y".into(), inner[0])]);
     breaks(&g, Stage::Imported, &["1: yields %y, whose region is not visible here"]);
     g.set_yields(Graph::ROOT, vec![ValueId(99)]);
@@ -90,7 +89,7 @@ fn a_region_has_one_owner() {
     let yes = g.constant(eec_ir::Tensor::scalar(1u8));
     let region = g.new_region(None);
     g.set_yields(region, vec![x]);
-    g.append_control(Graph::ROOT, Op::If { exit: -1 }, &[yes], vec![region; 2], Origin::default()).expect("same types");
+    g.append_control(Graph::ROOT, Op::IF, &[yes], vec![region; 2], Origin::default()).expect("same types");
     breaks(&g, Stage::Imported, &["2: a region is owned twice, or contains itself"]);
 }
 
@@ -100,8 +99,8 @@ fn a_region_that_contains_itself_is_found() {
     let yes = g.constant(eec_ir::Tensor::scalar(1u8));
     let regions: Vec<_> = (0..2).map(|_| g.new_region(None)).collect();
     regions.iter().for_each(|r| g.set_yields(*r, vec![x]));
-    g.append_control(Graph::ROOT, Op::If { exit: -1 }, &[yes], regions.clone(), Origin::default()).expect("same types");
-    g.append_control(regions[0], Op::If { exit: -1 }, &[yes], regions.clone(), Origin::default()).expect("same types");
+    g.append_control(Graph::ROOT, Op::IF, &[yes], regions.clone(), Origin::default()).expect("same types");
+    g.append_control(regions[0], Op::IF, &[yes], regions.clone(), Origin::default()).expect("same types");
     let found = violations(&g, Stage::Imported);
     assert!(found.contains(&"2: a region is owned twice, or contains itself".to_string()), "{found:?}");
 }
@@ -112,9 +111,7 @@ fn types_are_what_inference_gives() {
     let yes = g.constant(eec_ir::Tensor::scalar(1u8));
     let regions: Vec<_> = (0..2).map(|_| g.new_region(None)).collect();
     regions.iter().for_each(|r| g.set_yields(*r, vec![x]));
-    let node = g
-        .append_control(Graph::ROOT, Op::If { exit: -1 }, &[yes], regions.clone(), Origin::default())
-        .expect("same types");
+    let node = g.append_control(Graph::ROOT, Op::IF, &[yes], regions.clone(), Origin::default()).expect("same types");
     g.set_outputs(vec![("y".into(), g.node(node).outputs[0])]);
     breaks(&g, Stage::Lowerable, &[]);
     regions.iter().for_each(|r| g.set_yields(*r, vec![yes]));
@@ -214,11 +211,11 @@ fn row_symbols_belong_to_one_region() {
             let p = g.add_param(*r, f32s(&[Dim::symbol(s), 4.into()]));
             g.set_yields(*r, vec![p]);
         }
-        g.append_control(Graph::ROOT, Op::Route { exit: -1 }, &[m, x], regions, Origin::default()).expect("fits");
+        g.append_control(Graph::ROOT, Op::ROUTE, &[m, x], regions, Origin::default()).expect("fits");
     }
     let yes = g.constant(eec_ir::Tensor::scalar(1u8));
     let regions: Vec<_> = (0..2).map(|_| g.new_region(Some(Symbol::new("t")))).collect();
-    g.append_control(Graph::ROOT, Op::If { exit: -1 }, &[yes], regions, Origin::default()).expect("fits");
+    g.append_control(Graph::ROOT, Op::IF, &[yes], regions, Origin::default()).expect("fits");
     let twice = |s: &str| format!("7: the row symbol {s} is used twice");
     let no_route = "7: a region that is not a Route's has the row symbol t".to_string();
     let expected = [twice("s"), twice("r"), twice("s"), twice("n"), no_route.clone(), no_route];

@@ -171,9 +171,8 @@ impl<'a> Contest<'a> {
 
     /// The policies that may be chosen and that no other beats on the tune rows, cautious ones first.
     fn order(&self, trials: &[Trial], families: &[Family]) -> Vec<usize> {
-        let predicted = |i: usize| {
-            self.tried[i].tune.drop + PREDICTED * standard_error(self.plain, &trials[i], &self.split.tune)
-        };
+        let predicted =
+            |i: usize| self.tried[i].tune.drop + PREDICTED * standard_error(self.plain, &trials[i], &self.split.tune);
         let mut order: Vec<usize> = (0..trials.len())
             .filter(|i| families.contains(&trials[*i].family) && self.tried[*i].macs_ratio < 1.0)
             .collect();
@@ -201,9 +200,8 @@ impl<'a> Contest<'a> {
     /// The best static set on the tune rows at no more work than policy `i`.
     pub fn best_static(&self, i: usize) -> Option<usize> {
         let limit = self.tried[i].macs_ratio + 1e-9;
-        let sets = (0..self.tried.len()).filter(|s| {
-            *s != i && self.tried[*s].family == Family::Static && self.tried[*s].macs_ratio <= limit
-        });
+        let sets = (0..self.tried.len())
+            .filter(|s| *s != i && self.tried[*s].family == Family::Static && self.tried[*s].macs_ratio <= limit);
         sets.min_by(|a, b| self.tried[*a].tune.drop.total_cmp(&self.tried[*b].tune.drop))
     }
 
@@ -399,13 +397,8 @@ mod tests {
     #[test]
     fn accuracy_uses_the_test_of_exits() {
         let correct = |wrong: usize| Quality::Correct((0..400).map(|r| r % 50 >= wrong).collect());
-        let make = |family, wrong, macs| Trial {
-            family,
-            name: "t".into(),
-            quality: correct(wrong),
-            macs,
-            skipped: 0.1,
-        };
+        let make =
+            |family, wrong, macs| Trial { family, name: "t".into(), quality: correct(wrong), macs, skipped: 0.1 };
         let plain = make(Family::Static, 0, 100.0);
         let split = Split { tune: (0..200).collect(), verify: (200..400).collect() };
         let goal = Goal { max_drop: 0.05, confidence: 0.9 };

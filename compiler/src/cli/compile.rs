@@ -13,7 +13,7 @@ use crate::dataset::Dataset;
 use crate::file::write_whole;
 use crate::model::Model;
 use crate::progress::{Progress, Silent};
-use crate::recipe::{self, Head, MaxDrop, Places, Recipe, Rule, TokenRule, VisualTokens};
+use crate::recipe::{self, FfnRule, Head, MaxDrop, Places, Recipe, Rule, TokenRule, VisualTokens};
 use crate::report;
 
 /// Compiles a model; with data, makes it leave early.
@@ -61,6 +61,17 @@ pub(super) struct Args {
     /// name the same class.
     #[arg(long, value_name = "RULE")]
     rule: Option<Rule>,
+    /// When FFN sub-blocks are skipped, per token [default: none]
+    ///
+    /// static: the same FFNs for all tokens, the set that calibration finds best. learned: by a gate per
+    /// FFN, fitted to the loss with and without it. cosine: after an FFN that changed the token little
+    /// (FFN-SkipLLM). auto: whichever of them is best. With a share (learned:25%) that share of all FFNs
+    /// is skipped, whatever it costs. Attention always runs, so keys and values stay complete.
+    #[arg(long, value_name = "RULE")]
+    ffn_skip: Option<FfnRule>,
+    /// In which blocks FFNs may be skipped: auto, or a list such as 2,4 [default: auto]
+    #[arg(long, value_name = "BLOCKS")]
+    ffn_skip_at: Option<Places>,
     /// When the visual tokens of a vision-language model leave its sequence [default: none]
     ///
     /// learned: after the first block whose gate says that the model does not need them for this input
@@ -160,6 +171,9 @@ impl Args {
         heads.at = self.exits.clone().unwrap_or_else(|| heads.at.clone());
         heads.head = self.head.clone().unwrap_or_else(|| heads.head.clone());
         heads.rule = self.rule.clone().unwrap_or_else(|| heads.rule.clone());
+        let ffns = &mut recipe.ffn_skip;
+        ffns.rule = self.ffn_skip.unwrap_or(ffns.rule);
+        ffns.at = self.ffn_skip_at.clone().unwrap_or_else(|| ffns.at.clone());
         let tokens = &mut recipe.token_exit;
         tokens.rule = self.token_exit.unwrap_or(tokens.rule);
         tokens.tokens = self.visual_tokens.clone().unwrap_or_else(|| tokens.tokens.clone());

@@ -72,7 +72,7 @@ pub(super) fn run(args: Args) -> Outcome {
     }
     match args.emit {
         Emit::Ir => output::print(&graph.to_string())?,
-        Emit::Program => output::print(&lowered(&graph, &[])?.to_string())?,
+        Emit::Program => output::print(&lowered(&graph, Names::default())?.to_string())?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,8 +8,8 @@ use eec_passes::ffn_gates::{self, FfnGates, Gate, Granularity, LearnedGate, Rule
 use super::places::Standing;
 use super::work::{Base, Work, pass_error};
 use crate::Error;
-use crate::calibrate::gates::{Contest, Family, GateOutcome, Tried, Trial};
-use crate::calibrate::{Goal, Split};
+use crate::calibrate::gates::{Contest, Family, GateOutcome, Trial, Tried};
+use crate::calibrate::Split;
 use crate::dataset::Dataset;
 use crate::fit::{self, Features, FitOptions, Targets};
 use crate::model::simplified;
@@ -125,7 +125,7 @@ impl Ffn<'_> {
             // A share that the user names is built, whether it pays or not.
             outcome.chosen = judged;
         }
-        self.build(field, outcome, &candidates, static_order, &goal)
+        self.build(field, outcome, &candidates, static_order)
     }
 
     /// The policy to judge: the one with the share asked for, or the cheapest that passed. With `auto` a
@@ -146,13 +146,12 @@ impl Ffn<'_> {
         outcome: GateOutcome,
         candidates: &[Candidate],
         static_order: Vec<usize>,
-        goal: &Goal,
     ) -> Result<Made, Error> {
         let chosen = outcome.chosen.map(|i| &candidates[i].options);
         let graph = chosen.map(|options| field.gated(options)).transpose()?;
         let decides = chosen.filter(|o| !matches!(o.rule, Rule::Static));
         let gates = decides.map_or_else(Vec::new, |o| blocks_of(o).iter().map(|b| format!("FFN {b}")).collect());
-        let report = Report::of_gates(self.work.path, field.data, self.work.recipe(), &field.split, outcome, goal);
+        let report = Report::of_gates(self.work.path, field.data, self.work.recipe(), &field.split, outcome);
         Ok(Made { graph, gates, static_order, report: Some(report) })
     }
 }
@@ -282,8 +281,7 @@ impl Field<'_> {
     fn counterfactual(&self, plain: &Scored) -> Result<Vec<Vec<f32>>, Error> {
         let mut harms = Vec::new();
         for block in &self.blocks {
-            let options =
-                FfnGates { gates: self.gates(&[*block]), rule: Rule::Static, granularity: Granularity::Row };
+            let options = FfnGates { gates: self.gates(&[*block]), rule: Rule::Static, granularity: Granularity::Row };
             let (_, scored) = self.run(Family::Static, options, &format!("without FFN {block}"))?;
             harms.push(scored.losses.iter().zip(&plain.losses).map(|(without, with)| without - with).collect());
         }
@@ -291,14 +289,7 @@ impl Field<'_> {
     }
 
     /// A gate whose target is the more certain, the more skipping lowers the loss.
-    fn fit_gate(
-        &self,
-        block: usize,
-        x: &Tokens,
-        harm: &[f32],
-        rows: &[usize],
-        seed: u64,
-    ) -> Result<fit::Head, Error> {
+    fn fit_gate(&self, block: usize, x: &Tokens, harm: &[f32], rows: &[usize], seed: u64) -> Result<fit::Head, Error> {
         let per_row = x.count() / rows.len().max(1);
         let harm_of = |token: usize| {
             let row = rows[token / per_row.max(1)];

@@ -16,6 +16,7 @@ use crate::calibrate::{self, Goal, Split};
 use crate::capture::{BATCH, Captured, capture};
 use crate::dataset::Dataset;
 use crate::fit;
+use crate::lower::Names;
 use crate::model::{Dynamic, lowered, run_options, session_of, simplified};
 use crate::recipe::Recipe;
 
@@ -71,7 +72,7 @@ impl<'a> Work<'a> {
 
 /// Runs a graph over the whole of `data`.
 pub(super) fn run(options: &Compile, graph: &Graph, data: &Dataset, stage: &str) -> Result<Captured, Error> {
-    let program = lowered(graph, &[])?;
+    let program = lowered(graph, Names::default())?;
     let mut session = session_of(program, graph, run_options(options.threads))?;
     capture(&mut session, data, BATCH, Control::Auto, stage, options.progress)
 }

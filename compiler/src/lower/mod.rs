@@ -15,7 +15,7 @@ mod view;
 
 use std::collections::{HashMap, HashSet};
 
-use eec_ir::program::{Block, Buffer, Constant, Form, Kernel, Port, Program, Source, Step};
+use eec_ir::program::{Block, Buffer, Constant, Exit, Form, Gate, Kernel, Port, Program, Source, Step};
 use eec_ir::verify::{Stage, Verified};
 use eec_ir::{BufferId, ConstId, DType, Dim, Graph, KernelId, NodeId, Op, RegionId, ValueId};
 
@@ -47,19 +47,28 @@ impl LowerError {
     }
 }
 
-/// Lowers a graph that was verified as [`Stage::Lowerable`]. Exits are numbered as `If` and `Route`
-/// say; `exit_names` are for people.
+/// What people call a program's decisions, by number; those without a name are called by their source.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Names<'a> {
+    /// Exits.
+    pub exits: &'a [String],
+    /// Gates.
+    pub gates: &'a [String],
+}
+
+/// Lowers a graph that was verified as [`Stage::Lowerable`]. Exits and gates are numbered as `If` and
+/// `Route` say.
 ///
 /// # Errors
 ///
 /// What no kernel form can express, with the node; a token of an earlier stage.
-pub fn lower(verified: Verified<'_>, exit_names: &[String]) -> Result<Program, LowerError> {
+pub fn lower(verified: Verified<'_>, names: Names<'_>) -> Result<Program, LowerError> {
     if verified.stage() != Stage::Lowerable {
         return Err(LowerError::new(format!("expected a graph verified as lowerable, found {:?}", verified.stage())));
     }
     let graph = verified.graph();
     let mut lowering = Lowering::new(graph);
-    lowering.program.exits = exit_names.iter().map(|name| eec_ir::program::Exit { name: name.clone() }).collect();
+    lowering.decisions(names);
     lowering.inputs();
     lowering.program.blocks.push(Block::default());
     let (steps, yields) = lowering.region(Graph::ROOT)?;
@@ -106,6 +115,20 @@ impl<'g> Lowering<'g> {
             constants: HashMap::new(),
             steps: Vec::new(),
             current: None,
+        }
+    }
+
+    fn decisions(&mut self, names: Names<'_>) {
+        let graph = self.graph;
+        self.program.exits = names.exits.iter().map(|name| Exit { name: name.clone() }).collect();
+        for id in graph.nodes_in_order() {
+            let node = graph.node(id);
+            let Some(gate) = node.op.gate().and_then(|g| usize::try_from(g).ok()) else { continue };
+            let source = node.origin.source.as_deref().unwrap_or_default();
+            let name = names.gates.get(gate).map_or(source, String::as_str).to_string();
+            let count = self.program.gates.len().max(gate + 1);
+            self.program.gates.resize_with(count, Gate::default);
+            self.program.gates[gate] = Gate { name };
         }
     }
 
@@ -286,8 +309,8 @@ impl<'g> Lowering<'g> {
                 self.sizes(id, &graph.ty(inputs[0]).dims[dim_index(*start, graph.ty(inputs[0]).rank())..])
             }
             Op::Sizes { values } => self.sizes(id, values),
-            Op::If { exit } => self.if_node(id, *exit),
-            Op::Route { exit } => self.route_node(id, *exit),
+            Op::If { .. } => self.if_node(id),
+            Op::Route { .. } => self.route_node(id),
         }
         .map_err(|e| e.at(graph.describe(id)))
     }

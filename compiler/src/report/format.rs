@@ -94,6 +94,9 @@ pub(super) fn contenders(report: &Report, outcome: &Outcome) -> Vec<Contender> {
 
 /// The verdict in one line.
 pub(super) fn headline(report: &Report) -> String {
+    if let Some(gates) = &report.gates {
+        return super::gates::headline(gates);
+    }
     let Some(outcome) = &report.outcome else {
         return format!("No {}: no block of the model can have one.", report.mechanism.words());
     };

@@ -1,7 +1,7 @@
 //! The report as one HTML file: styles and plots inside, no scripts, nothing loaded.
 
 use super::format::{bound, coarse, has_exits, headline, points, rule, times};
-use super::html_tables::{asked, comparison, exits, heads};
+use super::html_tables::{asked, comparison, exits, gate_results, heads};
 use super::{Report, charts};
 use crate::calibrate::{Outcome, Verdict};
 
@@ -42,9 +42,10 @@ impl Report {
     }
 
     fn part(&self) -> String {
-        let body = match &self.outcome {
-            Some(outcome) => self.results(outcome),
-            None => self.reasons(),
+        let body = match (&self.outcome, &self.gates) {
+            (Some(outcome), _) => self.results(outcome),
+            (None, Some(gates)) => gate_results(self, gates),
+            (None, None) => self.reasons(),
         };
         format!("{}{body}{}", self.opening(), asked(self))
     }
@@ -56,7 +57,8 @@ impl Report {
             used.push_str(&format!(", {} to tune and {} to verify", d.tune_rows, d.verify_rows));
         }
         let measured = if d.labels { "" } else { "; no labels, so agreement with the plain model is the measure" };
-        let pays = self.outcome.as_ref().is_some_and(|o| o.verdict.pays());
+        let pays = self.outcome.as_ref().is_some_and(|o| o.verdict.pays())
+            || self.gates.as_ref().is_some_and(|o| o.verdict.pays());
         let class = if pays { "verdict pays" } else { "verdict" };
         format!(
             "<header>\n<h1>{}</h1>\n<p class=\"data\">{used}{measured}</p>\n</header>\n<p class=\"{class}\">{}</p>\n",

@@ -1,9 +1,10 @@
 //! The tables of the page.
 
-use super::Report;
+use super::{Report, gates};
 use super::format::{coarse, contenders, leaving, percent, si, threshold};
 use super::html::escape;
 use crate::calibrate::Outcome;
+use crate::calibrate::gates::GateOutcome;
 use crate::fit::FitStats;
 
 /// The model against its rivals.
@@ -97,4 +98,17 @@ fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
         body.push_str("</tr>\n");
     }
     format!("<div class=\"scroll\"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table></div>\n")
+}
+
+/// A calibration of FFN gates: what was chosen against its rivals, then everything tried.
+pub(super) fn gate_results(report: &Report, outcome: &GateOutcome) -> String {
+    let cells = |rows: Vec<[String; 5]>| rows.into_iter().map(Vec::from).collect::<Vec<Vec<String>>>();
+    let header = gates::header(outcome);
+    let header: Vec<&str> = header.iter().map(String::as_str).collect();
+    format!(
+        "<section>\n<h2>Against its rivals</h2>\n{}<p>{}</p>\n</section>\n<section>\n<h2>Everything tried</h2>\n{}</section>\n",
+        table(&header, cells(gates::rows(outcome))),
+        escape(&gates::bound(report, outcome)),
+        table(&header, cells(gates::tried(outcome))),
+    )
 }

@@ -3,6 +3,7 @@
 
 mod charts;
 mod format;
+mod gates;
 mod html;
 mod html_tables;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::calibrate::gates::GateOutcome;
 use crate::calibrate::{Costs, Outcome, Reference, Split};
 use crate::dataset::Dataset;
 use crate::fit::FitStats;
@@ -31,6 +33,8 @@ pub enum Mechanism {
     ExitHeads,
     /// Visual tokens leave after a block.
     TokenExits,
+    /// FFNs are skipped.
+    FfnGates,
 }
 
 impl Mechanism {
@@ -39,6 +43,7 @@ impl Mechanism {
         match self {
             Mechanism::ExitHeads => "exits",
             Mechanism::TokenExits => "token exits",
+            Mechanism::FfnGates => "FFN gates",
         }
     }
 
@@ -47,34 +52,35 @@ impl Mechanism {
         match self {
             Mechanism::ExitHeads => "Exits",
             Mechanism::TokenExits => "Token exits",
+            Mechanism::FfnGates => "FFN gates",
         }
     }
 
     /// The static rival at a place.
     pub(crate) fn all_leave(self, place: &str) -> String {
         match self {
-            Mechanism::ExitHeads => format!("all leave after {place}"),
+            Mechanism::ExitHeads | Mechanism::FfnGates => format!("all leave after {place}"),
             Mechanism::TokenExits => format!("tokens always leave after {place}"),
         }
     }
 
     fn at_one_depth(self) -> &'static str {
         match self {
-            Mechanism::ExitHeads => "everyone leaves at one depth",
+            Mechanism::ExitHeads | Mechanism::FfnGates => "everyone leaves at one depth",
             Mechanism::TokenExits => "tokens leave at one depth",
         }
     }
 
     fn where_title(self) -> &'static str {
         match self {
-            Mechanism::ExitHeads => "Where samples leave",
+            Mechanism::ExitHeads | Mechanism::FfnGates => "Where samples leave",
             Mechanism::TokenExits => "Where tokens leave",
         }
     }
 
     fn places_title(self) -> &'static str {
         match self {
-            Mechanism::ExitHeads => "How right and how sure heads are",
+            Mechanism::ExitHeads | Mechanism::FfnGates => "How right and how sure heads are",
             Mechanism::TokenExits => "How right answers are without the tokens",
         }
     }
@@ -99,6 +105,8 @@ pub struct Report {
     pub costs: Option<Costs>,
     /// Quality, thresholds, curve, rivals and verdict; absent if no exits were possible.
     pub outcome: Option<Outcome>,
+    /// The same for FFN gates.
+    pub gates: Option<GateOutcome>,
     /// How each head was fitted, in order of depth; empty for heads that were not.
     pub heads: Vec<FitStats>,
     /// Why blocks cannot have exits, if none can.
@@ -185,6 +193,13 @@ impl Report {
         }
     }
 
+    /// The report of a calibration of FFN gates.
+    pub fn of_gates(model: &Path, data: &Dataset, recipe: &Recipe, split: &Split, outcome: GateOutcome) -> Report {
+        let bare = bare(model, data, recipe, Mechanism::FfnGates);
+        let (tune_rows, verify_rows) = (split.tune.len(), split.verify.len());
+        Report { data: Data { tune_rows, verify_rows, ..bare.data }, gates: Some(outcome), ..bare }
+    }
+
     /// What quality means here: `accuracy` or `agreement`.
     fn measure(&self) -> &'static str {
         if self.data.labels { "accuracy" } else { "agreement" }
@@ -212,14 +227,17 @@ fn bare(model: &Path, dataset: &Dataset, recipe: &Recipe, mechanism: Mechanism) 
             places: match mechanism {
                 Mechanism::ExitHeads => recipe.exit_heads.at.to_string(),
                 Mechanism::TokenExits => recipe.token_exit.at.to_string(),
+                Mechanism::FfnGates => recipe.ffn_skip.at.to_string(),
             },
             head: match mechanism {
                 Mechanism::ExitHeads => recipe.exit_heads.head.to_string(),
                 Mechanism::TokenExits => "mlp on the text".into(),
+                Mechanism::FfnGates => "linear on the token".into(),
             },
             rule: match mechanism {
                 Mechanism::ExitHeads => recipe.exit_heads.rule.to_string(),
                 Mechanism::TokenExits => recipe.token_exit.rule.to_string(),
+                Mechanism::FfnGates => recipe.ffn_skip.rule.to_string(),
             },
             max_drop: recipe.max_drop.0,
             confidence: recipe.confidence,
@@ -228,6 +246,7 @@ fn bare(model: &Path, dataset: &Dataset, recipe: &Recipe, mechanism: Mechanism) 
         exits: Vec::new(),
         costs: None,
         outcome: None,
+        gates: None,
         heads: Vec::new(),
         reasons: Vec::new(),
         time_ratio_batch1: None,

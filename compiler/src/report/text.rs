@@ -1,6 +1,6 @@
 //! The report as plain text, at most 80 columns wide.
 
-use super::Report;
+use super::{Report, gates};
 use super::format::{bound, coarse, contenders, has_exits, headline, leaving, percent, rule, si, threshold, times};
 use crate::calibrate::Outcome;
 
@@ -25,6 +25,12 @@ impl Report {
             if !outcome.policy.is_plain() {
                 parts.push(wrap(&format!("Rule {}.", rule(outcome, &self.recipe.rule))));
             }
+        }
+        if let Some(outcome) = &self.gates {
+            let mut rows = vec![gates::header(outcome)];
+            rows.extend(gates::rows(outcome));
+            parts.push(table(&rows));
+            parts.push(wrap(&gates::bound(self, outcome)).trim_start().to_string());
         }
         parts.extend(times(self).map(|t| wrap(&t)));
         let reasons: String = self.reasons.iter().map(|r| wrap(&format!("- {r}"))).collect();

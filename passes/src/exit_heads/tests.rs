@@ -326,7 +326,7 @@ fn outputs_have_names_types_and_provenance() {
         .nodes_in_order()
         .into_iter()
         .filter_map(|n| match dynamic.node(n).op {
-            Op::Route { exit } => {
+            Op::Route { exit, .. } => {
                 assert_eq!(dynamic.node(n).origin.pass.as_deref(), Some("exit-heads"));
                 Some(exit)
             }

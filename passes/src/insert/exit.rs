@@ -73,7 +73,7 @@ impl Builder<'_> {
         let kept = exit.carry.with(&other.params[carried]);
         let results = self.level(exit.place + 1, &mut inner, &kept)?;
         self.attach.target.set_yields(other.id, results);
-        let op = Op::Route { exit: exit.number as i64 };
+        let op = Op::Route { exit: exit.number as i64, gate: -1 };
         let origin = self.attach.emit(exit.scope.region, path).origin("leave-or-go-on");
         self.control(origin, exit.scope.region, op, &operands, vec![then.id, other.id])
     }
@@ -92,7 +92,7 @@ impl Builder<'_> {
         let mut inner = Scope { region: other, ..exit.scope.clone() };
         let results = self.level(exit.place + 1, &mut inner, &exit.carry)?;
         self.attach.target.set_yields(other, results);
-        let op = Op::If { exit: exit.number as i64 };
+        let op = Op::If { exit: exit.number as i64, gate: -1 };
         let origin = self.attach.emit(region, path).origin("leave-or-go-on");
         self.control(origin, region, op, &[condition], vec![then, other])
     }

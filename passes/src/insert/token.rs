@@ -168,7 +168,7 @@ impl Builder<'_> {
         let kept = exit.carry.with(&params[carried]);
         let results = self.level(exit.place + 1, &mut inner, &kept)?;
         self.attach.target.set_yields(join.region.id, results);
-        let op = Op::Route { exit: -1 };
+        let op = Op::Route { exit: -1, gate: exit.number as i64 };
         let regions = vec![then.id, other.id, join.region.id];
         let origin = self.emit(exit.scope.region, path).origin("leave-or-stay");
         self.control(origin, exit.scope.region, op, &operands, regions)
@@ -209,7 +209,7 @@ impl Builder<'_> {
     fn join(&mut self, then: &Region, short: &[ValueId], other: &Region, long: &[ValueId]) -> Join {
         let (rows, length) = (self.fresh_symbol("r"), self.fresh_symbol("t"));
         let target = &mut self.attach.target;
-        let id = target.new_region(Some(rows.clone()));
+        let id = target.new_join(rows.clone(), Some(length.clone()));
         let length = Dim::from(length);
         let [a, b, c] = [&then.rows, &other.rows, &rows].map(|s| Dim::from(s.clone()));
         let mut params = Vec::with_capacity(short.len());

@@ -7,7 +7,8 @@ use cranelift::prelude::types::{I8, I64};
 use cranelift::prelude::*;
 use eec_ir::dim::{Dim, Symbol};
 use eec_ir::program::{
-    BlockId, Conv, Form, IfStep, MatMul, Pool, PoolKind, Program, RouteStep, RowBuffer, Scan, Step, View,
+    BlockId, Conv, Decision, Form, IfStep, Join, MatMul, Pool, PoolKind, Program, RouteStep, RowBuffer, Scan, Step,
+    View,
 };
 use eec_ir::{BufferId, DType, KernelId};
 
@@ -26,6 +27,18 @@ pub(super) struct Helpers {
     pub(super) count_rows: FuncRef,
     pub(super) gather_rows: FuncRef,
     pub(super) merge_rows: FuncRef,
+    pub(super) scatter_rows: FuncRef,
+}
+
+/// How a route's rows are split.
+#[derive(Clone, Copy)]
+struct Split {
+    mask: Value,
+    rows: Value,
+    /// Rows of the first block.
+    taken: Value,
+    /// Rows of the second one.
+    rest: Value,
 }
 
 /// The state of emitting the entry function.
@@ -126,7 +139,7 @@ impl Entry<'_, '_> {
         let program = self.program;
         let kernel = program.kernel(id);
         let one = self.number(1);
-        self.count(1 + program.exits.len() + id.index(), one);
+        self.count(1 + program.exits.len() + program.gates.len() + id.index(), one);
         if kernel.macs != Dim::default() {
             let macs = self.size(&kernel.macs);
             self.count(0, macs);
@@ -264,11 +277,27 @@ impl Entry<'_, '_> {
         self.b.ins().call(self.helpers.run_scan, &[self.tables.context, words]);
     }
 
-    /// The control word of an exit.
-    fn control(&mut self, exit: Option<u32>) -> Value {
-        match exit {
-            Some(exit) => self.b.ins().load(I64, memory(), self.tables.controls, (exit * 8) as i32),
+    /// The position of a decision among exits and gates.
+    fn decision(&self, decision: Decision) -> Option<usize> {
+        match decision {
+            Decision::None => None,
+            Decision::Exit(exit) => Some(exit as usize),
+            Decision::Gate(gate) => Some(self.program.exits.len() + gate as usize),
+        }
+    }
+
+    /// The control word of a decision.
+    fn control(&mut self, decision: Decision) -> Value {
+        match self.decision(decision) {
+            Some(at) => self.b.ins().load(I64, memory(), self.tables.controls, (at * 8) as i32),
             None => self.number(AUTO),
+        }
+    }
+
+    /// Adds to a decision's counter.
+    fn count_decision(&mut self, decision: Decision, rows: Value) {
+        if let Some(at) = self.decision(decision) {
+            self.count(1 + at, rows);
         }
     }
 
@@ -277,14 +306,12 @@ impl Entry<'_, '_> {
         let condition = self.pointer(step.condition);
         let byte = self.b.ins().load(I8, memory(), condition, 0);
         let holds = self.b.ins().icmp_imm_s(IntCC::NotEqual, byte, 0);
-        let control = self.control(step.exit);
+        let control = self.control(step.decision);
         let automatic = self.b.ins().icmp_imm_s(IntCC::Equal, control, AUTO);
         let forced = self.b.ins().icmp_imm_s(IntCC::NotEqual, control, NEVER);
         let taken = self.b.ins().select(automatic, holds, forced);
-        if let Some(exit) = step.exit {
-            let one = self.b.ins().uextend(I64, taken);
-            self.count(1 + exit as usize, one);
-        }
+        let one = self.b.ins().uextend(I64, taken);
+        self.count_decision(step.decision, one);
         let [then, other, after] = [0; 3].map(|_| self.b.create_block());
         self.b.ins().brif(taken, then, &[], other, &[]);
         for (block, id) in [(then, step.then), (other, step.other)] {
@@ -304,18 +331,24 @@ impl Entry<'_, '_> {
 
     /// Splits the rows. Each block is emitted once, and run on all rows in place or on its gathered ones.
     fn route(&mut self, step: &RouteStep) {
-        let program = self.program;
         let rows = self.size(&step.rows);
-        let (mask, control) = (self.pointer(step.mask), self.control(step.exit));
+        let (mask, control) = (self.pointer(step.mask), self.control(step.decision));
         let call = self.b.ins().call(self.helpers.count_rows, &[mask, rows, control]);
         let taken = self.b.inst_results(call)[0];
-        if let Some(exit) = step.exit {
-            self.count(1 + exit as usize, taken);
-        }
+        self.count_decision(step.decision, taken);
         let rest = self.b.ins().isub(rows, taken);
+        let split = Split { mask, rows, taken, rest };
+        match &step.join {
+            None => self.two_sides(step, split),
+            Some(join) => self.two_sides_joined(step, join, split),
+        }
+    }
+
+    /// Runs both blocks on their rows and merges what they yield.
+    fn two_sides(&mut self, step: &RouteStep, Split { mask, rows, taken, rest }: Split) {
+        let program = self.program;
         let [then, then_done, other, after] = [0; 4].map(|_| self.b.create_block());
         let results: Vec<BufferId> = step.results.iter().map(|r| r.buffer).collect();
-
         self.b.ins().brif(taken, then, &[], then_done, &[]);
         self.b.switch_to_block(then);
         self.side(step, step.then, mask, rows, taken, 1);
@@ -342,6 +375,71 @@ impl Entry<'_, '_> {
         self.b.switch_to_block(after);
     }
 
+    /// Runs both blocks, each followed by the join, which is emitted once: its block parameters say on how
+    /// many rows it runs and for which side. The second run uses the join's buffers again, so that the
+    /// first one's rows are put into the results' own memory before.
+    fn two_sides_joined(&mut self, step: &RouteStep, join: &Join, Split { mask, rows, taken, rest }: Split) {
+        let program = self.program;
+        let results: Vec<BufferId> = step.results.iter().map(|r| r.buffer).collect();
+        let [then, not_then, other, enter, whole, part, after] = [0; 7].map(|_| self.b.create_block());
+        let (count, wanted) = (self.b.append_block_param(enter, I64), self.b.append_block_param(enter, I64));
+        self.b.ins().brif(taken, then, &[], not_then, &[]);
+        for (block, id, count, wanted) in [(then, step.then, taken, 1), (other, step.other, rest, 0)] {
+            self.b.switch_to_block(block);
+            self.side(step, id, mask, rows, count, wanted);
+            self.enter_join(join, id, count, wanted == 1);
+            let wanted = self.number(wanted);
+            self.b.ins().jump(enter, &[count.into(), wanted.into()]);
+        }
+        self.b.switch_to_block(enter);
+        self.block(join.block);
+        let all = self.b.ins().icmp(IntCC::Equal, count, rows);
+        self.b.ins().brif(all, whole, &[], part, &[]);
+        self.b.switch_to_block(whole);
+        self.alias(&results, &program.block(join.block).yields);
+        self.b.ins().jump(after, &[]);
+        self.b.switch_to_block(part);
+        for (result, given) in step.results.iter().zip(&program.block(join.block).yields) {
+            let (to, from, bytes) = (self.own(result.buffer), self.pointer(*given), self.row_bytes(result));
+            self.b.ins().call(self.helpers.scatter_rows, &[to, from, mask, rows, bytes, wanted]);
+        }
+        self.b.ins().brif(wanted, other, &[], after, &[]);
+        self.b.switch_to_block(not_then);
+        self.b.ins().brif(rest, other, &[], after, &[]);
+        self.b.switch_to_block(after);
+    }
+
+    /// Makes a join's parameters stand for what the block before it yielded, and binds its symbols.
+    fn enter_join(&mut self, join: &Join, before: BlockId, count: Value, is_then: bool) {
+        let program = self.program;
+        let block = program.block(join.block);
+        let used = block.params.iter().zip(&program.block(before).yields).filter_map(|(p, y)| Some(((*p)?, *y)));
+        let (params, given): (Vec<_>, Vec<_>) = used.unzip();
+        self.alias(&params, &given);
+        let length = join.length.as_ref().map(|l| (&l.symbol, if is_then { &l.then } else { &l.other }));
+        if let Some((symbol, dim)) = length {
+            let value = self.size(dim);
+            self.bind(symbol, value);
+        }
+        block.rows.iter().for_each(|rows| self.bind(rows, count));
+    }
+
+    /// Sets a symbol's value.
+    fn bind(&mut self, symbol: &Symbol, value: Value) {
+        if let Some(slot) = self.symbols.get(symbol) {
+            self.b.ins().store(memory(), value, self.tables.symbols, (*slot * 8) as i32);
+        }
+    }
+
+    /// The first byte of a buffer's own memory, for which it stands from here on: in a block that runs
+    /// twice it may still stand for another.
+    fn own(&mut self, id: BufferId) -> Value {
+        let at = (self.program.buffers.len() + id.index()) * 8;
+        let own = self.b.ins().load(I64, memory(), self.tables.buffers, at as i32);
+        self.set_pointer(id, own);
+        own
+    }
+
     /// One block of a route on `count` of the rows: those whose mask is `wanted`.
     fn side(&mut self, step: &RouteStep, id: BlockId, mask: Value, rows: Value, count: Value, wanted: i64) {
         let program = self.program;
@@ -358,14 +456,12 @@ impl Entry<'_, '_> {
         self.b.switch_to_block(part);
         let wanted = self.number(wanted);
         for (param, operand) in used {
-            let (to, from, bytes) = (self.pointer(param), self.pointer(operand.buffer), self.row_bytes(operand));
+            let (to, from, bytes) = (self.own(param), self.pointer(operand.buffer), self.row_bytes(operand));
             self.b.ins().call(self.helpers.gather_rows, &[to, from, mask, rows, bytes, wanted]);
         }
         self.b.ins().jump(start, &[]);
         self.b.switch_to_block(start);
-        if let Some(slot) = block.rows.as_ref().and_then(|s| self.symbols.get(s)) {
-            self.b.ins().store(memory(), count, self.tables.symbols, (*slot * 8) as i32);
-        }
+        block.rows.iter().for_each(|rows| self.bind(rows, count));
         self.block(id);
     }
 
@@ -379,7 +475,7 @@ impl Entry<'_, '_> {
         let program = self.program;
         let (then, other) = (&program.block(step.then).yields, &program.block(step.other).yields);
         for ((result, then), other) in step.results.iter().zip(then).zip(other) {
-            let (to, bytes) = (self.pointer(result.buffer), self.row_bytes(result));
+            let (to, bytes) = (self.own(result.buffer), self.row_bytes(result));
             let (then, other) = (self.pointer(*then), self.pointer(*other));
             self.b.ins().call(self.helpers.merge_rows, &[to, then, other, mask, rows, bytes]);
         }

@@ -17,7 +17,7 @@ use cranelift::prelude::*;
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{FuncId, Linkage, Module, ModuleError, default_libcall_names};
 use eec_ir::dim::{Dim, Symbol};
-use eec_ir::program::{BinaryFn, Expr, Form, Loop, Program, VerifiedProgram};
+use eec_ir::program::{BinaryFn, Expr, Form, Loop, Program, Step, VerifiedProgram};
 use eec_ir::{BufferId, DType};
 
 use self::entry::{Entry, Helpers, Tables};
@@ -109,11 +109,16 @@ pub(crate) fn compile(program: VerifiedProgram<'_>, packed: &[Option<usize>]) ->
     Ok(Code { module: Some(compiler.module), entry, symbols })
 }
 
-/// Gives every symbol a position: those of the inputs and those of the blocks' rows.
+/// Gives every symbol a position: those of the inputs, of the blocks' rows and of the joins' lengths.
 fn number_symbols(program: &Program) -> HashMap<Symbol, usize> {
     let inputs = program.inputs.iter().flat_map(|p| &p.dims).filter_map(Dim::as_symbol);
     let rows = program.blocks.iter().filter_map(|b| b.rows.as_ref());
-    let all: BTreeSet<&Symbol> = inputs.chain(rows).collect();
+    let steps = program.blocks.iter().flat_map(|b| &b.steps);
+    let lengths = steps.filter_map(|step| match step {
+        Step::Route(step) => step.join.as_ref()?.length.as_ref().map(|l| &l.symbol),
+        Step::Run(_) | Step::If(_) => None,
+    });
+    let all: BTreeSet<&Symbol> = inputs.chain(rows).chain(lengths).collect();
     all.into_iter().enumerate().map(|(i, s)| (s.clone(), i)).collect()
 }
 
@@ -242,6 +247,7 @@ impl Compiler {
             count_rows: h[5],
             gather_rows: h[6],
             merge_rows: h[7],
+            scatter_rows: h[8],
         };
         let ids = self.loops.clone();
         let loops: Vec<FuncRef> =
@@ -258,13 +264,22 @@ impl Compiler {
 /// Checks generated code in debug builds.
 const VERIFIER: &str = if cfg!(debug_assertions) { "true" } else { "false" };
 
-const HELPERS: [&str; 8] =
-    ["run_loop", "run_matmul", "run_conv", "run_pool", "run_scan", "count_rows", "gather_rows", "merge_rows"];
+const HELPERS: [&str; 9] = [
+    "run_loop",
+    "run_matmul",
+    "run_conv",
+    "run_pool",
+    "run_scan",
+    "count_rows",
+    "gather_rows",
+    "merge_rows",
+    "scatter_rows",
+];
 
 type Import = (&'static str, &'static [Type], Option<Type>, *const u8);
 
 /// The functions that generated code may call.
-fn imports() -> [Import; 11] {
+fn imports() -> [Import; 12] {
     [
         ("run_loop", &[I64; 5], None, context::run_loop as *const u8),
         ("run_matmul", &[I64; 2], None, context::run_matmul as *const u8),
@@ -274,6 +289,7 @@ fn imports() -> [Import; 11] {
         ("count_rows", &[I64; 3], Some(I64), context::count_rows as *const u8),
         ("gather_rows", &[I64; 6], None, context::gather_rows as *const u8),
         ("merge_rows", &[I64; 6], None, context::merge_rows as *const u8),
+        ("scatter_rows", &[I64; 6], None, context::scatter_rows as *const u8),
         ("sin", &[F32], Some(F32), context::sin as *const u8),
         ("cos", &[F32], Some(F32), context::cos as *const u8),
         ("pow", &[F32; 2], Some(F32), context::pow as *const u8),

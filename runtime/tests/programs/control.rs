@@ -1,7 +1,7 @@
 //! Branches and routes: what runs, on which rows, and in which order results come back.
 
 use eec_ir::program::{
-    BinaryFn, Block, BlockId, Expr, IfStep, Per, ReductionFn, RouteStep, RowBuffer, Scalar, Source, Step,
+    BinaryFn, Block, BlockId, Decision, Expr, IfStep, Per, ReductionFn, RouteStep, RowBuffer, Scalar, Source, Step,
 };
 use eec_ir::{BufferId, DType, Dim, Tensor};
 use eec_runtime::{Control, Counters, ErrorKind, Run};
@@ -81,23 +81,25 @@ pub(crate) fn nested() -> Builder {
     let inner_then = b.block(block("r2", vec![Some(p2)], vec![], vec![p2]));
     let inner_other = b.block(block("r3", vec![Some(p3)], vec![last_step], vec![last]));
     let inner_route = RouteStep {
-        exit: Some(exit_1),
+        decision: Decision::Exit(exit_1),
         rows: r1,
         mask: second_mask,
         operands: vec![row(c)],
         then: inner_then,
         other: inner_other,
+        join: None,
         results: vec![row(inner)],
     };
     b.program.blocks[outer_other.0 as usize] =
         block("r1", vec![Some(p1)], vec![body_step, mask_step, Step::Route(inner_route)], vec![inner]);
     let route = RouteStep {
-        exit: Some(exit_0),
+        decision: Decision::Exit(exit_0),
         rows: rows.clone(),
         mask: first_mask,
         operands: vec![row(a)],
         then: outer_then,
         other: outer_other,
+        join: None,
         results: vec![row(result)],
     };
     b.push(Step::Route(route));
@@ -110,7 +112,7 @@ fn one_row(x: &[f32], control: Control) -> (Vec<f32>, usize) {
     let map = |v: &[f32], f: f32, a: f32| v.iter().map(|x| x * f + a).collect::<Vec<f32>>();
     let max = |v: &[f32]| v.iter().copied().fold(f32::MIN, f32::max);
     let leaves = |exit: usize, own: bool| match control {
-        Control::Auto => own,
+        Control::Auto | Control::Gates => own,
         Control::Never => false,
         Control::Force(k) => k == exit,
     };
@@ -247,7 +249,7 @@ fn branch() -> Builder {
     let result = b.buffer(DType::F32, len, Source::Result);
     let then = b.block(Block { steps: vec![step], yields: vec![doubled], ..Block::default() });
     let other = b.block(Block { yields: vec![x], ..Block::default() });
-    b.push(Step::If(IfStep { exit: Some(exit), condition, then, other, results: vec![result] }));
+    b.push(Step::If(IfStep { decision: Decision::Exit(exit), condition, then, other, results: vec![result] }));
     b.output("y", result, &[rows, n(WIDTH)]);
     b
 }

@@ -1,6 +1,6 @@
 //! Control operators: `If` and `Route`. Their evaluation is the interpreter's (`crate::eval`).
 
-use crate::dim::Dim;
+use crate::dim::{Dim, Symbol};
 use crate::entity::{RegionId, ValueId};
 use crate::graph::Graph;
 use crate::op::Op;
@@ -11,20 +11,26 @@ use crate::types::{DType, Type};
 ///
 /// `If`: both regions take no parameters and yield the same types. `Route`: both regions take the
 /// operands after the mask, with the region's row symbol as first dim, and yield the same types up
-/// to that symbol; results have the mask's rows.
+/// to that symbol; results have the mask's rows. With a join, the two may yield anything that the
+/// join's parameters stand for: its row symbol for their rows, its length symbol where their sizes
+/// differ; results are those of the join.
 pub fn infer(graph: &Graph, op: &Op, inputs: &[ValueId], regions: &[RegionId]) -> Result<Vec<Facts>, InferError> {
-    let &[then, other] = regions else {
-        return Err(InferError::new(op, format!("needs 2 regions, found {}", regions.len())));
+    let (sides, join) = match *regions {
+        [then, other] => ([then, other], None),
+        [then, other, join] if matches!(op, Op::Route { .. }) => ([then, other], Some(join)),
+        _ => return Err(InferError::new(op, format!("needs 2 regions, found {}", regions.len()))),
     };
     let Some((first, operands)) = inputs.split_first() else {
         return Err(InferError::new(op, "needs a condition or mask as first operand"));
     };
-    if graph.ty(*first).dtype != DType::Bool {
-        return Err(InferError::new(op, format!("the first operand must be bool, found {}", graph.ty(*first))));
+    let first = graph.ty(*first);
+    if first.dtype != DType::Bool {
+        return Err(InferError::new(op, format!("the first operand must be bool, found {first}")));
     }
-    match op {
-        Op::Route { .. } => infer_route(graph, op, graph.ty(*first), operands, [then, other]),
-        _ => infer_if(graph, op, graph.ty(*first), [then, other]),
+    match (op, join) {
+        (Op::Route { .. }, None) => infer_route(graph, op, first, operands, sides),
+        (Op::Route { .. }, Some(join)) => infer_joined(graph, op, first, operands, sides, join),
+        _ => infer_if(graph, op, first, sides),
     }
 }
 
@@ -47,9 +53,7 @@ fn infer_route(
     operands: &[ValueId],
     regions: [RegionId; 2],
 ) -> Result<Vec<Facts>, InferError> {
-    let [rows] = mask.dims.as_slice() else {
-        return Err(InferError::new(op, format!("the mask must have one dim, found {mask}")));
-    };
+    let rows = rows_of(op, mask)?;
     let mut yields = Vec::new();
     for region in regions {
         check_params(graph, op, rows, operands, region)?;
@@ -61,6 +65,77 @@ fn infer_route(
         return Err(InferError::new(op, format!("the regions yield {:?} and {:?}", yields[0], yields[1])));
     }
     Ok(yields.swap_remove(0).into_iter().map(Facts::of).collect())
+}
+
+fn rows_of<'t>(op: &Op, mask: &'t Type) -> Result<&'t Dim, InferError> {
+    match mask.dims.as_slice() {
+        [rows] => Ok(rows),
+        _ => Err(InferError::new(op, format!("the mask must have one dim, found {mask}"))),
+    }
+}
+
+fn infer_joined(
+    graph: &Graph,
+    op: &Op,
+    mask: &Type,
+    operands: &[ValueId],
+    sides: [RegionId; 2],
+    join: RegionId,
+) -> Result<Vec<Facts>, InferError> {
+    let rows = rows_of(op, mask)?;
+    for side in sides {
+        check_params(graph, op, rows, operands, side)?;
+    }
+    join_lengths(graph, sides, join).map_err(|e| InferError::new(op, e))?;
+    let symbol = region_rows(graph, op, join)?;
+    let length = graph.region(join).length.as_ref();
+    let result = |v: &ValueId| {
+        let ty = with_rows(graph.ty(*v), &symbol, rows)?;
+        match length.filter(|l| ty.dims.iter().any(|d| d.mentions(l))) {
+            Some(length) => Err(format!("a result of type {ty} cannot have the length {length}")),
+            None => Ok(Facts::of(ty)),
+        }
+    };
+    graph.region(join).yields.iter().map(result).collect::<Result<_, _>>().map_err(|e| InferError::new(op, e))
+}
+
+/// What the length symbol of a join stands for after each of the two regions; `None` if it has no such
+/// symbol. An error if the join's parameters do not stand for what the regions yield.
+pub fn join_lengths(graph: &Graph, sides: [RegionId; 2], join: RegionId) -> Result<Option<[Dim; 2]>, String> {
+    let inner = graph.region(join);
+    let [then, other] = sides.map(|side| graph.region(side));
+    let counts = [inner.params.len(), then.yields.len(), other.yields.len()];
+    if counts.iter().any(|c| *c != counts[0]) {
+        let [params, then, other] = counts;
+        return Err(format!("{join} takes {params} parameters, the regions before it yield {then} and {other}"));
+    }
+    let mut lengths: Option<[Dim; 2]> = None;
+    for ((param, a), b) in inner.params.iter().zip(&then.yields).zip(&other.yields) {
+        let [have, a, b] = [param, a, b].map(|v| graph.ty(*v));
+        let misfit = || format!("parameter {param} of {join} has type {have}, the regions yield {a} and {b}");
+        if have.dtype != a.dtype || have.dtype != b.dtype || have.rank() != a.rank() || have.rank() != b.rank() {
+            return Err(misfit());
+        }
+        for (axis, dim) in have.dims.iter().enumerate() {
+            let (x, y) = (&a.dims[axis], &b.dims[axis]);
+            let is = |symbol: &Option<Symbol>, dim: &Dim| symbol.is_some() && dim.as_symbol() == symbol.as_ref();
+            let fits = if is(&inner.rows, dim) {
+                axis == 0 && is(&then.rows, x) && is(&other.rows, y)
+            } else if is(&inner.length, dim) {
+                let found = [x.clone(), y.clone()];
+                *lengths.get_or_insert_with(|| found.clone()) == found
+            } else {
+                dim == x && dim == y
+            };
+            if !fits {
+                return Err(misfit());
+            }
+        }
+    }
+    match (&inner.length, lengths) {
+        (Some(symbol), None) => Err(format!("no parameter of {join} has the length {symbol}")),
+        (_, lengths) => Ok(lengths),
+    }
 }
 
 fn region_rows(graph: &Graph, op: &Op, region: RegionId) -> Result<Dim, InferError> {

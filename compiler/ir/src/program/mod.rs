@@ -46,8 +46,10 @@ pub struct Program {
     pub kernels: Vec<Kernel>,
     /// Blocks; block 0 is the body and takes no parameters.
     pub blocks: Vec<Block>,
-    /// Early exits in the order of [`RouteStep::exit`] and [`IfStep::exit`].
+    /// Early exits, by number.
     pub exits: Vec<Exit>,
+    /// Gates, by number.
+    pub gates: Vec<Gate>,
 }
 
 /// An input or output.
@@ -128,11 +130,23 @@ pub enum Step {
     Route(RouteStep),
 }
 
+/// What a control step decides.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum Decision {
+    /// Nothing that a run counts or can force.
+    #[default]
+    None,
+    /// Whether rows leave at this exit.
+    Exit(u32),
+    /// Whether this gate skips or shortens work for rows.
+    Gate(u32),
+}
+
 /// A branch on one boolean.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct IfStep {
-    /// The exit it decides, if it is one.
-    pub exit: Option<u32>,
+    /// What it decides.
+    pub decision: Decision,
     /// A `Bool` buffer of one element.
     pub condition: BufferId,
     /// Runs if the condition holds.
@@ -146,8 +160,8 @@ pub struct IfStep {
 /// The row-wise conditional: splits rows by a mask, runs each block on its rows, merges in order.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct RouteStep {
-    /// The exit it decides, if it is one.
-    pub exit: Option<u32>,
+    /// What it decides.
+    pub decision: Decision,
     /// The number of rows.
     pub rows: Dim,
     /// A `Bool` buffer of `rows` elements.
@@ -158,8 +172,38 @@ pub struct RouteStep {
     pub then: BlockId,
     /// Runs on the other rows, if there are any.
     pub other: BlockId,
+    /// What runs after either of them, if anything does; results are then its own.
+    pub join: Option<Join>,
     /// Results ([`Source::Result`]).
     pub results: Vec<RowBuffer>,
+}
+
+/// What both groups of rows of a [`RouteStep`] have in common: one block that runs after each of the
+/// two, on what it yields. It ends in the merge of its rows into the results.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Join {
+    /// The block; it has one parameter per buffer that the two blocks yield, and a symbol for its rows.
+    pub block: BlockId,
+    /// The size in which its two runs differ, if they do.
+    pub length: Option<JoinLength>,
+}
+
+/// A size that is another in each run of a [`Join`].
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct JoinLength {
+    /// Its symbol, bound in the join.
+    pub symbol: Symbol,
+    /// Its value after `then`.
+    pub then: Dim,
+    /// Its value after `other`.
+    pub other: Dim,
+}
+
+impl RouteStep {
+    /// The blocks whose yields the results stand for.
+    pub fn last_blocks(&self) -> Vec<BlockId> {
+        self.join.as_ref().map_or_else(|| vec![self.then, self.other], |join| vec![join.block])
+    }
 }
 
 /// A buffer seen as rows.
@@ -175,6 +219,13 @@ pub struct RowBuffer {
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Exit {
     /// For people: `block 3`.
+    pub name: String,
+}
+
+/// A gate.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Gate {
+    /// For people: `FFN 3`.
     pub name: String,
 }
 

@@ -3,8 +3,8 @@
 use std::fmt::{self, Display, Formatter, Write as _};
 
 use super::{
-    Block, BlockId, Conv, Expr, Form, IfStep, Kernel, Loop, MatMul, Per, Pool, Program, RouteStep, RowBuffer, Scan,
-    Source, Step, View,
+    Block, BlockId, Conv, Decision, Expr, Form, IfStep, Kernel, Loop, MatMul, Per, Pool, Program, RouteStep, RowBuffer,
+    Scan, Source, Step, View,
 };
 use crate::dim::Dim;
 
@@ -84,37 +84,44 @@ impl Program {
                     Some(kernel) => write_kernel(f, *id, kernel, &pad)?,
                     None => writeln!(f, "{pad}{id} ?")?,
                 },
-                Step::If(IfStep { exit, condition, then, other, results }) => {
-                    writeln!(f, "{pad}{} = if{} {condition}", List(results), exit_text(*exit))?;
-                    self.write_branches(f, [*then, *other], depth)?;
+                Step::If(IfStep { decision, condition, then, other, results }) => {
+                    writeln!(f, "{pad}{} = if{} {condition}", List(results), decision_text(*decision))?;
+                    self.write_branch(f, "then", *then, depth)?;
+                    self.write_branch(f, "else", *other, depth)?;
                 }
-                Step::Route(RouteStep { exit, rows, mask, operands, then, other, results }) => {
+                Step::Route(RouteStep { decision, rows, mask, operands, then, other, join, results }) => {
                     let (r, o) = (List(results), List(operands));
-                    writeln!(f, "{pad}{r} = route{} {mask} of {rows} rows ({o})", exit_text(*exit))?;
-                    self.write_branches(f, [*then, *other], depth)?;
+                    writeln!(f, "{pad}{r} = route{} {mask} of {rows} rows ({o})", decision_text(*decision))?;
+                    self.write_branch(f, "then", *then, depth)?;
+                    self.write_branch(f, "else", *other, depth)?;
+                    if let Some(join) = join {
+                        let length = join.length.as_ref().map(|l| format!(" {} = {} | {}", l.symbol, l.then, l.other));
+                        self.write_branch(f, &format!("join{}", length.unwrap_or_default()), join.block, depth)?;
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    fn write_branches(&self, f: &mut Formatter<'_>, branches: [BlockId; 2], depth: usize) -> fmt::Result {
+    fn write_branch(&self, f: &mut Formatter<'_>, name: &str, id: BlockId, depth: usize) -> fmt::Result {
         let pad = "  ".repeat(depth);
-        for (name, id) in ["then", "else"].into_iter().zip(branches) {
-            let Some(block) = self.blocks.get(id.0 as usize) else { continue };
-            let rows = block.rows.as_ref().map_or_else(String::new, |r| format!("[{r}]"));
-            let params: Vec<String> =
-                block.params.iter().map(|p| p.map_or_else(|| "_".to_string(), |b| b.to_string())).collect();
-            writeln!(f, "{pad}{name}{rows} ({}) {{", List(&params))?;
-            self.write_block(f, block, depth + 1)?;
-            writeln!(f, "{pad}}} yield {}", List(&block.yields))?;
-        }
-        Ok(())
+        let Some(block) = self.blocks.get(id.0 as usize) else { return Ok(()) };
+        let rows = block.rows.as_ref().map_or_else(String::new, |r| format!("[{r}]"));
+        let params: Vec<String> =
+            block.params.iter().map(|p| p.map_or_else(|| "_".to_string(), |b| b.to_string())).collect();
+        writeln!(f, "{pad}{name}{rows} ({}) {{", List(&params))?;
+        self.write_block(f, block, depth + 1)?;
+        writeln!(f, "{pad}}} yield {}", List(&block.yields))
     }
 }
 
-fn exit_text(exit: Option<u32>) -> String {
-    exit.map_or_else(String::new, |k| format!(" exit {k}"))
+fn decision_text(decision: Decision) -> String {
+    match decision {
+        Decision::None => String::new(),
+        Decision::Exit(k) => format!(" exit {k}"),
+        Decision::Gate(k) => format!(" gate {k}"),
+    }
 }
 
 fn write_kernel(f: &mut Formatter<'_>, id: impl Display, kernel: &Kernel, pad: &str) -> fmt::Result {

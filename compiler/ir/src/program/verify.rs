@@ -2,8 +2,8 @@
 //!
 //! 1. Ids exist: buffers, kernels, blocks, constants, inputs, exits.
 //! 2. A block's number is larger than its owner's, and no block has two owners; block 0 is the body.
-//! 3. Symbols are bound where they are used: by an input dim that is a plain symbol, or as the rows of
-//!    an enclosing block (for lengths and assumptions, of any block). No symbol is bound twice.
+//! 3. Symbols are bound where they are used: by an input dim that is a plain symbol, or as the rows or
+//!    length of an enclosing block (for lengths and assumptions, of any block). No symbol is bound twice.
 //! 4. Inputs and constants hold what their buffers say; parameters are `Param`, results `Result`.
 //! 5. Kernels write `Temp` buffers only and never one that they read.
 //! 6. Views have a stride per axis; expressions are well typed, operands first; reductions use only
@@ -15,7 +15,10 @@
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 
-use super::{Block, BlockId, Form, IfStep, Kernel, Loop, MatMul, Per, Port, Program, RouteStep, Source, Step, View};
+use super::{
+    Block, BlockId, Decision, Form, IfStep, Join, Kernel, Loop, MatMul, Per, Port, Program, RouteStep, Source, Step,
+    View,
+};
 use crate::dim::{Dim, Symbol};
 use crate::entity::{BufferId, KernelId};
 use crate::types::DType;
@@ -250,15 +253,20 @@ impl Verifier<'_> {
         Some(block)
     }
 
-    fn exit(&mut self, place: &str, exit: Option<u32>) {
-        if let Some(exit) = exit.filter(|e| *e as usize >= self.program.exits.len()) {
-            self.report(place, format_args!("exit {exit} of {} does not exist", self.program.exits.len()));
+    fn decision(&mut self, place: &str, decision: Decision) {
+        let (what, number, count) = match decision {
+            Decision::None => return,
+            Decision::Exit(exit) => ("exit", exit, self.program.exits.len()),
+            Decision::Gate(gate) => ("gate", gate, self.program.gates.len()),
+        };
+        if number as usize >= count {
+            self.report(place, format_args!("{what} {number} of {count} does not exist"));
         }
     }
 
     fn branch(&mut self, place: &str, owner: BlockId, step: &IfStep, depth: usize) {
         let program = self.program;
-        self.exit(place, step.exit);
+        self.decision(place, step.decision);
         self.expect_dtype(place, step.condition, DType::Bool);
         for result in &step.results {
             self.expect_source(place, *result, Source::Result);
@@ -278,7 +286,7 @@ impl Verifier<'_> {
 
     fn route(&mut self, place: &str, owner: BlockId, step: &RouteStep, depth: usize) {
         let program = self.program;
-        self.exit(place, step.exit);
+        self.decision(place, step.decision);
         self.dim(place, &step.rows);
         self.expect_dtype(place, step.mask, DType::Bool);
         for operand in &step.operands {
@@ -294,13 +302,44 @@ impl Verifier<'_> {
                 continue;
             }
             let block = program.block(id);
-            self.params(place, id, block, step);
-            self.yields(place, id, block, step.results.iter().map(|r| r.buffer));
+            self.params(place, id, block, step.operands.iter().map(|o| o.buffer));
+            if step.join.is_none() {
+                self.yields(place, id, block, step.results.iter().map(|r| r.buffer));
+            }
             let outside = self.scope.clone();
             self.bind_rows(place, id, block);
             self.block(id, block, depth + 1);
             self.scope = outside;
         }
+        if let Some(join) = &step.join {
+            self.join(place, owner, step, join, depth);
+        }
+    }
+
+    /// The join takes what each of the two blocks yields, and yields the results.
+    fn join(&mut self, place: &str, owner: BlockId, step: &RouteStep, join: &Join, depth: usize) {
+        let program = self.program;
+        if self.child(place, owner, join.block).is_none() {
+            return;
+        }
+        let block = program.block(join.block);
+        for before in [step.then, step.other] {
+            if let Some(before) = program.blocks.get(before.0 as usize) {
+                self.params(place, join.block, block, before.yields.iter().copied());
+            }
+        }
+        self.yields(place, join.block, block, step.results.iter().map(|r| r.buffer));
+        let outside = self.scope.clone();
+        if let Some(length) = &join.length {
+            self.dims(place, [&length.then, &length.other]);
+            if !self.bound.insert(length.symbol.clone()) {
+                self.report(place, format_args!("symbol {} is bound twice", length.symbol));
+            }
+        }
+        self.bind_rows(place, join.block, block);
+        self.scope.extend(join.length.as_ref().map(|l| l.symbol.clone()));
+        self.block(join.block, block, depth + 1);
+        self.scope = outside;
     }
 
     fn bind_rows(&mut self, place: &str, id: BlockId, block: &Block) {
@@ -313,13 +352,13 @@ impl Verifier<'_> {
         self.scope.insert(rows.clone());
     }
 
-    fn params(&mut self, place: &str, id: BlockId, block: &Block, step: &RouteStep) {
-        if block.params.len() != step.operands.len() {
-            let (found, expected) = (block.params.len(), step.operands.len());
+    fn params(&mut self, place: &str, id: BlockId, block: &Block, given: impl ExactSizeIterator<Item = BufferId>) {
+        if block.params.len() != given.len() {
+            let (found, expected) = (block.params.len(), given.len());
             return self.report(place, format_args!("block {} takes {found} parameters, expected {expected}", id.0));
         }
-        for (param, operand) in block.params.iter().zip(&step.operands) {
-            if let (Some(param), Some(dtype)) = (param, self.buffer(place, operand.buffer).map(|b| b.dtype)) {
+        for (param, given) in block.params.iter().zip(given) {
+            if let (Some(param), Some(dtype)) = (param, self.buffer(place, given).map(|b| b.dtype)) {
                 self.expect_dtype(place, *param, dtype);
             }
         }

@@ -378,18 +378,21 @@ impl Parser<'_, '_> {
         Ok(origin)
     }
 
-    /// The two regions of a control operator. Both are read before an error in one ends the node.
+    /// The regions of a control operator. All are read before an error in one ends the node.
     fn regions(&mut self) -> Outcome<Vec<RegionId>> {
         let broken = self.broken;
         let mut regions = Vec::new();
-        for keyword in ["then", "else"] {
+        for keyword in ["then", "else", "join"] {
+            if keyword == "join" && !self.cursor.is_word(keyword) {
+                break;
+            }
             self.cursor.expect_word(keyword)?;
             regions.push(self.region()?);
         }
         if self.broken > broken { Err(Fail) } else { Ok(regions) }
     }
 
-    /// `^1[r0](%h: f32[r0, 3]) { … yield %h }`.
+    /// `^1[r0](%h: f32[r0, 3]) { … yield %h }`, a join also with its length: `^2[r1, t0](…) { … }`.
     fn region(&mut self) -> Outcome<RegionId> {
         if self.open.len() > MAX_DEPTH {
             return self.cursor.fail(self.cursor.offset(), format!("regions may be nested {MAX_DEPTH} deep"));
@@ -397,8 +400,11 @@ impl Parser<'_, '_> {
         if *self.cursor.kind() == Kind::Region {
             self.cursor.advance();
         }
-        let rows = if self.cursor.is("[") { Some(self.rows()?) } else { None };
-        let region = self.graph.new_region(rows);
+        let mut symbols = if self.cursor.is("[") { self.symbols()? } else { Vec::new() }.into_iter();
+        let region = match (symbols.next(), symbols.next()) {
+            (Some(rows), length @ Some(_)) => self.graph.new_join(rows, length),
+            (rows, _) => self.graph.new_region(rows),
+        };
         self.open.push(region);
         let body = self.params(region).and_then(|()| {
             self.cursor.expect("{")?;
@@ -408,16 +414,23 @@ impl Parser<'_, '_> {
         body.map(|_| region)
     }
 
-    /// `[r0]`: the symbol of a region's rows.
-    fn rows(&mut self) -> Outcome<Symbol> {
+    /// `[r0]` or `[r0, t0]`: the symbols of a region's rows and length.
+    fn symbols(&mut self) -> Outcome<Vec<Symbol>> {
         self.cursor.expect("[")?;
-        let offset = self.cursor.offset();
-        let dim = self.cursor.dim(0)?;
-        let Some(symbol) = dim.as_symbol() else {
-            return self.cursor.fail(offset, format!("expected the symbol of the region's rows, found {dim}"));
-        };
-        self.cursor.expect("]")?;
-        Ok(symbol.clone())
+        let mut symbols = Vec::new();
+        loop {
+            let offset = self.cursor.offset();
+            let dim = self.cursor.dim(0)?;
+            let Some(symbol) = dim.as_symbol().filter(|_| symbols.len() < 2) else {
+                let message = format!("expected the symbols of the region's rows and length, found {dim}");
+                return self.cursor.fail(offset, message);
+            };
+            symbols.push(symbol.clone());
+            if !self.cursor.eat(",") {
+                self.cursor.expect("]")?;
+                return Ok(symbols);
+            }
+        }
     }
 }
 

@@ -186,7 +186,7 @@ impl<'g> Printer<'g> {
         let margin = "  ".repeat(depth);
         for node in &self.graph.region(region).nodes {
             writeln!(f, "{margin}{}", self.node_line(*node))?;
-            for (inner, keyword) in self.graph.node(*node).regions.iter().zip(["then", "else"]) {
+            for (inner, keyword) in self.graph.node(*node).regions.iter().zip(["then", "else", "join"]) {
                 write!(f, "{margin}  {keyword} ")?;
                 self.region(f, *inner, depth + 1)?;
                 f.write_str("\n")?;
@@ -200,8 +200,9 @@ impl<'g> Printer<'g> {
     fn region(&self, f: &mut dyn Write, id: RegionId, depth: usize) -> fmt::Result {
         let region = self.graph.region(id);
         f.write_str(&self.region_label(id))?;
-        if let Some(rows) = &region.rows {
-            write!(f, "[{rows}]")?;
+        let symbols: Vec<String> = region.rows.iter().chain(&region.length).map(ToString::to_string).collect();
+        if !symbols.is_empty() {
+            write!(f, "[{}]", symbols.join(", "))?;
         }
         writeln!(f, "({}) {{", self.typed(&region.params))?;
         self.body(f, id, depth + 1)?;

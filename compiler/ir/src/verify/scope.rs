@@ -59,6 +59,7 @@ impl<'g> Walk<'_, 'g> {
             self.found.report(2, owner, "a region of the node names another owner");
         }
         self.row_symbol(id, owner);
+        self.length_symbol(id, owner);
         self.open.push(Open { region: id, rows });
         for (i, v) in region.params.iter().enumerate() {
             self.define(*v, Def::Param(id, i), owner);
@@ -70,6 +71,17 @@ impl<'g> Walk<'_, 'g> {
             self.operand(*v, owner, "yields");
         }
         self.open.pop();
+    }
+
+    fn length_symbol(&mut self, id: RegionId, owner: Option<NodeId>) {
+        let Some(symbol) = &self.graph().region(id).length else { return };
+        let is_join = owner.is_some_and(|n| self.graph().node(n).regions.get(2) == Some(&id));
+        if !is_join {
+            self.found.report(7, owner, format!("a region that is no join has the length symbol {symbol}"));
+        }
+        if !self.symbols.insert(symbol.clone()) {
+            self.found.report(7, owner, format!("the length symbol {symbol} is used twice"));
+        }
     }
 
     fn row_symbol(&mut self, id: RegionId, owner: Option<NodeId>) {
@@ -114,8 +126,12 @@ impl<'g> Walk<'_, 'g> {
             let message = format!("expected {} to {} operands, found {found}", arity.start(), arity.end());
             self.found.report(3, Some(id), message);
         }
-        let expected = if node.op.is_control() { 2 } else { 0 };
-        if node.regions.len() != expected {
+        let (expected, fits) = match (&node.op, node.regions.len()) {
+            (Op::Route { .. }, count) => ("2 or 3", (2..=3).contains(&count)),
+            (Op::If { .. }, count) => ("2", count == 2),
+            (_, count) => ("0", count == 0),
+        };
+        if !fits {
             let message = format!("expected {expected} regions, found {}", node.regions.len());
             self.found.report(3, Some(id), message);
         }

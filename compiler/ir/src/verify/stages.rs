@@ -47,6 +47,7 @@ pub(super) fn check_nodes(found: &mut Found<'_>, stage: Stage) {
     check_region(found, Graph::ROOT, &known, stage);
     if stage >= Stage::Dynamic {
         check_exits(found);
+        check_gates(found);
     }
     if stage >= Stage::Lowerable {
         let alone: BTreeSet<_> = inputs.iter().filter_map(Dim::as_symbol).collect();
@@ -60,6 +61,7 @@ fn check_region(found: &mut Found<'_>, region: RegionId, outer: &BTreeSet<Symbol
     let graph = found.graph;
     let mut known = outer.clone();
     known.extend(graph.region(region).rows.clone());
+    known.extend(graph.region(region).length.clone());
     let params = graph.region(region).params.iter().flat_map(|v| &graph.ty(*v).dims);
     check_sizes(found, graph.region(region).owner, params, &known);
     for id in &graph.region(region).nodes {
@@ -124,7 +126,11 @@ fn check_dim(found: &mut Found<'_>, node: Option<NodeId>, dim: &Dim, known: &BTr
     let mut symbols = BTreeSet::new();
     dim.collect_symbols(&mut symbols);
     for symbol in symbols.difference(known) {
-        found.report(6, node, format!("the symbol {symbol} is neither an input's nor the rows of a region around it"));
+        found.report(
+            6,
+            node,
+            format!("the symbol {symbol} is neither an input's nor the rows or length of a region around it"),
+        );
     }
 }
 
@@ -147,7 +153,23 @@ fn within_limit(dim: &Dim) -> bool {
     dim.terms().iter().all(|t| t.coef.unsigned_abs() < Dim::LIMIT.unsigned_abs() && t.factors.iter().all(atom))
 }
 
-/// Invariant 10.
+/// Invariant 10, gates.
+fn check_gates(found: &mut Found<'_>) {
+    let graph = found.graph;
+    let gates: Vec<(NodeId, i64)> =
+        graph.nodes_in_order().into_iter().filter_map(|id| Some((id, graph.node(id).op.gate()?))).collect();
+    let mut seen = BTreeSet::new();
+    for (id, gate) in &gates {
+        if usize::try_from(*gate).map_or(true, |g| g >= gates.len()) || !seen.insert(*gate) {
+            found.report(10, Some(*id), format!("gate {gate} of {} has a number twice or too large", gates.len()));
+        }
+        if graph.node(*id).op.exit().is_some() {
+            found.report(10, Some(*id), "a node is both an exit and a gate");
+        }
+    }
+}
+
+/// Invariant 10, exits.
 fn check_exits(found: &mut Found<'_>) {
     let graph = found.graph;
     let exit_of = |id: NodeId| graph.node(id).op.exit();
