@@ -148,3 +148,18 @@ pub fn with_inputs(source: &Graph) -> (Graph, ValueMap) {
     }
     (target, map)
 }
+
+/// A row symbol that no region of the model uses either.
+pub(crate) fn fresh_rows(source: &Graph, target: &mut Graph) -> Symbol {
+    let carries = |node: &NodeId, symbol: &Symbol| {
+        let mut regions = source.node(*node).regions.iter();
+        regions.any(|r| source.region(*r).rows.as_ref() == Some(symbol))
+    };
+    let nodes = source.nodes_in_order();
+    loop {
+        let symbol = target.fresh_symbol("r");
+        if !nodes.iter().any(|n| carries(n, &symbol)) {
+            return symbol;
+        }
+    }
+}

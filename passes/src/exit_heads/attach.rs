@@ -2,11 +2,11 @@
 
 use eec_ir::{Graph, NodeId, Op, Origin, RegionId, Symbol, Type, ValueId};
 
-use super::emit::Emit;
 use super::feature::{self, Pooling};
 use super::head::{self, Head};
 use super::{ExitError, feature::feature};
 use crate::clone::{self, CloneError, Substitution, ValueMap};
+use crate::emit::Emit;
 use crate::structure::{Batch, Structure, flow};
 
 /// A place in the target: a region, what its values are called in the source, and its rows.

@@ -1,12 +1,12 @@
 //! Builds the dynamic graph: level after level, each inside the "go on" region of the exit before.
 
-use eec_ir::{Dim, Graph, NodeId, Op, RegionId, Symbol, Tensor, Type, ValueId};
+use eec_ir::{Dim, Graph, Op, RegionId, Symbol, Tensor, Type, ValueId};
 
 use super::attach::{Attach, Scope};
 use super::plan::{Outer, Plan};
 use super::signal::{self, Decision};
 use super::{ExitError, ExitHeads};
-use crate::clone::{Substitution, ValueMap};
+use crate::clone::{self, Substitution, ValueMap};
 use crate::structure::Batch;
 
 /// Logits, exit index and confidence of some rows.
@@ -114,19 +114,15 @@ impl Builder<'_> {
         operands: &[ValueId],
         regions: [RegionId; 2],
     ) -> Result<Results, ExitError> {
-        let at = format!("exit.{k}/leave-or-go-on");
-        let origin = self.attach.emit(region, &format!("exit.{k}")).origin("leave-or-go-on");
-        let target = &mut self.attach.target;
-        let node = target.append_control(region, op, operands, regions.to_vec(), origin);
-        let node = node.map_err(|error| ExitError::Infer { at, error })?;
-        let outputs = &target.node(node).outputs;
-        Ok([outputs[0], outputs[1], outputs[2]])
+        let mut emit = self.attach.emit(region, &format!("exit.{k}"));
+        let results = emit.control("leave-or-go-on", op, operands, regions)?;
+        Ok([results[0], results[1], results[2]])
     }
 
     /// A region with a parameter for every operand, over fresh rows.
     fn region(&mut self, operands: &[ValueId]) -> (RegionId, Vec<ValueId>, Symbol) {
         let target = &mut self.attach.target;
-        let rows = fresh_rows(self.attach.source, target);
+        let rows = clone::fresh_rows(self.attach.source, target);
         let region = target.new_region(Some(rows.clone()));
         let param = |target: &mut Graph, v: &ValueId| {
             let ty = target.ty(*v);
@@ -151,7 +147,7 @@ impl Builder<'_> {
         };
         let mut emit = self.attach.emit(scope.region, &format!("exit.{k}"));
         let split = emit.op("split-rows", Op::Reshape { dims: vec![before, rows, after] }, &[value])?;
-        emit.op("rows-first", Op::Transpose { perm: vec![1, 0, 2] }, &[split])
+        Ok(emit.op("rows-first", Op::Transpose { perm: vec![1, 0, 2] }, &[split])?)
     }
 
     /// The inverse of [`Builder::pack`] on a region's parameter.
@@ -178,20 +174,5 @@ impl Builder<'_> {
         let before = Substitution::apply(scope.rows.as_ref(), &outer.before);
         let after = ty.elements().exact_div(&(&before * &rows))?;
         Some([before, rows, after])
-    }
-}
-
-/// A row symbol that no region of the model uses either.
-fn fresh_rows(source: &Graph, target: &mut Graph) -> Symbol {
-    let carries = |node: &NodeId, symbol: &Symbol| {
-        let mut regions = source.node(*node).regions.iter();
-        regions.any(|r| source.region(*r).rows.as_ref() == Some(symbol))
-    };
-    let nodes = source.nodes_in_order();
-    loop {
-        let symbol = target.fresh_symbol("r");
-        if !nodes.iter().any(|n| carries(n, &symbol)) {
-            return symbol;
-        }
     }
 }

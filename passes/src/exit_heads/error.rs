@@ -1,8 +1,7 @@
 //! Why exits cannot be inserted.
 
-use eec_ir::ops::InferError;
-
 use crate::clone::CloneError;
+use crate::emit::EmitError;
 use crate::structure::StructureError;
 
 /// Why exits cannot be inserted.
@@ -76,11 +75,6 @@ pub enum ExitError {
     #[error(transparent)]
     Clone(#[from] CloneError),
     /// An inserted node does not type-check.
-    #[error("at {at}: {error}")]
-    Infer {
-        /// Path of the inserted node.
-        at: String,
-        /// Reason.
-        error: InferError,
-    },
+    #[error(transparent)]
+    Emit(#[from] EmitError),
 }

@@ -7,7 +7,7 @@
 use eec_ir::{Graph, NodeId, Op, ValueId};
 
 use super::ExitError;
-use super::emit::Emit;
+use crate::emit::{Emit, EmitError};
 use crate::structure::{Kind, Structure, flow};
 
 /// How to get the feature at an exit.
@@ -81,6 +81,6 @@ fn own_pooling(graph: &Graph, structure: &Structure) -> Option<FeaturePlan> {
 }
 
 /// The mean of `x` over `axes`.
-pub(crate) fn mean(emit: &mut Emit, axes: &[i64], x: ValueId) -> Result<ValueId, ExitError> {
+pub(crate) fn mean(emit: &mut Emit, axes: &[i64], x: ValueId) -> Result<ValueId, EmitError> {
     emit.op("mean", Op::ReduceMean { axes: axes.to_vec(), keepdims: false }, &[x])
 }

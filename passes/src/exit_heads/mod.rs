@@ -9,7 +9,6 @@
 
 mod attach;
 mod build;
-mod emit;
 mod error;
 mod feature;
 mod head;
@@ -23,13 +22,15 @@ use eec_ir::Graph;
 
 pub use error::ExitError;
 pub use feature::{FeaturePlan, Pooling, feature};
-pub use head::{Activation, Head};
+pub use head::Head;
 pub use signal::Signal;
 pub use taps::{HeadInput, Tap, head_graph, with_features, with_taps};
 
 pub(crate) use attach::Attach;
 pub(crate) use plan::check_candidate;
 pub(crate) use taps::whole;
+
+pub use crate::dense::Activation;
 
 use crate::clone;
 use crate::structure::{Structure, analyse};

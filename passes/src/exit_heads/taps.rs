@@ -3,11 +3,11 @@
 use eec_ir::{Graph, Symbol, ValueId};
 
 use super::attach::{Attach, Scope};
-use super::emit::Emit;
 use super::plan::check_candidate;
 use super::signal::{self, Signal};
 use super::{ExitError, Head, head};
 use crate::clone::ValueMap;
+use crate::emit::Emit;
 use crate::structure::Structure;
 
 /// What to capture at an exit.
