@@ -167,3 +167,23 @@ pub fn with_inputs(source: &Graph) -> (Graph, ValueMap) {
     }
     (target, map)
 }
+
+/// A row symbol that no region of the model uses either.
+pub(crate) fn fresh_rows(source: &Graph, target: &mut Graph) -> Symbol {
+    fresh_symbol(source, target, "r")
+}
+
+/// A symbol that no region of the model uses either.
+pub(crate) fn fresh_symbol(source: &Graph, target: &mut Graph, prefix: &str) -> Symbol {
+    let carries = |node: &NodeId, symbol: &Symbol| {
+        let regions = source.node(*node).regions.iter().map(|r| source.region(*r));
+        regions.flat_map(|r| r.rows.iter().chain(&r.length)).any(|s| s == symbol)
+    };
+    let nodes = source.nodes_in_order();
+    loop {
+        let symbol = target.fresh_symbol(prefix);
+        if !nodes.iter().any(|n| carries(n, &symbol)) {
+            return symbol;
+        }
+    }
+}

@@ -1,16 +1,15 @@
 //! Passes by name: `simplify, exit-heads{at=[1, 3], head=linear, rule=maxprob:0.9}`.
 //!
-//! For text: test cases and the command that runs passes on a file. Heads get seeded weights here;
-//! fitted ones are for [`crate::exit_heads::apply`].
+//! For text: test cases and the command that runs passes on a file. Heads and gates get seeded
+//! weights here; fitted ones are for [`crate::exit_heads::apply`] and [`crate::ffn_gates`].
 
-use eec_ir::{Graph, Tensor};
-
-use crate::exit_heads::{Activation, Exit, ExitHeads, Head, Rule, Signal, apply_to, feature};
-use crate::pass::{Changed, Context, Pass, PassError};
+use crate::exit_heads::Signal;
+use crate::ffn_gates::{self, Granularity};
+use crate::pass::Pass;
+use crate::seeded::{
+    Seeded, SeededExits, SeededGateRule, SeededGates, SeededRule, SeededTokenExits, SeededTruncate, TokenRule,
+};
 use crate::simplify::Simplify;
-use crate::structure::{Structure, analyse};
-use crate::token_exits::{self, Decision, Span, TokenExit, TokenExits, text_feature_width};
-use crate::truncate::truncate;
 
 /// A text that names no pass, or options that the pass does not have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,10 +28,14 @@ pub struct PipelineError {
 ///   (hidden width) or `final`, and `RULE` is `maxprob:T`, `margin:T`, `entropy:T` (a sample leaves
 ///   when the [`Signal`] exceeds T) or `patience:N`; one T for all exits, or `T/T/…`;
 /// - `truncate{at=1, head=HEAD}`;
+/// - `ffn-gates{at=[1, 2], rule=RULE, granularity=G, replace=R}`, where `RULE` is `static`,
+///   `cosine:T/K/W` (threshold, FFNs that are skipped next, warm-up) or `learned:T` (threshold of the
+///   score), `G` is `row` (the default) or `all`, and `R` is the rank of a replacement (none if left
+///   out);
 /// - `token-exits{at=[1, 3], rule=RULE}`, where `RULE` is `fixed`, `learned:T` or `entropy:T`; the
 ///   tokens are those of the first span that is found, or `span=START+LEN`.
 ///
-/// Heads have the same weights wherever the same block gets the same kind of head.
+/// Heads, gates and replacements have the same weights wherever the same block gets the same kind.
 pub fn pipeline(text: &str) -> Result<Vec<Box<dyn Pass>>, PipelineError> {
     let parts = split(text).into_iter().map(str::trim).filter(|p| !p.is_empty());
     parts.map(|part| pass(part).map_err(|reason| PipelineError { text: part.to_string(), reason })).collect()
@@ -55,13 +58,26 @@ fn pass(text: &str) -> Result<Box<dyn Pass>, String> {
             at: options.required("at", number)?,
             head: options.take("head", head)?.unwrap_or(Seeded::Linear),
         }),
+        ffn_gates::NAME => Box::new(SeededGates {
+            at: options.required("at", places)?,
+            rule: options.required("rule", gate_rule)?,
+            granularity: options.take("granularity", granularity)?.unwrap_or(Granularity::Row),
+            replace: options.take("replace", |t| number(t).filter(|r| *r > 0))?,
+        }),
         SeededTokenExits::NAME => Box::new(SeededTokenExits {
             at: options.required("at", places)?,
             rule: options.required("rule", token_rule)?,
             span: options.take("span", span)?,
         }),
         _ => {
-            let known = [Simplify::NAME, SeededExits::NAME, SeededTruncate::NAME, SeededTokenExits::NAME].join(", ");
+            let known = [
+                Simplify::NAME,
+                SeededExits::NAME,
+                SeededTruncate::NAME,
+                ffn_gates::NAME,
+                SeededTokenExits::NAME,
+            ];
+            let known = known.join(", ");
             return Err(format!("expected one of the passes {known}, found `{name}`"));
         }
     };
@@ -148,6 +164,19 @@ fn rule(text: &str) -> Option<SeededRule> {
     thresholds.map(|t| SeededRule::Threshold(signal, t))
 }
 
+fn gate_rule(text: &str) -> Option<SeededGateRule> {
+    match (text, text.split_once(':')) {
+        ("static", _) => Some(SeededGateRule::Static),
+        (_, Some(("learned", threshold))) => threshold.parse().ok().map(SeededGateRule::Learned),
+        (_, Some(("cosine", values))) => {
+            let [threshold, skip_next, warm_up] = values.split('/').collect::<Vec<_>>().try_into().ok()?;
+            let (threshold, skip_next, warm_up) = (threshold.parse().ok()?, number(skip_next)?, number(warm_up)?);
+            Some(SeededGateRule::Cosine { threshold, skip_next, warm_up })
+        }
+        _ => None,
+    }
+}
+
 fn span(text: &str) -> Option<(i64, i64)> {
     let (start, len) = text.split_once('+')?;
     Some((start.trim().parse().ok()?, len.trim().parse().ok()?))
@@ -163,177 +192,11 @@ fn token_rule(text: &str) -> Option<TokenRule> {
     }
 }
 
-/// A head whose weights come from a seed.
-#[derive(Clone, Copy)]
-enum Seeded {
-    Linear,
-    Mlp(usize),
-    Final,
-}
-
-impl Seeded {
-    /// The head for the exit after `block`.
-    fn head(self, graph: &Graph, structure: &Structure, block: usize) -> Result<Head, String> {
-        if let Seeded::Final = self {
-            return Ok(Head::Final);
-        }
-        let width = feature(graph, structure, block).map_err(|e| e.to_string())?.width;
-        let ty = graph.ty(structure.output);
-        let classes = ty.dims.last().and_then(|d| d.as_const()).and_then(|c| usize::try_from(c).ok());
-        let classes =
-            classes.ok_or_else(|| format!("expected a fixed number of classes, found an output of type {ty}"))?;
-        Ok(self.sized(block, width, classes))
-    }
-
-    /// A head from a feature of this width.
-    fn sized(self, block: usize, width: usize, classes: usize) -> Head {
-        let seed = |part| (block * 4 + part) as u64;
-        match self {
-            Seeded::Final => Head::Final,
-            Seeded::Mlp(hidden) => Head::Mlp {
-                hidden_weight: weight(seed(0), &[width, hidden]),
-                hidden_bias: weight(seed(1), &[hidden]),
-                activation: Activation::Relu,
-                weight: weight(seed(2), &[hidden, classes]),
-                bias: weight(seed(3), &[classes]),
-            },
-            Seeded::Linear => {
-                Head::Linear { weight: weight(seed(2), &[width, classes]), bias: weight(seed(3), &[classes]) }
-            }
-        }
-    }
-}
-
-/// Weights in `[-1, 1)`, equal for equal seeds: SplitMix64 (Steele et al. 2014) of the position.
-fn weight(seed: u64, dims: &[usize]) -> Tensor {
-    let element = |i: usize| {
-        let word = (seed << 32).wrapping_add(i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((word ^ (word >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    let data: Vec<f32> = (0..dims.iter().product()).map(element).collect();
-    // The data has as many elements as the dims ask for.
-    Tensor::new(dims, data).unwrap_or_else(|_| Tensor::vector(Vec::<f32>::new()))
-}
-
-/// A rule before the number of exits is known.
-#[derive(Clone)]
-enum SeededRule {
-    Threshold(Signal, Vec<f32>),
-    Patience(usize),
-}
-
-/// [`crate::exit_heads`] with seeded heads.
-struct SeededExits {
-    at: Vec<usize>,
-    head: Seeded,
-    rule: SeededRule,
-}
-
-impl SeededExits {
-    const NAME: &'static str = "exit-heads";
-}
-
-impl Pass for SeededExits {
-    fn name(&self) -> &'static str {
-        SeededExits::NAME
-    }
-
-    fn run(&self, graph: &mut Graph, _cx: &mut Context) -> Result<Changed, PassError> {
-        let fail = |e: String| PassError::new(SeededExits::NAME, e);
-        let structure = analyse(graph).map_err(|e| fail(e.to_string()))?;
-        let exit = |block: &usize| Ok(Exit { block: *block, head: self.head.head(graph, &structure, *block)? });
-        let exits = self.at.iter().map(exit).collect::<Result<Vec<_>, String>>().map_err(fail)?;
-        let rule = match &self.rule {
-            SeededRule::Patience(count) => Rule::Patience { count: *count },
-            SeededRule::Threshold(signal, thresholds) => {
-                let thresholds = match thresholds.as_slice() {
-                    [one] => vec![*one; exits.len()],
-                    several => several.to_vec(),
-                };
-                Rule::Threshold { signal: *signal, thresholds }
-            }
-        };
-        *graph = apply_to(graph, &structure, &ExitHeads { exits, rule }).map_err(|e| fail(e.to_string()))?;
-        Ok(Changed::Yes)
-    }
-}
-
-/// [`crate::truncate`] with a seeded head.
-struct SeededTruncate {
-    at: usize,
-    head: Seeded,
-}
-
-impl SeededTruncate {
-    const NAME: &'static str = "truncate";
-}
-
-impl Pass for SeededTruncate {
-    fn name(&self) -> &'static str {
-        SeededTruncate::NAME
-    }
-
-    fn run(&self, graph: &mut Graph, _cx: &mut Context) -> Result<Changed, PassError> {
-        let fail = |e: String| PassError::new(SeededTruncate::NAME, e);
-        let structure = analyse(graph).map_err(|e| fail(e.to_string()))?;
-        let head = self.head.head(graph, &structure, self.at).map_err(fail)?;
-        *graph = truncate(graph, &structure, self.at, &head).map_err(|e| fail(e.to_string()))?;
-        Ok(Changed::Yes)
-    }
-}
-
-/// When tokens leave, before the heads are known.
-#[derive(Clone, Copy)]
-enum TokenRule {
-    Fixed,
-    Learned(f32),
-    Entropy(f32),
-}
-
-/// [`crate::token_exits`] with seeded heads.
-struct SeededTokenExits {
-    at: Vec<usize>,
-    rule: TokenRule,
-    span: Option<(i64, i64)>,
-}
-
-impl SeededTokenExits {
-    const NAME: &'static str = "token-exits";
-
-    fn decision(&self, graph: &Graph, structure: &Structure, block: usize) -> Result<Decision, String> {
-        Ok(match self.rule {
-            TokenRule::Fixed => Decision::Always,
-            TokenRule::Entropy(threshold) => {
-                Decision::Entropy { head: Seeded::Linear.head(graph, structure, block)?, threshold }
-            }
-            TokenRule::Learned(threshold) => {
-                let width = text_feature_width(graph, structure, block);
-                let width = width.ok_or_else(|| format!("the width after block {block} is not known"))?;
-                Decision::Learned { head: Seeded::Linear.sized(block, width, 2), threshold }
-            }
-        })
-    }
-}
-
-impl Pass for SeededTokenExits {
-    fn name(&self) -> &'static str {
-        SeededTokenExits::NAME
-    }
-
-    fn run(&self, graph: &mut Graph, _cx: &mut Context) -> Result<Changed, PassError> {
-        let fail = |e: String| PassError::new(SeededTokenExits::NAME, e);
-        let structure = analyse(graph).map_err(|e| fail(e.to_string()))?;
-        let span = match self.span {
-            Some((start, len)) => Span::at(graph, &structure, start, len).map_err(fail)?,
-            None => Span::find(graph, &structure).into_iter().next().ok_or_else(|| fail("no visual tokens".into()))?,
-        };
-        let exit = |block: &usize| Ok(TokenExit { block: *block, decision: self.decision(graph, &structure, *block)? });
-        let exits = self.at.iter().map(exit).collect::<Result<Vec<_>, String>>().map_err(fail)?;
-        let options = TokenExits { span, exits };
-        *graph = token_exits::apply_to(graph, &structure, &options).map_err(|e| fail(e.to_string()))?;
-        Ok(Changed::Yes)
+fn granularity(text: &str) -> Option<Granularity> {
+    match text {
+        "row" => Some(Granularity::Row),
+        "all" => Some(Granularity::All),
+        _ => None,
     }
 }
 
@@ -352,6 +215,9 @@ mod tests {
             Ok(vec!["simplify", "exit-heads", "simplify"])
         );
         assert_eq!(names("truncate{at=2, head=mlp:8}"), Ok(vec!["truncate"]));
+        let gates =
+            "ffn-gates{at=[1], rule=cosine:0.9/2/4, granularity=all, replace=3}, ffn-gates{at=[0], rule=learned:-inf}";
+        assert_eq!(names(gates), Ok(vec!["ffn-gates"; 2]));
         assert_eq!(names(""), Ok(vec![]));
     }
 
@@ -367,15 +233,10 @@ mod tests {
         one("exit-heads{at=1, rule=maxprob:1}", "`at` cannot be `1`");
         one("exit-heads{at=[1], head=mlp:0, rule=maxprob:1}", "`head` cannot be `mlp:0`");
         one("exit-heads{at=[1], rule=maxprob:x}", "`rule` cannot be `maxprob:x`");
+        one("ffn-gates{at=[1], rule=cosine:0.9/1}", "`rule` cannot be `cosine:0.9/1`");
+        one("ffn-gates{at=[1], rule=static, granularity=some}", "`granularity` cannot be `some`");
+        one("ffn-gates{at=[1], rule=static, replace=0}", "`replace` cannot be `0`");
         one("truncate{at=1, at=2}", "given twice");
         one("truncate{at=1", "expected `}`");
-    }
-
-    #[test]
-    fn weights_depend_on_seed_and_position() {
-        let (a, b) = (weight(8, &[3, 2]), weight(9, &[3, 2]));
-        assert_ne!(a, b);
-        let values = a.elements::<f32>().map(|v| v.into_owned()).unwrap_or_default();
-        assert!(values.windows(2).all(|p| p[0] != p[1]) && values.iter().all(|v| v.abs() <= 1.0));
     }
 }

@@ -4,7 +4,7 @@
 //! may share a dim with others (`[64*batch, 96]`). Operators that mix samples, or of which that
 //! cannot be excluded, have a problem with a reason; values after them are placed by their form.
 
-use eec_ir::{Dim, Graph, NodeId, Op, Symbol, Type, ValueId};
+use eec_ir::{Dim, Graph, NodeId, Op, RegionId, Symbol, Type, ValueId};
 
 /// How a value relates to the batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,13 +25,17 @@ pub struct Rows {
 impl Rows {
     /// Analyses the root region of `graph`; `batch` is the size that counts samples.
     pub fn analyse(graph: &Graph, batch: &Symbol) -> Rows {
+        Rows::of_region(graph, Graph::ROOT, batch)
+    }
+
+    fn of_region(graph: &Graph, region: RegionId, batch: &Symbol) -> Rows {
         let cx = Context { graph, batch: batch.clone().into() };
         let by_form = (0..graph.value_count()).map(|i| cx.by_form(graph.ty(ValueId::new(i)))).collect();
         let mut rows = Rows { tracks: by_form, problems: vec![None; graph.node_count()] };
-        for id in &graph.region(Graph::ROOT).nodes {
+        for id in &graph.region(region).nodes {
             let node = graph.node(*id);
             match cx.node(*id, &rows.tracks) {
-                Ok(track) => node.outputs.iter().take(1).for_each(|v| rows.tracks[v.index()] = Some(track.clone())),
+                Ok(track) => node.outputs.iter().for_each(|v| rows.tracks[v.index()] = Some(track.clone())),
                 Err(reason) => rows.problems[id.index()] = Some(format!("{}: {reason}", graph.describe(*id))),
             }
         }
@@ -116,7 +120,37 @@ impl Context<'_> {
         if operands.iter().all(|o| o.place.is_none()) && !node.op.is_control() {
             return self.by_form(out).ok_or_else(|| format!("the batch's place in {out} is not known"));
         }
+        if let Op::Route { .. } = node.op {
+            return self.route(id, &operands, out);
+        }
         self.rule(&node.op, &node.inputs, &operands, out)
+    }
+
+    /// Rows that are samples or parts of them, as tokens are: they stay apart if the regions keep
+    /// their own rows apart.
+    fn route(&self, id: NodeId, operands: &[Operand], out: &Type) -> Result<Track, String> {
+        let mask = operands.first().and_then(|o| o.place.clone()).filter(|p| p.axis == 0);
+        let at = mask.ok_or("its mask is the same for all samples")?;
+        if operands.iter().any(|o| o.place.as_ref() != Some(&at)) {
+            return Err("its operands hold the batch in different places".into());
+        }
+        for region in &self.graph.node(id).regions {
+            self.keeps_rows(*region)?;
+        }
+        Ok(rows_at(out, 0, &at.lead))
+    }
+
+    /// An error if a region of a `Route` may mix its rows.
+    fn keeps_rows(&self, region: RegionId) -> Result<(), String> {
+        let inner = self.graph.region(region);
+        let symbol = inner.rows.as_ref().ok_or("its region has no rows")?;
+        let rows = Rows::of_region(self.graph, region, symbol);
+        if let Some(reason) = inner.nodes.iter().find_map(|n| rows.problem(*n)) {
+            return Err(reason.to_string());
+        }
+        let first = Track::Rows(Dim::from(1));
+        let moved = inner.yields.iter().find(|v| rows.track(**v) != Some(&first));
+        moved.map_or(Ok(()), |v| Err(format!("its region yields {v} in another order of rows")))
     }
 
     fn operand(&self, value: ValueId, track: &Option<Track>) -> Result<Operand<'_>, String> {

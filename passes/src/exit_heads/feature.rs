@@ -6,7 +6,8 @@
 
 use eec_ir::{Graph, NodeId, Op, ValueId};
 
-use crate::insert::{Emit, InsertError};
+use crate::emit::{Emit, EmitError};
+use crate::insert::InsertError;
 use crate::structure::{Kind, Structure, flow};
 
 /// How to get the feature at an exit.
@@ -80,6 +81,6 @@ fn own_pooling(graph: &Graph, structure: &Structure) -> Option<FeaturePlan> {
 }
 
 /// The mean of `x` over `axes`.
-pub(crate) fn mean(emit: &mut Emit, axes: &[i64], x: ValueId) -> Result<ValueId, InsertError> {
+pub(crate) fn mean(emit: &mut Emit, axes: &[i64], x: ValueId) -> Result<ValueId, EmitError> {
     emit.op("mean", Op::ReduceMean { axes: axes.to_vec(), keepdims: false }, &[x])
 }

@@ -1,18 +1,10 @@
 //! The classifiers that stand at exits.
 
-use eec_ir::{DType, Dim, Graph, Op, Symbol, Tensor, Type, ValueId};
+use eec_ir::{DType, Dim, Graph, Symbol, Tensor, Type, ValueId};
 
 use crate::clone::{self, Changes, Substitution, ValueMap};
-use crate::insert::{Emit, InsertError};
-
-/// The function between the two layers of an [`Head::Mlp`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Activation {
-    /// `max(x, 0)`.
-    Relu,
-    /// The tanh form of GELU.
-    GeluTanh,
-}
+use crate::dense::{Activation, activate, dense};
+use crate::emit::{Emit, EmitError};
 
 /// A classifier at an exit.
 #[derive(Clone, Debug)]
@@ -70,26 +62,16 @@ impl Head {
 }
 
 /// The logits of a head that takes the feature `[rows, width]`; `None` for other heads.
-pub(crate) fn on_feature(emit: &mut Emit, head: &Head, feature: ValueId) -> Result<Option<ValueId>, InsertError> {
+pub(crate) fn on_feature(emit: &mut Emit, head: &Head, feature: ValueId) -> Result<Option<ValueId>, EmitError> {
     match head {
         Head::Linear { weight, bias } => dense(emit, "logits", feature, weight, bias).map(Some),
         Head::Mlp { hidden_weight, hidden_bias, activation, weight, bias } => {
             let hidden = dense(emit, "hidden", feature, hidden_weight, hidden_bias)?;
-            let op = match activation {
-                Activation::Relu => Op::Relu {},
-                Activation::GeluTanh => Op::Gelu { tanh: true },
-            };
-            let bent = emit.op("activation", op, &[hidden])?;
+            let bent = activate(emit, *activation, hidden)?;
             dense(emit, "logits", bent, weight, bias).map(Some)
         }
         Head::Final | Head::Custom(_) => Ok(None),
     }
-}
-
-fn dense(emit: &mut Emit, name: &str, x: ValueId, weight: &Tensor, bias: &Tensor) -> Result<ValueId, InsertError> {
-    let (w, b) = (emit.constant(weight.clone()), emit.constant(bias.clone()));
-    let product = emit.op(&format!("{name}/product"), Op::MatMul {}, &[x, w])?;
-    emit.op(name, Op::Add {}, &[product, b])
 }
 
 /// The logits of a user's graph on `x`; an error names what does not fit.

@@ -17,9 +17,11 @@ mod tests;
 use eec_ir::Graph;
 
 pub use feature::{FeaturePlan, Pooling, feature};
-pub use head::{Activation, Head};
+pub use head::Head;
 pub use signal::Signal;
 pub use taps::{HeadInput, Tap, head_graph, with_features, with_taps};
+
+pub use crate::dense::Activation;
 
 use crate::insert::{self, Decisions, InsertError};
 use crate::structure::{Structure, analyse};

@@ -34,14 +34,14 @@ pub(crate) fn confidence(emit: &mut Emit, signal: Signal, logits: ValueId) -> Re
     match signal {
         Signal::MaxProb => {
             let p = emit.op("softmax", Op::Softmax { axis: 1 }, &[logits])?;
-            emit.op("confidence", max_over_classes(false), &[p])
+            Ok(emit.op("confidence", max_over_classes(false), &[p])?)
         }
         Signal::Margin => margin(emit, logits, classes),
         Signal::Entropy => entropy(emit, logits, classes),
         Signal::Class(class) => {
             let p = emit.op("softmax", Op::Softmax { axis: 1 }, &[logits])?;
             let class = emit.constant(Tensor::scalar(class as i64));
-            emit.op("confidence", Op::Gather { axis: 1 }, &[p, class])
+            Ok(emit.op("confidence", Op::Gather { axis: 1 }, &[p, class])?)
         }
     }
 }
@@ -59,7 +59,7 @@ fn margin(emit: &mut Emit, logits: ValueId, classes: i64) -> Result<ValueId, Ins
     let others = emit.op("others", Op::Where {}, &[is_best, zero, p])?;
     let first = emit.op("first", max_over_classes(false), &[p])?;
     let second = emit.op("second", max_over_classes(false), &[others])?;
-    emit.op("confidence", Op::Sub {}, &[first, second])
+    Ok(emit.op("confidence", Op::Sub {}, &[first, second])?)
 }
 
 fn entropy(emit: &mut Emit, logits: ValueId, classes: i64) -> Result<ValueId, InsertError> {
@@ -70,13 +70,13 @@ fn entropy(emit: &mut Emit, logits: ValueId, classes: i64) -> Result<ValueId, In
     let scale = emit.constant(Tensor::scalar((1.0 / (classes as f64).ln()) as f32));
     let scaled = emit.op("scaled", Op::Mul {}, &[negative, scale])?;
     let one = emit.constant(Tensor::scalar(1.0f32));
-    emit.op("confidence", Op::Add {}, &[scaled, one])
+    Ok(emit.op("confidence", Op::Add {}, &[scaled, one])?)
 }
 
 /// The class `[rows]` (i64) of logits: the first largest.
 pub(crate) fn class(emit: &mut Emit, logits: ValueId) -> Result<ValueId, InsertError> {
     classes(emit, logits)?;
-    emit.op("class", Op::ArgMax { axis: 1, keepdims: false }, &[logits])
+    Ok(emit.op("class", Op::ArgMax { axis: 1, keepdims: false }, &[logits])?)
 }
 
 /// What an exit decides from its logits.

@@ -4,8 +4,7 @@ use std::collections::HashMap;
 
 use eec_ir::{Dim, Graph, NodeId, Op, Origin, RegionId, Symbol, Type, ValueId};
 
-use super::InsertError;
-use super::emit::Emit;
+use super::{Emit, InsertError};
 use crate::clone::{self, Changes, CloneError, Substitution, ValueMap};
 use crate::exit_heads::Tap;
 use crate::exit_heads::feature::{self, Pooling, feature};

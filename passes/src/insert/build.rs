@@ -39,6 +39,8 @@ pub(super) struct Builder<'a> {
     pub(super) attach: Attach<'a>,
     pub(super) plan: &'a Plan,
     pub(super) decisions: Decisions<'a>,
+    /// The number of the first gate, after those that the model has already.
+    pub(super) first_gate: usize,
 }
 
 impl Builder<'_> {

@@ -1,8 +1,7 @@
 //! Why decisions cannot be inserted.
 
-use eec_ir::ops::InferError;
-
 use crate::clone::CloneError;
+use crate::emit::EmitError;
 use crate::structure::StructureError;
 
 /// Why decisions cannot be inserted.
@@ -78,11 +77,6 @@ pub enum InsertError {
     #[error(transparent)]
     Clone(#[from] CloneError),
     /// An inserted node does not type-check.
-    #[error("at {at}: {error}")]
-    Infer {
-        /// Path of the inserted node.
-        at: String,
-        /// Reason.
-        error: InferError,
-    },
+    #[error(transparent)]
+    Emit(#[from] EmitError),
 }

@@ -74,8 +74,8 @@ impl Builder<'_> {
         let results = self.level(exit.place + 1, &mut inner, &kept)?;
         self.attach.target.set_yields(other.id, results);
         let op = Op::Route { exit: exit.number as i64, gate: -1 };
-        let origin = self.attach.emit(exit.scope.region, path).origin("leave-or-go-on");
-        self.control(origin, exit.scope.region, op, &operands, vec![then.id, other.id])
+        let mut emit = self.attach.emit(exit.scope.region, path);
+        Ok(emit.control("leave-or-go-on", op, &operands, vec![then.id, other.id])?)
     }
 
     /// The exit of a batch of one: an `If`.
@@ -93,7 +93,7 @@ impl Builder<'_> {
         let results = self.level(exit.place + 1, &mut inner, &exit.carry)?;
         self.attach.target.set_yields(other, results);
         let op = Op::If { exit: exit.number as i64, gate: -1 };
-        let origin = self.attach.emit(region, path).origin("leave-or-go-on");
-        self.control(origin, region, op, &[condition], vec![then, other])
+        let mut emit = self.attach.emit(region, path);
+        Ok(emit.control("leave-or-go-on", op, &[condition], vec![then, other])?)
     }
 }

@@ -7,7 +7,6 @@
 
 mod attach;
 mod build;
-mod emit;
 mod error;
 mod exit;
 mod plan;
@@ -19,7 +18,7 @@ use eec_ir::Graph;
 pub use error::InsertError;
 
 pub(crate) use attach::{Attach, Scope, whole};
-pub(crate) use emit::Emit;
+pub(crate) use crate::emit::Emit;
 pub(crate) use plan::{check_candidate, check_order};
 
 use crate::clone::{self, Substitution};
@@ -55,7 +54,8 @@ pub fn apply(graph: &Graph, structure: &Structure, decisions: Decisions<'_>) -> 
     let mut scope = Scope { region: Graph::ROOT, map, rows: None, length };
     let ops = plan.tokens.as_ref().map(|t| &t.trace.ops);
     let attach = Attach { source: graph, structure, target: &mut target, pass: "exit-heads", ops };
-    let mut builder = Builder { attach, plan: &plan, decisions };
+    let first_gate = graph.nodes_in_order().iter().filter(|n| graph.node(**n).op.gate().is_some()).count();
+    let mut builder = Builder { attach, plan: &plan, decisions, first_gate };
     let carry = builder.first_carry()?;
     let results = builder.level(0, &mut scope, &carry)?;
     let mut outputs = Vec::new();

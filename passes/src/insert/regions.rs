@@ -1,12 +1,12 @@
 //! Regions over some rows: their parameters, what they take in, and the control operator over them.
 
-use eec_ir::{Dim, Graph, Op, Origin, RegionId, Symbol, Type, ValueId};
+use eec_ir::{Dim, Graph, Op, RegionId, Symbol, Type, ValueId};
 
 use super::InsertError;
 use super::attach::Scope;
 use super::build::Builder;
 use super::plan::{Outer, Place};
-use crate::clone::{Substitution, ValueMap};
+use crate::clone::{self, Substitution, ValueMap};
 
 /// A value with its rows as first dim.
 pub(super) struct Packed {
@@ -30,25 +30,9 @@ pub(super) struct Region {
 }
 
 impl Builder<'_> {
-    /// A control operator over regions; its results.
-    pub(super) fn control(
-        &mut self,
-        origin: Origin,
-        region: RegionId,
-        op: Op,
-        operands: &[ValueId],
-        regions: Vec<RegionId>,
-    ) -> Result<Vec<ValueId>, InsertError> {
-        let at = origin.source.as_deref().unwrap_or_default().to_string();
-        let target = &mut self.attach.target;
-        let node = target.append_control(region, op, operands, regions, origin);
-        let node = node.map_err(|error| InsertError::Infer { at, error })?;
-        Ok(target.node(node).outputs.clone())
-    }
-
     /// A region with a parameter for every operand, over fresh rows.
     pub(super) fn region(&mut self, operands: &[ValueId]) -> Region {
-        let rows = self.fresh_symbol("r");
+        let rows = clone::fresh_symbol(self.attach.source, self.attach.target, "r");
         let target = &mut self.attach.target;
         let id = target.new_region(Some(rows.clone()));
         let param = |v: &ValueId| {
@@ -124,19 +108,6 @@ impl Builder<'_> {
         let before = Substitution::apply_all(&scope.sizes(), &outer.before);
         let after = ty.elements().exact_div(&(&before * &rows))?;
         Some([before, rows, after])
-    }
-
-    /// A symbol that no region of the model uses either.
-    pub(super) fn fresh_symbol(&mut self, prefix: &str) -> Symbol {
-        let source = self.attach.source;
-        let carries = |region: &eec_ir::RegionId, symbol: &Symbol| source.region(*region).rows.as_ref() == Some(symbol);
-        let nodes = source.nodes_in_order();
-        loop {
-            let symbol = self.attach.target.fresh_symbol(prefix);
-            if !nodes.iter().any(|n| source.node(*n).regions.iter().any(|r| carries(r, &symbol))) {
-                return symbol;
-            }
-        }
     }
 }
 

@@ -101,7 +101,7 @@ impl Builder<'_> {
         let Some(taken) = carry.token else { return Ok(Some(fires)) };
         let none = emit.constant(Tensor::scalar(options.exits.len() as i64));
         let here = emit.op("still-there", Op::Equal {}, &[taken, none])?;
-        emit.op("leave", Op::And {}, &[fires, here]).map(Some)
+        Ok(Some(emit.op("leave", Op::And {}, &[fires, here])?))
     }
 
     /// Shortens the sequence for all rows of `scope`.
@@ -168,10 +168,9 @@ impl Builder<'_> {
         let kept = exit.carry.with(&params[carried]);
         let results = self.level(exit.place + 1, &mut inner, &kept)?;
         self.attach.target.set_yields(join.region.id, results);
-        let op = Op::Route { exit: -1, gate: exit.number as i64 };
+        let op = Op::Route { exit: -1, gate: (self.first_gate + exit.number) as i64 };
         let regions = vec![then.id, other.id, join.region.id];
-        let origin = self.emit(exit.scope.region, path).origin("leave-or-stay");
-        self.control(origin, exit.scope.region, op, &operands, regions)
+        Ok(self.emit(exit.scope.region, path).control("leave-or-stay", op, &operands, regions)?)
     }
 
     /// What the region of the rows whose tokens leave yields: its parameters, then the tables, short.
@@ -207,8 +206,8 @@ impl Builder<'_> {
 
     /// The region over both groups, with a parameter per value that they yield.
     fn join(&mut self, then: &Region, short: &[ValueId], other: &Region, long: &[ValueId]) -> Join {
-        let (rows, length) = (self.fresh_symbol("r"), self.fresh_symbol("t"));
-        let target = &mut self.attach.target;
+        let (source, target) = (self.attach.source, &mut *self.attach.target);
+        let [rows, length] = ["r", "t"].map(|prefix| clone::fresh_symbol(source, target, prefix));
         let id = target.new_join(rows.clone(), Some(length.clone()));
         let length = Dim::from(length);
         let [a, b, c] = [&then.rows, &other.rows, &rows].map(|s| Dim::from(s.clone()));

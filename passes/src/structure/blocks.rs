@@ -7,9 +7,11 @@
 //! for runs with the operators of a residual sub-block (the units of MobileNets that change
 //! resolution). In a model without, the last weighted operator is the tail's classifier.
 
-use eec_ir::{Graph, NodeId, Op};
+use eec_ir::graph::Node;
+use eec_ir::{Graph, NodeId, Op, ValueId};
 
 use super::cuts::Segment;
+use super::flow;
 use super::path::DataPath;
 
 /// What a residual sub-block or a plain part computes.
@@ -42,20 +44,30 @@ type Signature = (&'static str, Vec<i64>, bool);
 pub(crate) fn is_weighted(graph: &Graph, path: &DataPath, node: NodeId) -> bool {
     let n = graph.node(node);
     match n.op {
-        Op::Gemm { .. } | Op::Conv { .. } => n.inputs.iter().take(2).filter(|v| path.contains(**v)).count() == 1,
-        Op::MatMul {} => n.inputs.iter().filter(|v| path.contains(**v)).count() == 1,
+        Op::Gemm { .. } | Op::Conv { .. } | Op::MatMul {} => count_data(graph, path, n) == 1,
         _ => false,
     }
+}
+
+/// How many of the two factors of a product carry data. The path does not reach into regions: there,
+/// constants are what carries none.
+fn count_data(graph: &Graph, path: &DataPath, node: &Node) -> usize {
+    let carries = |v: &&ValueId| match node.parent == Graph::ROOT {
+        true => path.contains(**v),
+        false => !flow::is_constant(graph, **v),
+    };
+    node.inputs.iter().take(2).filter(carries).count()
 }
 
 /// Whether `node` multiplies data by data.
 fn is_data_product(graph: &Graph, path: &DataPath, node: NodeId) -> bool {
     let n = graph.node(node);
-    matches!(n.op, Op::MatMul {}) && n.inputs.iter().all(|v| path.contains(*v))
+    matches!(n.op, Op::MatMul {}) && count_data(graph, path, n) == 2
 }
 
 /// What kind of sub-block these nodes are; `None` if nothing in them is weighted.
 pub(crate) fn classify(graph: &Graph, path: &DataPath, nodes: &[NodeId]) -> Option<Kind> {
+    let nodes = with_inner(graph, nodes);
     let weighted: Vec<&Op> =
         nodes.iter().filter(|n| is_weighted(graph, path, **n)).map(|n| &graph.node(*n).op).collect();
     let has_softmax = nodes.iter().any(|n| matches!(graph.node(*n).op, Op::Softmax { .. }));
@@ -69,6 +81,14 @@ pub(crate) fn classify(graph: &Graph, path: &DataPath, nodes: &[NodeId]) -> Opti
         return Some(Kind::Conv);
     }
     Some(if weighted.len() > 1 { Kind::Ffn } else { Kind::Dense })
+}
+
+/// `nodes` and those of the regions that they own.
+fn with_inner(graph: &Graph, nodes: &[NodeId]) -> Vec<NodeId> {
+    let mut all = nodes.to_vec();
+    let regions = nodes.iter().flat_map(|n| &graph.node(*n).regions);
+    regions.for_each(|r| graph.visit(*r, &mut |inner| all.push(inner)));
+    all
 }
 
 /// The units of a chain of segments, in order.
@@ -219,17 +239,28 @@ fn merge_runs_backward(units: &[Unit], wanted: &[Vec<Signature>]) -> Vec<Unit> {
     }
 }
 
-/// Groups units into blocks: attention units with the FFN that follows them, others alone.
+/// Groups units into blocks: attention units with the FFN that follows them, others alone. A block
+/// has as many attention units as the shortest run that an FFN follows: in a longer one, FFNs are
+/// missing.
 pub(crate) fn group(units: &[Unit]) -> Vec<Vec<Unit>> {
+    let runs = |at: usize| closed_run(&units[at..]);
+    let starts = |at: &usize| *at == 0 || units[at - 1].kind != Kind::Attention;
+    let usual = (0..units.len()).filter(starts).map(runs).filter(|n| *n > 0).min().unwrap_or(0);
     let mut blocks = Vec::new();
     let mut at = 0;
     while at < units.len() {
-        let attentions = units[at..].iter().take_while(|u| u.kind == Kind::Attention).count();
-        let adjacent = units[at..].windows(2).take(attentions).all(|w| w[0].end == w[1].start);
-        let closes = units.get(at + attentions).is_some_and(|u| u.kind == Kind::Ffn);
-        let count = if attentions > 0 && adjacent && closes { attentions + 1 } else { 1 };
+        let attentions = closed_run(&units[at..]);
+        let count = if attentions > 0 && attentions <= usual { attentions + 1 } else { 1 };
         blocks.push(units[at..at + count].to_vec());
         at += count;
     }
     blocks
+}
+
+/// How many adjacent attention units `units` begin with, if an FFN follows them at once; else 0.
+fn closed_run(units: &[Unit]) -> usize {
+    let attentions = units.iter().take_while(|u| u.kind == Kind::Attention).count();
+    let adjacent = units.windows(2).take(attentions).all(|w| w[0].end == w[1].start);
+    let closes = units.get(attentions).is_some_and(|u| u.kind == Kind::Ffn);
+    if adjacent && closes { attentions } else { 0 }
 }

@@ -1,9 +1,10 @@
 //! Cut points: the values that all data passes on its way to the main output, by dominators of the
 //! data path, and the segments between neighbouring ones.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use eec_ir::{Graph, NodeId, ValueId};
+use eec_ir::graph::Node;
+use eec_ir::{Graph, NodeId, Op, ValueId};
 use petgraph::algo::dominators::{self, simple_fast};
 use petgraph::graph::{DiGraph, NodeIndex};
 
@@ -34,6 +35,8 @@ impl Dominators {
         let mut chain: Vec<ValueId> =
             tree.dominators(output).into_iter().flatten().filter_map(|i| view.digraph[i]).collect();
         chain.reverse();
+        let inner = inside_gates(graph);
+        chain.retain(|v| !inner.contains(v));
         let segments = view.segments(&tree, &chain);
         Dominators { chain, segments }
     }
@@ -43,6 +46,25 @@ impl Dominators {
     pub(crate) fn segment(&self, value: ValueId) -> Option<usize> {
         self.segments.get(&value).copied()
     }
+}
+
+/// The values between the residual stream and the gates of FFNs: the stream as rows, which is no
+/// place of the model.
+fn inside_gates(graph: &Graph) -> HashSet<ValueId> {
+    let nodes = graph.region(Graph::ROOT).nodes.iter().map(|n| graph.node(*n));
+    let gates = nodes.filter(|n| matches!(n.op, Op::Route { .. }) && n.op.exit().is_none());
+    gates.filter_map(|gate| rows_of_gate(graph, gate)).flatten().collect()
+}
+
+/// The rows that a gate takes and gives, if they are a reshaped stream that is reshaped back.
+fn rows_of_gate(graph: &Graph, gate: &Node) -> Option<[ValueId; 2]> {
+    let (before, after) = (*gate.inputs.get(1)?, *gate.outputs.first()?);
+    let reshape = |n: &&Node| matches!(n.op, Op::Reshape { .. });
+    let stream = graph.def_node(before).map(|n| graph.node(n)).filter(reshape)?.inputs[0];
+    let users = graph.region(Graph::ROOT).nodes.iter().map(|n| graph.node(*n)).filter(reshape);
+    let mut back = users.filter(|n| n.inputs[0] == after);
+    let is_back = back.any(|n| graph.ty(n.outputs[0]) == graph.ty(stream));
+    (is_back && graph.ty(stream) != graph.ty(before)).then_some([before, after])
 }
 
 /// The data path as a petgraph graph; the root has no value.
@@ -95,7 +117,9 @@ pub(crate) fn segments(graph: &Graph, path: &DataPath, dominators: &Dominators) 
     let pairs = dominators.chain.windows(2).zip(nodes);
     pairs
         .map(|(pair, nodes)| {
-            let branches = consumers.get(&pair[0]).is_some_and(|n| *n > 1);
+            // Inside a gate the skip connection is one of its regions.
+            let gated = nodes.iter().any(|n| graph.node(*n).op.is_control());
+            let branches = gated || consumers.get(&pair[0]).is_some_and(|n| *n > 1);
             Segment { input: pair[0], output: pair[1], nodes, branches }
         })
         .collect()

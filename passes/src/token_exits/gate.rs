@@ -28,7 +28,7 @@ pub(crate) fn text_feature(emit: &mut Emit, span: &Span, length: &Dim, x: ValueI
     let last = emit.op("last", part(&(&end - &Dim::from(1))), &[x])?;
     let dims = emit.ty(mean).dims.clone();
     let last = emit.op("last-row", Op::Reshape { dims }, &[last])?;
-    emit.op("feature", Op::Concat { axis: 1 }, &[mean, last])
+    Ok(emit.op("feature", Op::Concat { axis: 1 }, &[mean, last])?)
 }
 
 /// The plain model with the text features after `blocks` as further outputs `feature.K` (f32

@@ -71,6 +71,7 @@ impl Rule<'_> {
             Op::Concat { axis } => self.concat(*axis),
             Op::Slice { axes, starts, ends, steps } => self.slice(axes, starts, ends, steps),
             Op::Gather { axis } => self.gather(*axis),
+            Op::Route { .. } => self.route(),
             Op::Gemm { trans_a: true, .. }
             | Op::Conv { .. }
             | Op::MaxPool { .. }
@@ -82,8 +83,7 @@ impl Rule<'_> {
             | Op::Shape { .. }
             | Op::Sizes { .. }
             | Op::Range { .. }
-            | Op::If { .. }
-            | Op::Route { .. } => Err("the token sequence is not followed through it".into()),
+            | Op::If { .. } => Err("the token sequence is not followed through it".into()),
         }
     }
 
@@ -303,6 +303,16 @@ impl Rule<'_> {
         let added = self.ty(1).rank();
         let others = self.axes(0).iter().filter(|a| a.axis != axis);
         Ok(others.map(|a| if a.axis < axis { *a } else { a.moved(a.axis + added - 1) }).collect())
+    }
+
+    /// Rows that are tokens, as those of an FFN's gate: each for itself.
+    fn route(&mut self) -> Result<Axes, String> {
+        let rows = vec![Axis::with_batch(0)];
+        for operand in 0..self.operands.len() {
+            self.align(operand, rows[0])?;
+        }
+        let known = self.operands.iter().all(|(_, axes)| axes.as_ref().is_none_or(|a| *a == rows));
+        if known { Ok(rows) } else { Err("its rows are not tokens".into()) }
     }
 
     /// Whether the constant indices count from an end of the sequence that the span is not between.

@@ -15,7 +15,7 @@ pub(crate) fn kept_positions(emit: &mut Emit, span: &Span) -> Result<ValueId, In
     let range = |start: Dim, limit: Dim| Op::Range { start, limit, delta: 1 };
     let before = emit.op("before", range(Dim::default(), span.start.clone()), &[])?;
     let after = emit.op("after", range(span.end(), span.sequence.clone()), &[])?;
-    emit.op("kept", Op::Concat { axis: 0 }, &[before, after])
+    Ok(emit.op("kept", Op::Concat { axis: 0 }, &[before, after])?)
 }
 
 /// `value` without the span's tokens on `axes`; `kept` are [`kept_positions`], `rows` the rows that

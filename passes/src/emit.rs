@@ -1,8 +1,17 @@
 //! Appends the nodes that passes insert, with their provenance.
 
+use eec_ir::ops::InferError;
 use eec_ir::{Dim, Graph, Op, Origin, RegionId, Tensor, Type, ValueId};
 
-use super::InsertError;
+/// An inserted node does not type-check.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("at {at}: {error}")]
+pub struct EmitError {
+    /// Path of the inserted node.
+    pub at: String,
+    /// Reason.
+    pub error: InferError,
+}
 
 /// Where new nodes go and what they are called.
 pub(crate) struct Emit<'g> {
@@ -24,10 +33,25 @@ impl<'g> Emit<'g> {
     }
 
     /// Appends an operator with one result.
-    pub(crate) fn op(&mut self, name: &str, op: Op, inputs: &[ValueId]) -> Result<ValueId, InsertError> {
+    pub(crate) fn op(&mut self, name: &str, op: Op, inputs: &[ValueId]) -> Result<ValueId, EmitError> {
         let origin = self.origin(name);
         let at = format!("{}/{name}", self.path);
-        self.graph.append1(self.region, op, inputs, origin).map_err(|error| InsertError::Infer { at, error })
+        self.graph.append1(self.region, op, inputs, origin).map_err(|error| EmitError { at, error })
+    }
+
+    /// Appends a control operator that owns `regions`; returns its results.
+    pub(crate) fn control(
+        &mut self,
+        name: &str,
+        op: Op,
+        inputs: &[ValueId],
+        regions: Vec<RegionId>,
+    ) -> Result<Vec<ValueId>, EmitError> {
+        let origin = self.origin(name);
+        let at = format!("{}/{name}", self.path);
+        let node = self.graph.append_control(self.region, op, inputs, regions, origin);
+        let node = node.map_err(|error| EmitError { at, error })?;
+        Ok(self.graph.node(node).outputs.clone())
     }
 
     /// A constant.
@@ -36,7 +60,7 @@ impl<'g> Emit<'g> {
     }
 
     /// `value` repeated for every row.
-    pub(crate) fn fill(&mut self, name: &str, value: Tensor, rows: &Dim) -> Result<ValueId, InsertError> {
+    pub(crate) fn fill(&mut self, name: &str, value: Tensor, rows: &Dim) -> Result<ValueId, EmitError> {
         let scalar = self.constant(value);
         self.op(name, Op::Expand { dims: vec![rows.clone()] }, &[scalar])
     }
