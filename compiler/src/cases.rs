@@ -20,7 +20,7 @@ use eec_passes::simplify::Simplify;
 use serde::Deserialize;
 
 use crate::fit::random::Random;
-use crate::lower::{LowerError, lower};
+use crate::lower::{LowerError, Names, lower};
 
 /// What a case asks for.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize)]
@@ -168,7 +168,7 @@ pub fn emit(graph: &Graph, form: Emit) -> Result<String, CaseError> {
 /// The program of a graph, verified.
 pub fn lowered(graph: &Graph) -> Result<program::Program, CaseError> {
     let names: Vec<String> = (0..exit_count(graph)).map(|k| format!("exit {k}")).collect();
-    let program = lower(verify(graph, Stage::Lowerable)?, &names)?;
+    let program = lower(verify(graph, Stage::Lowerable)?, Names { exits: &names, ..Names::default() })?;
     program::verify(&program).map_err(CaseError::Program)?;
     Ok(program)
 }

@@ -65,7 +65,9 @@ pub fn scores_tokens(graph: &Graph, structure: &Structure) -> Result<bool, Error
     match ty.rank() {
         2 => Ok(false),
         3 => Ok(true),
-        _ => Err(Error::request(format!("expected scores per class, [batch, classes] or [batch, tokens, classes], found {ty}"))),
+        _ => Err(Error::request(format!(
+            "expected scores per class, [batch, classes] or [batch, tokens, classes], found {ty}"
+        ))),
     }
 }
 

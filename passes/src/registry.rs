@@ -70,13 +70,8 @@ fn pass(text: &str) -> Result<Box<dyn Pass>, String> {
             span: options.take("span", span)?,
         }),
         _ => {
-            let known = [
-                Simplify::NAME,
-                SeededExits::NAME,
-                SeededTruncate::NAME,
-                ffn_gates::NAME,
-                SeededTokenExits::NAME,
-            ];
+            let known =
+                [Simplify::NAME, SeededExits::NAME, SeededTruncate::NAME, ffn_gates::NAME, SeededTokenExits::NAME];
             let known = known.join(", ");
             return Err(format!("expected one of the passes {known}, found `{name}`"));
         }

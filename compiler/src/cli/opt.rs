@@ -11,6 +11,7 @@ use eec_passes::pass::{self, Context, Pass, PassError};
 use eec_passes::registry;
 
 use super::{Outcome, output};
+use crate::lower::Names;
 use crate::model::{Model, lowered};
 use crate::{Error, cases};
 

@@ -2,14 +2,14 @@
 //! grown one FFN at a time, cosine rules (FFN-SkipLLM, arXiv 2404.03865), and learned gates fitted
 //! by counterfactual, from the loss of every token with and without the FFN.
 
-use eec_ir::{Graph, Tensor};
+use eec_ir::{DType, Graph, Tensor};
 use eec_passes::ffn_gates::{self, FfnGates, Gate, Granularity, LearnedGate, Rule};
 
 use super::places::Standing;
 use super::work::{Base, Work, pass_error};
 use crate::Error;
+use crate::calibrate::{MIN_ROWS, Split};
 use crate::calibrate::gates::{Contest, Family, GateOutcome, Trial, Tried};
-use crate::calibrate::Split;
 use crate::dataset::Dataset;
 use crate::fit::{self, Features, FitOptions, Targets};
 use crate::model::simplified;
@@ -91,7 +91,7 @@ impl Ffn<'_> {
         let mut session = quality::session(&plain, runs)?;
         let truth = Truth::new(data, &mut session, quality::scores_tokens(graph, structure)?, runs)?;
         let scored = quality::score(data, &mut session, &truth, runs, "plain model")?;
-        let split = self.work.split(data.rows)?;
+        let split = self.work.split_of(data.rows, 2 * MIN_ROWS)?;
         let ffns = structure.blocks.iter().filter(|b| b.ffn().is_some()).count();
         let field = Field { base: self.base, data, truth, runs, blocks: standing.blocks, split, ffns };
         self.choose(&field, &scored)
@@ -383,8 +383,8 @@ impl Field<'_> {
         let mut data = self.data.clone();
         let per_row = self.tokens() / self.data.rows.max(1);
         for (gate, share) in options.gates.iter().zip(shares) {
-            let mask: Vec<bool> = (0..self.data.rows * per_row).map(|_| random.uniform() < *share).collect();
-            let mask = Tensor::new(&[self.data.rows, per_row], mask).map_err(Error::request)?;
+            let mask = (0..self.data.rows * per_row).map(|_| u8::from(random.uniform() < *share)).collect();
+            let mask = Tensor::from_bytes(DType::Bool, &[self.data.rows, per_row], mask).map_err(Error::request)?;
             data.inputs.push((ffn_gates::mask_input(gate.block), mask));
         }
         Ok(data)

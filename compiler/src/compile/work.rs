@@ -51,7 +51,11 @@ impl<'a> Work<'a> {
 
     /// Half of the rows to fit and tune on, half to verify.
     pub(super) fn split(&self, rows: usize) -> Result<Split, Error> {
-        let needed = 2 * FOLDS * fit::MIN_ROWS.max(calibrate::MIN_ROWS);
+        self.split_of(rows, 2 * FOLDS * fit::MIN_ROWS.max(calibrate::MIN_ROWS))
+    }
+
+    /// The same where `needed` rows are enough.
+    pub(super) fn split_of(&self, rows: usize, needed: usize) -> Result<Split, Error> {
         if rows < needed {
             return Err(Error::request(format!(
                 "fitting and calibrating needs at least {needed} rows of data, found {rows}"

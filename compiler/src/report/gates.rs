@@ -44,7 +44,9 @@ pub(super) fn rows(outcome: &GateOutcome) -> Vec<[String; 5]> {
     let plain = ["plain model".into(), quality(&outcome.plain), String::new(), coarse(0.0), coarse(1.0)];
     let mut rows = vec![plain];
     rows.extend(outcome.chosen.map(|i| row(format!("chosen: {}", outcome.tried[i].name), &outcome.tried[i])));
-    rows.extend(outcome.best_static.map(|i| row(format!("static rival: {}", outcome.tried[i].name), &outcome.tried[i])));
+    rows.extend(
+        outcome.best_static.map(|i| row(format!("static rival: {}", outcome.tried[i].name), &outcome.tried[i])),
+    );
     rows.extend(outcome.random.as_ref().map(|t| row(t.name.clone(), t)));
     rows
 }

@@ -1,8 +1,8 @@
 //! The tables of the page.
 
-use super::{Report, gates};
 use super::format::{coarse, contenders, leaving, percent, si, threshold};
 use super::html::escape;
+use super::{Report, gates};
 use crate::calibrate::Outcome;
 use crate::calibrate::gates::GateOutcome;
 use crate::fit::FitStats;

@@ -1,7 +1,7 @@
 //! The report as plain text, at most 80 columns wide.
 
-use super::{Report, gates};
 use super::format::{bound, coarse, contenders, has_exits, headline, leaving, percent, rule, si, threshold, times};
+use super::{Report, gates};
 use crate::calibrate::Outcome;
 
 /// Columns of a terminal.

@@ -6,7 +6,9 @@ use eec_ir::{DType, Dim, Graph, NodeId, Op, RegionId, Tensor, Type, ValueId};
 
 use super::candidate::{Ffn, ffn};
 use super::copy::{Tokens, copy};
-use super::{FfnGateError, FfnGates, Gate, Granularity, LearnedGate, NAME, Replacement, Rule, decide, mask_input, warm_up};
+use super::{
+    FfnGateError, FfnGates, Gate, Granularity, LearnedGate, NAME, Replacement, Rule, decide, mask_input, warm_up,
+};
 use crate::clone::{self, Changes, CloneError, ValueMap};
 use crate::emit::Emit;
 use crate::structure::Structure;
@@ -280,7 +282,12 @@ impl Builder<'_> {
         let left = self.restart(g, other, params[0], y, inner)?;
         self.target.set_yields(other, [y].into_iter().chain(left).collect());
         let operands = [vec![mask], operands].concat();
-        Ok(self.emit(g, Graph::ROOT).control("skip-or-run", Op::Route { exit: -1, gate: g as i64 }, &operands, vec![then, other])?)
+        Ok(self.emit(g, Graph::ROOT).control(
+            "skip-or-run",
+            Op::Route { exit: -1, gate: g as i64 },
+            &operands,
+            vec![then, other],
+        )?)
     }
 
     /// All rows together; results are of the type of `x` and the countdown.
@@ -308,7 +315,12 @@ impl Builder<'_> {
             }
         };
         self.target.set_yields(other, [y].into_iter().chain(left).collect());
-        Ok(self.emit(g, Graph::ROOT).control("skip-or-run", Op::If { exit: -1, gate: g as i64 }, &[condition], vec![then, other])?)
+        Ok(self.emit(g, Graph::ROOT).control(
+            "skip-or-run",
+            Op::If { exit: -1, gate: g as i64 },
+            &[condition],
+            vec![then, other],
+        )?)
     }
 
     /// The FFN of gate `g` on `x`, whose tokens are `to`.

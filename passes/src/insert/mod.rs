@@ -17,8 +17,8 @@ use eec_ir::Graph;
 
 pub use error::InsertError;
 
-pub(crate) use attach::{Attach, Scope, whole};
 pub(crate) use crate::emit::Emit;
+pub(crate) use attach::{Attach, Scope, whole};
 pub(crate) use plan::{check_candidate, check_order};
 
 use crate::clone::{self, Substitution};
