@@ -68,6 +68,9 @@ fn find(graph: &Graph, block: &Block) -> Result<Ffn, String> {
     let width = last.as_const().and_then(|w| usize::try_from(w).ok());
     let width = width.ok_or_else(|| format!("expected a known width, found type {ty}"))?;
     let nodes = flow::between(graph, input, output);
+    if nodes.iter().any(|n| graph.node(*n).op.is_control()) {
+        return Err("it decides something already".into());
+    }
     refuse_uses(graph, &nodes, output)?;
     refuse_plain(graph, &nodes, input)?;
     let outer = outer(graph, &nodes, input);

@@ -8,6 +8,7 @@
 
 mod build;
 mod candidate;
+mod check;
 mod copy;
 mod decide;
 mod error;

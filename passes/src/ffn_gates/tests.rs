@@ -374,6 +374,11 @@ fn other_refusals_have_their_reasons() {
     inner.set_outputs(vec![("logits".into(), s.output), ("norm".into(), norm)]);
     assert!(verdicts(&candidates(&inner, &analyse(&inner).unwrap()))[0].contains("used outside the FFN"));
 
+    let rule = Rule::Cosine { threshold: 0.5, skip_next: 1, warm_up: 0 };
+    let graph = fixtures::vit(&batch());
+    let twice = apply(&graph, &FfnGates { gates: gates(&[0], false), rule, granularity: Granularity::Row });
+    assert_eq!(verdicts(&candidates(&twice, &analyse(&twice).unwrap())), ["it decides something already", "", ""]);
+
     let mut exits = fixtures::vit(&batch());
     let passes = "exit-heads{at=[0], rule=maxprob:0.5}";
     crate::registry::pipeline(passes).unwrap()[0].run(&mut exits, &mut crate::pass::Context::default()).unwrap();
