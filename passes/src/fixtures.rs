@@ -242,3 +242,32 @@ pub(crate) fn last_token() -> Graph {
     let y = net.linear(x, 6, 4);
     net.finish(y)
 }
+
+/// Decoder blocks whose keys are appended to a cache input; the output is per token or one row.
+pub(crate) fn decoder(per_token: bool) -> Graph {
+    let (batch, past, mut net) = (batch(), Dim::symbol("past"), Net::new("decoder"));
+    let ids = net.input("ids", DType::I64, &[&batch, &int(2)]);
+    let caches: Vec<ValueId> =
+        (0..2).map(|i| net.input(&format!("past.{i}"), DType::F32, &[&batch, &past, &int(6)])).collect();
+    let table = net.weight(&[9, 6]);
+    let mut x = net.op(Op::Gather { axis: 0 }, &[table, ids]);
+    let mut presents = Vec::new();
+    for cache in caches {
+        let new = net.linear(x, 6, 6);
+        let keys = net.op(Op::Concat { axis: 1 }, &[cache, new]);
+        presents.push(keys);
+        let turned = net.op(Op::Transpose { perm: vec![0, 2, 1] }, &[keys]);
+        let scores = net.op(Op::MatMul {}, &[x, turned]);
+        let p = net.op(Op::Softmax { axis: 2 }, &[scores]);
+        let y = net.op(Op::MatMul {}, &[p, keys]);
+        let y = net.op(Op::Add {}, &[x, y]);
+        let f = net.ffn(y, 6, 5);
+        x = net.op(Op::Add {}, &[y, f]);
+    }
+    let x = if per_token { x } else { net.select(x, 1, 1) };
+    let y = net.linear(x, 6, 3);
+    let mut outputs = vec![("logits".to_string(), y)];
+    outputs.extend(presents.into_iter().enumerate().map(|(i, v)| (format!("present.{i}"), v)));
+    net.graph.set_outputs(outputs);
+    net.graph
+}

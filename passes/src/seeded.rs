@@ -150,7 +150,7 @@ pub(crate) struct SeededGates {
 
 impl SeededGates {
     fn options(&self, graph: &Graph, structure: &Structure) -> FfnGates {
-        // A block that does not exist is refused with all its company; any width will do for it.
+        // The pass refuses a block that does not exist, so any width will do for it.
         let width = |block: usize| {
             let last = structure.blocks.get(block).and_then(|b| graph.ty(b.output).dims.last());
             last.and_then(Dim::as_const).and_then(|w| usize::try_from(w).ok()).unwrap_or(1)

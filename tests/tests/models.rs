@@ -12,6 +12,7 @@ use eec::onnx::import;
 use eec_ir::verify::{Stage, verify};
 use eec_ir::{Graph, Op, Symbol, Tensor};
 use eec_passes::exit_heads::CONFIDENCE;
+use eec_passes::ffn_gates::candidates;
 use eec_passes::pass::Context;
 use eec_passes::structure::analyse;
 use eec_runtime::{Control, Run, Session};
@@ -55,20 +56,26 @@ const MODELS: &[(&str, Option<usize>)] = &[
     ("mnist-cntk/model", None),
 ];
 
-/// Models without weights, which a script makes; their blocks and sizes that keep them quick.
+/// Models without weights, which a script makes; their blocks, FFNs that can have a gate, and sizes that keep them quick.
 /// MobileNetV2's blocks are only partly residual, so their number is a matter of definition.
 const BENCH: &[Bench] = &[
-    Bench { name: "bert-base", blocks: Some(12), sizes: &[("batch", 2), ("sequence", 7)] },
-    Bench { name: "vit-base", blocks: Some(12), sizes: &[("batch", 1)] },
-    Bench { name: "resnet50", blocks: Some(16), sizes: &[("batch", 1)] },
-    Bench { name: "mobilenetv2", blocks: None, sizes: &[("batch", 1)] },
-    Bench { name: "smollm-135m", blocks: Some(30), sizes: &[("batch", 1), ("seq", 3), ("total", 5), ("past", 2)] },
+    Bench { name: "bert-base", blocks: Some(12), ffns: 12, sizes: &[("batch", 2), ("sequence", 7)] },
+    Bench { name: "vit-base", blocks: Some(12), ffns: 12, sizes: &[("batch", 1)] },
+    Bench { name: "resnet50", blocks: Some(16), ffns: 0, sizes: &[("batch", 1)] },
+    Bench { name: "mobilenetv2", blocks: None, ffns: 0, sizes: &[("batch", 1)] },
+    Bench {
+        name: "smollm-135m",
+        blocks: Some(30),
+        ffns: 30,
+        sizes: &[("batch", 1), ("seq", 3), ("total", 5), ("past", 2)],
+    },
 ];
 
 /// A model without weights.
 struct Bench {
     name: &'static str,
     blocks: Option<usize>,
+    ffns: usize,
     sizes: &'static [(&'static str, i64)],
 }
 
@@ -277,7 +284,7 @@ fn large_models_compute_what_onnx_runtime_computes() {
 }
 
 fn large(shared: &Path, python: &Path, folder: &Path, bench: &Bench) -> Result<(), String> {
-    let Bench { name, blocks, sizes } = bench;
+    let Bench { name, blocks, ffns, sizes } = bench;
     let call = |args: &[&Path]| {
         let output = Command::new(python).args(args).output().map_err(|e| e.to_string())?;
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -287,6 +294,10 @@ fn large(shared: &Path, python: &Path, folder: &Path, bench: &Bench) -> Result<(
     let path = folder.join(name).join("model.onnx");
     let graph = plain(&path)?;
     structure(&graph, *blocks)?;
+    let gates = candidates(&graph, &analyse(&graph).map_err(|e| e.to_string())?);
+    if gates.iter().filter(|c| c.verdict.is_ok()).count() != *ffns {
+        return Err(format!("expected {ffns} FFNs that can have a gate, found {gates:?}"));
+    }
     let sizes = sizes.iter().map(|(s, n)| (Symbol::new(s), *n)).collect();
     let inputs = seeded_inputs(&graph, &sizes).map_err(|e| e.to_string())?;
     let (given, wanted) = (folder.join(name).join("inputs.npz"), folder.join(name).join("expected.npz"));

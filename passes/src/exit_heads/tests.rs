@@ -150,7 +150,17 @@ fn models() -> Vec<Graph> {
         fixtures::resnet(&batch),
         fixtures::mlp(&batch),
         fixtures::last_token(),
+        gated(fixtures::vit(&batch), "rule=learned:0"),
+        gated(fixtures::vit(&batch), "rule=cosine:0.9/1/2, replace=3"),
+        gated(fixtures::bert(), "rule=cosine:0.9/2/0"),
     ]
+}
+
+/// The model with gates at all FFNs.
+fn gated(mut graph: Graph, options: &str) -> Graph {
+    let passes = crate::registry::pipeline(&format!("ffn-gates{{at=[0, 1, 2], {options}}}")).unwrap();
+    passes.iter().for_each(|p| assert!(p.run(&mut graph, &mut crate::pass::Context::default()).is_ok()));
+    graph
 }
 
 #[test]

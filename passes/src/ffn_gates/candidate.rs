@@ -68,6 +68,9 @@ fn find(graph: &Graph, block: &Block) -> Result<Ffn, String> {
     let width = last.as_const().and_then(|w| usize::try_from(w).ok());
     let width = width.ok_or_else(|| format!("expected a known width, found type {ty}"))?;
     let nodes = flow::between(graph, input, output);
+    if nodes.iter().any(|n| graph.node(*n).op.is_control()) {
+        return Err("it decides something already".into());
+    }
     refuse_uses(graph, &nodes, output)?;
     refuse_plain(graph, &nodes, input)?;
     let outer = outer(graph, &nodes, input);
@@ -141,17 +144,15 @@ fn refuse_mixing(graph: &Graph, ffn: &Ffn) -> Result<(), String> {
     map.insert(ffn.input, alone.add_input("x", ty.clone()));
     let tokens = Tokens { from: ffn.tokens.clone(), to: to.clone() };
     copy(graph, &ffn.nodes, &mut alone, Graph::ROOT, &mut map, &tokens)?;
-    let output = map.get(&ffn.output).copied().filter(|v| *alone.ty(*v) == ty);
-    let output = output.ok_or("with other tokens its result has another type")?;
-    for (axis, symbol) in symbols.iter().enumerate() {
-        let rows = Rows::analyse(&alone, symbol);
-        let problem = alone.region(Graph::ROOT).nodes.iter().find_map(|n| rows.problem(*n));
-        if let Some(reason) = problem {
-            return Err(format!("tokens do not stay apart: {reason}"));
-        }
-        if rows.track(output) != Some(&Track::Rows(Dim::product(&to[..axis]))) {
-            return Err("tokens change their places".into());
-        }
+    let output = map.get(&ffn.output).copied().ok_or("its result is not computed")?;
+    let rows: Vec<Rows> = symbols.iter().map(|symbol| Rows::analyse(&alone, symbol)).collect();
+    let nodes = &alone.region(Graph::ROOT).nodes;
+    if let Some(reason) = rows.iter().find_map(|r| nodes.iter().find_map(|n| r.problem(*n))) {
+        return Err(format!("tokens do not stay apart: {reason}"));
     }
-    Ok(())
+    let in_place = |(axis, r): (usize, &Rows)| r.track(output) == Some(&Track::Rows(Dim::product(&to[..axis])));
+    match *alone.ty(output) == ty && rows.iter().enumerate().all(in_place) {
+        true => Ok(()),
+        false => Err("tokens change their places".into()),
+    }
 }

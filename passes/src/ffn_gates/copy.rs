@@ -38,7 +38,7 @@ fn mentions_any(dim: &Dim, others: &[Dim]) -> bool {
     symbols.iter().any(|s| dim.mentions(s))
 }
 
-/// Appends copies of `nodes` to `region` and maps their results; an error is the reason why one
+/// Appends copies of `nodes`, none of them control, to `region` and maps their results; an error is the reason why one
 /// cannot be copied.
 pub(super) fn copy(
     source: &Graph,
@@ -53,8 +53,6 @@ pub(super) fn copy(
         if let Op::Reshape { dims } = op {
             let dims = tokens.shape(dims).ok_or_else(|| at("its result does not begin with the tokens"))?;
             append(source, *id, Op::Reshape { dims }, target, region, map).map_err(|e| at(&e))?;
-        } else if op.is_control() {
-            return Err(at("it decides something already"));
         } else if depends(op, tokens) {
             return Err(at("its attributes depend on the number of tokens"));
         } else {

@@ -8,6 +8,7 @@
 
 mod build;
 mod candidate;
+mod check;
 mod copy;
 mod decide;
 mod error;
@@ -67,7 +68,8 @@ pub struct Replacement {
 /// When a token skips an FFN.
 #[derive(Clone, Debug)]
 pub enum Rule {
-    /// Always: the graph is edited and decides nothing.
+    /// Always: the graph is edited and decides nothing. Attention that loses its FFN is then a block
+    /// by itself; where every other FFN goes, the structure shows pairs of attention as one block.
     Static,
     /// After an FFN that changed little (FFN-SkipLLM). Where a gated FFN ran for a token and the
     /// cosine of the residual stream before and after it is at least `threshold`, the token skips

@@ -4,7 +4,8 @@
 use eec_ir::{DType, Dim, Graph, Type};
 
 use super::candidate::ffn;
-use super::{FfnGateError, LearnedGate, NAME, build, decide};
+use super::check::check_learned;
+use super::{FfnGateError, LearnedGate, NAME, decide};
 use crate::emit::Emit;
 use crate::structure::Structure;
 
@@ -36,7 +37,7 @@ pub fn score_graph(gates: &[(usize, &LearnedGate)]) -> Result<Graph, FfnGateErro
     for (block, gate) in gates {
         let first = gate.hidden.as_ref().map_or(&gate.weight, |h| &h.weight);
         let width = first.dims().first().copied().unwrap_or_default();
-        build::check_learned(gate, *block, width)?;
+        check_learned(gate, *block, width)?;
         let x = graph.add_input(&format!("ffn_in.{block}"), rows_type(width));
         let mut emit = Emit::new(&mut graph, Graph::ROOT, NAME, format!("ffn.{block}"));
         outputs.push((format!("score.{block}"), decide::score(&mut emit, gate, x)?));

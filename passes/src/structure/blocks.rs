@@ -240,12 +240,10 @@ fn merge_runs_backward(units: &[Unit], wanted: &[Vec<Signature>]) -> Vec<Unit> {
 }
 
 /// Groups units into blocks: attention units with the FFN that follows them, others alone. A block
-/// has as many attention units as the shortest run that an FFN follows: in a longer one, FFNs are
-/// missing.
+/// has as many attention units as the shortest run of them: in longer ones FFNs are missing.
 pub(crate) fn group(units: &[Unit]) -> Vec<Vec<Unit>> {
-    let runs = |at: usize| closed_run(&units[at..]);
-    let starts = |at: &usize| *at == 0 || units[at - 1].kind != Kind::Attention;
-    let usual = (0..units.len()).filter(starts).map(runs).filter(|n| *n > 0).min().unwrap_or(0);
+    let runs = units.chunk_by(|a, b| a.kind == Kind::Attention && b.kind == Kind::Attention);
+    let usual = runs.filter(|r| r[0].kind == Kind::Attention).map(<[Unit]>::len).min().unwrap_or(0);
     let mut blocks = Vec::new();
     let mut at = 0;
     while at < units.len() {

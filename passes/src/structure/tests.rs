@@ -140,38 +140,9 @@ fn a_float_mask_that_enters_every_layer_is_a_condition() {
     assert_eq!(s.sources, [graph.inputs()[0]]);
 }
 
-/// Decoder blocks whose keys are appended to a cache input; the output is per token or one row.
-fn decoder(per_token: bool) -> Graph {
-    let (batch, past, mut net) = (batch(), Dim::symbol("past"), Net::new("decoder"));
-    let ids = net.input("ids", DType::I64, &[&batch, &int(2)]);
-    let caches: Vec<ValueId> =
-        (0..2).map(|i| net.input(&format!("past.{i}"), DType::F32, &[&batch, &past, &int(6)])).collect();
-    let table = net.weight(&[9, 6]);
-    let mut x = net.op(Op::Gather { axis: 0 }, &[table, ids]);
-    let mut presents = Vec::new();
-    for cache in caches {
-        let new = net.linear(x, 6, 6);
-        let keys = net.op(Op::Concat { axis: 1 }, &[cache, new]);
-        presents.push(keys);
-        let turned = net.op(Op::Transpose { perm: vec![0, 2, 1] }, &[keys]);
-        let scores = net.op(Op::MatMul {}, &[x, turned]);
-        let p = net.op(Op::Softmax { axis: 2 }, &[scores]);
-        let y = net.op(Op::MatMul {}, &[p, keys]);
-        let y = net.op(Op::Add {}, &[x, y]);
-        let f = net.ffn(y, 6, 5);
-        x = net.op(Op::Add {}, &[y, f]);
-    }
-    let x = if per_token { x } else { net.select(x, 1, 1) };
-    let y = net.linear(x, 6, 3);
-    let mut outputs = vec![("logits".to_string(), y)];
-    outputs.extend(presents.into_iter().enumerate().map(|(i, v)| (format!("present.{i}"), v)));
-    net.graph.set_outputs(outputs);
-    net.graph
-}
-
 #[test]
 fn caches_are_states_and_forbid_exits_before_them() {
-    let graph = decoder(false);
+    let graph = fixtures::decoder(false);
     let s = analyse(&graph).unwrap();
     assert_eq!(s.main_output, 0);
     let pairs: Vec<(ValueId, usize)> = s.states.iter().map(|p| (p.input, p.output)).collect();
@@ -181,9 +152,45 @@ fn caches_are_states_and_forbid_exits_before_them() {
     assert!(refusal(&s, 1).contains("last block"));
 }
 
+/// The model after passes.
+fn after(mut graph: Graph, passes: &str) -> Graph {
+    for pass in crate::registry::pipeline(passes).unwrap() {
+        pass.run(&mut graph, &mut crate::pass::Context::default()).unwrap();
+    }
+    graph
+}
+
+#[test]
+fn gates_leave_the_structure_as_it_is() {
+    for graph in [fixtures::vit(&batch()), fixtures::bert(), fixtures::vit(&int(1))] {
+        let plain = analyse(&graph).unwrap();
+        for options in ["rule=learned:0", "rule=learned:0, granularity=all", "rule=cosine:0.5/1/0, replace=3"] {
+            for simplify in ["", ", simplify"] {
+                let gated = after(graph.clone(), &format!("ffn-gates{{at=[0, 2], {options}}}{simplify}"));
+                let s = analyse(&gated).unwrap();
+                assert_eq!(kinds(&s), kinds(&plain), "{options}");
+                assert_eq!(types(&gated, &s), types(&graph, &plain), "{options}");
+                assert_eq!(tail(&gated, &s), tail(&graph, &plain), "{options}");
+                // A gate that all must agree on mixes samples.
+                let mixes = options.contains("all") && s.batch == Batch::Symbolic(eec_ir::Symbol::new("batch"));
+                assert_eq!(s.blocks[0].exit == ExitCandidate::Yes, !mixes, "{options}");
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_without_its_ffn_is_a_block_of_its_own() {
+    for (at, expected) in [("[0]", [1, 2, 2]), ("[1]", [2, 1, 2]), ("[0, 2]", [1, 2, 1]), ("[0, 1, 2]", [1, 1, 1])] {
+        let edited = after(fixtures::vit(&batch()), &format!("ffn-gates{{at={at}, rule=static}}"));
+        let s = analyse(&edited).unwrap();
+        assert_eq!(s.blocks.iter().map(|b| b.sub_blocks.len()).collect::<Vec<_>>(), expected, "{at}");
+    }
+}
+
 #[test]
 fn per_token_outputs_are_refused() {
-    let s = analyse(&decoder(true)).unwrap();
+    let s = analyse(&fixtures::decoder(true)).unwrap();
     assert!(refusal(&s, 1).contains("per-token outputs"), "{}", refusal(&s, 1));
 }
 
