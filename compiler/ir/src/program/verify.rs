@@ -9,13 +9,17 @@
 //! 6. Views have a stride per axis; expressions are well typed, operands first; reductions use only
 //!    earlier ones, and what is stored per row does not depend on the inner index.
 //! 7. Dims have coefficients below [`Dim::LIMIT`].
+//! 8. A parameter is defined by one block, a result by one step, a `Temp` by the kernels of one block,
+//!    all before it is read, and it is read only in that block and those inside it.
 //!
 //! That views stay inside their buffers depends on the bound sizes: the runtime checks it before a run.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 
-use super::{Block, BlockId, Form, IfStep, Kernel, Loop, MatMul, Per, Port, Program, RouteStep, Source, Step, View};
+use super::{
+    Block, BlockId, Form, IfStep, Kernel, Loop, MatMul, Per, Port, Program, RouteStep, Source, Step, View, definitions,
+};
 use crate::dim::{Dim, Symbol};
 use crate::entity::{BufferId, KernelId};
 use crate::types::DType;
@@ -62,6 +66,9 @@ pub fn verify(program: &Program) -> Result<VerifiedProgram<'_>, VerifyErrors> {
     verifier.buffers();
     verifier.blocks();
     verifier.lengths();
+    if verifier.problems.is_empty() {
+        verifier.problems = definitions::check(program);
+    }
     if verifier.problems.is_empty() {
         return Ok(VerifiedProgram(program));
     }
