@@ -132,11 +132,11 @@ pub(crate) unsafe extern "C" fn run_loop(
 }
 
 /// The words of a matrix product before the batch axes.
-pub(crate) const MATMUL_WORDS: usize = 17;
+pub(crate) const MATMUL_WORDS: usize = 16;
 
 /// Runs a matrix product. The words are: kernel, packed weights (or -1), batch axes, m, n, k, then
 /// address, row and column stride of a, of b, address and row stride of c, address and stride of the
-/// bias, one spare, then per batch axis its size and the strides of a, b and c.
+/// bias, then per batch axis its size and the strides of a, b and c.
 pub(crate) unsafe extern "C" fn run_matmul(context: *const Context, words: *const i64) {
     // SAFETY: generated code passes its context and as many words as it says.
     unsafe {
