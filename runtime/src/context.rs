@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::kernels::conv::{ConvArgs, Window, conv};
 use crate::kernels::matmul::{BatchMatMulArgs, MatMulArgs, batch_matmul, matmul};
 use crate::kernels::pool2d::{PoolArgs, PoolKind, pool2d};
+use crate::kernels::scratch::NoMemory;
 use crate::kernels::{Bias, Strided};
 use crate::pool::Pool;
 
@@ -55,6 +56,8 @@ pub(crate) enum Fault {
     Division = 2,
     /// A kernel panicked: a bug.
     Internal = 3,
+    /// There was no memory for a kernel's scratch.
+    Memory = 4,
 }
 
 impl Fault {
@@ -63,6 +66,7 @@ impl Fault {
         let fault = match code >> 32 {
             1 => Fault::Index,
             2 => Fault::Division,
+            4 => Fault::Memory,
             _ => Fault::Internal,
         };
         (fault, code as u32 as usize)
@@ -80,8 +84,8 @@ pub(crate) struct Host {
 /// Operations that are worth handing to another thread.
 const GRAIN: i64 = 1 << 15;
 
-/// Runs `f` with the host; a panic becomes a fault of kernel `kernel`, since it must not unwind
-/// through generated code.
+/// Runs `f` with the host; a panic or a want of scratch memory becomes a fault of kernel `kernel`,
+/// since it must not unwind through generated code.
 ///
 /// # Safety
 ///
@@ -89,8 +93,9 @@ const GRAIN: i64 = 1 << 15;
 unsafe fn guarded(context: *const Context, kernel: i64, f: impl FnOnce(&Host)) {
     // SAFETY: the caller's promise; the host outlives the run.
     let (error, host) = unsafe { (&(*context).error, &*(*context).host) };
-    if catch_unwind(AssertUnwindSafe(|| f(host))).is_err() {
-        error.fetch_max((Fault::Internal as u64) << 32 | kernel as u64, Ordering::Relaxed);
+    if let Err(why) = catch_unwind(AssertUnwindSafe(|| f(host))) {
+        let fault = if why.is::<NoMemory>() { Fault::Memory } else { Fault::Internal };
+        error.fetch_max((fault as u64) << 32 | kernel as u64, Ordering::Relaxed);
     }
 }
 

@@ -285,6 +285,7 @@ impl Session {
         let (kind, why) = match fault {
             Fault::Index => (ErrorKind::Kernel, "an index is out of range"),
             Fault::Division => (ErrorKind::Kernel, "an integer is divided by zero"),
+            Fault::Memory => (ErrorKind::Memory, "there is no memory for the kernel's scratch"),
             Fault::Internal => (ErrorKind::Internal, "the kernel failed"),
         };
         let name = self.program.kernels.get(kernel).map_or("", |k| k.name.as_str());
