@@ -19,7 +19,7 @@ use crate::fit::FitStats;
 use crate::recipe::Recipe;
 
 /// The version of [`Report`]'s JSON form. It grows when a field changes its meaning or goes away.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// What was asked for and what came of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,10 +42,6 @@ pub struct Report {
     pub heads: Vec<FitStats>,
     /// Why blocks cannot have exits, if none can.
     pub reasons: Vec<String>,
-    /// Wall time of the dynamic model ÷ the plain one's, one sample at a time, once measured.
-    pub time_ratio_batch1: Option<f64>,
-    /// The same in batches of 32.
-    pub time_ratio_batch32: Option<f64>,
 }
 
 /// The data of a calibration.
@@ -151,8 +147,6 @@ fn bare(model: &Path, dataset: &Dataset, recipe: &Recipe) -> Report {
         outcome: None,
         heads: Vec::new(),
         reasons: Vec::new(),
-        time_ratio_batch1: None,
-        time_ratio_batch32: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The report as plain text, at most 80 columns wide.
 
 use super::Report;
-use super::format::{bound, coarse, contenders, has_exits, headline, leaving, percent, rule, si, threshold, times};
+use super::format::{bound, coarse, contenders, has_exits, headline, leaving, percent, rule, si, threshold};
 use crate::calibrate::Outcome;
 
 /// Columns of a terminal.
@@ -26,7 +26,6 @@ impl Report {
                 parts.push(wrap(&format!("Rule {}.", rule(outcome, &self.recipe.rule))));
             }
         }
-        parts.extend(times(self).map(|t| wrap(&t)));
         let reasons: String = self.reasons.iter().map(|r| wrap(&format!("- {r}"))).collect();
         parts.push(reasons);
         parts.retain(|p| !p.is_empty());
