@@ -81,6 +81,44 @@ pub struct Candidates {
     pub costs: Costs,
 }
 
+impl Candidates {
+    /// Checks that there is a head and a cost per block, so that indexing needs no further care.
+    fn checked(self) -> Result<Candidates, String> {
+        let blocks = self.blocks.len();
+        let costs = &self.costs;
+        for (found, what) in [
+            (self.heads.len(), "heads"),
+            (costs.segment.len(), "costs of segments"),
+            (costs.head.len(), "costs of heads"),
+        ] {
+            if found != blocks {
+                return Err(format!("{blocks} blocks have {found} {what}"));
+            }
+        }
+        if !self.blocks.is_sorted_by(|a, b| a < b) {
+            return Err(format!("the blocks {:?} are not in order", self.blocks));
+        }
+        let plain = costs.segment.iter().try_fold(costs.tail, |sum, s| sum.checked_add(*s));
+        if plain.is_none_or(|macs| macs == 0) {
+            return Err("the plain model's cost is zero or too large".into());
+        }
+        Ok(self)
+    }
+}
+
+/// Checks that a policy keeps one candidate per exit of the model.
+fn checked_policy(policy: Policy, exits: usize, candidates: Option<&Candidates>) -> Result<Policy, String> {
+    let kept = policy.kept();
+    if kept.len() != exits {
+        return Err(format!("it keeps {} exits, the model has {exits}", kept.len()));
+    }
+    let known = candidates.map_or(usize::MAX, |c| c.blocks.len());
+    match kept.iter().find(|k| **k >= known) {
+        Some(k) => Err(format!("it keeps candidate {k} of {known}")),
+        None => Ok(policy),
+    }
+}
+
 /// Which form of a model.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Form {
@@ -129,14 +167,19 @@ impl Model {
         let plain = graph(required(section::PLAIN_GRAPH)?)?;
         let dynamic = section(section::DYNAMIC_GRAPH).transpose()?.map(graph).transpose()?;
         let program = artifact.program()?;
-        let exits = program.exits.iter().map(|e| e.name.clone()).collect();
+        let exits: Vec<String> = program.exits.iter().map(|e| e.name.clone()).collect();
         let gates = program.gates.iter().map(|g| g.name.clone()).collect();
         let reports =
             section(section::REPORTS).transpose()?.map(|t| from_json(path, t)).transpose()?.unwrap_or_default();
-        let policy = section(section::POLICY).transpose()?.map(|t| from_json(path, t)).transpose()?;
-        let candidates = section(section::CANDIDATES).transpose()?.map(|t| from_json(path, t)).transpose()?;
         let ffns = section(section::STATIC_FFNS).transpose()?.map(|t| from_json(path, t)).transpose()?;
         let static_ffns = ffns.unwrap_or_default();
+        let wrong = |name: &'static str| move |why: String| Error::content(path, format!("section {name}: {why}"));
+        let candidates: Option<Candidates> =
+            section(section::CANDIDATES).transpose()?.map(|t| from_json(path, t)).transpose()?;
+        let candidates = candidates.map(Candidates::checked).transpose().map_err(wrong(section::CANDIDATES))?;
+        let policy: Option<Policy> = section(section::POLICY).transpose()?.map(|t| from_json(path, t)).transpose()?;
+        let policy = policy.map(|p| checked_policy(p, exits.len(), candidates.as_ref())).transpose();
+        let policy = policy.map_err(wrong(section::POLICY))?;
         let dynamic = dynamic.map(|graph| Dynamic { graph, exits, gates });
         Ok(Model {
             path: path.to_path_buf(),

@@ -1,4 +1,19 @@
-//! eec-passes
+//! Graph passes: simplification, a model's structure, and the insertion of early exits.
+//!
+//! A [`pass::Pass`] changes a [`Graph`](eec_ir::Graph) in place and says whether it did; it keeps no
+//! state between runs, and its options are its fields. [`pass::run`] runs a list of them, and
+//! [`registry::pipeline`] reads one from text.
+//!
+//! The road of a model through this crate: [`simplify`] turns what exporters write into what it means;
+//! [`rows`] says where the batch lies in every value, and from that [`structure`] finds stem, blocks and
+//! tail by the graph's form, and where an exit may stand; [`exit_heads`] inserts the exits;
+//! [`truncate`] cuts a model after one block, the static rival of the dynamic model.
+//!
+//! The crate knows neither ONNX nor any backend. A graph that was verified before a pass can be verified
+//! after it.
+
+#![forbid(unsafe_code)]
+
 pub mod clone;
 mod dense;
 mod emit;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::kernels::conv::{ConvArgs, Window, conv};
 use crate::kernels::matmul::{BatchMatMulArgs, MatMulArgs, batch_matmul, matmul};
 use crate::kernels::pool2d::{PoolArgs, PoolKind, pool2d};
+use crate::kernels::scratch::NoMemory;
 use crate::kernels::{Bias, Strided};
 use crate::pool::Pool;
 
@@ -56,6 +57,8 @@ pub(crate) enum Fault {
     Division = 2,
     /// A kernel panicked: a bug.
     Internal = 3,
+    /// There was no memory for a kernel's scratch.
+    Memory = 4,
 }
 
 impl Fault {
@@ -64,6 +67,7 @@ impl Fault {
         let fault = match code >> 32 {
             1 => Fault::Index,
             2 => Fault::Division,
+            4 => Fault::Memory,
             _ => Fault::Internal,
         };
         (fault, code as u32 as usize)
@@ -81,8 +85,8 @@ pub(crate) struct Host {
 /// Operations that are worth handing to another thread.
 const GRAIN: i64 = 1 << 15;
 
-/// Runs `f` with the host; a panic becomes a fault of kernel `kernel`, since it must not unwind
-/// through generated code.
+/// Runs `f` with the host; a panic or a want of scratch memory becomes a fault of kernel `kernel`,
+/// since it must not unwind through generated code.
 ///
 /// # Safety
 ///
@@ -90,8 +94,9 @@ const GRAIN: i64 = 1 << 15;
 unsafe fn guarded(context: *const Context, kernel: i64, f: impl FnOnce(&Host)) {
     // SAFETY: the caller's promise; the host outlives the run.
     let (error, host) = unsafe { (&(*context).error, &*(*context).host) };
-    if catch_unwind(AssertUnwindSafe(|| f(host))).is_err() {
-        error.fetch_max((Fault::Internal as u64) << 32 | kernel as u64, Ordering::Relaxed);
+    if let Err(why) = catch_unwind(AssertUnwindSafe(|| f(host))) {
+        let fault = if why.is::<NoMemory>() { Fault::Memory } else { Fault::Internal };
+        error.fetch_max((fault as u64) << 32 | kernel as u64, Ordering::Relaxed);
     }
 }
 
@@ -133,11 +138,11 @@ pub(crate) unsafe extern "C" fn run_loop(
 }
 
 /// The words of a matrix product before the batch axes.
-pub(crate) const MATMUL_WORDS: usize = 17;
+pub(crate) const MATMUL_WORDS: usize = 16;
 
 /// Runs a matrix product. The words are: kernel, packed weights (or -1), batch axes, m, n, k, then
 /// address, row and column stride of a, of b, address and row stride of c, address and stride of the
-/// bias, one spare, then per batch axis its size and the strides of a, b and c.
+/// bias, then per batch axis its size and the strides of a, b and c.
 pub(crate) unsafe extern "C" fn run_matmul(context: *const Context, words: *const i64) {
     // SAFETY: generated code passes its context and as many words as it says.
     unsafe {

@@ -25,8 +25,8 @@ struct Plan {
     dims: Vec<usize>,
     symbols: Vec<i64>,
     layout: Layout,
-    /// Dims of the outputs.
-    outputs: Vec<Vec<usize>>,
+    /// Dims and bytes of the outputs.
+    outputs: Vec<(Vec<usize>, usize)>,
 }
 
 /// Plans that are kept, so that alternating input dims cost nothing.
@@ -231,6 +231,8 @@ impl Session {
         })?;
         let sizes: Vec<usize> =
             capacity.iter().zip(&program.buffers).map(|(n, b)| *n as usize * b.dtype.size()).collect();
+        let outputs = outputs.into_iter().zip(&program.outputs).map(|(d, port)| (d, sizes[port.buffer.index()]));
+        let outputs = outputs.collect();
         let layout = Layout::new(program, &self.lifetimes, &sizes);
         let layout = layout.filter(|l| l.total <= self.memory_limit);
         let layout = layout.ok_or_else(|| {
@@ -263,11 +265,10 @@ impl Session {
 
     fn outputs_of(&mut self, plan: usize) -> Result<Vec<(String, Tensor)>, Error> {
         let mut outputs = Vec::with_capacity(self.program.outputs.len());
-        for (port, dims) in self.program.outputs.iter().zip(&self.plans[plan].outputs) {
-            let len = dims.iter().product::<usize>() * port.dtype.size();
+        for (port, (dims, size)) in self.program.outputs.iter().zip(&self.plans[plan].outputs) {
             let first = *self.buffers[port.buffer.index()].get_mut();
-            // SAFETY: the buffer, or what it stands for, holds the output's elements, as was checked.
-            let bytes = unsafe { std::slice::from_raw_parts(first, len) }.to_vec();
+            // SAFETY: the buffer, or what it stands for, has this size, as was checked.
+            let bytes = unsafe { std::slice::from_raw_parts(first, *size) }.to_vec();
             let tensor = Tensor::from_bytes(port.dtype, dims, bytes);
             let tensor = tensor.map_err(|e| {
                 Error::new(ErrorKind::Program, model(&self.program), format!("output {:?}: {e}", port.name))
@@ -294,6 +295,7 @@ impl Session {
         let (kind, why) = match fault {
             Fault::Index => (ErrorKind::Kernel, "an index is out of range"),
             Fault::Division => (ErrorKind::Kernel, "an integer is divided by zero"),
+            Fault::Memory => (ErrorKind::Memory, "there is no memory for the kernel's scratch"),
             Fault::Internal => (ErrorKind::Internal, "the kernel failed"),
         };
         let name = self.program.kernels.get(kernel).map_or("", |k| k.name.as_str());

@@ -32,7 +32,7 @@ pub use bound::{Method, Paired};
 pub use error::CalibrateError;
 pub use outcome::{CurvePoint, Drop, ExitQuality, Outcome};
 pub use policy::{ALWAYS, Measured, Policy, ThresholdExit, measure};
-pub use rivals::{FixedDepth, Random, Rivals, Verdict, depths, rivals, verdict};
+pub use rivals::{FixedDepth, Random, Rivals, Verdict, best_depth, depths, random_accuracy, rivals, verdict};
 pub use samples::{Costs, MIN_ROWS, Reference, Samples, Signal, Split};
 
 use bound::DropTest;

@@ -28,12 +28,16 @@ pub struct CurvePoint {
 pub struct Drop {
     /// The observed drop on the verify rows, a fraction; negative if accuracy rose.
     pub estimate: f64,
-    /// The drop is no larger, at `confidence`; never below 0.
+    /// The least drop that the test would have allowed this policy alone; never below 0. It bounds the
+    /// drop at `confidence` only if the policy was fixed before the verify rows were seen: one chosen
+    /// among those that passed is known to stay within `max_drop`, which holds for all of them at once.
     pub bound: f64,
-    /// The confidence of the bound.
+    /// The confidence of the test.
     pub confidence: f64,
     /// What was allowed.
     pub max_drop: f64,
+    /// Whether the drop was shown to stay within `max_drop`.
+    pub passed: bool,
     /// How the bound was made.
     pub method: Method,
     /// The counts it was made from.
@@ -114,7 +118,8 @@ pub(super) fn decide(
     let shown = best.map_or(&plain, |j| &j.point.verify);
     Outcome {
         exits: exit_qualities(&policy, samples, &split.verify),
-        drop: drop_of(shown, test, split.verify.len(), goal),
+        // What is taken or refused here has passed, and the plain model drops nothing.
+        drop: drop_of(shown, true, test, split.verify.len(), goal),
         dynamic: taken.map_or_else(|| plain.clone(), |p| p.verify.clone()),
         refused: best.filter(|j| !j.verdict.pays()).map(|j| j.point.clone()),
         verdict: best.map_or_else(|| none_passed(&curve, split, goal), |j| j.verdict.clone()),
@@ -139,7 +144,7 @@ pub(super) fn of_fixed(
         Some(point) => (point.policy.clone(), point.verify.clone(), point.passed),
         None => (Policy::plain(), plain.clone(), true),
     };
-    let drop = drop_of(&dynamic, test, split.verify.len(), goal);
+    let drop = drop_of(&dynamic, passed, test, split.verify.len(), goal);
     let rivals = rivals(&dynamic, depths(samples, costs, &split.verify));
     let judged = verdict(&dynamic, &rivals);
     let verdict = if passed || !judged.pays() { judged } else { exceeds(&drop) };
@@ -165,7 +170,7 @@ pub(super) fn of_depths(
     };
     Outcome {
         exits: exit_qualities(&policy, samples, &split.verify),
-        drop: drop_of(&dynamic, test, split.verify.len(), goal),
+        drop: drop_of(&dynamic, true, test, split.verify.len(), goal),
         verdict: if best.is_some() { Verdict::Pays } else { none_passed(&curve, split, goal) },
         rivals: None,
         refused: None,
@@ -183,7 +188,7 @@ fn exceeds(drop: &Drop) -> Verdict {
     Verdict::DoesNotPay { reason }
 }
 
-fn drop_of(shown: &Measured, test: &DropTest, rows: usize, goal: &Goal) -> Drop {
+fn drop_of(shown: &Measured, passed: bool, test: &DropTest, rows: usize, goal: &Goal) -> Drop {
     let counts = Paired { rows, lost: shown.lost, gained: shown.gained };
     // The plain model's drop is known without a test.
     let is_plain = shown.exit_histogram.last() == Some(&rows);
@@ -193,6 +198,7 @@ fn drop_of(shown: &Measured, test: &DropTest, rows: usize, goal: &Goal) -> Drop 
         bound,
         confidence: goal.confidence,
         max_drop: goal.max_drop,
+        passed,
         method: test.method(),
         counts,
     }

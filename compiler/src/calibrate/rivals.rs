@@ -77,17 +77,29 @@ pub fn depths(samples: &Samples, costs: &Costs, rows: &[usize]) -> Vec<FixedDept
     all
 }
 
+/// The most accurate of `depths` that costs at most `most`; of equally accurate ones the cheaper.
+/// `point` gives a depth's accuracy and cost.
+pub fn best_depth<D>(depths: &[D], most: f64, point: impl Fn(&D) -> (f64, f64)) -> Option<&D> {
+    let better = |a: &&D, b: &&D| {
+        let (a, b) = (point(a), point(b));
+        a.0.total_cmp(&b.0).then(b.1.total_cmp(&a.1))
+    };
+    depths.iter().filter(|d| point(d).1 <= most).max_by(better)
+}
+
+/// The expected accuracy if `histogram` samples, chosen at random, leave at depths of these accuracies.
+pub fn random_accuracy(histogram: &[u64], accuracies: impl IntoIterator<Item = f64>) -> f64 {
+    let samples = histogram.iter().sum::<u64>().max(1) as f64;
+    histogram.iter().zip(accuracies).map(|(n, accuracy)| *n as f64 / samples * accuracy).sum()
+}
+
 /// The rivals of a dynamic model that did `dynamic`, given all depths on the same rows.
 pub fn rivals(dynamic: &Measured, depths: Vec<FixedDepth>) -> Rivals {
-    let affordable = depths.iter().filter(|d| d.macs <= dynamic.macs);
-    // Of equally accurate depths, the cheaper one.
-    let best = affordable.max_by(|a, b| a.accuracy.total_cmp(&b.accuracy).then(b.macs.total_cmp(&a.macs)));
-    let samples: usize = dynamic.exit_histogram.iter().sum();
-    let shares = dynamic.exit_histogram.iter().map(|&h| h as f64 / samples.max(1) as f64);
+    let histogram: Vec<u64> = dynamic.exit_histogram.iter().map(|n| *n as u64).collect();
     Rivals {
-        fixed_depth: best.cloned(),
+        fixed_depth: best_depth(&depths, dynamic.macs, |d| (d.accuracy, d.macs)).cloned(),
         random: Random {
-            accuracy: shares.zip(&depths).map(|(share, d)| share * d.accuracy).sum(),
+            accuracy: random_accuracy(&histogram, depths.iter().map(|d| d.accuracy)),
             macs_ratio: dynamic.macs_ratio,
         },
         depths,
@@ -120,4 +132,19 @@ pub fn verdict(dynamic: &Measured, rivals: &Rivals) -> Verdict {
         return Verdict::Pays;
     };
     Verdict::DoesNotPay { reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_depth_is_affordable_and_of_equals_the_cheaper() {
+        let depths = [(0.7, 0.2), (0.8, 0.4), (0.8, 0.5), (0.9, 0.9)];
+        let best = |most: f64| best_depth(&depths, most, |d| *d);
+        assert_eq!(best(1.0), Some(&(0.9, 0.9)));
+        assert_eq!(best(0.6), Some(&(0.8, 0.4)));
+        assert_eq!(best(0.2), Some(&(0.7, 0.2)));
+        assert_eq!(best(0.1), None);
+    }
 }

@@ -19,6 +19,9 @@ use crate::progress::{Progress, Silent};
 /// Work is counted by the run itself: multiply-accumulates of the kernels that ran, declined heads
 /// included. Times are means over single samples and over batches of 32, both forms interleaved.
 /// Without `labels` in the data, agreement with the plain model is the measure.
+///
+/// "All leave after block K" is the best fixed depth at no more work. Heads that were fitted are judged
+/// at every candidate, kept or not; `final` and `file` heads only at the model's own exits.
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// The compiled model (.eec); an .onnx is evaluated as it is

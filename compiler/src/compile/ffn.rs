@@ -8,8 +8,8 @@ use eec_passes::ffn_gates::{self, FfnGates, Gate, Granularity, LearnedGate, Rule
 use super::places::Standing;
 use super::work::{Base, Work, pass_error};
 use crate::Error;
-use crate::calibrate::{MIN_ROWS, Split};
 use crate::calibrate::gates::{Contest, Family, GateOutcome, Trial, Tried};
+use crate::calibrate::{MIN_ROWS, Split};
 use crate::dataset::Dataset;
 use crate::fit::{self, Features, FitOptions, Targets};
 use crate::model::simplified;

@@ -8,6 +8,7 @@ use eec_runtime::{Control, Session};
 use serde::Serialize;
 
 use crate::Error;
+use crate::calibrate::{best_depth, random_accuracy};
 use crate::capture::{BATCH, Captured, capture};
 use crate::compile::candidate_classes;
 use crate::dataset::Dataset;
@@ -60,8 +61,9 @@ pub struct Rival {
 /// Who the dynamic model must beat.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Rivals {
-    /// The most accurate model that leaves at one candidate for everyone at no more work; the cheapest
-    /// if every one costs more; absent if nothing is known of any.
+    /// The most accurate model that leaves at one candidate for everyone at no more work; absent if every
+    /// one costs more. Heads that calibration fitted are judged at all candidates, kept or not; `final`
+    /// and `file` heads only at the model's own exits.
     pub fixed_depth: Option<Rival>,
     /// Random decisions with the same histogram: the expected accuracy.
     pub random: Rival,
@@ -210,17 +212,16 @@ fn session_macs(
 }
 
 impl Depths {
-    /// The best fixed depth at no more work (the cheapest if all cost more), and random decisions
-    /// with the histogram of `run`, whose samples that stay reach `full` accuracy.
+    /// The best fixed depth at no more work, and random decisions with the histogram of `run`, whose
+    /// samples that stay reach `full` accuracy.
     fn rivals(self, run: &Captured, full: f64, macs_ratio: f64) -> Rivals {
-        let rows = run.exit_rows.iter().sum::<u64>().max(1) as f64;
         let at_exits = self.kept.iter().map(|k| self.all[*k].accuracy).chain(std::iter::once(full));
-        let expected = run.exit_rows.iter().zip(at_exits).map(|(n, accuracy)| *n as f64 / rows * accuracy).sum();
-        let random = Rival { name: "random, same histogram".into(), accuracy: expected, macs_ratio };
-        let affordable = self.all.iter().filter(|f| f.macs_ratio <= macs_ratio);
-        let best = affordable.max_by(|a, b| a.accuracy.total_cmp(&b.accuracy));
-        let cheapest = self.all.iter().min_by(|a, b| a.macs_ratio.total_cmp(&b.macs_ratio));
-        Rivals { fixed_depth: best.or(cheapest).cloned(), random }
+        let accuracy = random_accuracy(&run.exit_rows, at_exits);
+        let best = best_depth(&self.all, macs_ratio, |d| (d.accuracy, d.macs_ratio));
+        Rivals {
+            fixed_depth: best.cloned(),
+            random: Rival { name: "random, same histogram".into(), accuracy, macs_ratio },
+        }
     }
 }
 

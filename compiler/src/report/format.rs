@@ -112,21 +112,38 @@ pub(super) fn headline(report: &Report) -> String {
     }
 }
 
-/// What is known about the drop, as a sentence.
+/// What is known about the drop, in sentences.
 pub(super) fn bound(drop: &Drop, measure: &str) -> String {
     format!(
-        "On {} rows that nothing was tuned on, {measure} changes by {} points ({} answers lost, {} gained). \
-         With {:.0} % confidence the drop stays within the {:.2} points allowed ({}; policies tested in a fixed \
-         order, Learn then Test, Angelopoulos et al. 2021), if the rows are independent and like those to come. For \
-         this policy alone the same test would allow no less than {:.2}.",
+        "On {} rows that nothing was tuned on, {measure} changes by {} points ({} answers lost, {} gained). {}",
         drop.counts.rows,
         points(-drop.estimate),
         drop.counts.lost,
         drop.counts.gained,
+        if drop.passed { shown_to_stay(drop) } else { not_shown(drop) },
+    )
+}
+
+fn shown_to_stay(drop: &Drop) -> String {
+    format!(
+        "With {:.0} % confidence the drop stays within the {:.2} points allowed ({}; policies tested in a fixed \
+         order, Learn then Test, Angelopoulos et al. 2021), if the rows are independent and like those to come. For \
+         this policy alone the same test would allow no less than {:.2}.",
         100.0 * drop.confidence,
         100.0 * drop.max_drop,
         drop.method.words(),
         100.0 * drop.bound,
+    )
+}
+
+fn not_shown(drop: &Drop) -> String {
+    format!(
+        "The drop is not shown to stay within the {:.2} points allowed: at {:.0} % confidence it may be as large as \
+         {:.2} points ({}), if the rows are independent and like those to come.",
+        100.0 * drop.max_drop,
+        100.0 * drop.confidence,
+        100.0 * drop.bound,
+        drop.method.words(),
     )
 }
 
@@ -144,15 +161,4 @@ pub(super) fn leaving(outcome: &Outcome) -> Vec<f64> {
     let histogram = &shown(outcome).exit_histogram;
     let all = histogram.iter().sum::<usize>().max(1) as f64;
     histogram.iter().map(|&n| n as f64 / all).collect()
-}
-
-/// The measured wall times, if there are any, as a sentence.
-pub(super) fn times(report: &Report) -> Option<String> {
-    let said = |ratio: Option<f64>, what: &str| ratio.map(|r| format!("{} of the plain model's {what}", coarse(r)));
-    let both = [
-        said(report.time_ratio_batch1, "time for single samples"),
-        said(report.time_ratio_batch32, "time in batches of 32"),
-    ];
-    let said: Vec<String> = both.into_iter().flatten().collect();
-    (!said.is_empty()).then(|| format!("Measured: {}.", said.join(", ")))
 }

@@ -1,6 +1,6 @@
 //! The report as one HTML file: styles and plots inside, no scripts, nothing loaded.
 
-use super::format::{bound, coarse, has_exits, headline, points, rule, times};
+use super::format::{bound, coarse, has_exits, headline, points, rule};
 use super::html_tables::{asked, comparison, exits, gate_results, heads};
 use super::{Report, charts};
 use crate::calibrate::{Outcome, Verdict};
@@ -77,7 +77,6 @@ impl Report {
         if has_exits(outcome) {
             out.push_str(&paragraph(&bound(&outcome.drop, measure)));
         }
-        out.extend(times(self).map(|t| paragraph(&t)));
         out.push_str("</section>\n");
         out.push_str(&format!("<div class=\"grid\">\n{}", plots(self, outcome)));
         out.push_str(&format!("<section>\n<h2>Places</h2>\n{}", exits(outcome, measure)));
@@ -108,7 +107,7 @@ fn figures(report: &Report, outcome: &Outcome) -> String {
         (coarse(1.0 - outcome.dynamic.macs_ratio), "of the work saved".to_owned()),
         (coarse(outcome.dynamic.accuracy), format!("{measure} with {}", report.mechanism.words())),
         (points(outcome.dynamic.accuracy - outcome.plain.accuracy), format!("points of {measure}")),
-        (format!("{:.2}", 100.0 * drop.bound), confidence),
+        (format!("{:.2}", 100.0 * drop.max_drop), confidence),
     ];
     let items: String =
         figures.iter().map(|(value, what)| format!("<li><b>{value}</b><span>{what}</span></li>\n")).collect();

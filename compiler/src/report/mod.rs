@@ -23,7 +23,7 @@ use crate::fit::FitStats;
 use crate::recipe::Recipe;
 
 /// The version of [`Report`]'s JSON form. It grows when a field changes its meaning or goes away.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// What a report is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,10 +111,6 @@ pub struct Report {
     pub heads: Vec<FitStats>,
     /// Why blocks cannot have exits, if none can.
     pub reasons: Vec<String>,
-    /// Wall time of the dynamic model ÷ the plain one's, one sample at a time, once measured.
-    pub time_ratio_batch1: Option<f64>,
-    /// The same in batches of 32.
-    pub time_ratio_batch32: Option<f64>,
 }
 
 /// The data of a calibration.
@@ -249,8 +245,6 @@ fn bare(model: &Path, dataset: &Dataset, recipe: &Recipe, mechanism: Mechanism) 
         gates: None,
         heads: Vec::new(),
         reasons: Vec::new(),
-        time_ratio_batch1: None,
-        time_ratio_batch32: None,
     }
 }
 

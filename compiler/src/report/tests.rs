@@ -3,7 +3,7 @@
 use super::text::{WIDTH, wrap};
 use super::*;
 use crate::calibrate::synthetic::{costs, patient, samples};
-use crate::calibrate::{Goal, Samples, calibrate};
+use crate::calibrate::{ALWAYS, Goal, Policy, Samples, ThresholdExit, calibrate, judge};
 use crate::recipe::Recipe;
 
 fn dataset(rows: usize) -> Dataset {
@@ -29,20 +29,26 @@ fn stats(name: &str) -> FitStats {
     }
 }
 
+fn split(samples: &Samples) -> Split {
+    Split::random(&(0..samples.plain_correct.len()).collect::<Vec<_>>(), 0.5, 3)
+}
+
 fn report(samples: &Samples, max_drop: f64) -> Report {
-    let rows = samples.plain_correct.len();
-    let split = Split::random(&(0..rows).collect::<Vec<_>>(), 0.5, 3);
-    let outcome = calibrate(samples, &costs(), &split, &Goal { max_drop, confidence: 0.9 }).unwrap();
+    let outcome = calibrate(samples, &costs(), &split(samples), &Goal { max_drop, confidence: 0.9 }).unwrap();
+    report_of(samples, &outcome)
+}
+
+fn report_of(samples: &Samples, outcome: &Outcome) -> Report {
     Report::new(Inputs {
         model: Path::new("models/vit<b>tiny.onnx"),
-        data: &dataset(rows),
+        data: &dataset(samples.plain_correct.len()),
         recipe: &Recipe::default(),
         mechanism: Mechanism::ExitHeads,
         exits: &samples.exits,
         costs: &costs(),
         reference: samples.reference,
-        split: &split,
-        outcome: &outcome,
+        split: &split(samples),
+        outcome,
         stats: &samples.exits.iter().map(|e| stats(e)).collect::<Vec<_>>(),
     })
 }
@@ -66,11 +72,10 @@ fn check_forms(report: &Report) {
 
 #[test]
 fn a_report_that_pays() {
-    let mut report = report(&samples(2000, 1), 0.02);
-    report.time_ratio_batch1 = Some(0.71);
+    let report = report(&samples(2000, 1), 0.02);
     check_forms(&report);
     assert!(report.text().contains("Exits pay:"), "{}", report.text());
-    assert!(report.text().contains("71.0 % of the plain model's time for single samples"));
+    assert!(report.text().contains("the drop stays within"));
     assert_eq!(report.html().matches("<svg").count(), 3);
 }
 
@@ -81,6 +86,24 @@ fn a_report_that_does_not_pay() {
     let report = report(&harmful, 0.005);
     check_forms(&report);
     assert!(report.text().contains("Exits do not pay: no set of exits"));
+}
+
+#[test]
+fn a_fixed_rule_that_fails_the_test_is_promised_nothing() {
+    let samples = samples(2000, 1);
+    let judged = |threshold: f32, max_drop: f64| {
+        let policy = Policy::Threshold { exits: vec![ThresholdExit { exit: 0, threshold }] };
+        let outcome = judge(policy, &samples, &costs(), &split(&samples), &Goal { max_drop, confidence: 0.9 });
+        report_of(&samples, &outcome.unwrap())
+    };
+    let (bold, tame) = (judged(ALWAYS, 0.005), judged(ALWAYS, 0.9));
+    let one_line = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for text in [bold.text(), bold.html()].map(one_line) {
+        assert!(!text.contains("stays within") && text.contains("not shown to stay within the 0.50 points"), "{text}");
+        assert!(text.contains("at 90 % confidence it may be as large as"), "{text}");
+    }
+    assert!(one_line(tame.text()).contains("the drop stays within the 90.00 points"), "{}", tame.text());
+    check_forms(&bold);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The report as plain text, at most 80 columns wide.
 
-use super::format::{bound, coarse, contenders, has_exits, headline, leaving, percent, rule, si, threshold, times};
+use super::format::{bound, coarse, contenders, has_exits, headline, leaving, percent, rule, si, threshold};
 use super::{Report, gates};
 use crate::calibrate::Outcome;
 
@@ -32,7 +32,6 @@ impl Report {
             parts.push(table(&rows));
             parts.push(wrap(&gates::bound(self, outcome)).trim_start().to_string());
         }
-        parts.extend(times(self).map(|t| wrap(&t)));
         let reasons: String = self.reasons.iter().map(|r| wrap(&format!("- {r}"))).collect();
         parts.push(reasons);
         parts.retain(|p| !p.is_empty());

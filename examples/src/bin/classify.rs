@@ -6,6 +6,8 @@
 //! cargo run --release -p eec-examples --bin classify -- MODEL.eec DATA.npz ROWS
 //! ```
 
+#![forbid(unsafe_code)]
+
 use std::error::Error;
 use std::fs::File;
 use std::io::BufReader;

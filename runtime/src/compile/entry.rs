@@ -71,8 +71,9 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    /// Loads the tables of the context that is the function's one argument.
-    pub(super) fn load(b: &mut FunctionBuilder<'_>, words: usize) -> Tables {
+    /// Loads the tables of the context that is the function's one argument; `bytes` is the size of the
+    /// words of the largest call.
+    pub(super) fn load(b: &mut FunctionBuilder<'_>, bytes: u32) -> Tables {
         let entry = b.create_block();
         b.append_block_params_for_function_params(entry);
         b.switch_to_block(entry);
@@ -80,7 +81,7 @@ impl Tables {
         let mut table = |offset| b.ins().load(I64, memory(), context, offset);
         let (buffers, symbols) = (table(field::BUFFERS), table(field::SYMBOLS));
         let (controls, counters) = (table(field::CONTROLS), table(field::COUNTERS));
-        let slot = StackSlotData::new(StackSlotKind::ExplicitSlot, (words * 8) as u32, 3);
+        let slot = StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 3);
         let words = b.create_sized_stack_slot(slot);
         Tables { context, buffers, symbols, controls, counters, words, leave: b.create_block() }
     }
@@ -211,7 +212,6 @@ impl Entry<'_, '_> {
             Some(bias) => words.extend([self.view(bias), self.size(&bias.strides[0])]),
             None => words.extend([self.number(0), self.number(1)]),
         }
-        words.push(self.number(0));
         debug_assert_eq!(words.len(), MATMUL_WORDS);
         for axis in 0..axes {
             for dim in [&form.batch[axis], &form.a.strides[axis], &form.b.strides[axis], &form.c.strides[axis]] {

@@ -252,8 +252,10 @@ impl Compiler {
         let ids = self.loops.clone();
         let loops: Vec<FuncRef> =
             ids.into_iter().map(|id| self.module.declare_func_in_func(id, &mut self.codegen.func)).collect();
+        let bytes = words(program, sites).checked_mul(8).and_then(|n| u32::try_from(n).ok());
+        let bytes = bytes.ok_or_else(|| CompileError::Codegen("a call has too many arguments".into()))?;
         let mut b = FunctionBuilder::new(&mut self.codegen.func, &mut self.builder);
-        let tables = Tables::load(&mut b, words(program, sites));
+        let tables = Tables::load(&mut b, bytes);
         Entry { b: &mut b, program, helpers, sites, loops: &loops, packed, symbols, tables }.emit();
         b.finalize(self.module.target_config());
         self.define(id)?;

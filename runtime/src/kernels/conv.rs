@@ -94,9 +94,12 @@ pub(crate) unsafe fn conv(pool: &Pool, args: &ConvArgs) {
 ///
 /// As for [`conv`].
 unsafe fn conv_for(isa: &Isa, pool: &Pool, args: &ConvArgs) {
-    if args.in_channels == args.groups && args.out_channels <= depthwise::MAX_MULTIPLE * args.groups {
+    if args.in_channels == args.groups
+        && args.out_channels <= args.groups.saturating_mul(depthwise::MAX_MULTIPLE)
+        && let Some(padded) = depthwise::Padded::new(args.window, isa.lanes)
+    {
         // SAFETY: the caller's promise, and each group has one input channel.
-        return unsafe { depthwise::run(pool, isa, args) };
+        return unsafe { depthwise::run(pool, isa, args, padded) };
     }
     let problem = Patches(args);
     let shape = Shape {

@@ -9,6 +9,11 @@ use crate::pool::Pool;
 /// Output channels per input channel up to which this form beats the matmul.
 pub(super) const MAX_MULTIPLE: usize = 2;
 
+/// Elements that a padded plane may have for each element of the planes read and written, and in any
+/// case: wide dilations and strides would need far more than the image has.
+const MAX_GROWTH: usize = 8;
+const FREE_ELEMENTS: usize = 1 << 14;
+
 /// Multiply-adds below which planes are not worth handing to another thread.
 const GRAIN: usize = 1 << 15;
 
@@ -16,19 +21,25 @@ const GRAIN: usize = 1 << 15;
 /// the columns `p`, `p + stride`, … of the padded input row, so that neighbouring outputs meet
 /// neighbouring elements whatever the stride.
 #[derive(Clone, Copy)]
-struct Padded {
+pub(super) struct Padded {
     window: Window,
     rows: usize,
     phase: usize,
 }
 
 impl Padded {
-    /// The layout for a window, with room for whole vectors of `lanes`. No size of the window is zero.
-    fn new(window: Window, lanes: usize) -> Padded {
-        let reach = |axis: usize| (window.kernel[axis] - 1) * window.dilation[axis];
-        let rows = (window.out_size[0] - 1) * window.stride[0] + reach(0) + 1;
-        let phase = window.out_size[1].next_multiple_of(lanes) + reach(1) / window.stride[1];
-        Padded { window, rows, phase }
+    /// The layout for a window, with room for whole vectors of `lanes`; `None` if the output is empty
+    /// or the padded plane would be out of proportion.
+    pub(super) fn new(window: Window, lanes: usize) -> Option<Padded> {
+        // A kernel without taps sums nothing; as one tap of weight nothing it would need weights.
+        let window = Window { kernel: window.kernel.map(|k| k.max(1)), ..window };
+        let reach = |axis: usize| (window.kernel[axis] - 1).checked_mul(window.dilation[axis]);
+        let rows = window.out_size[0].checked_sub(1)?.checked_mul(window.stride[0])?.checked_add(reach(0)?)?;
+        let rows = rows.checked_add(1)?;
+        let phase = window.out_size[1].checked_next_multiple_of(lanes)?.checked_add(reach(1)? / window.stride[1])?;
+        let len = rows.checked_mul(phase)?.checked_mul(window.stride[1])?;
+        let most = window.plane().checked_add(window.out_plane())?.saturating_mul(MAX_GROWTH).max(FREE_ELEMENTS);
+        (len <= most).then_some(Padded { window, rows, phase })
     }
 
     fn row(&self) -> usize {
@@ -40,7 +51,7 @@ impl Padded {
     }
 
     /// Where the taps of the first output are, in the order of the weights.
-    fn offsets(self) -> impl Iterator<Item = isize> {
+    fn offsets(self) -> impl ExactSizeIterator<Item = isize> {
         let [height, width] = self.window.kernel;
         (0..height * width).map(move |tap| {
             let (y, x) = (tap / width * self.window.dilation[0], tap % width * self.window.dilation[1]);
@@ -171,16 +182,13 @@ impl Planes<'_> {
 ///
 /// # Safety
 ///
-/// As for [`super::conv::conv`].
-pub(super) unsafe fn run(pool: &Pool, isa: &Isa, args: &ConvArgs) {
+/// As for [`super::conv::conv`]; `padded` is the layout of this convolution's window.
+pub(super) unsafe fn run(pool: &Pool, isa: &Isa, args: &ConvArgs, padded: Padded) {
     let planes = args.images * args.groups;
     let work = args.window.out_plane() * args.out_channels / args.groups;
     if planes == 0 || work == 0 {
         return;
     }
-    // A kernel without taps sums nothing; as one tap of weight nothing it would need weights.
-    let window = Window { kernel: args.window.kernel.map(|k| k.max(1)), ..args.window };
-    let padded = Padded::new(window, isa.lanes);
     let taps = args.window.taps();
     let grain = GRAIN.div_ceil(work.saturating_mul(taps.max(1)));
     with_offsets(padded.offsets().take(taps), |offsets| {

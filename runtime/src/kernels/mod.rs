@@ -11,7 +11,7 @@ mod depthwise;
 mod gemm;
 pub(crate) mod matmul;
 pub(crate) mod pool2d;
-mod scratch;
+pub(crate) mod scratch;
 mod simd;
 
 /// What is added to the finished sums.

@@ -353,3 +353,88 @@ fn broken_programs_are_refused() {
         "must hold",
     );
 }
+
+/// The outer route of [`nested`].
+fn outer_route(b: &mut Builder) -> &mut RouteStep {
+    match b.program.blocks[0].steps.last_mut() {
+        Some(Step::Route(route)) => route,
+        _ => panic!("the last step is a route"),
+    }
+}
+
+/// A route over `x` whose blocks yield `constant` and `x`, with the result `result`.
+fn route_to_constant(b: &mut Builder, mask: BufferId, x: BufferId, constant: BufferId, result: BufferId) {
+    let rows = d("batch");
+    let tag = b.program.blocks.len();
+    let names = [format!("t{tag}"), format!("o{tag}")];
+    let param = b.buffer(DType::F32, &d(&names[1]) * &n(WIDTH), Source::Param);
+    let block = |rows: &str, params, yields| Block { rows: Some(symbol(rows)), params, steps: vec![], yields };
+    let then = b.block(block(&names[0], vec![None], vec![constant]));
+    let other = b.block(block(&names[1], vec![Some(param)], vec![param]));
+    b.push(Step::Route(RouteStep {
+        decision: Decision::None,
+        join: None,
+        rows,
+        mask,
+        operands: vec![row(x)],
+        then,
+        other,
+        results: vec![row(result)],
+    }));
+}
+
+/// The first route makes `result` stand for a constant where all rows leave; the second would then
+/// merge rows into that constant.
+#[test]
+fn a_result_of_two_routes_is_refused() {
+    let mut b = Builder::new("two routes, one result");
+    let rows = d("batch");
+    let x = b.input("x", DType::F32, &[rows.clone(), n(WIDTH)]);
+    let constant = b.constant(ramp(&[64, WIDTH as usize], 1.0));
+    let result = b.buffer(DType::F32, &rows * &n(WIDTH), Source::Result);
+    for (name, limit) in [("all leave", f32::MIN), ("some leave", 10.0)] {
+        let to = b.temp(DType::Bool, rows.clone());
+        let step = mask(&mut b, name, &rows, x, to, limit);
+        b.push(step);
+        route_to_constant(&mut b, to, x, constant, result);
+    }
+    b.output("y", result, &[rows, n(WIDTH)]);
+    let error = b.try_run(&[("x", ramp(&[2, 6], 1.0))], 1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Program);
+    assert!(error.to_string().contains("is defined twice"), "{error}");
+}
+
+#[test]
+fn buffers_are_defined_once_and_before_they_are_read() {
+    let refuse = |change: &dyn Fn(&mut Builder), part: &str| {
+        let mut b = nested();
+        change(&mut b);
+        let error = b.try_run(&[("x", ramp(&[2, 6], 1.0))], 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Program, "{error}");
+        assert!(error.to_string().contains(part), "{error} does not say {part:?}");
+    };
+    let blocks = |b: &Builder| -> [BufferId; 2] { [1, 2].map(|k| b.program.blocks[k].params[0].unwrap()) };
+    refuse(&|b| b.program.blocks[0].steps.swap(0, 1), "is read before it is defined");
+    refuse(&|b| b.program.blocks[0].steps.swap(1, 2), "is read before it is defined");
+    refuse(&|b| b.program.blocks[2].params[0] = b.program.blocks[1].params[0], "is defined twice");
+    refuse(&|b| outer_route(b).operands[0].buffer = blocks(b)[0], "is read before it is defined");
+    refuse(&|b| b.program.blocks[2].yields[0] = b.program.blocks[1].yields[0], "is read outside the block");
+    refuse(
+        &|b| {
+            let stem = b.program.blocks[0].steps[0].clone();
+            b.push(stem);
+        },
+        "is written after it was read",
+    );
+    refuse(
+        &|b| {
+            let to = b.temp(DType::F32, n(1));
+            let mut l = LoopBuilder::new(&[n(1)]);
+            let one = l.expr(Expr::Const(Scalar::F32(1.0)));
+            l.store(Per::Element, view(to, vec![n(1)]), one);
+            let step = b.kernel("one", eec_ir::program::Form::Loop(l.0));
+            [1, 2].into_iter().for_each(|k| b.program.blocks[k].steps.push(step.clone()));
+        },
+        "is written by several blocks",
+    );
+}

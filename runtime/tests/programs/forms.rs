@@ -1,9 +1,10 @@
 //! Products, convolutions, poolings and running sums.
 
-use eec_ir::program::{Conv, Form, MatMul, Pool, PoolKind, Scan};
+use eec_ir::program::{Conv, Form, MatMul, Per, Pool, PoolKind, Scan};
 use eec_ir::{DType, Dim, Tensor};
+use eec_runtime::ErrorKind;
 
-use crate::build::{Builder, d, dense, floats, n, ramp, view};
+use crate::build::{Builder, LoopBuilder, d, dense, floats, n, ramp, view};
 use crate::loops::assert_close;
 
 #[test]
@@ -183,5 +184,43 @@ fn running_sums() {
             })
             .collect();
         assert_eq!(run.outputs[0].1.elements::<i64>().unwrap().into_owned(), expected, "{exclusive} {reverse}");
+    }
+}
+
+/// A product of two matrices of one element under `axes` batch axes of one, and a map with `views`
+/// inputs.
+fn wide(axes: usize, views: usize) -> Builder {
+    let mut b = Builder::new("wide");
+    let x = b.input("x", DType::F32, &[n(1)]);
+    let (y, z) = (b.temp(DType::F32, n(1)), b.temp(DType::F32, n(1)));
+    let strides = vec![n(1); axes + 2];
+    let form = MatMul {
+        batch: vec![n(1); axes],
+        m: n(1),
+        n: n(1),
+        k: n(1),
+        a: view(x, strides.clone()),
+        b: view(x, strides.clone()),
+        c: view(y, strides),
+        bias: None,
+    };
+    b.run_kernel("product", Form::MatMul(form));
+    let mut l = LoopBuilder::new(&[n(1)]);
+    let loads: Vec<_> = (0..views).map(|_| l.load(view(x, vec![n(1)]))).collect();
+    l.store(Per::Element, view(z, vec![n(1)]), loads[0]);
+    b.run_kernel("map", l.0);
+    b.output("y", y, &[n(1)]);
+    b.output("z", z, &[n(1)]);
+    b
+}
+
+#[test]
+fn axes_and_views_are_of_bounded_number() {
+    let x = || [("x", Tensor::vector(vec![3f32]))];
+    assert_eq!(floats(&wide(62, 3).run(&x()).outputs[0].1), [9.0]);
+    for (axes, views, part) in [(63, 1, "65 axes, more than 64"), (0, 20_000, "20001 inputs and stores")] {
+        let error = wide(axes, views).try_run(&x(), 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Program);
+        assert!(error.to_string().contains(part), "{error}");
     }
 }

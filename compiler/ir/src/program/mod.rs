@@ -7,6 +7,7 @@
 //! are bound from the inputs' dims when a run starts and, for the rows of a region, when a
 //! [`RouteStep`] is reached.
 
+mod definitions;
 mod kernel;
 mod print;
 mod typing;

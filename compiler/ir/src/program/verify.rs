@@ -8,7 +8,9 @@
 //! 5. Kernels write `Temp` buffers only and never one that they read.
 //! 6. Views have a stride per axis; expressions are well typed, operands first; reductions use only
 //!    earlier ones, and what is stored per row does not depend on the inner index.
-//! 7. Dims have coefficients below [`Dim::LIMIT`].
+//! 7. Dims have coefficients below [`Dim::LIMIT`]; axes, arguments and tables are of bounded size.
+//! 8. A parameter is defined by one block, a result by one step, a `Temp` by the kernels of one block,
+//!    all before it is read, and it is read only in that block and those inside it.
 //!
 //! That views stay inside their buffers depends on the bound sizes: the runtime checks it before a run.
 
@@ -17,7 +19,7 @@ use std::fmt;
 
 use super::{
     Block, BlockId, Decision, Form, IfStep, Join, Kernel, Loop, MatMul, Per, Port, Program, RouteStep, Source, Step,
-    View,
+    View, definitions,
 };
 use crate::dim::{Dim, Symbol};
 use crate::entity::{BufferId, KernelId};
@@ -61,10 +63,15 @@ pub fn verify(program: &Program) -> Result<VerifiedProgram<'_>, VerifyErrors> {
         bound: BTreeSet::new(),
         owned: HashSet::new(),
     };
+    verifier.counts();
     verifier.ports();
     verifier.buffers();
     verifier.blocks();
     verifier.lengths();
+    verifier.at_most("program", MAX_ARGUMENTS, verifier.bound.len(), "symbols");
+    if verifier.problems.is_empty() {
+        verifier.problems = definitions::check(program);
+    }
     if verifier.problems.is_empty() {
         return Ok(VerifiedProgram(program));
     }
@@ -73,6 +80,12 @@ pub fn verify(program: &Program) -> Result<VerifiedProgram<'_>, VerifyErrors> {
 
 /// Index spaces may not have more axes: code generators recurse over them.
 const MAX_AXES: usize = 64;
+
+/// A loop may not have more views, nor a program more symbols: a call passes them on the stack.
+const MAX_ARGUMENTS: usize = 1 << 14;
+
+/// A program may not have more buffers, kernels or exits: code generators address tables with 32-bit offsets.
+const MAX_ITEMS: usize = 1 << 24;
 
 /// Blocks may not nest deeper than this: checks and code generators recurse over them.
 const MAX_DEPTH: usize = 256;
@@ -131,6 +144,21 @@ impl Verifier<'_> {
 
     fn dims<'d>(&mut self, place: &str, dims: impl IntoIterator<Item = &'d Dim>) {
         dims.into_iter().for_each(|d| self.dim(place, d));
+    }
+
+    fn counts(&mut self) {
+        let program = self.program;
+        for (count, what) in
+            [(program.buffers.len(), "buffers"), (program.kernels.len(), "kernels"), (program.exits.len(), "exits")]
+        {
+            self.at_most("program", MAX_ITEMS, count, what);
+        }
+    }
+
+    fn at_most(&mut self, place: &str, most: usize, found: usize, what: &str) {
+        if found > most {
+            self.report(place, format_args!("it has {found} {what}, more than {most}"));
+        }
     }
 
     fn ports(&mut self) {
@@ -446,6 +474,7 @@ impl Verifier<'_> {
     }
 
     fn matmul(&mut self, place: &str, form: &MatMul) {
+        self.at_most(place, MAX_AXES, form.batch.len() + 2, "axes");
         self.dims(place, form.batch.iter().chain([&form.m, &form.n, &form.k]));
         for view in [&form.a, &form.b, &form.c] {
             self.view(place, view, form.batch.len() + 2);
@@ -465,10 +494,9 @@ impl Verifier<'_> {
     fn row_loop(&mut self, place: &str, form: &Loop) {
         self.dims(place, form.dims.iter().chain(&form.inner));
         let before = self.problems.len();
-        if form.dims.len() + form.inner.len() > MAX_AXES {
-            self.report(place, format_args!("it has more than {MAX_AXES} axes"));
-        }
         let axes = form.dims.len() + form.inner.len();
+        self.at_most(place, MAX_AXES, axes, "axes");
+        self.at_most(place, MAX_ARGUMENTS, form.inputs.len() + form.stores.len(), "inputs and stores");
         for view in &form.inputs {
             self.view(place, view, axes);
             self.buffer(place, view.buffer);

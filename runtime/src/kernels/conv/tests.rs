@@ -157,6 +157,18 @@ fn depthwise_windows() {
     ]);
 }
 
+/// Padded planes that no machine has memory for.
+#[test]
+fn depthwise_windows_far_wider_than_the_image() {
+    let far = 1 << 23;
+    let depthwise = Case { channels: [2, 2], groups: 2, size: [4, 4], ..PLAIN };
+    check_all(&[
+        Case { dilation: [far; 2], pads: [[far; 2]; 2], ..depthwise },
+        Case { stride: [1, far], pads: [[1, 1], [1, far]], ..depthwise },
+        Case { stride: [far; 2], ..depthwise },
+    ]);
+}
+
 #[test]
 fn empty_sizes() {
     let depthwise = Case { channels: [6, 6], groups: 6, ..PLAIN };
