@@ -168,7 +168,7 @@ pub fn emit(graph: &Graph, form: Emit) -> Result<String, CaseError> {
 /// The program of a graph, verified.
 pub fn lowered(graph: &Graph) -> Result<program::Program, CaseError> {
     let names: Vec<String> = (0..exit_count(graph)).map(|k| format!("exit {k}")).collect();
-    let program = lower(verify(graph, Stage::Lowerable)?, Names { exits: &names, ..Names::default() })?;
+    let program = lower(verify(graph, Stage::Lowerable)?, Names { exits: &names, gates: &[] })?;
     program::verify(&program).map_err(CaseError::Program)?;
     Ok(program)
 }

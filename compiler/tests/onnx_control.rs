@@ -5,6 +5,7 @@ mod shared;
 use std::error::Error;
 use std::path::Path;
 
+use eec::cases::{Case, seeded_inputs};
 use eec::npz::write_npz;
 use eec::onnx::{export, export_bytes, import, import_bytes};
 use eec_ir::{DType, Dim, Graph, Op, Origin, RegionId, Tensor, Type, ValueId};
@@ -90,7 +91,7 @@ fn inner_route(g: &mut Graph, parent: RegionId, x: ValueId) -> Outcome<ValueId> 
     let negated = add(g, other, Op::Neg {}, &[q[0]], "gate/neg")?;
     g.set_yields(other, vec![negated]);
     let origin = Origin::pass("ffn-gates", "gate");
-    let node = g.append_control(parent, Op::ROUTE, &[mask, x], vec![then, other], origin)?;
+    let node = g.append_control(parent, Op::Route { exit: -1, gate: -1 }, &[mask, x], vec![then, other], origin)?;
     Ok(g.node(node).outputs[0])
 }
 
@@ -110,7 +111,13 @@ fn branches() -> Outcome<Graph> {
     let other = g.new_region(None);
     let constant = g.constant(Tensor::vector(vec![7i64, -1]));
     g.set_yields(other, vec![x, x, constant]);
-    let node = g.append_control(Graph::ROOT, Op::IF, &[flag], vec![then, other], Origin::source("choose"))?;
+    let node = g.append_control(
+        Graph::ROOT,
+        Op::If { exit: -1, gate: -1 },
+        &[flag],
+        vec![then, other],
+        Origin::source("choose"),
+    )?;
     let outputs = g.node(node).outputs.clone();
     let mut named: Vec<(String, ValueId)> = ["a", "b", "sizes"].map(str::to_string).into_iter().zip(outputs).collect();
     named.push(("copy_of_x".into(), x));
@@ -169,6 +176,32 @@ fn run_case(graph: &Graph, inputs: &[Tensor], model: &Path, folder: &Path) -> Ou
 #[test]
 fn routes_run_in_onnx_runtime_as_in_the_evaluator() -> Outcome {
     check_in_onnx_runtime(&nested_routes()?, &route_cases()?)
+}
+
+/// The cases of `tests/cases/joins`, on rows of both sides.
+#[test]
+fn joins_run_in_onnx_runtime_as_in_the_evaluator() -> Outcome {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/cases/joins");
+    for name in ["shorter", "nested", "either", "kept"] {
+        let case = Case::new(&std::fs::read_to_string(folder.join(name).with_extension("eir"))?)?;
+        let graph = case.graph()?;
+        let inputs =
+            case.sizes(&graph)?.iter().map(|sizes| seeded_inputs(&graph, sizes)).collect::<Result<Vec<_>, _>>()?;
+        check_in_onnx_runtime(&graph, &inputs).map_err(|e| format!("{name}: {e}"))?;
+    }
+    Ok(())
+}
+
+/// What a join holds stands in the file once.
+#[test]
+fn a_join_is_written_once() -> Outcome {
+    let source =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/cases/joins/nested.eir"))?;
+    let graph = Case::new(&source)?.graph()?;
+    let bytes = export_bytes(&graph)?;
+    let count = |op: &str| bytes.windows(op.len()).filter(|w| *w == op.as_bytes()).count();
+    assert_eq!((count("\"\u{4}Loop"), count("\"\u{4}Tanh")), (2, 1));
+    Ok(())
 }
 
 #[test]

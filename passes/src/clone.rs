@@ -134,10 +134,7 @@ impl Cloner<'_> {
     /// A copy of a control node's region, which keeps its own row symbol.
     fn region(&mut self, id: RegionId, owner: NodeId) -> Result<RegionId, CloneError> {
         let region = self.source.region(id);
-        let new = match (&region.rows, &region.length) {
-            (Some(rows), Some(length)) => self.target.new_join(rows.clone(), Some(length.clone())),
-            (rows, _) => self.target.new_region(rows.clone()),
-        };
+        let new = self.target.new_join(region.rows.clone(), region.length.clone());
         for param in &region.params {
             let mut ty = self.source.ty(*param).clone();
             ty.dims.iter_mut().for_each(|d| *d = self.changes.dim(d));

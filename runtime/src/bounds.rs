@@ -1,13 +1,11 @@
 //! The checks that make running a program safe whatever file it came from: for the bound sizes, every
 //! access of every kernel stays inside its buffer, and whatever one buffer may stand for is as large.
 //!
-//! Sizes that depend on the rows of a block are ranges; every check holds for the whole range.
+//! Sizes that depend on the rows of a block or the length of a join are ranges; every check holds for the whole range.
 
 use eec_ir::BufferId;
 use eec_ir::dim::Dim;
-use eec_ir::program::{
-    BlockId, Conv, Expr, Form, Join, Loop, MatMul, Per, Pool, Program, RouteStep, Scan, Source, Step, View,
-};
+use eec_ir::program::{BlockId, Conv, Expr, Form, Join, Loop, MatMul, Per, Pool, Program, RouteStep, Scan, Step, View};
 
 use crate::extent::{Extent, Extents};
 
@@ -32,26 +30,9 @@ pub(crate) fn check(program: &Program, extents: &mut Extents) -> Result<Vec<i64>
             len.ok_or_else(|| plain(format!("buffer {} has no usable size: `{}`", BufferId::new(i), buffer.len)))?;
         capacity.push(len.hi);
     }
-    make_room_for_joins(program, &mut capacity);
     let checker = Checker { program, extents, capacity: &capacity };
     checker.block(BlockId(0))?;
     Ok(capacity)
-}
-
-/// What stands for a join's parameter must be as large as the parameter's longer run needs.
-fn make_room_for_joins(program: &Program, capacity: &mut [i64]) {
-    // Blocks come after their owners, so what an outer join asks for is known before an inner one's.
-    for step in program.blocks.iter().flat_map(|b| &b.steps) {
-        let Step::Route(RouteStep { join: Some(join), then, other, .. }) = step else { continue };
-        for side in [then, other] {
-            for (param, given) in program.block(join.block).params.iter().zip(&program.block(*side).yields) {
-                let own = matches!(program.buffer(*given).source, Source::Temp | Source::Param | Source::Result);
-                if let Some(param) = param.filter(|_| own) {
-                    capacity[given.index()] = capacity[given.index()].max(capacity[param.index()]);
-                }
-            }
-        }
-    }
 }
 
 /// More elements than this are refused, whatever the memory.
@@ -67,31 +48,33 @@ fn bind_rows(program: &Program, id: BlockId, extents: &mut Extents) {
                 // A block runs on at least one row; without any, its sizes are zero and it is not checked.
                 let rows = Extent::of(&step.rows, extents).map_or(0, |e| e.hi.max(0));
                 for id in [step.then, step.other] {
-                    if let Some(symbol) = &program.block(id).rows {
-                        extents.insert(symbol.clone(), Extent { lo: rows.min(1), hi: rows });
-                    }
-                    bind_rows(program, id, extents);
+                    bind_block(program, id, rows, extents);
                 }
                 if let Some(join) = &step.join {
-                    bind_join(program, join, rows, extents);
+                    bind_length(join, extents);
+                    bind_block(program, join.block, rows, extents);
                 }
             }
         }
     }
 }
 
-/// The same for a join, and the range of its length.
-fn bind_join(program: &Program, join: &Join, rows: i64, extents: &mut Extents) {
-    if let Some(symbol) = &program.block(join.block).rows {
+/// Gives the rows of a route's block their range.
+fn bind_block(program: &Program, id: BlockId, rows: i64, extents: &mut Extents) {
+    if let Some(symbol) = &program.block(id).rows {
         extents.insert(symbol.clone(), Extent { lo: rows.min(1), hi: rows });
     }
-    if let Some(length) = &join.length {
-        let ends = [&length.then, &length.other].map(|dim| Extent::of(dim, extents));
-        if let [Some(a), Some(b)] = ends {
-            extents.insert(length.symbol.clone(), Extent { lo: a.lo.min(b.lo), hi: a.hi.max(b.hi) });
-        }
+    bind_rows(program, id, extents);
+}
+
+/// Gives the length of a join the range from one of its values to the other.
+fn bind_length(join: &Join, extents: &mut Extents) {
+    let Some(length) = &join.length else { return };
+    let values = [&length.then, &length.other].map(|dim| Extent::of(dim, extents));
+    // Without a value, the check of the route reports it.
+    if let [Some(a), Some(b)] = values {
+        extents.insert(length.symbol.clone(), Extent { lo: a.lo.min(b.lo), hi: a.hi.max(b.hi) });
     }
-    bind_rows(program, join.block, extents);
 }
 
 struct Checker<'a> {
@@ -129,9 +112,7 @@ impl Checker<'_> {
                     if rows.hi > 0 {
                         self.block(step.then)?;
                         self.block(step.other)?;
-                        if let Some(join) = &step.join {
-                            self.block(join.block)?;
-                        }
+                        step.join.iter().try_for_each(|join| self.block(join.block))?;
                     }
                 }
             }
@@ -176,7 +157,7 @@ impl Checker<'_> {
         self.holds(id, elements?)
     }
 
-    /// Results may stand for what either block yields.
+    /// Results may stand for what any of these blocks yields.
     fn aliases(&self, results: &[BufferId], blocks: &[BlockId]) -> Checked {
         for id in blocks {
             for (result, given) in results.iter().zip(&self.program.block(*id).yields) {
@@ -199,33 +180,33 @@ impl Checker<'_> {
                 self.holds(operand.buffer, self.capacity(param))?;
             }
         }
+        let ends: &[BlockId] = match &step.join {
+            Some(join) => &[join.block],
+            None => &[step.then, step.other],
+        };
         for (i, result) in step.results.iter().enumerate() {
             let elements = self.size(&result.row)?.hi.checked_mul(rows).ok_or_else(too_large)?;
             self.holds(result.buffer, elements)?;
-            for id in step.last_blocks() {
-                if let Some(given) = self.program.block(id).yields.get(i) {
+            for id in ends {
+                if let Some(given) = self.program.block(*id).yields.get(i) {
                     self.holds(*given, elements)?;
                 }
             }
         }
-        if let Some(join) = &step.join {
-            self.join(step, join)?;
-        }
         let results: Vec<BufferId> = step.results.iter().map(|r| r.buffer).collect();
-        self.aliases(&results, &step.last_blocks())
+        self.aliases(&results, ends)?;
+        step.join.iter().try_for_each(|join| self.join(step, join))
     }
 
-    /// A join's length has a value after either block, and its parameters' stand-ins are large enough.
+    /// The parameters of a join stand for what either block yields.
     fn join(&self, step: &RouteStep, join: &Join) -> Checked {
-        for dim in join.length.iter().flat_map(|l| [&l.then, &l.other]) {
-            self.size(dim)?;
+        if let Some(length) = &join.length {
+            self.size(&length.then)?;
+            self.size(&length.other)?;
         }
-        for side in [step.then, step.other] {
-            let given = &self.program.block(side).yields;
-            for (param, given) in self.program.block(join.block).params.iter().zip(given) {
-                if let Some(param) = param {
-                    self.holds(*given, self.capacity(*param))?;
-                }
+        for id in [step.then, step.other] {
+            for (param, given) in self.program.block(join.block).params.iter().zip(&self.program.block(id).yields) {
+                param.map_or(Ok(()), |param| self.holds(*given, self.capacity(param)))?;
             }
         }
         Ok(())

@@ -14,14 +14,15 @@ use crate::pool::Pool;
 /// The tables of one run; generated code knows this layout.
 #[repr(C)]
 pub(crate) struct Context {
-    /// First byte of every buffer, which may be that of another that it stands for; then the first byte of
-    /// every buffer's own memory.
+    /// First byte of every buffer.
     pub(crate) buffers: *mut *mut u8,
+    /// The same before any of them stood for another one.
+    pub(crate) homes: *const *mut u8,
     /// Values of the symbols.
     pub(crate) symbols: *mut i64,
     /// Per exit, then per gate: [`AUTO`], [`NEVER`] or [`ALWAYS`].
     pub(crate) controls: *const i64,
-    /// MACs, then rows per exit, rows per gate, runs per kernel.
+    /// MACs, then rows per exit, then rows per gate, then runs per kernel.
     pub(crate) counters: *mut u64,
     /// 0, or a [`Fault`] in the upper half and the kernel's number in the lower one.
     pub(crate) error: AtomicU64,
@@ -35,6 +36,7 @@ pub(crate) mod field {
     use std::mem::offset_of;
 
     pub(crate) const BUFFERS: i32 = offset_of!(Context, buffers) as i32;
+    pub(crate) const HOMES: i32 = offset_of!(Context, homes) as i32;
     pub(crate) const SYMBOLS: i32 = offset_of!(Context, symbols) as i32;
     pub(crate) const CONTROLS: i32 = offset_of!(Context, controls) as i32;
     pub(crate) const COUNTERS: i32 = offset_of!(Context, counters) as i32;
@@ -43,9 +45,9 @@ pub(crate) mod field {
 
 /// The exit or gate decides by its mask.
 pub(crate) const AUTO: i64 = 0;
-/// It is taken by no row.
+/// No row takes it.
 pub(crate) const NEVER: i64 = 1;
-/// It is taken by all rows.
+/// All rows take it.
 pub(crate) const ALWAYS: i64 = 2;
 
 /// What can go wrong inside a kernel.
@@ -387,28 +389,6 @@ pub(crate) unsafe extern "C" fn scatter_rows(
                 std::ptr::copy(from.add(next * bytes), to.add(row * bytes), bytes);
                 next += 1;
             }
-        }
-    }
-}
-
-/// Copies rows to `to` in the order of the mask: from `then` where it holds, else from `other`.
-pub(crate) unsafe extern "C" fn merge_rows(
-    to: *mut u8,
-    then: *const u8,
-    other: *const u8,
-    mask: *const u8,
-    rows: i64,
-    bytes: i64,
-) {
-    let bytes = bytes as usize;
-    let mut next = [0usize; 2];
-    for row in 0..rows as usize {
-        // SAFETY: all buffers hold `rows` rows, checked before the run.
-        unsafe {
-            let side = usize::from(*mask.add(row) != 0);
-            let from = [other, then][side].add(next[side] * bytes);
-            std::ptr::copy(from, to.add(row * bytes), bytes);
-            next[side] += 1;
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The range of values that a dim may take: exact for sizes bound by the inputs, from 1 to the
-//! owner's rows for the rows of a block.
+//! owner's rows for the rows of a block, from the one value to the other for the length of a join.
 
 use std::collections::HashMap;
 

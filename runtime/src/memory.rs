@@ -1,7 +1,7 @@
 //! Where buffers live: lifetimes over the order of the steps, and offsets in one arena.
 
 use eec_ir::BufferId;
-use eec_ir::program::{BlockId, Program, RouteStep, Source, Step};
+use eec_ir::program::{BlockId, Join, Program, RouteStep, Source, Step};
 
 /// Buffers start at multiples of this.
 const ALIGN: usize = 64;
@@ -61,54 +61,54 @@ impl Walk<'_> {
     }
 
     fn route(&mut self, step: &RouteStep) {
-        let (operands, start): (Vec<BufferId>, u32) = (step.operands.iter().map(|o| o.buffer).collect(), self.now);
+        let start = self.now;
+        let sides = [step.then, step.other];
+        let operands: Vec<BufferId> = step.operands.iter().map(|o| o.buffer).collect();
         let results: Vec<BufferId> = step.results.iter().map(|r| r.buffer).collect();
-        self.rows(&operands, step.mask, [step.then, step.other]);
+        self.rows(&operands, step.mask, sides);
+        if step.join.is_some() {
+            // The first group's results wait here while the second group runs.
+            results.iter().for_each(|r| self.touch(*r));
+        }
         self.block(step.then);
         self.block(step.other);
         if let Some(join) = &step.join {
-            results.iter().for_each(|r| self.touch_from(*r, start));
-            self.now += 1;
-            let sides = [step.then, step.other];
-            self.join_params(join.block, sides);
-            self.block(join.block);
-            self.now += 1;
-            self.join_params(join.block, sides);
-            self.keep_outer(start);
+            self.join(sides, join);
         }
         self.now += 1;
-        self.rows(&operands, step.mask, [step.then, step.other]);
-        for block in step.last_blocks() {
-            self.results(&results, &[block]);
+        self.rows(&operands, step.mask, sides);
+        match &step.join {
+            Some(join) => {
+                self.results(&results, &[join.block]);
+                self.keep_from(start);
+            }
+            None => self.results(&results, &sides),
         }
     }
 
-    fn touch_from(&mut self, id: BufferId, start: u32) {
-        self.touch(id);
-        if let Some(life) = &mut self.lives[id.index()] {
-            life.0 = life.0.min(start);
-        }
-    }
-
-    /// A join's parameters stand for what either block before it yields, until its second run is done.
-    fn join_params(&mut self, join: BlockId, sides: [BlockId; 2]) {
+    /// A join runs after `then`, and again after `else`: in this order of steps it stands after both.
+    fn join(&mut self, sides: [BlockId; 2], join: &Join) {
         let program = self.program;
-        for side in sides {
-            for (param, given) in program.block(join).params.iter().zip(&program.block(side).yields) {
-                self.touch(*given);
+        self.now += 1;
+        for id in sides {
+            for (param, given) in program.block(join.block).params.iter().zip(&program.block(id).yields) {
                 let Some(param) = param else { continue };
                 self.touch(*param);
+                self.touch(*given);
                 self.aliases.push((*param, *given));
             }
         }
+        self.block(join.block);
     }
 
-    /// A join runs between the two blocks as well as after them, and twice: what was there before the
-    /// step and is read in it must outlive all of that.
-    fn keep_outer(&mut self, start: u32) {
+    /// Keeps what was made before `start` and used since until now. `else` and the second run of a
+    /// join come after the first run, whose own buffers must not take the place of what they read.
+    fn keep_from(&mut self, start: u32) {
         let now = self.now;
-        for life in self.lives.iter_mut().flatten().filter(|l| l.0 < start && l.1 >= start) {
-            life.1 = now;
+        for (first, last) in self.lives.iter_mut().flatten() {
+            if *first < start && *last >= start {
+                *last = now;
+            }
         }
     }
 

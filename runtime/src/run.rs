@@ -25,9 +25,9 @@ pub enum Control {
     Auto,
     /// No exit is taken and no gate takes effect: the plain model.
     Never,
-    /// All rows leave at this exit; with the number of exits they run to the end. Gates decide.
+    /// All rows leave at this exit; with the number of exits they run to the end. Gates decide by themselves.
     Force(usize),
-    /// Every gate takes effect for all rows. Exits decide.
+    /// Every gate takes effect for all rows; exits decide by themselves.
     Gates,
 }
 

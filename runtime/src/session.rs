@@ -43,6 +43,7 @@ pub struct Session {
     plans: Vec<Plan>,
     arena: Arena,
     buffers: Vec<AtomicPtr<u8>>,
+    homes: Vec<AtomicPtr<u8>>,
     symbols: Vec<i64>,
     controls: Vec<i64>,
     counters: Vec<u64>,
@@ -70,7 +71,8 @@ impl Session {
             memory_limit: options.memory_limit,
             plans: Vec::new(),
             arena: Arena::default(),
-            buffers: (0..2 * program.buffers.len()).map(|_| AtomicPtr::default()).collect(),
+            buffers: program.buffers.iter().map(|_| AtomicPtr::default()).collect(),
+            homes: program.buffers.iter().map(|_| AtomicPtr::default()).collect(),
             symbols: vec![0; code.symbols.len()],
             controls: vec![AUTO; program.exits.len() + program.gates.len()],
             counters: vec![0; 1 + program.exits.len() + program.gates.len() + program.kernels.len()],
@@ -132,13 +134,14 @@ impl Session {
         self.fill_tables(plan, &inputs)?;
         let mut context = Context {
             buffers: self.buffers.as_mut_ptr().cast(),
+            homes: self.homes.as_ptr().cast(),
             symbols: self.symbols.as_mut_ptr(),
             controls: self.controls.as_ptr(),
             counters: self.counters.as_mut_ptr(),
             error: AtomicU64::new(0),
             host: &self.host,
         };
-        // SAFETY: the tables have entries for every buffer, symbol, decision and kernel of the compiled program;
+        // SAFETY: the tables have an entry per buffer, symbol, exit, gate and kernel of the compiled program;
         // `plan` checked all its accesses for these symbols, and inputs, constants and arena live on.
         unsafe { self.code.run(&mut context) };
         let error = context.error.into_inner();
@@ -184,16 +187,20 @@ impl Session {
             );
             return Err(self.error(ErrorKind::Input, why));
         }
-        for (i, word) in self.controls.iter_mut().enumerate() {
+        let (of_exits, of_gates) = self.controls.split_at_mut(exits);
+        for (i, word) in of_exits.iter_mut().enumerate() {
             *word = match control {
-                Control::Auto => AUTO,
                 Control::Never => NEVER,
-                Control::Force(exit) if i < exit.min(exits) => NEVER,
-                Control::Force(exit) if i == exit && i < exits => ALWAYS,
-                Control::Gates if i >= exits => ALWAYS,
-                Control::Force(_) | Control::Gates => AUTO,
+                Control::Force(exit) if i < exit => NEVER,
+                Control::Force(exit) if i == exit => ALWAYS,
+                Control::Auto | Control::Gates | Control::Force(_) => AUTO,
             };
         }
+        of_gates.fill(match control {
+            Control::Never => NEVER,
+            Control::Gates => ALWAYS,
+            Control::Auto | Control::Force(_) => AUTO,
+        });
         Ok(())
     }
 
@@ -256,7 +263,7 @@ impl Session {
                 Source::Temp | Source::Param | Source::Result => base.wrapping_add(plan.layout.offsets[i].unwrap_or(0)),
             };
             *self.buffers[i].get_mut() = address;
-            *self.buffers[self.program.buffers.len() + i].get_mut() = address;
+            *self.homes[i].get_mut() = address;
         }
         self.symbols.copy_from_slice(&plan.symbols);
         self.counters.fill(0);

@@ -46,13 +46,13 @@ impl Session {
         match self.0 {}
     }
 
-    /// The names of the gates.
-    pub fn gates(&self) -> Vec<&str> {
+    /// The names of the early exits.
+    pub fn exits(&self) -> Vec<&str> {
         match self.0 {}
     }
 
-    /// The names of the early exits.
-    pub fn exits(&self) -> Vec<&str> {
+    /// The names of the gates.
+    pub fn gates(&self) -> Vec<&str> {
         match self.0 {}
     }
 

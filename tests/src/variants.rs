@@ -2,7 +2,7 @@
 //! broadcast. Kernels must read them strided.
 
 use eec_ir::{Dim, Graph, Op, Origin, Type, ValueId};
-use eec_passes::clone::{ValueMap, clone_nodes, counterpart};
+use eec_passes::clone::{Changes, ValueMap, clone_nodes, counterpart};
 
 /// How inputs arrive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,7 +89,7 @@ pub fn with_layout(graph: &Graph, layout: Layout) -> Result<Option<Graph>, Strin
         return Ok(None);
     }
     let nodes = graph.region(Graph::ROOT).nodes.clone();
-    clone_nodes(graph, &nodes, &mut target, Graph::ROOT, &mut map, None, None).map_err(|e| e.to_string())?;
+    clone_nodes(graph, &nodes, &mut target, Graph::ROOT, &mut map, Changes::default()).map_err(|e| e.to_string())?;
     let value = |v: &ValueId, target: &mut Graph, map: &mut ValueMap| counterpart(graph, target, map, *v);
     let mut outputs = Vec::new();
     for (name, v) in graph.output_names().iter().zip(graph.outputs()) {

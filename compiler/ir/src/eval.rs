@@ -102,7 +102,8 @@ impl Evaluation {
         self.values.get(value.index())?.as_ref()
     }
 
-    /// A size in this run; the rows of a region count those that went there.
+    /// A size in this run; the rows of a region count those that went there, those of a
+    /// join in its last run.
     pub fn size(&self, dim: &Dim) -> Option<i64> {
         dim.eval(&|s| self.sizes.get(s).copied())
     }
@@ -151,15 +152,14 @@ impl Evaluation {
     }
 
     fn branch(&mut self, graph: &Graph, id: NodeId, inputs: &[Tensor]) -> Result<Vec<Tensor>, EvalFailure> {
-        let (condition, [then, other]) = control_parts(graph, id, inputs)?;
+        let (condition, [then, other], _) = control_parts(graph, id, inputs)?;
         let region = if condition.first() == Some(&1) { then } else { other };
         self.region(graph, region)?;
         graph.region(region).yields.iter().map(|v| self.get(*v).cloned()).collect()
     }
 
     fn route(&mut self, graph: &Graph, id: NodeId, inputs: &[Tensor]) -> Result<Vec<Tensor>, EvalFailure> {
-        let (mask, [then, other]) = control_parts(graph, id, inputs)?;
-        let join = graph.node(id).regions.get(2).copied();
+        let (mask, sides, join) = control_parts(graph, id, inputs)?;
         let outputs = &graph.node(id).outputs;
         let mut merged = Vec::with_capacity(outputs.len());
         for value in outputs {
@@ -170,11 +170,14 @@ impl Evaluation {
             };
             merged.push((dims, vec![0; count * ty.dtype.size()]));
         }
-        for (region, side) in [(then, 1), (other, 0)] {
-            let rows: Vec<usize> = (0..mask.len()).filter(|i| mask[*i] == side).collect();
+        for (side, region) in sides.into_iter().enumerate() {
+            let rows: Vec<usize> = (0..mask.len()).filter(|i| mask[*i] == u8::from(side == 0)).collect();
             let mut yielded = self.route_side(graph, id, region, &inputs[1..], &rows)?;
             if let Some(join) = join.filter(|_| !rows.is_empty()) {
-                yielded = self.join(graph, id, join, yielded, rows.len())?;
+                let lengths = ops::join::lengths(graph, sides, join).map_err(|reason| failure(graph, id, reason))?;
+                let length = lengths.and_then(|l| self.size(&l[side]));
+                self.open(graph, id, join, rows.len(), length)?;
+                yielded = self.call(graph, id, join, yielded)?;
             }
             for (tensor, (dims, bytes)) in yielded.iter().zip(&mut merged) {
                 scatter(tensor, &rows, dims, bytes).map_err(|reason| failure(graph, id, reason))?;
@@ -187,32 +190,6 @@ impl Evaluation {
         typed.collect()
     }
 
-    /// What the join of a `Route` yields for what one of its regions yielded for some rows.
-    fn join(
-        &mut self,
-        graph: &Graph,
-        id: NodeId,
-        join: RegionId,
-        yielded: Vec<Tensor>,
-        rows: usize,
-    ) -> Result<Vec<Tensor>, EvalFailure> {
-        let inner = graph.region(join);
-        self.sizes.extend(inner.rows.clone().map(|symbol| (symbol, rows as i64)));
-        for (param, tensor) in inner.params.iter().zip(&yielded) {
-            let sizes = graph.ty(*param).dims.iter().zip(tensor.dims());
-            let length = sizes.filter(|(d, _)| inner.length.is_some() && d.as_symbol() == inner.length.as_ref());
-            for (symbol, size) in length {
-                self.sizes.extend(symbol.as_symbol().map(|s| (s.clone(), *size as i64)));
-            }
-        }
-        for (param, tensor) in inner.params.iter().zip(yielded) {
-            self.check(graph, id, graph.ty(*param), &tensor)?;
-            self.set(*param, tensor);
-        }
-        self.region(graph, join)?;
-        inner.yields.iter().map(|v| self.get(*v).cloned()).collect()
-    }
-
     /// What a region of a `Route` yields for `rows` of the operands; nothing if there are none.
     fn route_side(
         &mut self,
@@ -222,23 +199,54 @@ impl Evaluation {
         operands: &[Tensor],
         rows: &[usize],
     ) -> Result<Vec<Tensor>, EvalFailure> {
-        let inner = graph.region(region);
-        if let Some(symbol) = &inner.rows {
-            self.sizes.insert(symbol.clone(), rows.len() as i64);
-        }
         if rows.is_empty() {
+            self.sizes.extend(graph.region(region).rows.clone().map(|symbol| (symbol, 0)));
             return Ok(Vec::new());
         }
-        let about = |dim: &Dim| inner.rows.as_ref().is_some_and(|s| dim.mentions(s));
+        self.open(graph, id, region, rows.len(), None)?;
+        let gathered = operands.iter().map(|o| gather(o, rows).map_err(|reason| failure(graph, id, reason)));
+        let gathered = gathered.collect::<Result<Vec<_>, _>>()?;
+        self.call(graph, id, region, gathered)
+    }
+
+    /// Gives the symbols of a region of a `Route` their sizes, and checks what was assumed of them.
+    fn open(
+        &mut self,
+        graph: &Graph,
+        id: NodeId,
+        region: RegionId,
+        rows: usize,
+        length: Option<i64>,
+    ) -> Result<(), EvalFailure> {
+        let region_symbols = |r: RegionId| graph.region(r).rows.iter().chain(&graph.region(r).length);
+        // A join runs twice; the sizes inside are not those of the first time.
+        graph.visit(region, &mut |n| {
+            for symbol in graph.node(n).regions.iter().flat_map(|r| region_symbols(*r)) {
+                self.sizes.remove(symbol);
+            }
+        });
+        let inner = graph.region(region);
+        let rows = inner.rows.clone().map(|symbol| (symbol, rows as i64));
+        self.sizes.extend(rows.into_iter().chain(inner.length.clone().zip(length)));
+        let about = |dim: &Dim| region_symbols(region).any(|s| dim.mentions(s));
         let assumptions = graph.assumptions().iter().filter(|(a, b)| about(a) || about(b));
-        check_assumptions(assumptions, &self.sizes).map_err(|e| failure(graph, id, e.to_string()))?;
-        for (param, operand) in inner.params.iter().zip(operands) {
-            let tensor = gather(operand, rows).map_err(|reason| failure(graph, id, reason))?;
+        check_assumptions(assumptions, &self.sizes).map_err(|e| failure(graph, id, e.to_string()))
+    }
+
+    /// What an opened region yields for these parameters.
+    fn call(
+        &mut self,
+        graph: &Graph,
+        id: NodeId,
+        region: RegionId,
+        params: Vec<Tensor>,
+    ) -> Result<Vec<Tensor>, EvalFailure> {
+        for (param, tensor) in graph.region(region).params.iter().zip(params) {
             self.check(graph, id, graph.ty(*param), &tensor)?;
             self.set(*param, tensor);
         }
         self.region(graph, region)?;
-        inner.yields.iter().map(|v| self.get(*v).cloned()).collect()
+        graph.region(region).yields.iter().map(|v| self.get(*v).cloned()).collect()
     }
 }
 
@@ -246,14 +254,16 @@ fn failure(graph: &Graph, node: NodeId, reason: impl Into<String>) -> EvalFailur
     EvalFailure::Node { node: graph.describe(node), reason: reason.into() }
 }
 
-/// The first operand's booleans and the two regions of a control node.
-fn control_parts(graph: &Graph, id: NodeId, inputs: &[Tensor]) -> Result<(Vec<u8>, [RegionId; 2]), EvalFailure> {
+/// The first operand's booleans, the two regions of a control node, and its join if it has one.
+type Parts = (Vec<u8>, [RegionId; 2], Option<RegionId>);
+
+fn control_parts(graph: &Graph, id: NodeId, inputs: &[Tensor]) -> Result<Parts, EvalFailure> {
     let mask = inputs.first().and_then(|t| t.elements::<u8>()).map(|m| m.into_owned());
-    let regions = match graph.node(id).regions[..] {
-        [then, other] | [then, other, _] => Some([then, other]),
+    let parts = match (mask, &graph.node(id).regions[..]) {
+        (Some(mask), &[then, other]) => Some((mask, [then, other], None)),
+        (Some(mask), &[then, other, join]) => Some((mask, [then, other], Some(join))),
         _ => None,
     };
-    let parts = mask.zip(regions);
     parts.ok_or_else(|| failure(graph, id, "needs a boolean operand and two regions"))
 }
 

@@ -90,7 +90,7 @@ pub struct Region {
     pub owner: Option<NodeId>,
     /// The symbol that stands for its number of rows, for a region of a `Route`.
     pub rows: Option<Symbol>,
-    /// The symbol that stands for the length that its two runs differ in, for the join of a `Route`.
+    /// For the `join` of a `Route`: the symbol that stands where `then` and `else` yield different sizes.
     pub length: Option<Symbol>,
 }
 
@@ -371,17 +371,15 @@ impl Graph {
     /// A new region, to be filled and then attached by [`Graph::append_control`]. `rows` is the
     /// symbol of its row count if it is to belong to a `Route`.
     pub fn new_region(&mut self, rows: Option<Symbol>) -> RegionId {
-        self.symbols.extend(rows.clone());
-        self.regions.push(Region { rows, ..Region::default() });
-        RegionId::new(self.regions.len() - 1)
+        self.new_join(rows, None)
     }
 
-    /// A new region to be the join of a `Route`; see [`Region::length`].
-    pub fn new_join(&mut self, rows: Symbol, length: Option<Symbol>) -> RegionId {
-        self.symbols.extend(length.clone());
-        let region = self.new_region(Some(rows));
-        self.regions[region.index()].length = length;
-        region
+    /// A new region as [`Graph::new_region`] makes it, with a length symbol if it is to be the join
+    /// of a `Route` whose other regions yield different sizes.
+    pub fn new_join(&mut self, rows: Option<Symbol>, length: Option<Symbol>) -> RegionId {
+        self.symbols.extend(rows.iter().chain(&length).cloned());
+        self.regions.push(Region { rows, length, ..Region::default() });
+        RegionId::new(self.regions.len() - 1)
     }
 
     /// A symbol that nothing uses yet: `prefix` and the first number that is free.

@@ -39,7 +39,11 @@
 //!   graph's inputs and outputs. `If(%c)` runs one of two regions without parameters. `Route(%mask;
 //!   %a, …)` splits the rows (axis 0) of its operands by the mask and runs each region once on its
 //!   gathered rows, whose number is the region's own symbol (`[r0]`); what the regions yield is merged
-//!   in the original order, and a region without rows does not run.
+//!   in the original order, and a region without rows does not run. A `Route` may own a third region,
+//!   `join`: what goes on after either side. It takes what the side yielded and runs on each group, so
+//!   that the rest of a model need not stand in both regions; where they yield different sizes, its
+//!   length symbol stands for them (`join ^3[r2, t](%h: f32[r2, t, 96])`), and the merge is of what it
+//!   yields.
 //! - **Origin** says which node of the source model a node stands for (`@"path"`) and which pass made
 //!   it (`by name`).
 //!
@@ -54,8 +58,8 @@
 //! statement = [ results "=" ] op [ attrs ] "(" [ operands ] ")" [ "@" string ] [ "by" pass ] [ regions ]
 //!           | value [ ":" type ] "=" constant
 //! results   = value [ ":" type ] { "," value [ ":" type ] }
-//! regions   = "then" region "else" region
-//! region    = [ "^" digits ] [ "[" symbol "]" ] params "{" statement* "yield" operands "}"
+//! regions   = "then" region "else" region [ "join" region ]
+//! region    = [ "^" digits ] [ "[" symbol [ "," symbol ] "]" ] params "{" statement* "yield" operands "}"
 //! params    = "(" [ value ":" type { "," value ":" type } ] ")"
 //! operands  = operand { "," operand }          -- a Route has ";" after its mask
 //! operand   = value | constant | float | integer | "true" | "false"
@@ -84,7 +88,7 @@
 //!
 //! [`verify::verify`] checks a graph against the numbered invariants of the module [`verify`], by
 //! [`Stage`](verify::Stage): `Imported` (well formed), `Typed` (sizes are symbolic), `Dynamic` (exits
-//! are well formed), `Lowerable`. It gives a [`Verified`](verify::Verified) token, which lowering asks
+//! and gates are well formed), `Lowerable`. It gives a [`Verified`](verify::Verified) token, which lowering asks
 //! for, so that an unverified graph cannot reach a backend.
 
 #![forbid(unsafe_code)]

@@ -243,23 +243,18 @@ ops! {
 
     // Control.
     /// Runs the first region if the scalar operand is true, else the second. `exit` numbers an
-    /// early-exit decision, `gate` one that skips or shortens work without ending the run (-1: none).
+    /// early-exit decision (-1: not an exit), `gate` one that skips or shortens work without ending the
+    /// run (-1: not a gate); a node is at most one of both.
     If { exit: i64 = -1, gate: i64 = -1 } 1..=1, since 16;
     /// Splits the rows (axis 0) of the operands after the first by the boolean mask `[rows]` that is
     /// the first, runs each region once on its gathered rows, and merges what they yield in the
-    /// original order. A region without rows does not run. `exit` and `gate` are as in `If`. A third
-    /// region, the join, runs after each of the two on what it yields, and the join's results are
-    /// merged: what both groups have in common stands there once, also where the two yield sequences
-    /// of different lengths.
+    /// original order. A region without rows does not run. A third region, the join, goes on with what
+    /// either of them yielded, and then it is what the join yields that is merged. `exit` and `gate` are as
+    /// in `If`.
     Route { exit: i64 = -1, gate: i64 = -1 } 1..=65_536, since 0;
 }
 
 impl Op {
-    /// An `If` that is no exit and no gate.
-    pub const IF: Op = Op::If { exit: -1, gate: -1 };
-    /// A `Route` that is no exit and no gate.
-    pub const ROUTE: Op = Op::Route { exit: -1, gate: -1 };
-
     /// Whether it owns regions.
     pub fn is_control(&self) -> bool {
         matches!(self, Op::If { .. } | Op::Route { .. })

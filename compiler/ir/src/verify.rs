@@ -6,14 +6,14 @@
 //!  2. Every live node stands in one region, once, and knows that region; every region has one owner
 //!     and knows it; a value knows the node or region that defines it.
 //!  3. A node has as many operands as its operator takes, and regions only if it is a control
-//!     operator: two, or three for a `Route` with a join.
+//!     operator: two, or for a `Route` three.
 //!  4. The types of a node's results are what inference gives for its operands today. This covers
 //!     what control operators ask of their regions' parameters and yields.
 //!  5. Inputs and outputs have names, no two inputs and no two outputs the same, one per output.
 //!  6. Dims and sizes in attributes stay inside [`Dim::LIMIT`], constant dims are not negative, and
-//!     symbols are those of the inputs or the rows or length of a region around the node.
-//!  7. The row symbol of a region of a `Route`, and the length symbol that its join may have, belong to
-//!     that region alone; no other region has one.
+//!     symbols are those of the inputs or of a region around the node.
+//!  7. The row symbol of a region of a `Route`, and the length symbol that its third region, the join,
+//!     may have, belong to that region alone; no other region has one.
 //!  8. What a region of a `Route` reads from outside does not depend on the row: its type does not
 //!     mention the symbols of the mask's rows.
 //!
@@ -22,11 +22,12 @@
 //!
 //! `Dynamic`
 //! 10. Early exits are numbered 0, 1, … in execution order, each gives a result, and no exit stands
-//!     in the `then` region of another, whose rows have left. Gates have the numbers 0, 1, … in any
-//!     order. No node is both.
+//!     in the `then` region of another, whose rows have left.
+//!
+//! 11. Gates have the numbers 0, 1, … in any order, each once, and no node is an exit and a gate.
 //!
 //! `Lowerable`
-//! 11. Every symbol of an input's type is by itself a dim of some input, so that a run can bind it.
+//! 12. Every symbol of an input's type is by itself a dim of some input, so that a run can bind it.
 //!
 //! All violations are collected, each with the line of its node.
 
@@ -49,7 +50,7 @@ pub enum Stage {
     Imported,
     /// Sizes are symbolic: after simplification.
     Typed,
-    /// Exits are well formed: after the dynamic passes.
+    /// Exits and gates are well formed: after the dynamic passes.
     Dynamic,
     /// Ready to be lowered.
     Lowerable,

@@ -76,7 +76,8 @@ fn values_of_other_regions_are_not_visible() {
     let regions = [g.new_region(None), g.new_region(None)];
     let inner = regions.map(|r| neg(&mut g, r, x));
     regions.iter().zip(inner).for_each(|(r, v)| g.set_yields(*r, vec![v]));
-    g.append_control(Graph::ROOT, Op::IF, &[yes], regions.to_vec(), Origin::default()).expect("same types");
+    g.append_control(Graph::ROOT, Op::If { exit: -1, gate: -1 }, &[yes], regions.to_vec(), Origin::default())
+        .expect("same types");
     g.set_outputs(vec![("y".into(), inner[0])]);
     breaks(&g, Stage::Imported, &["1: yields %y, whose region is not visible here"]);
     g.set_yields(Graph::ROOT, vec![ValueId(99)]);
@@ -89,7 +90,8 @@ fn a_region_has_one_owner() {
     let yes = g.constant(eec_ir::Tensor::scalar(1u8));
     let region = g.new_region(None);
     g.set_yields(region, vec![x]);
-    g.append_control(Graph::ROOT, Op::IF, &[yes], vec![region; 2], Origin::default()).expect("same types");
+    g.append_control(Graph::ROOT, Op::If { exit: -1, gate: -1 }, &[yes], vec![region; 2], Origin::default())
+        .expect("same types");
     breaks(&g, Stage::Imported, &["2: a region is owned twice, or contains itself"]);
 }
 
@@ -99,8 +101,10 @@ fn a_region_that_contains_itself_is_found() {
     let yes = g.constant(eec_ir::Tensor::scalar(1u8));
     let regions: Vec<_> = (0..2).map(|_| g.new_region(None)).collect();
     regions.iter().for_each(|r| g.set_yields(*r, vec![x]));
-    g.append_control(Graph::ROOT, Op::IF, &[yes], regions.clone(), Origin::default()).expect("same types");
-    g.append_control(regions[0], Op::IF, &[yes], regions.clone(), Origin::default()).expect("same types");
+    g.append_control(Graph::ROOT, Op::If { exit: -1, gate: -1 }, &[yes], regions.clone(), Origin::default())
+        .expect("same types");
+    g.append_control(regions[0], Op::If { exit: -1, gate: -1 }, &[yes], regions.clone(), Origin::default())
+        .expect("same types");
     let found = violations(&g, Stage::Imported);
     assert!(found.contains(&"2: a region is owned twice, or contains itself".to_string()), "{found:?}");
 }
@@ -111,7 +115,9 @@ fn types_are_what_inference_gives() {
     let yes = g.constant(eec_ir::Tensor::scalar(1u8));
     let regions: Vec<_> = (0..2).map(|_| g.new_region(None)).collect();
     regions.iter().for_each(|r| g.set_yields(*r, vec![x]));
-    let node = g.append_control(Graph::ROOT, Op::IF, &[yes], regions.clone(), Origin::default()).expect("same types");
+    let node = g
+        .append_control(Graph::ROOT, Op::If { exit: -1, gate: -1 }, &[yes], regions.clone(), Origin::default())
+        .expect("same types");
     g.set_outputs(vec![("y".into(), g.node(node).outputs[0])]);
     breaks(&g, Stage::Lowerable, &[]);
     regions.iter().for_each(|r| g.set_yields(*r, vec![yes]));
@@ -145,8 +151,7 @@ fn sizes_are_known_and_bounded() {
     g.append(Graph::ROOT, Op::Sizes { values }, &[], Origin::default()).expect("a vector of two");
     let values = vec![Dim::symbol("n").smaller(&(&Dim::from(Dim::LIMIT) + &Dim::symbol("m")))];
     g.append(Graph::ROOT, Op::Sizes { values }, &[], Origin::default()).expect("a vector of one");
-    let unknown =
-        |s: &str| format!("6: the symbol {s} is neither an input's nor the rows or length of a region around it");
+    let unknown = |s: &str| format!("6: the symbol {s} is neither an input's nor that of a region around it");
     let found = violations(&g, Stage::Imported);
     let expected = [
         "6: a dim must not be negative, found -1".to_string(),
@@ -212,11 +217,12 @@ fn row_symbols_belong_to_one_region() {
             let p = g.add_param(*r, f32s(&[Dim::symbol(s), 4.into()]));
             g.set_yields(*r, vec![p]);
         }
-        g.append_control(Graph::ROOT, Op::ROUTE, &[m, x], regions, Origin::default()).expect("fits");
+        g.append_control(Graph::ROOT, Op::Route { exit: -1, gate: -1 }, &[m, x], regions, Origin::default())
+            .expect("fits");
     }
     let yes = g.constant(eec_ir::Tensor::scalar(1u8));
     let regions: Vec<_> = (0..2).map(|_| g.new_region(Some(Symbol::new("t")))).collect();
-    g.append_control(Graph::ROOT, Op::IF, &[yes], regions, Origin::default()).expect("fits");
+    g.append_control(Graph::ROOT, Op::If { exit: -1, gate: -1 }, &[yes], regions, Origin::default()).expect("fits");
     let twice = |s: &str| format!("7: the row symbol {s} is used twice");
     let no_route = "7: a region that is not a Route's has the row symbol t".to_string();
     let expected = [twice("s"), twice("r"), twice("s"), twice("n"), no_route.clone(), no_route];
@@ -243,6 +249,22 @@ fn exits_are_numbered_in_execution_order() {
 }
 
 #[test]
+fn gates_are_numbered_without_holes() {
+    let gates = |outer: &str, inner: &str| {
+        let text = ROUTE.replace("exit=EXIT", outer).replace("exit=INNER", inner);
+        from_text(&text.replace("THEN", "%w").replace("DEEP", "%w"))
+    };
+    breaks(&gates("gate=1", "gate=0"), Stage::Lowerable, &[]);
+    breaks(&gates("gate=0", "exit=0"), Stage::Lowerable, &[]);
+    let both = ["11: a node is an exit or a gate, not both"];
+    first_breaks(&gates("exit=0, gate=0", "exit=-1"), Stage::Typed, Stage::Dynamic, &both);
+    let hole = ["11: gates are numbered without holes: expected a number below 2, found 2"];
+    first_breaks(&gates("gate=0", "gate=2"), Stage::Typed, Stage::Dynamic, &hole);
+    let twice = ["11: two gates have the number 0"];
+    first_breaks(&gates("gate=0", "gate=0"), Stage::Typed, Stage::Dynamic, &twice);
+}
+
+#[test]
 fn rows_that_have_left_decide_nothing() {
     let swapped = ROUTE.replace("then ^1", "LATER").replace("else ^2", "then ^2");
     let (head, rest) = swapped.split_once("    LATER").expect("the then region");
@@ -260,6 +282,6 @@ fn a_run_can_bind_every_symbol() {
         format!("graph @g(%x: f32[past+seq], %k: f32[{past}, seq]) -> (%x: f32[past+seq]) {{\n return %x\n}}")
     };
     breaks(&from_text(&text("past")), Stage::Lowerable, &[]);
-    let message = "11: no input has past by itself as a dim, so a run cannot bind it";
+    let message = "12: no input has past by itself as a dim, so a run cannot bind it";
     first_breaks(&from_text(&text("2*past")), Stage::Dynamic, Stage::Lowerable, &[message]);
 }

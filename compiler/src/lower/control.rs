@@ -1,10 +1,9 @@
 //! Control: regions become blocks, `If` and `Route` become steps.
 
-use eec_ir::program::{Block, BlockId, Decision, IfStep, Join, JoinLength, RouteStep, RowBuffer, Source, Step};
+use eec_ir::program::{Block, BlockId, Decision, IfStep, RouteStep, RowBuffer, Source, Step};
 use eec_ir::{BufferId, Dim, NodeId, RegionId, ValueId};
 
-use super::fuse::LoopBuilder;
-use super::view::Shown;
+use super::join::After;
 use super::{LowerError, Lowering};
 
 impl Lowering<'_> {
@@ -24,16 +23,21 @@ impl Lowering<'_> {
         Ok((std::mem::replace(&mut self.steps, outer_steps), yields))
     }
 
-    fn block(&mut self, region: RegionId) -> Result<BlockId, LowerError> {
+    pub(super) fn block(&mut self, region: RegionId, after: Option<&After>) -> Result<BlockId, LowerError> {
         let id = BlockId(self.program.blocks.len() as u32);
         self.program.blocks.push(Block::default());
-        let graph = self.graph;
+        let (graph, first) = (self.graph, self.program.buffers.len());
         let mut params = Vec::new();
         for p in &graph.region(region).params {
             let used = !self.uses[p.index()].is_empty() || self.yielded.contains(p);
             params.push(used.then(|| self.buffer_for(*p, Source::Param)));
         }
-        let (steps, yields) = self.region(region)?;
+        let (mut steps, mut yields) = self.region(region)?;
+        if let Some(after) = after {
+            std::mem::swap(&mut self.steps, &mut steps);
+            self.make_room(region, after, first, &mut yields);
+            std::mem::swap(&mut self.steps, &mut steps);
+        }
         self.program.blocks[id.0 as usize] = Block { rows: graph.region(region).rows.clone(), params, steps, yields };
         Ok(id)
     }
@@ -43,20 +47,9 @@ impl Lowering<'_> {
         outputs.into_iter().map(|v| self.buffer_for(v, Source::Result)).collect()
     }
 
-    /// What a control node decides.
-    fn decision(&self, id: NodeId) -> Decision {
-        let op = &self.graph.node(id).op;
-        let number = |n: Option<i64>| n.and_then(|n| u32::try_from(n).ok());
-        match (number(op.exit()), number(op.gate())) {
-            (Some(exit), _) => Decision::Exit(exit),
-            (None, Some(gate)) => Decision::Gate(gate),
-            (None, None) => Decision::None,
-        }
-    }
-
     pub(super) fn if_node(&mut self, id: NodeId) -> Result<(), LowerError> {
         let condition = self.dense(self.input(id, 0))?;
-        let (then, other, _) = self.branches(id)?;
+        let [then, other] = self.branches(id, &[None, None])?;
         let results = self.results(id);
         let decision = self.decision(id);
         self.steps.push(Step::If(IfStep { decision, condition, then, other, results }));
@@ -72,7 +65,9 @@ impl Lowering<'_> {
             let buffer = self.dense(*v)?;
             operands.push(RowBuffer { buffer, row: self.row(*v) });
         }
-        let (then, other, join) = self.branches(id)?;
+        let after = self.after(id)?;
+        let [then, other] = self.branches(id, &after)?;
+        let join = self.join(id, &after)?;
         let outputs = self.graph.node(id).outputs.clone();
         let results = self.results(id).into_iter().zip(outputs);
         let results = results.map(|(buffer, v)| RowBuffer { buffer, row: self.row(v) }).collect();
@@ -81,66 +76,28 @@ impl Lowering<'_> {
         Ok(())
     }
 
+    fn decision(&self, id: NodeId) -> Decision {
+        let op = &self.graph.node(id).op;
+        let number = |n: Option<i64>| n.and_then(|n| u32::try_from(n).ok());
+        match (number(op.exit()), number(op.gate())) {
+            (Some(exit), _) => Decision::Exit(exit),
+            (None, Some(gate)) => Decision::Gate(gate),
+            (None, None) => Decision::None,
+        }
+    }
+
     /// Elements per row.
     fn row(&self, value: ValueId) -> Dim {
         Dim::product(self.graph.ty(value).dims.iter().skip(1))
     }
 
-    /// A join's parameter stands for memory that is large enough for the longer of its two runs, which a
-    /// constant of the shorter run is not: it is copied.
-    fn own_shorter_yields(&mut self, regions: [RegionId; 2], sides: [BlockId; 2]) {
-        let graph = self.graph;
-        for (i, other) in [(0, 1), (1, 0)] {
-            let pairs = graph.region(regions[i]).yields.iter().zip(&graph.region(regions[other]).yields);
-            for (at, (value, counterpart)) in pairs.enumerate() {
-                let excess = &graph.ty(*value).elements() - &graph.ty(*counterpart).elements();
-                let given = self.program.block(sides[i]).yields[at];
-                let is_fixed = matches!(self.program.buffer(given).source, Source::Constant(_) | Source::Input(_));
-                if is_fixed && !excess.is_at_least(0) {
-                    let outer = std::mem::take(&mut self.steps);
-                    let copy = self.copy_of(*value, given);
-                    let steps = std::mem::replace(&mut self.steps, outer);
-                    let block = &mut self.program.blocks[sides[i].0 as usize];
-                    block.steps.extend(steps);
-                    block.yields[at] = copy;
-                }
-            }
-        }
-    }
-
-    /// A copy of a dense buffer that holds `value`.
-    fn copy_of(&mut self, value: ValueId, from: BufferId) -> BufferId {
-        let ty = self.graph.ty(value).clone();
-        let to = self.buffer(ty.dtype, ty.elements(), Source::Temp);
-        let mut b = LoopBuilder::map(&ty.dims);
-        let x = b.load(&Shown::dense(from, &ty.dims));
-        b.store(&Shown::dense(to, &ty.dims), x);
-        self.emit(b.finish(), Dim::from(0));
-        to
-    }
-
-    /// The blocks of a control node's regions, and its join.
-    fn branches(&mut self, id: NodeId) -> Result<(BlockId, BlockId, Option<Join>), LowerError> {
-        let graph = self.graph;
-        let (then, other, join) = match graph.node(id).regions[..] {
-            [then, other] => (then, other, None),
-            [then, other, join] => (then, other, Some(join)),
-            _ => return Err(LowerError::internal("a control node without two or three regions")),
+    fn branches(&mut self, id: NodeId, after: &[Option<After>; 2]) -> Result<[BlockId; 2], LowerError> {
+        let [then, other, ..] = self.graph.node(id).regions[..] else {
+            return Err(LowerError::internal("a control node without two regions"));
         };
-        let lengths = join.map(|join| eec_ir::ops::control::join_lengths(graph, [then, other], join)).transpose();
-        let lengths = lengths.map_err(LowerError::internal)?.flatten();
-        let sides = [self.block(then)?, self.block(other)?];
-        let join = match join {
-            Some(region) => {
-                self.own_shorter_yields([then, other], sides);
-                let symbol = graph.region(region).length.clone();
-                let length = symbol.zip(lengths).map(|(symbol, [then, other])| JoinLength { symbol, then, other });
-                Some(Join { block: self.block(region)?, length })
-            }
-            None => None,
-        };
-        let [then, other] = sides;
+        let then = self.block(then, after[0].as_ref())?;
+        let other = self.block(other, after[1].as_ref())?;
         self.current = Some(id);
-        Ok((then, other, join))
+        Ok([then, other])
     }
 }

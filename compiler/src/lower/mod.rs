@@ -4,20 +4,22 @@
 //! become part of their consumer's loop; matrix products, convolutions and pooling keep their own
 //! forms; `If` and `Route` become steps over blocks. One file per kind: `view` (addressing),
 //! `fuse` (loop expressions), `rows` (reductions), `linear` (products, convolutions, pooling),
-//! `movement` (reshapes to pads), `control` (blocks).
+//! `movement` (reshapes to pads), `control` (blocks), `join` (what
+//! follows both blocks of a `Route`).
 
 mod control;
 mod fuse;
+mod join;
 mod linear;
 mod movement;
 mod rows;
 mod view;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use eec_ir::program::{Block, Buffer, Constant, Exit, Form, Gate, Kernel, Port, Program, Source, Step};
+use eec_ir::program::{Block, Buffer, Constant, Form, Gate, Kernel, Port, Program, Source, Step};
 use eec_ir::verify::{Stage, Verified};
-use eec_ir::{BufferId, ConstId, DType, Dim, Graph, KernelId, NodeId, Op, RegionId, ValueId};
+use eec_ir::{BufferId, ConstId, DType, Dim, Graph, KernelId, NodeId, Op, RegionId, Symbol, ValueId};
 
 use fuse::LoopBuilder;
 use view::Shown;
@@ -47,17 +49,17 @@ impl LowerError {
     }
 }
 
-/// What people call a program's decisions, by number; those without a name are called by their source.
+/// What people call a graph's decisions, by their numbers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Names<'a> {
-    /// Exits.
+    /// One per exit.
     pub exits: &'a [String],
-    /// Gates.
+    /// Gates; one without a name here has that of the node's source.
     pub gates: &'a [String],
 }
 
 /// Lowers a graph that was verified as [`Stage::Lowerable`]. Exits and gates are numbered as `If` and
-/// `Route` say.
+/// `Route` say; `names` are for people.
 ///
 /// # Errors
 ///
@@ -68,13 +70,25 @@ pub fn lower(verified: Verified<'_>, names: Names<'_>) -> Result<Program, LowerE
     }
     let graph = verified.graph();
     let mut lowering = Lowering::new(graph);
-    lowering.decisions(names);
+    lowering.program.gates = gates(graph, names.gates);
+    lowering.program.exits = names.exits.iter().map(|name| eec_ir::program::Exit { name: name.clone() }).collect();
     lowering.inputs();
     lowering.program.blocks.push(Block::default());
     let (steps, yields) = lowering.region(Graph::ROOT)?;
     lowering.program.blocks[0].steps = steps;
     lowering.outputs(&yields);
     Ok(lowering.program)
+}
+
+/// The gates of a verified graph, which are numbered without holes.
+fn gates(graph: &Graph, names: &[String]) -> Vec<Gate> {
+    let gate = |id: NodeId| Some((graph.node(id).op.gate()?, id));
+    let numbered: BTreeMap<i64, NodeId> = graph.nodes_in_order().into_iter().filter_map(gate).collect();
+    let name = |(k, id): (usize, NodeId)| {
+        let source = graph.node(id).origin.source.as_deref().filter(|s| !s.is_empty());
+        names.get(k).cloned().unwrap_or_else(|| source.map_or_else(|| graph.describe(id), str::to_string))
+    };
+    numbered.into_values().enumerate().map(|gate| Gate { name: name(gate) }).collect()
 }
 
 /// The most nodes in one loop: more would spill registers, and nesting must stay shallow.
@@ -91,6 +105,8 @@ struct Lowering<'g> {
     deferred: HashMap<ValueId, usize>,
     constants: HashMap<ConstId, BufferId>,
     steps: Vec<Step>,
+    /// What the length symbols of the joins around stand for.
+    lengths: HashMap<Symbol, [Dim; 2]>,
     /// The node being lowered, for kernel names.
     current: Option<NodeId>,
 }
@@ -114,21 +130,8 @@ impl<'g> Lowering<'g> {
             deferred: HashMap::new(),
             constants: HashMap::new(),
             steps: Vec::new(),
+            lengths: HashMap::new(),
             current: None,
-        }
-    }
-
-    fn decisions(&mut self, names: Names<'_>) {
-        let graph = self.graph;
-        self.program.exits = names.exits.iter().map(|name| Exit { name: name.clone() }).collect();
-        for id in graph.nodes_in_order() {
-            let node = graph.node(id);
-            let Some(gate) = node.op.gate().and_then(|g| usize::try_from(g).ok()) else { continue };
-            let source = node.origin.source.as_deref().unwrap_or_default();
-            let name = names.gates.get(gate).map_or(source, String::as_str).to_string();
-            let count = self.program.gates.len().max(gate + 1);
-            self.program.gates.resize_with(count, Gate::default);
-            self.program.gates[gate] = Gate { name };
         }
     }
 

@@ -208,7 +208,7 @@ impl Builder<'_> {
     fn join(&mut self, then: &Region, short: &[ValueId], other: &Region, long: &[ValueId]) -> Join {
         let (source, target) = (self.attach.source, &mut *self.attach.target);
         let [rows, length] = ["r", "t"].map(|prefix| clone::fresh_symbol(source, target, prefix));
-        let id = target.new_join(rows.clone(), Some(length.clone()));
+        let id = target.new_join(Some(rows.clone()), Some(length.clone()));
         let length = Dim::from(length);
         let [a, b, c] = [&then.rows, &other.rows, &rows].map(|s| Dim::from(s.clone()));
         let mut params = Vec::with_capacity(short.len());

@@ -1,20 +1,17 @@
-//! Code for the steps: one function whose branches are the program's branches.
+//! Code for the steps: one function whose branches are the program's branches. Those are in `control`.
 
 use std::collections::HashMap;
 
 use cranelift::codegen::ir::{FuncRef, StackSlot};
-use cranelift::prelude::types::{I8, I64};
+use cranelift::prelude::types::I64;
 use cranelift::prelude::*;
 use eec_ir::dim::{Dim, Symbol};
-use eec_ir::program::{
-    BlockId, Conv, Decision, Form, IfStep, Join, MatMul, Pool, PoolKind, Program, RouteStep, RowBuffer, Scan, Step,
-    View,
-};
+use eec_ir::program::{BlockId, Conv, Form, MatMul, Pool, PoolKind, Program, Scan, Step, View};
 use eec_ir::{BufferId, DType, KernelId};
 
 use super::lanes::memory;
 use super::{LoopSite, size};
-use crate::context::{AUTO, CONV_WORDS, MATMUL_WORDS, NEVER, POOL_WORDS, SCAN_WORDS, field};
+use crate::context::{CONV_WORDS, MATMUL_WORDS, POOL_WORDS, SCAN_WORDS, field};
 
 /// Precompiled functions that the entry function calls.
 #[derive(Clone, Copy)]
@@ -26,19 +23,7 @@ pub(super) struct Helpers {
     pub(super) run_scan: FuncRef,
     pub(super) count_rows: FuncRef,
     pub(super) gather_rows: FuncRef,
-    pub(super) merge_rows: FuncRef,
     pub(super) scatter_rows: FuncRef,
-}
-
-/// How a route's rows are split.
-#[derive(Clone, Copy)]
-struct Split {
-    mask: Value,
-    rows: Value,
-    /// Rows of the first block.
-    taken: Value,
-    /// Rows of the second one.
-    rest: Value,
 }
 
 /// The state of emitting the entry function.
@@ -61,6 +46,7 @@ pub(super) struct Entry<'a, 'b> {
 pub(super) struct Tables {
     pub(super) context: Value,
     pub(super) buffers: Value,
+    pub(super) homes: Value,
     pub(super) symbols: Value,
     pub(super) controls: Value,
     pub(super) counters: Value,
@@ -79,11 +65,11 @@ impl Tables {
         b.switch_to_block(entry);
         let context = b.block_params(entry)[0];
         let mut table = |offset| b.ins().load(I64, memory(), context, offset);
-        let (buffers, symbols) = (table(field::BUFFERS), table(field::SYMBOLS));
+        let (buffers, homes, symbols) = (table(field::BUFFERS), table(field::HOMES), table(field::SYMBOLS));
         let (controls, counters) = (table(field::CONTROLS), table(field::COUNTERS));
         let slot = StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 3);
         let words = b.create_sized_stack_slot(slot);
-        Tables { context, buffers, symbols, controls, counters, words, leave: b.create_block() }
+        Tables { context, buffers, homes, symbols, controls, counters, words, leave: b.create_block() }
     }
 }
 
@@ -97,7 +83,7 @@ impl Entry<'_, '_> {
         self.b.seal_all_blocks();
     }
 
-    fn block(&mut self, id: BlockId) {
+    pub(super) fn block(&mut self, id: BlockId) {
         let program = self.program;
         for step in &program.block(id).steps {
             match step {
@@ -108,7 +94,7 @@ impl Entry<'_, '_> {
         }
     }
 
-    fn size(&mut self, dim: &Dim) -> Value {
+    pub(super) fn size(&mut self, dim: &Dim) -> Value {
         let (table, slots) = (self.tables.symbols, self.symbols);
         size::emit(self.b, dim, &mut |b, symbol| match slots.get(symbol) {
             Some(slot) => b.ins().load(I64, memory(), table, (*slot * 8) as i32),
@@ -116,20 +102,20 @@ impl Entry<'_, '_> {
         })
     }
 
-    fn number(&mut self, value: i64) -> Value {
+    pub(super) fn number(&mut self, value: i64) -> Value {
         self.b.ins().iconst(I64, value)
     }
 
     /// The first byte of a buffer.
-    fn pointer(&mut self, id: BufferId) -> Value {
+    pub(super) fn pointer(&mut self, id: BufferId) -> Value {
         self.b.ins().load(I64, memory(), self.tables.buffers, (id.index() * 8) as i32)
     }
 
-    fn set_pointer(&mut self, id: BufferId, value: Value) {
+    pub(super) fn set_pointer(&mut self, id: BufferId, value: Value) {
         self.b.ins().store(memory(), value, self.tables.buffers, (id.index() * 8) as i32);
     }
 
-    fn count(&mut self, counter: usize, value: Value) {
+    pub(super) fn count(&mut self, counter: usize, value: Value) {
         let (table, offset) = (self.tables.counters, (counter * 8) as i32);
         let old = self.b.ins().load(I64, memory(), table, offset);
         let new = self.b.ins().iadd(old, value);
@@ -275,209 +261,5 @@ impl Entry<'_, '_> {
         debug_assert_eq!(words.len(), SCAN_WORDS);
         let words = self.words(&words);
         self.b.ins().call(self.helpers.run_scan, &[self.tables.context, words]);
-    }
-
-    /// The position of a decision among exits and gates.
-    fn decision(&self, decision: Decision) -> Option<usize> {
-        match decision {
-            Decision::None => None,
-            Decision::Exit(exit) => Some(exit as usize),
-            Decision::Gate(gate) => Some(self.program.exits.len() + gate as usize),
-        }
-    }
-
-    /// The control word of a decision.
-    fn control(&mut self, decision: Decision) -> Value {
-        match self.decision(decision) {
-            Some(at) => self.b.ins().load(I64, memory(), self.tables.controls, (at * 8) as i32),
-            None => self.number(AUTO),
-        }
-    }
-
-    /// Adds to a decision's counter.
-    fn count_decision(&mut self, decision: Decision, rows: Value) {
-        if let Some(at) = self.decision(decision) {
-            self.count(1 + at, rows);
-        }
-    }
-
-    fn branch(&mut self, step: &IfStep) {
-        let program = self.program;
-        let condition = self.pointer(step.condition);
-        let byte = self.b.ins().load(I8, memory(), condition, 0);
-        let holds = self.b.ins().icmp_imm_s(IntCC::NotEqual, byte, 0);
-        let control = self.control(step.decision);
-        let automatic = self.b.ins().icmp_imm_s(IntCC::Equal, control, AUTO);
-        let forced = self.b.ins().icmp_imm_s(IntCC::NotEqual, control, NEVER);
-        let taken = self.b.ins().select(automatic, holds, forced);
-        let one = self.b.ins().uextend(I64, taken);
-        self.count_decision(step.decision, one);
-        let [then, other, after] = [0; 3].map(|_| self.b.create_block());
-        self.b.ins().brif(taken, then, &[], other, &[]);
-        for (block, id) in [(then, step.then), (other, step.other)] {
-            self.b.switch_to_block(block);
-            self.block(id);
-            self.alias(&step.results, &program.block(id).yields);
-            self.b.ins().jump(after, &[]);
-        }
-        self.b.switch_to_block(after);
-    }
-
-    /// Makes every buffer of `names` stand for the one of `targets`.
-    fn alias(&mut self, names: &[BufferId], targets: &[BufferId]) {
-        let targets: Vec<Value> = targets.iter().map(|t| self.pointer(*t)).collect();
-        names.iter().zip(targets).for_each(|(name, target)| self.set_pointer(*name, target));
-    }
-
-    /// Splits the rows. Each block is emitted once, and run on all rows in place or on its gathered ones.
-    fn route(&mut self, step: &RouteStep) {
-        let rows = self.size(&step.rows);
-        let (mask, control) = (self.pointer(step.mask), self.control(step.decision));
-        let call = self.b.ins().call(self.helpers.count_rows, &[mask, rows, control]);
-        let taken = self.b.inst_results(call)[0];
-        self.count_decision(step.decision, taken);
-        let rest = self.b.ins().isub(rows, taken);
-        let split = Split { mask, rows, taken, rest };
-        match &step.join {
-            None => self.two_sides(step, split),
-            Some(join) => self.two_sides_joined(step, join, split),
-        }
-    }
-
-    /// Runs both blocks on their rows and merges what they yield.
-    fn two_sides(&mut self, step: &RouteStep, Split { mask, rows, taken, rest }: Split) {
-        let program = self.program;
-        let [then, then_done, other, after] = [0; 4].map(|_| self.b.create_block());
-        let results: Vec<BufferId> = step.results.iter().map(|r| r.buffer).collect();
-        self.b.ins().brif(taken, then, &[], then_done, &[]);
-        self.b.switch_to_block(then);
-        self.side(step, step.then, mask, rows, taken, 1);
-        let all = self.b.ins().icmp(IntCC::Equal, taken, rows);
-        let all_then = self.b.create_block();
-        self.b.ins().brif(all, all_then, &[], then_done, &[]);
-        self.b.switch_to_block(all_then);
-        self.alias(&results, &program.block(step.then).yields);
-        self.b.ins().jump(after, &[]);
-
-        self.b.switch_to_block(then_done);
-        self.b.ins().brif(rest, other, &[], after, &[]);
-        self.b.switch_to_block(other);
-        self.side(step, step.other, mask, rows, rest, 0);
-        let (all_other, mixed) = (self.b.create_block(), self.b.create_block());
-        self.b.ins().brif(taken, mixed, &[], all_other, &[]);
-        self.b.switch_to_block(all_other);
-        self.alias(&results, &program.block(step.other).yields);
-        self.b.ins().jump(after, &[]);
-
-        self.b.switch_to_block(mixed);
-        self.merge(step, mask, rows);
-        self.b.ins().jump(after, &[]);
-        self.b.switch_to_block(after);
-    }
-
-    /// Runs both blocks, each followed by the join, which is emitted once: its block parameters say on how
-    /// many rows it runs and for which side. The second run uses the join's buffers again, so that the
-    /// first one's rows are put into the results' own memory before.
-    fn two_sides_joined(&mut self, step: &RouteStep, join: &Join, Split { mask, rows, taken, rest }: Split) {
-        let program = self.program;
-        let results: Vec<BufferId> = step.results.iter().map(|r| r.buffer).collect();
-        let [then, not_then, other, enter, whole, part, after] = [0; 7].map(|_| self.b.create_block());
-        let (count, wanted) = (self.b.append_block_param(enter, I64), self.b.append_block_param(enter, I64));
-        self.b.ins().brif(taken, then, &[], not_then, &[]);
-        for (block, id, count, wanted) in [(then, step.then, taken, 1), (other, step.other, rest, 0)] {
-            self.b.switch_to_block(block);
-            self.side(step, id, mask, rows, count, wanted);
-            self.enter_join(join, id, count, wanted == 1);
-            let wanted = self.number(wanted);
-            self.b.ins().jump(enter, &[count.into(), wanted.into()]);
-        }
-        self.b.switch_to_block(enter);
-        self.block(join.block);
-        let all = self.b.ins().icmp(IntCC::Equal, count, rows);
-        self.b.ins().brif(all, whole, &[], part, &[]);
-        self.b.switch_to_block(whole);
-        self.alias(&results, &program.block(join.block).yields);
-        self.b.ins().jump(after, &[]);
-        self.b.switch_to_block(part);
-        for (result, given) in step.results.iter().zip(&program.block(join.block).yields) {
-            let (to, from, bytes) = (self.own(result.buffer), self.pointer(*given), self.row_bytes(result));
-            self.b.ins().call(self.helpers.scatter_rows, &[to, from, mask, rows, bytes, wanted]);
-        }
-        self.b.ins().brif(wanted, other, &[], after, &[]);
-        self.b.switch_to_block(not_then);
-        self.b.ins().brif(rest, other, &[], after, &[]);
-        self.b.switch_to_block(after);
-    }
-
-    /// Makes a join's parameters stand for what the block before it yielded, and binds its symbols.
-    fn enter_join(&mut self, join: &Join, before: BlockId, count: Value, is_then: bool) {
-        let program = self.program;
-        let block = program.block(join.block);
-        let used = block.params.iter().zip(&program.block(before).yields).filter_map(|(p, y)| Some(((*p)?, *y)));
-        let (params, given): (Vec<_>, Vec<_>) = used.unzip();
-        self.alias(&params, &given);
-        let length = join.length.as_ref().map(|l| (&l.symbol, if is_then { &l.then } else { &l.other }));
-        if let Some((symbol, dim)) = length {
-            let value = self.size(dim);
-            self.bind(symbol, value);
-        }
-        block.rows.iter().for_each(|rows| self.bind(rows, count));
-    }
-
-    /// Sets a symbol's value.
-    fn bind(&mut self, symbol: &Symbol, value: Value) {
-        if let Some(slot) = self.symbols.get(symbol) {
-            self.b.ins().store(memory(), value, self.tables.symbols, (*slot * 8) as i32);
-        }
-    }
-
-    /// The first byte of a buffer's own memory, for which it stands from here on: in a block that runs
-    /// twice it may still stand for another.
-    fn own(&mut self, id: BufferId) -> Value {
-        let at = (self.program.buffers.len() + id.index()) * 8;
-        let own = self.b.ins().load(I64, memory(), self.tables.buffers, at as i32);
-        self.set_pointer(id, own);
-        own
-    }
-
-    /// One block of a route on `count` of the rows: those whose mask is `wanted`.
-    fn side(&mut self, step: &RouteStep, id: BlockId, mask: Value, rows: Value, count: Value, wanted: i64) {
-        let program = self.program;
-        let block = program.block(id);
-        let used: Vec<(BufferId, &RowBuffer)> =
-            block.params.iter().zip(&step.operands).filter_map(|(p, o)| Some(((*p)?, o))).collect();
-        let [whole, part, start] = [0; 3].map(|_| self.b.create_block());
-        let all = self.b.ins().icmp(IntCC::Equal, count, rows);
-        self.b.ins().brif(all, whole, &[], part, &[]);
-        self.b.switch_to_block(whole);
-        let (params, operands): (Vec<_>, Vec<_>) = used.iter().map(|(p, o)| (*p, o.buffer)).unzip();
-        self.alias(&params, &operands);
-        self.b.ins().jump(start, &[]);
-        self.b.switch_to_block(part);
-        let wanted = self.number(wanted);
-        for (param, operand) in used {
-            let (to, from, bytes) = (self.own(param), self.pointer(operand.buffer), self.row_bytes(operand));
-            self.b.ins().call(self.helpers.gather_rows, &[to, from, mask, rows, bytes, wanted]);
-        }
-        self.b.ins().jump(start, &[]);
-        self.b.switch_to_block(start);
-        block.rows.iter().for_each(|rows| self.bind(rows, count));
-        self.block(id);
-    }
-
-    fn row_bytes(&mut self, rows: &RowBuffer) -> Value {
-        let elements = self.size(&rows.row);
-        self.b.ins().imul_imm_s(elements, self.program.buffer(rows.buffer).dtype.size() as i64)
-    }
-
-    /// Merges what both blocks yielded, in the order of the rows.
-    fn merge(&mut self, step: &RouteStep, mask: Value, rows: Value) {
-        let program = self.program;
-        let (then, other) = (&program.block(step.then).yields, &program.block(step.other).yields);
-        for ((result, then), other) in step.results.iter().zip(then).zip(other) {
-            let (to, bytes) = (self.own(result.buffer), self.row_bytes(result));
-            let (then, other) = (self.pointer(*then), self.pointer(*other));
-            self.b.ins().call(self.helpers.merge_rows, &[to, then, other, mask, rows, bytes]);
-        }
     }
 }

@@ -1,5 +1,6 @@
 //! Machine code for a Program: an entry function for its steps and a function per distinct loop.
 
+mod control;
 mod entry;
 mod exprs;
 mod lanes;
@@ -113,12 +114,11 @@ pub(crate) fn compile(program: VerifiedProgram<'_>, packed: &[Option<usize>]) ->
 fn number_symbols(program: &Program) -> HashMap<Symbol, usize> {
     let inputs = program.inputs.iter().flat_map(|p| &p.dims).filter_map(Dim::as_symbol);
     let rows = program.blocks.iter().filter_map(|b| b.rows.as_ref());
-    let steps = program.blocks.iter().flat_map(|b| &b.steps);
-    let lengths = steps.filter_map(|step| match step {
-        Step::Route(step) => step.join.as_ref()?.length.as_ref().map(|l| &l.symbol),
+    let lengths = program.blocks.iter().flat_map(|b| &b.steps).filter_map(|step| match step {
+        Step::Route(route) => route.join.as_ref()?.length.as_ref(),
         Step::Run(_) | Step::If(_) => None,
     });
-    let all: BTreeSet<&Symbol> = inputs.chain(rows).chain(lengths).collect();
+    let all: BTreeSet<&Symbol> = inputs.chain(rows).chain(lengths.map(|l| &l.symbol)).collect();
     all.into_iter().enumerate().map(|(i, s)| (s.clone(), i)).collect()
 }
 
@@ -246,8 +246,7 @@ impl Compiler {
             run_scan: h[4],
             count_rows: h[5],
             gather_rows: h[6],
-            merge_rows: h[7],
-            scatter_rows: h[8],
+            scatter_rows: h[7],
         };
         let ids = self.loops.clone();
         let loops: Vec<FuncRef> =
@@ -266,22 +265,13 @@ impl Compiler {
 /// Checks generated code in debug builds.
 const VERIFIER: &str = if cfg!(debug_assertions) { "true" } else { "false" };
 
-const HELPERS: [&str; 9] = [
-    "run_loop",
-    "run_matmul",
-    "run_conv",
-    "run_pool",
-    "run_scan",
-    "count_rows",
-    "gather_rows",
-    "merge_rows",
-    "scatter_rows",
-];
+const HELPERS: [&str; 8] =
+    ["run_loop", "run_matmul", "run_conv", "run_pool", "run_scan", "count_rows", "gather_rows", "scatter_rows"];
 
 type Import = (&'static str, &'static [Type], Option<Type>, *const u8);
 
 /// The functions that generated code may call.
-fn imports() -> [Import; 12] {
+fn imports() -> [Import; 11] {
     [
         ("run_loop", &[I64; 5], None, context::run_loop as *const u8),
         ("run_matmul", &[I64; 2], None, context::run_matmul as *const u8),
@@ -290,7 +280,6 @@ fn imports() -> [Import; 12] {
         ("run_scan", &[I64; 2], None, context::run_scan as *const u8),
         ("count_rows", &[I64; 3], Some(I64), context::count_rows as *const u8),
         ("gather_rows", &[I64; 6], None, context::gather_rows as *const u8),
-        ("merge_rows", &[I64; 6], None, context::merge_rows as *const u8),
         ("scatter_rows", &[I64; 6], None, context::scatter_rows as *const u8),
         ("sin", &[F32], Some(F32), context::sin as *const u8),
         ("cos", &[F32], Some(F32), context::cos as *const u8),

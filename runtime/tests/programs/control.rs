@@ -1,7 +1,8 @@
 //! Branches and routes: what runs, on which rows, and in which order results come back.
 
 use eec_ir::program::{
-    BinaryFn, Block, BlockId, Decision, Expr, IfStep, Per, ReductionFn, RouteStep, RowBuffer, Scalar, Source, Step,
+    BinaryFn, Block, BlockId, Decision, Expr, Gate, IfStep, Per, ReductionFn, RouteStep, RowBuffer, Scalar, Source,
+    Step,
 };
 use eec_ir::{BufferId, DType, Dim, Tensor};
 use eec_runtime::{Control, Counters, ErrorKind, Run};
@@ -112,9 +113,10 @@ fn one_row(x: &[f32], control: Control) -> (Vec<f32>, usize) {
     let map = |v: &[f32], f: f32, a: f32| v.iter().map(|x| x * f + a).collect::<Vec<f32>>();
     let max = |v: &[f32]| v.iter().copied().fold(f32::MIN, f32::max);
     let leaves = |exit: usize, own: bool| match control {
-        Control::Auto | Control::Gates => own,
+        Control::Auto => own,
         Control::Never => false,
         Control::Force(k) => k == exit,
+        Control::Gates => own,
     };
     let a = map(x, 2.0, 1.0);
     if leaves(0, max(&a) > 10.0) {
@@ -191,6 +193,39 @@ fn controls_force_and_forbid_exits() {
     }
     let error = session.run(&[("x", ramp(&[1, 6], 1.0))], Control::Force(3)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Input);
+}
+
+/// [`nested`] with a gate in place of its inner exit.
+fn gated() -> Builder {
+    let mut b = nested();
+    b.program.exits.truncate(1);
+    b.program.gates.push(Gate { name: "shortcut".into() });
+    if let Some(Step::Route(inner)) = b.program.blocks[2].steps.last_mut() {
+        inner.decision = Decision::Gate(0);
+    }
+    b
+}
+
+#[test]
+fn controls_act_on_gates_and_exits_apart() {
+    let b = gated();
+    let x = rows(&[2, 0, 1, 1, 0]);
+    // Per control: rows that leave, and rows for which the gate takes effect.
+    let expected = [
+        (Control::Auto, [2, 2]),
+        (Control::Never, [0, 0]),
+        (Control::Gates, [2, 3]),
+        (Control::Force(0), [5, 0]),
+        (Control::Force(1), [0, 4]),
+    ];
+    let mut session = b.session(1).unwrap();
+    assert_eq!((session.exits(), session.gates()), (vec!["block 0"], vec!["shortcut"]));
+    for (control, [left, gated]) in expected {
+        let tensor = Tensor::new(&[5, WIDTH as usize], x.clone()).unwrap();
+        let run = session.run(&[("x", tensor)], control).unwrap();
+        assert_eq!((run.counters.exit_rows, run.counters.gate_rows), (vec![left], vec![gated]), "{control:?}");
+    }
+    assert!(session.run(&[("x", ramp(&[1, 6], 1.0))], Control::Force(2)).is_err());
 }
 
 #[test]
@@ -336,6 +371,14 @@ fn broken_programs_are_refused() {
     refuse(&|b| b.program.blocks[1].params = vec![Some(BufferId(0))], "must be Param");
     refuse(&|b| b.program.blocks[3].rows = Some(symbol("r0")), "bound twice");
     refuse(&|b| b.program.exits.truncate(1), "exit 1 of 1 does not exist");
+    refuse(
+        &|b| {
+            if let Some(Step::Route(route)) = b.program.blocks[0].steps.last_mut() {
+                route.decision = Decision::Gate(0);
+            }
+        },
+        "gate 0 of 0 does not exist",
+    );
     refuse(
         &|b| {
             if let Some(Step::Route(route)) = b.program.blocks[0].steps.last_mut() {

@@ -1,25 +1,19 @@
 //! Control operators: `If` and `Route`. Their evaluation is the interpreter's (`crate::eval`).
 
-use crate::dim::{Dim, Symbol};
+use crate::dim::Dim;
 use crate::entity::{RegionId, ValueId};
 use crate::graph::Graph;
 use crate::op::Op;
-use crate::ops::{Facts, InferError};
+use crate::ops::{Facts, InferError, join};
 use crate::types::{DType, Type};
 
 /// The result types of a control operator from what its regions yield.
 ///
-/// `If`: both regions take no parameters and yield the same types. `Route`: both regions take the
-/// operands after the mask, with the region's row symbol as first dim, and yield the same types up
-/// to that symbol; results have the mask's rows. With a join, the two may yield anything that the
-/// join's parameters stand for: its row symbol for their rows, its length symbol where their sizes
-/// differ; results are those of the join.
+/// `If`: both regions take no parameters and yield the same types. `Route`: the first two regions
+/// take the operands after the mask, with the region's row symbol as first dim. Without a join they
+/// yield the same types up to that symbol. A join takes what they yield ([`join::lengths`]), and
+/// then it is the join that gives the results. Results have the mask's rows.
 pub fn infer(graph: &Graph, op: &Op, inputs: &[ValueId], regions: &[RegionId]) -> Result<Vec<Facts>, InferError> {
-    let (sides, join) = match *regions {
-        [then, other] => ([then, other], None),
-        [then, other, join] if matches!(op, Op::Route { .. }) => ([then, other], Some(join)),
-        _ => return Err(InferError::new(op, format!("needs 2 regions, found {}", regions.len()))),
-    };
     let Some((first, operands)) = inputs.split_first() else {
         return Err(InferError::new(op, "needs a condition or mask as first operand"));
     };
@@ -27,10 +21,11 @@ pub fn infer(graph: &Graph, op: &Op, inputs: &[ValueId], regions: &[RegionId]) -
     if first.dtype != DType::Bool {
         return Err(InferError::new(op, format!("the first operand must be bool, found {first}")));
     }
-    match (op, join) {
-        (Op::Route { .. }, None) => infer_route(graph, op, first, operands, sides),
-        (Op::Route { .. }, Some(join)) => infer_joined(graph, op, first, operands, sides, join),
-        _ => infer_if(graph, op, first, sides),
+    match (op, regions) {
+        (Op::Route { .. }, &[then, other]) => infer_route(graph, op, first, operands, [then, other], None),
+        (Op::Route { .. }, &[then, other, join]) => infer_route(graph, op, first, operands, [then, other], Some(join)),
+        (_, &[then, other]) => infer_if(graph, op, first, [then, other]),
+        _ => Err(InferError::new(op, format!("needs 2 regions, found {}", regions.len()))),
     }
 }
 
@@ -51,91 +46,43 @@ fn infer_route(
     op: &Op,
     mask: &Type,
     operands: &[ValueId],
-    regions: [RegionId; 2],
-) -> Result<Vec<Facts>, InferError> {
-    let rows = rows_of(op, mask)?;
-    let mut yields = Vec::new();
-    for region in regions {
-        check_params(graph, op, rows, operands, region)?;
-        let symbol = region_rows(graph, op, region)?;
-        let types = graph.region(region).yields.iter().map(|v| with_rows(graph.ty(*v), &symbol, rows));
-        yields.push(types.collect::<Result<Vec<_>, _>>().map_err(|e| InferError::new(op, e))?);
-    }
-    if yields[0] != yields[1] {
-        return Err(InferError::new(op, format!("the regions yield {:?} and {:?}", yields[0], yields[1])));
-    }
-    Ok(yields.swap_remove(0).into_iter().map(Facts::of).collect())
-}
-
-fn rows_of<'t>(op: &Op, mask: &'t Type) -> Result<&'t Dim, InferError> {
-    match mask.dims.as_slice() {
-        [rows] => Ok(rows),
-        _ => Err(InferError::new(op, format!("the mask must have one dim, found {mask}"))),
-    }
-}
-
-fn infer_joined(
-    graph: &Graph,
-    op: &Op,
-    mask: &Type,
-    operands: &[ValueId],
     sides: [RegionId; 2],
-    join: RegionId,
+    join: Option<RegionId>,
 ) -> Result<Vec<Facts>, InferError> {
-    let rows = rows_of(op, mask)?;
-    for side in sides {
-        check_params(graph, op, rows, operands, side)?;
-    }
-    join_lengths(graph, sides, join).map_err(|e| InferError::new(op, e))?;
-    let symbol = region_rows(graph, op, join)?;
-    let length = graph.region(join).length.as_ref();
-    let result = |v: &ValueId| {
-        let ty = with_rows(graph.ty(*v), &symbol, rows)?;
-        match length.filter(|l| ty.dims.iter().any(|d| d.mentions(l))) {
-            Some(length) => Err(format!("a result of type {ty} cannot have the length {length}")),
-            None => Ok(Facts::of(ty)),
+    let [rows] = mask.dims.as_slice() else {
+        return Err(InferError::new(op, format!("the mask must have one dim, found {mask}")));
+    };
+    sides.iter().try_for_each(|side| check_params(graph, op, rows, operands, *side))?;
+    let types = match join {
+        Some(join) => {
+            join::lengths(graph, sides, join).map_err(|e| InferError::new(op, e))?;
+            result_types(graph, op, rows, join)?
+        }
+        None => {
+            let [then, other] = sides.map(|side| result_types(graph, op, rows, side));
+            let (then, other) = (then?, other?);
+            if then != other {
+                return Err(InferError::new(op, format!("the regions yield {then:?} and {other:?}")));
+            }
+            then
         }
     };
-    graph.region(join).yields.iter().map(result).collect::<Result<_, _>>().map_err(|e| InferError::new(op, e))
+    Ok(types.into_iter().map(Facts::of).collect())
 }
 
-/// What the length symbol of a join stands for after each of the two regions; `None` if it has no such
-/// symbol. An error if the join's parameters do not stand for what the regions yield.
-pub fn join_lengths(graph: &Graph, sides: [RegionId; 2], join: RegionId) -> Result<Option<[Dim; 2]>, String> {
-    let inner = graph.region(join);
-    let [then, other] = sides.map(|side| graph.region(side));
-    let counts = [inner.params.len(), then.yields.len(), other.yields.len()];
-    if counts.iter().any(|c| *c != counts[0]) {
-        let [params, then, other] = counts;
-        return Err(format!("{join} takes {params} parameters, the regions before it yield {then} and {other}"));
-    }
-    let mut lengths: Option<[Dim; 2]> = None;
-    for ((param, a), b) in inner.params.iter().zip(&then.yields).zip(&other.yields) {
-        let [have, a, b] = [param, a, b].map(|v| graph.ty(*v));
-        let misfit = || format!("parameter {param} of {join} has type {have}, the regions yield {a} and {b}");
-        if have.dtype != a.dtype || have.dtype != b.dtype || have.rank() != a.rank() || have.rank() != b.rank() {
-            return Err(misfit());
+/// What `region` yields, with the mask's rows in place of its own; no other size may be its own.
+fn result_types(graph: &Graph, op: &Op, rows: &Dim, region: RegionId) -> Result<Vec<Type>, InferError> {
+    let (symbol, length) = (region_rows(graph, op, region)?, &graph.region(region).length);
+    let own = |d: &Dim| symbol.as_symbol().into_iter().chain(length).any(|s| d.mentions(s));
+    let result = |v: &ValueId| {
+        let ty = graph.ty(*v);
+        match ty.dims.iter().skip(1).find(|d| own(d)) {
+            Some(dim) => Err(format!("{region} yields a value of type {ty}, whose size {dim} is unknown outside")),
+            None => with_rows(ty, &symbol, rows),
         }
-        for (axis, dim) in have.dims.iter().enumerate() {
-            let (x, y) = (&a.dims[axis], &b.dims[axis]);
-            let is = |symbol: &Option<Symbol>, dim: &Dim| symbol.is_some() && dim.as_symbol() == symbol.as_ref();
-            let fits = if is(&inner.rows, dim) {
-                axis == 0 && is(&then.rows, x) && is(&other.rows, y)
-            } else if is(&inner.length, dim) {
-                let found = [x.clone(), y.clone()];
-                *lengths.get_or_insert_with(|| found.clone()) == found
-            } else {
-                dim == x && dim == y
-            };
-            if !fits {
-                return Err(misfit());
-            }
-        }
-    }
-    match (&inner.length, lengths) {
-        (Some(symbol), None) => Err(format!("no parameter of {join} has the length {symbol}")),
-        (_, lengths) => Ok(lengths),
-    }
+    };
+    let types = graph.region(region).yields.iter().map(result).collect::<Result<Vec<_>, _>>();
+    types.map_err(|e| InferError::new(op, e))
 }
 
 fn region_rows(graph: &Graph, op: &Op, region: RegionId) -> Result<Dim, InferError> {

@@ -1,6 +1,7 @@
 //! What each operator means: type inference and reference evaluation, one file per family.
 
 pub mod control;
+pub mod join;
 
 mod conv;
 mod elementwise;

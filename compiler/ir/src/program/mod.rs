@@ -4,8 +4,8 @@
 //! 0 is the body, and a control step names the blocks it runs, whose numbers are always larger, so
 //! that nesting is finite by construction. Buffers are dense and row-major. Kernels read and write
 //! them through strided [`View`]s; shape arithmetic is [`Dim`]s over the program's symbols, which
-//! are bound from the inputs' dims when a run starts and, for the rows of a region, when a
-//! [`RouteStep`] is reached.
+//! are bound from the inputs' dims when a run starts and, for the rows of a region and the length of
+//! a [`Join`], when a [`RouteStep`] is reached.
 
 mod definitions;
 mod kernel;
@@ -47,9 +47,9 @@ pub struct Program {
     pub kernels: Vec<Kernel>,
     /// Blocks; block 0 is the body and takes no parameters.
     pub blocks: Vec<Block>,
-    /// Early exits, by number.
+    /// Early exits, by the number in [`Decision::Exit`].
     pub exits: Vec<Exit>,
-    /// Gates, by number.
+    /// Gates, by the number in [`Decision::Gate`].
     pub gates: Vec<Gate>,
 }
 
@@ -108,11 +108,12 @@ pub enum Source {
 pub struct Block {
     /// The symbol of its row count, for a block of a [`RouteStep`].
     pub rows: Option<Symbol>,
-    /// One buffer ([`Source::Param`]) per operand of the owner; `None` where the operand is not read.
+    /// One buffer ([`Source::Param`]) per operand of the owner, or for a [`Join`] per value that the
+    /// block before it yields; `None` where it is not read.
     pub params: Vec<Option<BufferId>>,
     /// What to do.
     pub steps: Vec<Step>,
-    /// One buffer per result of the owner.
+    /// One buffer per result of the owner, or per parameter of the join that follows.
     pub yields: Vec<BufferId>,
 }
 
@@ -131,22 +132,22 @@ pub enum Step {
     Route(RouteStep),
 }
 
-/// What a control step decides.
+/// What a control step decides, as runs count and control it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum Decision {
-    /// Nothing that a run counts or can force.
+    /// Something of the model's own.
     #[default]
     None,
-    /// Whether rows leave at this exit.
+    /// Whether rows leave at this early exit.
     Exit(u32),
-    /// Whether this gate skips or shortens work for rows.
+    /// Whether this gate skips or shortens the rows' work; the run goes on.
     Gate(u32),
 }
 
 /// A branch on one boolean.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct IfStep {
-    /// What it decides.
+    /// What it decides, as runs count and control it.
     pub decision: Decision,
     /// A `Bool` buffer of one element.
     pub condition: BufferId,
@@ -161,7 +162,7 @@ pub struct IfStep {
 /// The row-wise conditional: splits rows by a mask, runs each block on its rows, merges in order.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct RouteStep {
-    /// What it decides.
+    /// What it decides, as runs count and control it.
     pub decision: Decision,
     /// The number of rows.
     pub rows: Dim,
@@ -173,38 +174,30 @@ pub struct RouteStep {
     pub then: BlockId,
     /// Runs on the other rows, if there are any.
     pub other: BlockId,
-    /// What runs after either of them, if anything does; results are then its own.
+    /// What follows either block, if what they yield is not yet the result.
     pub join: Option<Join>,
     /// Results ([`Source::Result`]).
     pub results: Vec<RowBuffer>,
 }
 
-/// What both groups of rows of a [`RouteStep`] have in common: one block that runs after each of the
-/// two, on what it yields. It ends in the merge of its rows into the results.
+/// The shared continuation of a route: a block that runs after either of the two, on what it yielded.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Join {
-    /// The block; it has one parameter per buffer that the two blocks yield, and a symbol for its rows.
+    /// Runs once for each of the route's blocks that ran; yields the results for its rows.
     pub block: BlockId,
-    /// The size in which its two runs differ, if they do.
-    pub length: Option<JoinLength>,
+    /// The size that differs between what the two blocks yield.
+    pub length: Option<Length>,
 }
 
-/// A size that is another in each run of a [`Join`].
+/// A size of a join that depends on the block that ran before it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct JoinLength {
-    /// Its symbol, bound in the join.
+pub struct Length {
+    /// What it is called in the join.
     pub symbol: Symbol,
-    /// Its value after `then`.
+    /// Its value after [`RouteStep::then`].
     pub then: Dim,
-    /// Its value after `other`.
+    /// Its value after [`RouteStep::other`].
     pub other: Dim,
-}
-
-impl RouteStep {
-    /// The blocks whose yields the results stand for.
-    pub fn last_blocks(&self) -> Vec<BlockId> {
-        self.join.as_ref().map_or_else(|| vec![self.then, self.other], |join| vec![join.block])
-    }
 }
 
 /// A buffer seen as rows.
@@ -223,10 +216,10 @@ pub struct Exit {
     pub name: String,
 }
 
-/// A gate.
+/// A decision that skips or shortens work but does not end the run.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Gate {
-    /// For people: `FFN 3`.
+    /// For people: `layer 3, FFN`.
     pub name: String,
 }
 

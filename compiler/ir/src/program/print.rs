@@ -3,8 +3,8 @@
 use std::fmt::{self, Display, Formatter, Write as _};
 
 use super::{
-    Block, BlockId, Conv, Decision, Expr, Form, IfStep, Kernel, Loop, MatMul, Per, Pool, Program, RouteStep, RowBuffer,
-    Scan, Source, Step, View,
+    Block, BlockId, Conv, Decision, Expr, Form, IfStep, Kernel, Length, Loop, MatMul, Per, Pool, Program, RouteStep,
+    RowBuffer, Scan, Source, Step, View,
 };
 use crate::dim::Dim;
 
@@ -86,17 +86,14 @@ impl Program {
                 },
                 Step::If(IfStep { decision, condition, then, other, results }) => {
                     writeln!(f, "{pad}{} = if{} {condition}", List(results), decision_text(*decision))?;
-                    self.write_branch(f, "then", *then, depth)?;
-                    self.write_branch(f, "else", *other, depth)?;
+                    self.write_blocks(f, [("then", *then), ("else", *other)], depth)?;
                 }
                 Step::Route(RouteStep { decision, rows, mask, operands, then, other, join, results }) => {
                     let (r, o) = (List(results), List(operands));
                     writeln!(f, "{pad}{r} = route{} {mask} of {rows} rows ({o})", decision_text(*decision))?;
-                    self.write_branch(f, "then", *then, depth)?;
-                    self.write_branch(f, "else", *other, depth)?;
+                    self.write_blocks(f, [("then", *then), ("else", *other)], depth)?;
                     if let Some(join) = join {
-                        let length = join.length.as_ref().map(|l| format!(" {} = {} | {}", l.symbol, l.then, l.other));
-                        self.write_branch(f, &format!("join{}", length.unwrap_or_default()), join.block, depth)?;
+                        self.write_blocks(f, [(length_text(join.length.as_ref()).as_str(), join.block)], depth)?;
                     }
                 }
             }
@@ -104,16 +101,30 @@ impl Program {
         Ok(())
     }
 
-    fn write_branch(&self, f: &mut Formatter<'_>, name: &str, id: BlockId, depth: usize) -> fmt::Result {
+    fn write_blocks<const N: usize>(
+        &self,
+        f: &mut Formatter<'_>,
+        blocks: [(&str, BlockId); N],
+        depth: usize,
+    ) -> fmt::Result {
         let pad = "  ".repeat(depth);
-        let Some(block) = self.blocks.get(id.0 as usize) else { return Ok(()) };
-        let rows = block.rows.as_ref().map_or_else(String::new, |r| format!("[{r}]"));
-        let params: Vec<String> =
-            block.params.iter().map(|p| p.map_or_else(|| "_".to_string(), |b| b.to_string())).collect();
-        writeln!(f, "{pad}{name}{rows} ({}) {{", List(&params))?;
-        self.write_block(f, block, depth + 1)?;
-        writeln!(f, "{pad}}} yield {}", List(&block.yields))
+        for (name, id) in blocks {
+            let Some(block) = self.blocks.get(id.0 as usize) else { continue };
+            let rows = block.rows.as_ref().map_or_else(String::new, |r| format!("[{r}]"));
+            let params: Vec<String> =
+                block.params.iter().map(|p| p.map_or_else(|| "_".to_string(), |b| b.to_string())).collect();
+            writeln!(f, "{pad}{name}{rows} ({}) {{", List(&params))?;
+            self.write_block(f, block, depth + 1)?;
+            writeln!(f, "{pad}}} yield {}", List(&block.yields))?;
+        }
+        Ok(())
     }
+}
+
+/// `join t = 10 else 74`.
+fn length_text(length: Option<&Length>) -> String {
+    let text = |l: &Length| format!("join {} = {} else {}", l.symbol, l.then, l.other);
+    length.map_or_else(|| "join".to_string(), text)
 }
 
 fn decision_text(decision: Decision) -> String {

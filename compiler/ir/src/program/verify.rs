@@ -1,9 +1,9 @@
 //! The rules of a [`Program`], checked before any code generator sees one.
 //!
-//! 1. Ids exist: buffers, kernels, blocks, constants, inputs, exits.
+//! 1. Ids exist: buffers, kernels, blocks, constants, inputs, exits, gates.
 //! 2. A block's number is larger than its owner's, and no block has two owners; block 0 is the body.
 //! 3. Symbols are bound where they are used: by an input dim that is a plain symbol, or as the rows or
-//!    length of an enclosing block (for lengths and assumptions, of any block). No symbol is bound twice.
+//!    the length of an enclosing block (for buffers and assumptions, of any block). None is bound twice.
 //! 4. Inputs and constants hold what their buffers say; parameters are `Param`, results `Result`.
 //! 5. Kernels write `Temp` buffers only and never one that they read.
 //! 6. Views have a stride per axis; expressions are well typed, operands first; reductions use only
@@ -14,13 +14,12 @@
 //!
 //! That views stay inside their buffers depends on the bound sizes: the runtime checks it before a run.
 
+mod control;
+
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 
-use super::{
-    Block, BlockId, Decision, Form, IfStep, Join, Kernel, Loop, MatMul, Per, Port, Program, RouteStep, Source, Step,
-    View, definitions,
-};
+use super::{Block, BlockId, Form, Kernel, Loop, MatMul, Per, Port, Program, Source, Step, View, definitions};
 use crate::dim::{Dim, Symbol};
 use crate::entity::{BufferId, KernelId};
 use crate::types::DType;
@@ -260,147 +259,6 @@ impl Verifier<'_> {
         }
         for id in &block.yields {
             self.buffer(&place, *id);
-        }
-    }
-
-    /// The block `id` as a child of `owner`.
-    fn child(&mut self, place: &str, owner: BlockId, id: BlockId) -> Option<&Block> {
-        let program = self.program;
-        let Some(block) = program.blocks.get(id.0 as usize) else {
-            self.report(place, format_args!("block {} of {} does not exist", id.0, program.blocks.len()));
-            return None;
-        };
-        if id.0 <= owner.0 {
-            self.report(place, format_args!("block {} is not after its owner {}", id.0, owner.0));
-            return None;
-        }
-        if !self.owned.insert(id.0) {
-            self.report(place, format_args!("block {} has two owners", id.0));
-            return None;
-        }
-        Some(block)
-    }
-
-    fn decision(&mut self, place: &str, decision: Decision) {
-        let (what, number, count) = match decision {
-            Decision::None => return,
-            Decision::Exit(exit) => ("exit", exit, self.program.exits.len()),
-            Decision::Gate(gate) => ("gate", gate, self.program.gates.len()),
-        };
-        if number as usize >= count {
-            self.report(place, format_args!("{what} {number} of {count} does not exist"));
-        }
-    }
-
-    fn branch(&mut self, place: &str, owner: BlockId, step: &IfStep, depth: usize) {
-        let program = self.program;
-        self.decision(place, step.decision);
-        self.expect_dtype(place, step.condition, DType::Bool);
-        for result in &step.results {
-            self.expect_source(place, *result, Source::Result);
-        }
-        for id in [step.then, step.other] {
-            if self.child(place, owner, id).is_none() {
-                continue;
-            }
-            let block = program.block(id);
-            if block.rows.is_some() || !block.params.is_empty() {
-                self.report(place, format_args!("block {} of an if takes no parameters and no rows", id.0));
-            }
-            self.yields(place, id, block, step.results.iter().copied());
-            self.block(id, block, depth + 1);
-        }
-    }
-
-    fn route(&mut self, place: &str, owner: BlockId, step: &RouteStep, depth: usize) {
-        let program = self.program;
-        self.decision(place, step.decision);
-        self.dim(place, &step.rows);
-        self.expect_dtype(place, step.mask, DType::Bool);
-        for operand in &step.operands {
-            self.buffer(place, operand.buffer);
-            self.dim(place, &operand.row);
-        }
-        for result in &step.results {
-            self.expect_source(place, result.buffer, Source::Result);
-            self.dim(place, &result.row);
-        }
-        for id in [step.then, step.other] {
-            if self.child(place, owner, id).is_none() {
-                continue;
-            }
-            let block = program.block(id);
-            self.params(place, id, block, step.operands.iter().map(|o| o.buffer));
-            if step.join.is_none() {
-                self.yields(place, id, block, step.results.iter().map(|r| r.buffer));
-            }
-            let outside = self.scope.clone();
-            self.bind_rows(place, id, block);
-            self.block(id, block, depth + 1);
-            self.scope = outside;
-        }
-        if let Some(join) = &step.join {
-            self.join(place, owner, step, join, depth);
-        }
-    }
-
-    /// The join takes what each of the two blocks yields, and yields the results.
-    fn join(&mut self, place: &str, owner: BlockId, step: &RouteStep, join: &Join, depth: usize) {
-        let program = self.program;
-        if self.child(place, owner, join.block).is_none() {
-            return;
-        }
-        let block = program.block(join.block);
-        for before in [step.then, step.other] {
-            if let Some(before) = program.blocks.get(before.0 as usize) {
-                self.params(place, join.block, block, before.yields.iter().copied());
-            }
-        }
-        self.yields(place, join.block, block, step.results.iter().map(|r| r.buffer));
-        let outside = self.scope.clone();
-        if let Some(length) = &join.length {
-            self.dims(place, [&length.then, &length.other]);
-            if !self.bound.insert(length.symbol.clone()) {
-                self.report(place, format_args!("symbol {} is bound twice", length.symbol));
-            }
-        }
-        self.bind_rows(place, join.block, block);
-        self.scope.extend(join.length.as_ref().map(|l| l.symbol.clone()));
-        self.block(join.block, block, depth + 1);
-        self.scope = outside;
-    }
-
-    fn bind_rows(&mut self, place: &str, id: BlockId, block: &Block) {
-        let Some(rows) = &block.rows else {
-            return self.report(place, format_args!("block {} of a route has no symbol for its rows", id.0));
-        };
-        if !self.bound.insert(rows.clone()) {
-            self.report(place, format_args!("symbol {rows} is bound twice"));
-        }
-        self.scope.insert(rows.clone());
-    }
-
-    fn params(&mut self, place: &str, id: BlockId, block: &Block, given: impl ExactSizeIterator<Item = BufferId>) {
-        if block.params.len() != given.len() {
-            let (found, expected) = (block.params.len(), given.len());
-            return self.report(place, format_args!("block {} takes {found} parameters, expected {expected}", id.0));
-        }
-        for (param, given) in block.params.iter().zip(given) {
-            if let (Some(param), Some(dtype)) = (param, self.buffer(place, given).map(|b| b.dtype)) {
-                self.expect_dtype(place, *param, dtype);
-            }
-        }
-    }
-
-    fn yields(&mut self, place: &str, id: BlockId, block: &Block, results: impl ExactSizeIterator<Item = BufferId>) {
-        if block.yields.len() != results.len() {
-            let (found, expected) = (block.yields.len(), results.len());
-            return self.report(place, format_args!("block {} yields {found} buffers, expected {expected}", id.0));
-        }
-        for (given, result) in block.yields.iter().zip(results) {
-            if let Some(dtype) = self.buffer(place, result).map(|b| b.dtype) {
-                self.expect_dtype(place, *given, dtype);
-            }
         }
     }
 

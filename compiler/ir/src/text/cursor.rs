@@ -172,7 +172,8 @@ impl<'a> Cursor<'a> {
         let mut depth = 0usize;
         while let Some(t) = self.token(0) {
             let closes = t.first && t.kind == Kind::Punct("}");
-            if t.kind == Kind::End || (depth == 0 && t.first && !self.is_word("then") && !self.is_word("else")) {
+            let region = ["then", "else", "join"].into_iter().any(|word| self.is_word(word));
+            if t.kind == Kind::End || (depth == 0 && t.first && !region) {
                 return;
             }
             let opens = t.kind == Kind::Punct("{") && self.token(1).is_some_and(|next| next.first);

@@ -382,17 +382,17 @@ impl Parser<'_, '_> {
     fn regions(&mut self) -> Outcome<Vec<RegionId>> {
         let broken = self.broken;
         let mut regions = Vec::new();
-        for keyword in ["then", "else", "join"] {
-            if keyword == "join" && !self.cursor.is_word(keyword) {
-                break;
-            }
+        for keyword in ["then", "else"] {
             self.cursor.expect_word(keyword)?;
+            regions.push(self.region()?);
+        }
+        if self.cursor.eat_word("join") {
             regions.push(self.region()?);
         }
         if self.broken > broken { Err(Fail) } else { Ok(regions) }
     }
 
-    /// `^1[r0](%h: f32[r0, 3]) { … yield %h }`, a join also with its length: `^2[r1, t0](…) { … }`.
+    /// `^1[r0](%h: f32[r0, 3]) { … yield %h }`; a join's length symbol follows its rows.
     fn region(&mut self) -> Outcome<RegionId> {
         if self.open.len() > MAX_DEPTH {
             return self.cursor.fail(self.cursor.offset(), format!("regions may be nested {MAX_DEPTH} deep"));
@@ -400,11 +400,13 @@ impl Parser<'_, '_> {
         if *self.cursor.kind() == Kind::Region {
             self.cursor.advance();
         }
-        let mut symbols = if self.cursor.is("[") { self.symbols()? } else { Vec::new() }.into_iter();
-        let region = match (symbols.next(), symbols.next()) {
-            (Some(rows), length @ Some(_)) => self.graph.new_join(rows, length),
-            (rows, _) => self.graph.new_region(rows),
-        };
+        let (mut rows, mut length) = (None, None);
+        if self.cursor.eat("[") {
+            rows = Some(self.symbol()?);
+            length = if self.cursor.eat(",") { Some(self.symbol()?) } else { None };
+            self.cursor.expect("]")?;
+        }
+        let region = self.graph.new_join(rows, length);
         self.open.push(region);
         let body = self.params(region).and_then(|()| {
             self.cursor.expect("{")?;
@@ -414,22 +416,13 @@ impl Parser<'_, '_> {
         body.map(|_| region)
     }
 
-    /// `[r0]` or `[r0, t0]`: the symbols of a region's rows and length.
-    fn symbols(&mut self) -> Outcome<Vec<Symbol>> {
-        self.cursor.expect("[")?;
-        let mut symbols = Vec::new();
-        loop {
-            let offset = self.cursor.offset();
-            let dim = self.cursor.dim(0)?;
-            let Some(symbol) = dim.as_symbol().filter(|_| symbols.len() < 2) else {
-                let message = format!("expected the symbols of the region's rows and length, found {dim}");
-                return self.cursor.fail(offset, message);
-            };
-            symbols.push(symbol.clone());
-            if !self.cursor.eat(",") {
-                self.cursor.expect("]")?;
-                return Ok(symbols);
-            }
+    /// The symbol of a region's rows or length.
+    fn symbol(&mut self) -> Outcome<Symbol> {
+        let offset = self.cursor.offset();
+        let dim = self.cursor.dim(0)?;
+        match dim.as_symbol() {
+            Some(symbol) => Ok(symbol.clone()),
+            None => self.cursor.fail(offset, format!("expected a symbol of the region, found {dim}")),
         }
     }
 }

@@ -200,7 +200,7 @@ impl<'g> Printer<'g> {
     fn region(&self, f: &mut dyn Write, id: RegionId, depth: usize) -> fmt::Result {
         let region = self.graph.region(id);
         f.write_str(&self.region_label(id))?;
-        let symbols: Vec<String> = region.rows.iter().chain(&region.length).map(ToString::to_string).collect();
+        let symbols: Vec<_> = region.rows.iter().chain(&region.length).map(|s| s.to_string()).collect();
         if !symbols.is_empty() {
             write!(f, "[{}]", symbols.join(", "))?;
         }

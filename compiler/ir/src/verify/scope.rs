@@ -17,7 +17,7 @@ struct Walk<'f, 'g> {
     open: Vec<Open>,
     regions: HashSet<RegionId>,
     nodes: HashSet<NodeId>,
-    /// The inputs' symbols, and the row symbols met so far.
+    /// The inputs' symbols, and the row and length symbols met so far.
     symbols: BTreeSet<Symbol>,
 }
 
@@ -73,17 +73,6 @@ impl<'g> Walk<'_, 'g> {
         self.open.pop();
     }
 
-    fn length_symbol(&mut self, id: RegionId, owner: Option<NodeId>) {
-        let Some(symbol) = &self.graph().region(id).length else { return };
-        let is_join = owner.is_some_and(|n| self.graph().node(n).regions.get(2) == Some(&id));
-        if !is_join {
-            self.found.report(7, owner, format!("a region that is no join has the length symbol {symbol}"));
-        }
-        if !self.symbols.insert(symbol.clone()) {
-            self.found.report(7, owner, format!("the length symbol {symbol} is used twice"));
-        }
-    }
-
     fn row_symbol(&mut self, id: RegionId, owner: Option<NodeId>) {
         let route = owner.is_some_and(|n| matches!(self.graph().node(n).op, Op::Route { .. }));
         match (route, &self.graph().region(id).rows) {
@@ -95,6 +84,16 @@ impl<'g> Walk<'_, 'g> {
                 self.found.report(7, owner, format!("the row symbol {s} is used twice"));
             }
             (true, Some(_)) | (false, None) => {}
+        }
+    }
+
+    fn length_symbol(&mut self, id: RegionId, owner: Option<NodeId>) {
+        let Some(length) = &self.graph().region(id).length else { return };
+        let is_join = owner.is_some_and(|n| self.graph().node(n).regions.get(2) == Some(&id));
+        if !is_join {
+            self.found.report(7, owner, format!("a region that is no join has the length symbol {length}"));
+        } else if !self.symbols.insert(length.clone()) {
+            self.found.report(7, owner, format!("the length symbol {length} is used twice"));
         }
     }
 
@@ -127,9 +126,9 @@ impl<'g> Walk<'_, 'g> {
             self.found.report(3, Some(id), message);
         }
         let (expected, fits) = match (&node.op, node.regions.len()) {
-            (Op::Route { .. }, count) => ("2 or 3", (2..=3).contains(&count)),
-            (Op::If { .. }, count) => ("2", count == 2),
-            (_, count) => ("0", count == 0),
+            (Op::Route { .. }, found) => ("2 or 3", found == 2 || found == 3),
+            (op, found) if op.is_control() => ("2", found == 2),
+            (_, found) => ("0", found == 0),
         };
         if !fits {
             let message = format!("expected {expected} regions, found {}", node.regions.len());

@@ -1,4 +1,4 @@
-//! Invariants 4 to 6 and 9 to 11: the interface, types, dims, and what each stage adds.
+//! Invariants 4 to 6 and 9 to 12: the interface, types, dims, and what each stage adds.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -52,7 +52,7 @@ pub(super) fn check_nodes(found: &mut Found<'_>, stage: Stage) {
     if stage >= Stage::Lowerable {
         let alone: BTreeSet<_> = inputs.iter().filter_map(Dim::as_symbol).collect();
         for symbol in known.iter().filter(|s| !alone.contains(s)) {
-            found.report(11, None, format!("no input has {symbol} by itself as a dim, so a run cannot bind it"));
+            found.report(12, None, format!("no input has {symbol} by itself as a dim, so a run cannot bind it"));
         }
     }
 }
@@ -60,8 +60,7 @@ pub(super) fn check_nodes(found: &mut Found<'_>, stage: Stage) {
 fn check_region(found: &mut Found<'_>, region: RegionId, outer: &BTreeSet<Symbol>, stage: Stage) {
     let graph = found.graph;
     let mut known = outer.clone();
-    known.extend(graph.region(region).rows.clone());
-    known.extend(graph.region(region).length.clone());
+    known.extend(graph.region(region).rows.iter().chain(&graph.region(region).length).cloned());
     let params = graph.region(region).params.iter().flat_map(|v| &graph.ty(*v).dims);
     check_sizes(found, graph.region(region).owner, params, &known);
     for id in &graph.region(region).nodes {
@@ -126,11 +125,7 @@ fn check_dim(found: &mut Found<'_>, node: Option<NodeId>, dim: &Dim, known: &BTr
     let mut symbols = BTreeSet::new();
     dim.collect_symbols(&mut symbols);
     for symbol in symbols.difference(known) {
-        found.report(
-            6,
-            node,
-            format!("the symbol {symbol} is neither an input's nor the rows or length of a region around it"),
-        );
+        found.report(6, node, format!("the symbol {symbol} is neither an input's nor that of a region around it"));
     }
 }
 
@@ -153,23 +148,7 @@ fn within_limit(dim: &Dim) -> bool {
     dim.terms().iter().all(|t| t.coef.unsigned_abs() < Dim::LIMIT.unsigned_abs() && t.factors.iter().all(atom))
 }
 
-/// Invariant 10, gates.
-fn check_gates(found: &mut Found<'_>) {
-    let graph = found.graph;
-    let gates: Vec<(NodeId, i64)> =
-        graph.nodes_in_order().into_iter().filter_map(|id| Some((id, graph.node(id).op.gate()?))).collect();
-    let mut seen = BTreeSet::new();
-    for (id, gate) in &gates {
-        if usize::try_from(*gate).map_or(true, |g| g >= gates.len()) || !seen.insert(*gate) {
-            found.report(10, Some(*id), format!("gate {gate} of {} has a number twice or too large", gates.len()));
-        }
-        if graph.node(*id).op.exit().is_some() {
-            found.report(10, Some(*id), "a node is both an exit and a gate");
-        }
-    }
-}
-
-/// Invariant 10, exits.
+/// Invariant 10.
 fn check_exits(found: &mut Found<'_>) {
     let graph = found.graph;
     let exit_of = |id: NodeId| graph.node(id).op.exit();
@@ -191,5 +170,26 @@ fn check_exits(found: &mut Found<'_>) {
                 );
             }
         });
+    }
+}
+
+/// Invariant 11.
+fn check_gates(found: &mut Found<'_>) {
+    let graph = found.graph;
+    let gates: Vec<(NodeId, i64)> =
+        graph.nodes_in_order().into_iter().filter_map(|id| Some((id, graph.node(id).op.gate()?))).collect();
+    let mut seen = HashSet::new();
+    for (id, gate) in &gates {
+        if graph.node(*id).op.exit().is_some() {
+            found.report(11, Some(*id), "a node is an exit or a gate, not both");
+        }
+        if !usize::try_from(*gate).is_ok_and(|g| g < gates.len()) {
+            let message =
+                format!("gates are numbered without holes: expected a number below {}, found {gate}", gates.len());
+            found.report(11, Some(*id), message);
+        }
+        if !seen.insert(*gate) {
+            found.report(11, Some(*id), format!("two gates have the number {gate}"));
+        }
     }
 }

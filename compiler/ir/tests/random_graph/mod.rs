@@ -144,7 +144,8 @@ impl Builder {
                 region
             })
             .collect();
-        let node = self.graph.append_control(at, Op::IF, &[condition], regions, Self::origin(step));
+        let node =
+            self.graph.append_control(at, Op::If { exit: -1, gate: -1 }, &[condition], regions, Self::origin(step));
         node.map(|n| self.graph.node(n).outputs.clone()).unwrap_or_default()
     }
 
@@ -171,7 +172,8 @@ impl Builder {
         let hidden: Vec<Symbol> = hidden.iter().cloned().chain([symbol]).collect();
         let regions: Vec<RegionId> = (0..2).map(|_| self.routed(&operands, inner, scope, &hidden)).collect();
         let inputs: Vec<ValueId> = std::iter::once(mask).chain(operands).collect();
-        let node = self.graph.append_control(at, Op::ROUTE, &inputs, regions, Self::origin(step));
+        let node =
+            self.graph.append_control(at, Op::Route { exit: -1, gate: -1 }, &inputs, regions, Self::origin(step));
         let outputs = self.graph.node(node.expect("the regions yield what their parameters are like")).outputs.clone();
         self.name(outputs[0], step);
         outputs

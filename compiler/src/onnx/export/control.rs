@@ -1,4 +1,4 @@
-//! `If` and `Route` as ONNX's `If`.
+//! `If` and `Route` as ONNX's `If`; for a `Route` with a join see `join`.
 //!
 //! A `Route` gathers the rows of each side inside the branch that runs only if there are any, joins
 //! the two sides, and restores the order of the rows by the inverse of the joined row numbers.
@@ -10,9 +10,9 @@ use eec_ir::{DType, Dim, Graph, RegionId, Tensor, Type, ValueId};
 
 use super::super::error::ExportError;
 use super::super::proto::{GraphProto, ValueInfoProto};
-use super::super::tensor::{encode, value_info};
+use super::super::tensor::value_info;
 use super::Exporter;
-use super::nodes::{int, subgraph, tensor};
+use super::nodes::{int, subgraph};
 use super::scope::Scope;
 
 impl Exporter<'_> {
@@ -35,7 +35,7 @@ impl Exporter<'_> {
     }
 
     /// Ends the innermost graph, whose results are what `region` yields.
-    fn close_branch(&mut self, region: RegionId) -> Result<GraphProto, ExportError> {
+    pub(super) fn close_branch(&mut self, region: RegionId) -> Result<GraphProto, ExportError> {
         let graph = self.graph;
         let yields = &graph.region(region).yields;
         let names: Vec<String> = yields.iter().map(|v| self.value_name(*v)).collect();
@@ -52,13 +52,16 @@ impl Exporter<'_> {
         Ok(self.pop_graph(output))
     }
 
-    fn pop_graph(&mut self, output: Vec<ValueInfoProto>) -> GraphProto {
+    pub(super) fn pop_graph(&mut self, output: Vec<ValueInfoProto>) -> GraphProto {
         let node = self.scopes.pop().map(|s| s.nodes).unwrap_or_default();
         GraphProto { node, name: self.current.clone(), output, ..GraphProto::default() }
     }
 
     /// Writes a `Route`.
     pub(super) fn export_route(&mut self, node: &Node) -> Result<(), ExportError> {
+        if let Some(join) = node.regions.get(2) {
+            return self.export_joined(node, *join);
+        }
         let here = self.current.clone();
         let mask = self.value_name(node.inputs[0]);
         let inverted = self.helper("Not", &[&mask], Vec::new());
@@ -79,10 +82,17 @@ impl Exporter<'_> {
     }
 
     /// The numbers of the rows for which `mask` is true, as a vector.
-    fn row_numbers(&mut self, mask: &str) -> String {
+    pub(super) fn row_numbers(&mut self, mask: &str) -> String {
         let found = self.helper("NonZero", &[mask], Vec::new());
         let flat = self.ints(vec![-1]);
         self.helper("Reshape", &[&found, &flat], Vec::new())
+    }
+
+    /// Whether there are any of these rows.
+    pub(super) fn has_rows(&mut self, rows: &str) -> String {
+        let zero = self.tensor_name(&Tensor::scalar(0i64));
+        let count = self.helper("Size", &[rows], Vec::new());
+        self.helper("Greater", &[&count, &zero], Vec::new())
     }
 
     /// The permutation that undoes the permutation `order`.
@@ -97,10 +107,7 @@ impl Exporter<'_> {
     /// Returns the names of its results.
     fn export_side(&mut self, node: &Node, region: RegionId, rows: &str) -> Result<Vec<String>, ExportError> {
         let here = self.current.clone();
-        let zero = self.tensor_name(&Tensor::scalar(0i64));
-        let count = self.helper("Size", &[rows], Vec::new());
-        let any = self.helper("Greater", &[&count, &zero], Vec::new());
-
+        let any = self.has_rows(rows);
         self.scopes.push(Scope::of_rows(self.graph.region(region).rows.clone(), rows));
         self.gather_params(node, region, rows);
         self.export_nodes(region)?;
@@ -118,7 +125,7 @@ impl Exporter<'_> {
     }
 
     /// Gathers the operands' rows for the parameters that the region uses.
-    fn gather_params(&mut self, node: &Node, region: RegionId, rows: &str) {
+    pub(super) fn gather_params(&mut self, node: &Node, region: RegionId, rows: &str) {
         let graph = self.graph;
         let used = used_values(graph, region);
         for (param, operand) in graph.region(region).params.iter().zip(&node.inputs[1..]) {
@@ -138,8 +145,7 @@ impl Exporter<'_> {
             let inner = ty.dims.iter().skip(1).cloned();
             let dims: Vec<Dim> = std::iter::once(Dim::from(0)).chain(inner).collect();
             let shape = self.sizes(&dims)?;
-            let element = encode(&zero(ty.dtype), "");
-            let name = self.helper("ConstantOfShape", &[&shape], vec![tensor("value", element)]);
+            let name = self.zeros(&shape, ty.dtype);
             output.push(value_info(&name, &Type::new(ty.dtype, dims)));
         }
         Ok(self.pop_graph(output))
@@ -147,7 +153,7 @@ impl Exporter<'_> {
 }
 
 /// One zero of an element type.
-fn zero(dtype: DType) -> Tensor {
+pub(super) fn zero(dtype: DType) -> Tensor {
     match dtype {
         DType::F32 => Tensor::vector(vec![0f32]),
         DType::I64 => Tensor::vector(vec![0i64]),

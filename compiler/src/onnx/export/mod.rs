@@ -1,6 +1,7 @@
 //! From a graph to an ONNX model of opset 20.
 
 mod control;
+mod join;
 mod names;
 mod nodes;
 mod scope;

@@ -26,7 +26,8 @@ impl Importer<'_> {
             self.graph.set_yields(inner, yields);
             regions.push(inner);
         }
-        let result = self.graph.append_control(region, Op::IF, &[condition], regions, origin(&node));
+        let result =
+            self.graph.append_control(region, Op::If { exit: -1, gate: -1 }, &[condition], regions, origin(&node));
         let result = result.map_err(|e| self.refusal(e.into()))?;
         Ok(self.graph.node(result).outputs.clone())
     }

@@ -1,0 +1,145 @@
+//! Rules 1 to 4 of control steps: which blocks they run, under which symbols, on which buffers.
+
+use super::Verifier;
+use crate::entity::BufferId;
+use crate::program::{Block, BlockId, Decision, IfStep, Join, Length, RouteStep, Source};
+use crate::types::DType;
+
+impl Verifier<'_> {
+    /// The block `id` as a child of `owner`.
+    fn child(&mut self, place: &str, owner: BlockId, id: BlockId) -> Option<&Block> {
+        let program = self.program;
+        let Some(block) = program.blocks.get(id.0 as usize) else {
+            self.report(place, format_args!("block {} of {} does not exist", id.0, program.blocks.len()));
+            return None;
+        };
+        if id.0 <= owner.0 {
+            self.report(place, format_args!("block {} is not after its owner {}", id.0, owner.0));
+            return None;
+        }
+        if !self.owned.insert(id.0) {
+            self.report(place, format_args!("block {} has two owners", id.0));
+            return None;
+        }
+        Some(block)
+    }
+
+    fn decision(&mut self, place: &str, decision: Decision) {
+        let (kind, number, count) = match decision {
+            Decision::None => return,
+            Decision::Exit(exit) => ("exit", exit, self.program.exits.len()),
+            Decision::Gate(gate) => ("gate", gate, self.program.gates.len()),
+        };
+        if number as usize >= count {
+            self.report(place, format_args!("{kind} {number} of {count} does not exist"));
+        }
+    }
+
+    pub(super) fn branch(&mut self, place: &str, owner: BlockId, step: &IfStep, depth: usize) {
+        let program = self.program;
+        self.decision(place, step.decision);
+        self.expect_dtype(place, step.condition, DType::Bool);
+        for result in &step.results {
+            self.expect_source(place, *result, Source::Result);
+        }
+        for id in [step.then, step.other] {
+            if self.child(place, owner, id).is_none() {
+                continue;
+            }
+            let block = program.block(id);
+            if block.rows.is_some() || !block.params.is_empty() {
+                self.report(place, format_args!("block {} of an if takes no parameters and no rows", id.0));
+            }
+            self.yields(place, id, block, step.results.iter().copied());
+            self.block(id, block, depth + 1);
+        }
+    }
+
+    pub(super) fn route(&mut self, place: &str, owner: BlockId, step: &RouteStep, depth: usize) {
+        let program = self.program;
+        self.decision(place, step.decision);
+        self.dim(place, &step.rows);
+        self.expect_dtype(place, step.mask, DType::Bool);
+        for operand in &step.operands {
+            self.buffer(place, operand.buffer);
+            self.dim(place, &operand.row);
+        }
+        for result in &step.results {
+            self.expect_source(place, result.buffer, Source::Result);
+            self.dim(place, &result.row);
+        }
+        for id in [step.then, step.other] {
+            if self.child(place, owner, id).is_none() {
+                continue;
+            }
+            let block = program.block(id);
+            self.params(place, id, block, &step.operands.iter().map(|o| o.buffer).collect::<Vec<_>>());
+            if step.join.is_none() {
+                self.yields(place, id, block, step.results.iter().map(|r| r.buffer));
+            }
+            self.inside(place, id, block, None, depth);
+        }
+        if let Some(join) = &step.join {
+            self.join(place, owner, step, join, depth);
+        }
+    }
+
+    fn join(&mut self, place: &str, owner: BlockId, step: &RouteStep, join: &Join, depth: usize) {
+        let program = self.program;
+        if let Some(length) = &join.length {
+            self.dims(place, [&length.then, &length.other]);
+        }
+        if self.child(place, owner, join.block).is_none() {
+            return;
+        }
+        let block = program.block(join.block);
+        for id in [step.then, step.other] {
+            if let Some(before) = program.blocks.get(id.0 as usize) {
+                self.params(place, join.block, block, &before.yields);
+            }
+        }
+        self.yields(place, join.block, block, step.results.iter().map(|r| r.buffer));
+        self.inside(place, join.block, block, join.length.as_ref(), depth);
+    }
+
+    /// Checks a block of a route under the symbols that it binds.
+    fn inside(&mut self, place: &str, id: BlockId, block: &Block, length: Option<&Length>, depth: usize) {
+        let outside = self.scope.clone();
+        if block.rows.is_none() {
+            self.report(place, format_args!("block {} of a route has no symbol for its rows", id.0));
+        }
+        for symbol in block.rows.iter().chain(length.map(|l| &l.symbol)) {
+            if !self.bound.insert(symbol.clone()) {
+                self.report(place, format_args!("symbol {symbol} is bound twice"));
+            }
+            self.scope.insert(symbol.clone());
+        }
+        self.block(id, block, depth + 1);
+        self.scope = outside;
+    }
+
+    /// Checks the parameters of a block that takes these buffers.
+    fn params(&mut self, place: &str, id: BlockId, block: &Block, operands: &[BufferId]) {
+        if block.params.len() != operands.len() {
+            let (found, expected) = (block.params.len(), operands.len());
+            return self.report(place, format_args!("block {} takes {found} parameters, expected {expected}", id.0));
+        }
+        for (param, operand) in block.params.iter().zip(operands) {
+            if let (Some(param), Some(dtype)) = (param, self.buffer(place, *operand).map(|b| b.dtype)) {
+                self.expect_dtype(place, *param, dtype);
+            }
+        }
+    }
+
+    fn yields(&mut self, place: &str, id: BlockId, block: &Block, results: impl ExactSizeIterator<Item = BufferId>) {
+        if block.yields.len() != results.len() {
+            let (found, expected) = (block.yields.len(), results.len());
+            return self.report(place, format_args!("block {} yields {found} buffers, expected {expected}", id.0));
+        }
+        for (given, result) in block.yields.iter().zip(results) {
+            if let Some(dtype) = self.buffer(place, result).map(|b| b.dtype) {
+                self.expect_dtype(place, *given, dtype);
+            }
+        }
+    }
+}
