@@ -27,7 +27,7 @@ mod section {
     pub(super) const RECIPE: &str = "recipe";
     pub(super) const REPORTS: &str = "reports";
     pub(super) const POLICY: &str = "policy";
-    pub(super) const STATIC_FFNS: &str = "ffns.static";
+    pub(super) const INSERTED: &str = "inserted";
     pub(super) const CANDIDATES: &str = "candidates";
 }
 
@@ -62,8 +62,8 @@ pub struct Model {
     pub policy: Option<Policy>,
     /// The fitted heads of all candidate exits, kept or not: what fixed depths are judged with.
     pub candidates: Option<Candidates>,
-    /// FFNs in the order in which a set that never runs grows best; what FFN gates are judged with.
-    pub static_ffns: Vec<usize>,
+    /// What gates and token exits are judged with.
+    pub inserted: Inserted,
     /// How calibration went, per mechanism.
     pub reports: Vec<Report>,
     /// The file, if it is compiled.
@@ -119,6 +119,44 @@ fn checked_policy(policy: Policy, exits: usize, candidates: Option<&Candidates>)
     }
 }
 
+/// What was inserted besides exits, as far as its rivals are made of it.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Inserted {
+    /// FFNs in the order in which a set that never runs grows best.
+    pub static_ffns: Vec<usize>,
+    /// The blocks whose FFNs have gates that decide, by the gates' numbers.
+    pub gated_ffns: Vec<usize>,
+    /// Where visual tokens may leave.
+    pub tokens: Option<TokenPlaces>,
+}
+
+/// Where visual tokens may leave.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct TokenPlaces {
+    /// The first token and the number of tokens, if they are not those that the graph's form shows.
+    pub span: Option<(i64, i64)>,
+    /// The blocks after which they could.
+    pub candidates: Vec<usize>,
+    /// The blocks with gates that decide, by the gates' numbers, after those of FFNs.
+    pub gates: Vec<usize>,
+}
+
+impl Inserted {
+    /// Whether FFN gates decide at run time.
+    pub fn decides_ffns(&self) -> bool {
+        !self.gated_ffns.is_empty()
+    }
+
+    /// Whether this is true of a model with so many gates.
+    fn check(&self, gates: usize) -> Result<(), String> {
+        let tokens = self.tokens.as_ref().map_or(0, |t| t.gates.len());
+        match self.gated_ffns.len() + tokens {
+            known if known == gates => Ok(()),
+            known => Err(format!("names {known} gates, the program has {gates}")),
+        }
+    }
+}
+
 /// Which form of a model.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Form {
@@ -146,7 +184,7 @@ impl Model {
             recipe: Recipe::default(),
             policy: None,
             candidates: None,
-            static_ffns: Vec::new(),
+            inserted: Inserted::default(),
             reports: Vec::new(),
             artifact: None,
         }
@@ -168,12 +206,14 @@ impl Model {
         let dynamic = section(section::DYNAMIC_GRAPH).transpose()?.map(graph).transpose()?;
         let program = artifact.program()?;
         let exits: Vec<String> = program.exits.iter().map(|e| e.name.clone()).collect();
-        let gates = program.gates.iter().map(|g| g.name.clone()).collect();
+        let gates: Vec<String> = program.gates.iter().map(|g| g.name.clone()).collect();
         let reports =
             section(section::REPORTS).transpose()?.map(|t| from_json(path, t)).transpose()?.unwrap_or_default();
-        let ffns = section(section::STATIC_FFNS).transpose()?.map(|t| from_json(path, t)).transpose()?;
-        let static_ffns = ffns.unwrap_or_default();
         let wrong = |name: &'static str| move |why: String| Error::content(path, format!("section {name}: {why}"));
+        let inserted: Option<Inserted> =
+            section(section::INSERTED).transpose()?.map(|t| from_json(path, t)).transpose()?;
+        let inserted = inserted.unwrap_or_default();
+        inserted.check(gates.len()).map_err(wrong(section::INSERTED))?;
         let candidates: Option<Candidates> =
             section(section::CANDIDATES).transpose()?.map(|t| from_json(path, t)).transpose()?;
         let candidates = candidates.map(Candidates::checked).transpose().map_err(wrong(section::CANDIDATES))?;
@@ -188,7 +228,7 @@ impl Model {
             recipe,
             policy,
             candidates,
-            static_ffns,
+            inserted,
             reports,
             artifact: Some(artifact),
         })
@@ -244,8 +284,8 @@ impl Model {
         }
         let recipe = toml::to_string(&self.recipe).map_err(Error::request)?;
         writer.section(section::RECIPE, recipe.into_bytes())?;
-        if !self.static_ffns.is_empty() {
-            writer.section(section::STATIC_FFNS, to_json(&self.static_ffns)?)?;
+        if self.inserted != Inserted::default() {
+            writer.section(section::INSERTED, to_json(&self.inserted)?)?;
         }
         if !self.reports.is_empty() {
             writer.section(section::REPORTS, to_json(&self.reports)?)?;

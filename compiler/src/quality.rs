@@ -1,9 +1,9 @@
 //! How good a model's answers are, per row: right or wrong where it scores classes per row, the mean
 //! next-token loss where it scores classes per token. Scores are judged batch by batch and not kept.
 
-use eec_ir::{Graph, Tensor};
+use eec_ir::{Graph, Symbol};
 use eec_passes::structure::Structure;
-use eec_runtime::{Control, Session};
+use eec_runtime::{Control, Counters, Session};
 
 use crate::Error;
 use crate::calibrate::gates::Quality;
@@ -21,6 +21,8 @@ pub struct Truth {
     classes: Vec<i64>,
     /// Classes per row.
     per_row: usize,
+    /// The position of the output that is judged.
+    main_output: usize,
     /// Whether tokens are scored.
     pub per_token: bool,
 }
@@ -35,6 +37,8 @@ pub struct Scored {
     pub losses: Vec<f32>,
     /// Multiply-accumulates executed.
     pub macs: u64,
+    /// Rows that left, per exit; the last counts those that ran to the end.
+    pub exit_rows: Vec<u64>,
     /// Rows that each gate let skip.
     pub gate_rows: Vec<u64>,
 }
@@ -87,22 +91,42 @@ pub fn session(graph: &Graph, runs: Runs<'_>) -> Result<Session, Error> {
 }
 
 impl Truth {
-    /// The labels of the data; without, the answers of the plain model.
-    pub fn new(data: &Dataset, plain: &mut Session, per_token: bool, runs: Runs<'_>) -> Result<Truth, Error> {
-        let classes = match &data.labels {
+    /// The labels of the data; without, what the plain model answers in its output `main_output`.
+    pub fn new(
+        data: &Dataset,
+        plain: &mut Session,
+        main_output: usize,
+        per_token: bool,
+        runs: Runs<'_>,
+    ) -> Result<Truth, Error> {
+        let mut truth = Truth { classes: Vec::new(), per_row: 0, main_output, per_token };
+        truth.classes = match &data.labels {
             Some(labels) => labels.clone(),
-            None => answers(data, plain, runs)?,
+            None => truth.answers(data, plain, runs)?,
         };
-        Ok(Truth { per_row: classes.len() / data.rows.max(1), classes, per_token })
+        truth.per_row = truth.classes.len() / data.rows.max(1);
+        Ok(truth)
     }
-}
 
-fn answers(data: &Dataset, session: &mut Session, runs: Runs<'_>) -> Result<Vec<i64>, Error> {
-    let mut out = Vec::new();
-    for_batches(data, session, runs, "plain model", &mut |_, scores, classes| {
-        out.extend(scores.chunks(classes).map(|row| argmax(row) as i64));
-    })?;
-    Ok(out)
+    fn answers(&self, data: &Dataset, session: &mut Session, runs: Runs<'_>) -> Result<Vec<i64>, Error> {
+        let pass = Pass { data, runs, stage: "plain model", control: Control::Auto, output: self.main_output };
+        let mut out = Vec::new();
+        pass.run(session, &mut |_, scores, classes| {
+            out.extend(scores.chunks(classes).map(|row| argmax(row) as i64));
+        })?;
+        Ok(out)
+    }
+
+    /// Share of `answers`, one per row, that are right.
+    pub fn accuracy(&self, answers: &[i64]) -> f64 {
+        let right = answers.iter().zip(&self.classes).filter(|(a, t)| a == t).count();
+        right as f64 / self.classes.len().max(1) as f64
+    }
+
+    /// The same for a model whose main output is its first.
+    pub fn of_first_output(self) -> Truth {
+        Truth { main_output: 0, ..self }
+    }
 }
 
 /// Runs all rows and judges the first output; also what was executed.
@@ -113,9 +137,22 @@ pub fn score(
     runs: Runs<'_>,
     stage: &str,
 ) -> Result<Scored, Error> {
+    score_under(data, session, truth, runs, stage, Control::Auto)
+}
+
+/// The same with decisions as `control` says.
+pub fn score_under(
+    data: &Dataset,
+    session: &mut Session,
+    truth: &Truth,
+    runs: Runs<'_>,
+    stage: &str,
+    control: Control,
+) -> Result<Scored, Error> {
+    let pass = Pass { data, runs, stage, control, output: truth.main_output };
     let (mut losses, mut correct) = (Vec::new(), Vec::new());
     let mut misfit = None;
-    let (macs, gate_rows) = for_batches(data, session, runs, stage, &mut |from, scores, classes| {
+    let counted = pass.run(session, &mut |from, scores, classes| {
         for (i, row) in scores.chunks(classes).enumerate() {
             let Some(class) = truth.classes.get(from * truth.per_row + i) else {
                 misfit = Some(i);
@@ -139,32 +176,78 @@ pub fn score(
     } else {
         Quality::Correct(correct)
     };
-    Ok(Scored { quality, losses, macs, gate_rows })
+    let Counted { macs, exit_rows, gate_rows } = counted;
+    Ok(Scored { quality, losses, macs, exit_rows, gate_rows })
 }
 
-/// Gives the first output of every batch, with the batch's first row and the number of classes.
-fn for_batches(
-    data: &Dataset,
-    session: &mut Session,
-    runs: Runs<'_>,
-    stage: &str,
-    take: &mut dyn FnMut(usize, &[f32], usize),
-) -> Result<(u64, Vec<u64>), Error> {
-    let (mut macs, mut gate_rows) = (0, vec![0; session.gates().len()]);
-    runs.progress.begin(stage, data.rows);
-    for from in (0..data.rows).step_by(BATCH) {
-        let to = (from + BATCH).min(data.rows);
-        let run = session.run(&data.batch(from, to), Control::Auto)?;
-        let scores = run.outputs.first().and_then(|(_, t)| Some((t, t.elements::<f32>()?, *t.dims().last()?)));
-        let (_, scores, classes): (&Tensor, _, usize) =
-            scores.ok_or_else(|| Error::request("the model's main output is not a float per class"))?;
-        take(from, &scores, classes.max(1));
-        macs += run.counters.macs;
-        gate_rows.iter_mut().zip(&run.counters.gate_rows).for_each(|(sum, n)| *sum += n);
-        runs.progress.advance(to - from);
+/// Tokens per row: the dims of the blocks' values between the batch and the width.
+pub fn tokens(graph: &Graph, structure: &Structure, data: &Dataset) -> usize {
+    let dims = structure.blocks.first().map_or(&[][..], |b| &graph.ty(b.input).dims);
+    let inner = dims.get(1..dims.len().saturating_sub(1)).unwrap_or_default();
+    let size = |symbol: &Symbol| {
+        let places = graph.inputs().iter().zip(&data.inputs);
+        let mut sizes = places.flat_map(|(v, (_, t))| graph.ty(*v).dims.iter().zip(t.dims()));
+        sizes.find(|(d, _)| d.as_symbol() == Some(symbol)).map(|(_, n)| *n as i64)
+    };
+    inner.iter().map(|d| d.eval(&size).and_then(|n| usize::try_from(n).ok()).unwrap_or(1)).product()
+}
+
+/// One pass over the data.
+struct Pass<'a> {
+    data: &'a Dataset,
+    runs: Runs<'a>,
+    stage: &'a str,
+    control: Control,
+    /// The position of the output that is read.
+    output: usize,
+}
+
+/// What a pass executed.
+#[derive(Default)]
+struct Counted {
+    macs: u64,
+    exit_rows: Vec<u64>,
+    gate_rows: Vec<u64>,
+}
+
+impl Counted {
+    fn add(&mut self, counters: &Counters, rows: u64) {
+        self.macs += counters.macs;
+        let left: u64 = counters.exit_rows.iter().sum();
+        let exits = counters.exit_rows.iter().copied().chain([rows.saturating_sub(left)]);
+        add(&mut self.exit_rows, exits);
+        add(&mut self.gate_rows, counters.gate_rows.iter().copied());
     }
-    runs.progress.end();
-    Ok((macs, gate_rows))
+}
+
+fn add(sums: &mut Vec<u64>, more: impl Iterator<Item = u64>) {
+    for (i, n) in more.enumerate() {
+        if i == sums.len() {
+            sums.push(0);
+        }
+        sums[i] += n;
+    }
+}
+
+impl Pass<'_> {
+    /// Gives every batch's scores, with the batch's first row and the number of classes.
+    fn run(&self, session: &mut Session, take: &mut dyn FnMut(usize, &[f32], usize)) -> Result<Counted, Error> {
+        let mut counted = Counted::default();
+        self.runs.progress.begin(self.stage, self.data.rows);
+        for from in (0..self.data.rows).step_by(BATCH) {
+            let to = (from + BATCH).min(self.data.rows);
+            let run = session.run(&self.data.batch(from, to), self.control)?;
+            let output = run.outputs.get(self.output);
+            let scores = output.and_then(|(_, t)| Some((t.elements::<f32>()?, *t.dims().last()?)));
+            let (scores, classes) =
+                scores.ok_or_else(|| Error::request("the model's main output is not a float per class"))?;
+            take(from, &scores, classes.max(1));
+            counted.add(&run.counters, (to - from) as u64);
+            self.runs.progress.advance(to - from);
+        }
+        self.runs.progress.end();
+        Ok(counted)
+    }
 }
 
 /// The cross-entropy of scores with a class, in nats.

@@ -53,6 +53,13 @@ pub enum Quality {
     Loss(Vec<f64>),
 }
 
+impl Quality {
+    /// The mean over all rows: of right answers, or of losses.
+    pub fn mean(&self) -> f64 {
+        mean(self, &(0..len(self)).collect::<Vec<_>>())
+    }
+}
+
 /// A policy that was run on all rows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trial {

@@ -181,6 +181,25 @@ impl Args {
         Ok(recipe)
     }
 
+    /// What was written, in a few words.
+    fn what(&self, model: &Model) -> String {
+        let Some(dynamic) = &model.dynamic else {
+            let hint =
+                if self.data.is_none() { "; decisions need --data, or fixed heads, rules and places" } else { "" };
+            return format!("the plain model{hint}");
+        };
+        let mut parts = Vec::new();
+        match dynamic.exits.as_slice() {
+            [] => {}
+            [exit] => parts.push(format!("one exit, after {exit}")),
+            exits => parts.push(format!("{} exits, after {}", exits.len(), exits.join(", "))),
+        }
+        if !dynamic.gates.is_empty() {
+            parts.push(format!("gates: {}", dynamic.gates.join(", ")));
+        }
+        if parts.is_empty() { "edited, nothing is decided at run time".into() } else { parts.join("; ") }
+    }
+
     fn print(&self, model: &Model, html: Option<PathBuf>) -> Result<(), Error> {
         let exits = model.dynamic.as_ref().map_or(&[][..], |d| &d.exits);
         if self.json {
@@ -188,6 +207,7 @@ impl Args {
                 "schema": JSON_SCHEMA,
                 "output": self.output,
                 "exits": exits,
+                "gates": model.dynamic.as_ref().map_or(&[][..], |d| &d.gates),
                 "reports": model.reports,
                 "html": html,
             }));
@@ -197,14 +217,7 @@ impl Args {
             text.push_str(&report.text());
             text.push('\n');
         }
-        let what = match exits {
-            [] if self.data.is_none() => {
-                "the plain model; exits need --data, or --exits with fixed heads and rule".into()
-            }
-            [] => "the plain model".to_string(),
-            [exit] => format!("one exit, after {exit}"),
-            exits => format!("{} exits, after {}", exits.len(), exits.join(", ")),
-        };
+        let what = self.what(model);
         text.push_str(&format!("wrote {} ({what})\n", self.output.display()));
         if let Some(html) = html {
             text.push_str(&format!("wrote {}\n", html.display()));

@@ -43,8 +43,8 @@ pub(super) struct Ffn<'a> {
 pub(super) struct Made {
     /// The model with gates; absent if none pays.
     pub(super) graph: Option<Graph>,
-    /// One name per gate that decides.
-    pub(super) gates: Vec<String>,
+    /// The blocks of gates that decide.
+    pub(super) decide: Vec<usize>,
     /// FFNs in the order in which a static set grows.
     pub(super) static_order: Vec<usize>,
     pub(super) report: Option<Report>,
@@ -89,7 +89,8 @@ impl Ffn<'_> {
         let runs = Runs { threads: self.work.options.threads, progress: self.work.options.progress };
         let plain = quality::main_output_only(graph, structure.main_output);
         let mut session = quality::session(&plain, runs)?;
-        let truth = Truth::new(data, &mut session, quality::scores_tokens(graph, structure)?, runs)?;
+        let per_token = quality::scores_tokens(graph, structure)?;
+        let truth = Truth::new(data, &mut session, 0, per_token, runs)?;
         let scored = quality::score(data, &mut session, &truth, runs, "plain model")?;
         let split = self.work.split_of(data.rows, 2 * MIN_ROWS)?;
         let ffns = structure.blocks.iter().filter(|b| b.ffn().is_some()).count();
@@ -150,9 +151,9 @@ impl Ffn<'_> {
         let chosen = outcome.chosen.map(|i| &candidates[i].options);
         let graph = chosen.map(|options| field.gated(options)).transpose()?;
         let decides = chosen.filter(|o| !matches!(o.rule, Rule::Static));
-        let gates = decides.map_or_else(Vec::new, |o| blocks_of(o).iter().map(|b| format!("FFN {b}")).collect());
+        let decide = decides.map_or_else(Vec::new, blocks_of);
         let report = Report::of_gates(self.work.path, field.data, self.work.recipe(), &field.split, outcome);
-        Ok(Made { graph, gates, static_order, report: Some(report) })
+        Ok(Made { graph, decide, static_order, report: Some(report) })
     }
 }
 
@@ -173,10 +174,6 @@ impl Field<'_> {
         simplified(ffn_gates::apply_to(graph, structure, options).map_err(pass_error(PASS))?)
     }
 
-    fn gates(&self, blocks: &[usize]) -> Vec<Gate> {
-        blocks.iter().map(|b| Gate { block: *b, replacement: None }).collect()
-    }
-
     /// Runs a policy on all rows.
     fn run(&self, family: Family, options: FfnGates, stage: &str) -> Result<(Candidate, Scored), Error> {
         let graph = quality::main_output_only(&self.gated(&options)?, self.base.structure.main_output);
@@ -193,7 +190,7 @@ impl Field<'_> {
     ) -> Result<(Candidate, Scored), Error> {
         let mut session = quality::session(graph, self.runs)?;
         let scored = quality::score(data, &mut session, &self.truth, self.runs, stage)?;
-        let tokens = self.tokens() as f64;
+        let tokens = (self.tokens() * self.data.rows).max(1) as f64;
         let shares: Vec<f64> = match options.rule {
             Rule::Static => vec![1.0; options.gates.len()],
             _ => scored.gate_rows.iter().map(|n| *n as f64 / tokens).collect(),
@@ -208,16 +205,9 @@ impl Field<'_> {
         Ok((Candidate { options, trial, shares }, scored))
     }
 
-    /// Tokens of the data, padding counted: the rows that gates decide on.
+    /// Tokens per row, padding counted.
     fn tokens(&self) -> usize {
-        let graph = self.base.graph;
-        let value = self.base.structure.blocks.first().map(|b| graph.ty(b.input).dims.clone()).unwrap_or_default();
-        let per_row: usize = value.iter().skip(1).take(value.len().saturating_sub(2)).map(|d| self.size(d)).product();
-        per_row * self.data.rows
-    }
-
-    fn size(&self, dim: &eec_ir::Dim) -> usize {
-        super::costs::per_sample(self.base, dim, self.data).map_or(1, |n| n as usize)
+        quality::tokens(self.base.graph, self.base.structure, self.data).max(1)
     }
 
     /// Static sets of one FFN, two, …: each adds the one that hurts least on the tune rows.
@@ -230,7 +220,7 @@ impl Field<'_> {
             for block in self.blocks.iter().filter(|b| !chosen.contains(b)) {
                 let blocks: Vec<usize> = chosen.iter().copied().chain([*block]).collect();
                 let options =
-                    FfnGates { gates: self.gates(&sorted(&blocks)), rule: Rule::Static, granularity: Granularity::Row };
+                    FfnGates { gates: gates_at(&sorted(&blocks)), rule: Rule::Static, granularity: Granularity::Row };
                 let stage = format!("static sets of {}", blocks.len());
                 let (candidate, scored) = self.run(Family::Static, options, &stage)?;
                 let loss = harm(plain, &scored, &self.split.tune);
@@ -268,7 +258,7 @@ impl Field<'_> {
         for (share, threshold) in quantiles(&mut scores, &SHARES) {
             let learned: Result<Vec<LearnedGate>, Error> = gates.iter().map(|h| learned_gate(h, threshold)).collect();
             let rule = Rule::Learned { gates: learned? };
-            let options = FfnGates { gates: self.gates(&self.blocks), rule, granularity: Granularity::Row };
+            let options = FfnGates { gates: gates_at(&self.blocks), rule, granularity: Granularity::Row };
             let stage = format!("learned gates, {:.0} % of tokens", 100.0 * share);
             let (mut candidate, _) = self.run(Family::Learned, options, &stage)?;
             candidate.trial.name = format!("learned gates, {:.0} % of FFNs skipped", 100.0 * candidate.trial.skipped);
@@ -281,7 +271,7 @@ impl Field<'_> {
     fn counterfactual(&self, plain: &Scored) -> Result<Vec<Vec<f32>>, Error> {
         let mut harms = Vec::new();
         for block in &self.blocks {
-            let options = FfnGates { gates: self.gates(&[*block]), rule: Rule::Static, granularity: Granularity::Row };
+            let options = FfnGates { gates: gates_at(&[*block]), rule: Rule::Static, granularity: Granularity::Row };
             let (_, scored) = self.run(Family::Static, options, &format!("without FFN {block}"))?;
             harms.push(scored.losses.iter().zip(&plain.losses).map(|(without, with)| without - with).collect());
         }
@@ -307,26 +297,25 @@ impl Field<'_> {
         Ok(fit::fit_head(&features, &targets, &all, &options)?.head)
     }
 
-    /// The cosine rule at rising thresholds, with and without the first and last FFNs.
+    /// The cosine rule at rising thresholds.
     fn cosine(&self) -> Result<Vec<Candidate>, Error> {
         let (before, _) = self.features("ffn_in")?;
         let (after, _) = self.features("ffn_out")?;
         let mut out = Vec::new();
         let warm_up = if self.truth.per_token { WARM_UP } else { 0 };
-        for cold in [1, 2] {
-            let inner: Vec<usize> = (cold..self.blocks.len()).collect();
-            let mut cosines: Vec<f32> = inner.iter().flat_map(|i| before[*i].cosines(&after[*i])).collect();
-            let blocks: Vec<usize> = inner.iter().map(|i| self.blocks[*i]).collect();
-            for skip_next in SKIP_NEXT {
-                for (_, threshold) in quantiles(&mut cosines, &SHARES) {
-                    let rule = Rule::Cosine { threshold, skip_next, warm_up };
-                    let options = FfnGates { gates: self.gates(&blocks), rule, granularity: Granularity::Row };
-                    let (mut candidate, _) = self.run(Family::Cosine, options, "cosine rules")?;
-                    let skipped = 100.0 * candidate.trial.skipped;
-                    candidate.trial.name =
-                        format!("cosine above {threshold:.4}, next {skip_next}: {skipped:.0} % of FFNs skipped");
-                    out.push(candidate);
-                }
+        // The first FFN is cold: it makes the residual stream what the others add to.
+        let inner = 1.min(self.blocks.len())..self.blocks.len();
+        let mut cosines: Vec<f32> = inner.clone().flat_map(|i| before[i].cosines(&after[i])).collect();
+        for skip_next in SKIP_NEXT {
+            for (_, threshold) in quantiles(&mut cosines, &SHARES) {
+                let rule = Rule::Cosine { threshold, skip_next, warm_up };
+                let gates = gates_at(&self.blocks[inner.clone()]);
+                let options = FfnGates { gates, rule, granularity: Granularity::Row };
+                let (mut candidate, _) = self.run(Family::Cosine, options, "cosine rules")?;
+                let skipped = 100.0 * candidate.trial.skipped;
+                candidate.trial.name =
+                    format!("cosine above {threshold:.4}, next {skip_next}: {skipped:.0} % of FFNs skipped");
+                out.push(candidate);
             }
         }
         Ok(out)
@@ -335,7 +324,7 @@ impl Field<'_> {
     /// The gated blocks' values on rows that were fitted on, and those rows.
     fn features(&self, tap: &str) -> Result<(Vec<Tokens>, Vec<usize>), Error> {
         let Base { graph, structure, .. } = *self.base;
-        let per_row = (self.tokens() / self.data.rows.max(1)).max(1);
+        let per_row = self.tokens();
         let rows: Vec<usize> = self.split.tune.iter().copied().take((FIT_TOKENS / per_row).max(1)).collect();
         let tapped = ffn_gates::with_taps(graph, structure, &self.blocks).map_err(pass_error(PASS))?;
         let names: Vec<String> = self.blocks.iter().map(|b| format!("{tap}.{b}")).collect();
@@ -371,24 +360,34 @@ impl Field<'_> {
         }
         let options = FfnGates { rule: Rule::Given, ..candidate.options.clone() };
         let graph = quality::main_output_only(&self.gated(&options)?, self.base.structure.main_output);
-        let data = self.with_random_masks(&candidate.options, &candidate.shares)?;
+        let blocks = blocks_of(&candidate.options);
+        let data = with_random_masks(self.data, self.tokens(), &blocks, &candidate.shares)?;
         let (mut random, _) = self.run_graph(Family::Random, options, &graph, &data, "random decisions")?;
         random.trial.name = "random, same histogram".into();
         Ok(Some(contest.measure(&random.trial)))
     }
+}
 
-    /// The data with a mask per gate among its inputs.
-    fn with_random_masks(&self, options: &FfnGates, shares: &[f64]) -> Result<Dataset, Error> {
-        let mut random = fit::random::Random::new(0x5eed);
-        let mut data = self.data.clone();
-        let per_row = self.tokens() / self.data.rows.max(1);
-        for (gate, share) in options.gates.iter().zip(shares) {
-            let mask = (0..self.data.rows * per_row).map(|_| u8::from(random.uniform() < *share)).collect();
-            let mask = Tensor::from_bytes(DType::Bool, &[self.data.rows, per_row], mask).map_err(Error::request)?;
-            data.inputs.push((ffn_gates::mask_input(gate.block), mask));
-        }
-        Ok(data)
+/// Gates without replacements.
+pub(crate) fn gates_at(blocks: &[usize]) -> Vec<Gate> {
+    blocks.iter().map(|b| Gate { block: *b, replacement: None }).collect()
+}
+
+/// The data with a mask per gate among its inputs, which lets that share of the tokens skip.
+pub(crate) fn with_random_masks(
+    data: &Dataset,
+    tokens: usize,
+    blocks: &[usize],
+    shares: &[f64],
+) -> Result<Dataset, Error> {
+    let mut random = fit::random::Random::new(0x5eed);
+    let mut out = data.clone();
+    for (block, share) in blocks.iter().zip(shares) {
+        let mask = (0..data.rows * tokens).map(|_| u8::from(random.uniform() < *share)).collect();
+        let mask = Tensor::from_bytes(DType::Bool, &[data.rows, tokens], mask).map_err(Error::request)?;
+        out.inputs.push((ffn_gates::mask_input(*block), mask));
     }
+    Ok(out)
 }
 
 /// Vectors of tokens.

@@ -21,6 +21,8 @@ use crate::progress::Progress;
 use crate::recipe::{FfnRule, Places, Recipe, TokenRule};
 
 pub(crate) use exits::candidate_classes;
+pub(crate) use ffn::{gates_at, with_random_masks};
+pub(crate) use tokens::fixed_token_exit;
 
 use exits::Exits;
 use ffn::Ffn;
@@ -67,21 +69,23 @@ pub fn compile(path: &Path, plain: Graph, data: Option<&Dataset>, options: &Comp
         false => ffn::Made::default(),
     };
     model.reports.extend(gated.report);
-    model.static_ffns = gated.static_order;
+    model.inserted.static_ffns = gated.static_order;
+    model.inserted.gated_ffns = gated.decide;
     let is_gated = gated.graph.is_some();
     let graph = gated.graph.unwrap_or_else(|| model.plain.clone());
     let structure = structure::analyse(&graph).map_err(Error::request)?;
     let mut base = Base { graph: &graph, structure: &structure, tokens: None };
     let tokens = match wants_tokens {
-        true => Tokens { base: &base, work: &work }.make()?,
+        true => Tokens::new(&base, &work)?.make()?,
         false => tokens::Made::default(),
     };
     model.reports.extend(tokens.report);
+    model.inserted.tokens = tokens.places;
     base.tokens = tokens.options.as_ref();
     let exits = if wants_exits { Exits::new(&base, &work)?.make()? } else { exits::Made::default() };
     model.reports.extend(exits.report);
     model.policy = exits.policy;
     model.candidates = exits.candidates;
-    model.dynamic = base.dynamic(exits.exits.as_ref(), is_gated, &gated.gates)?;
+    model.dynamic = base.dynamic(exits.exits.as_ref(), is_gated, &model.inserted.gated_ffns)?;
     Ok(model)
 }

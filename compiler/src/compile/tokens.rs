@@ -3,7 +3,9 @@
 //! learns for which inputs that changes nothing. Where tokens leave is then calibrated as where
 //! samples leave, every block's static edit playing the part of an exit.
 
+use eec_ir::Graph;
 use eec_passes::exit_heads::{Head, Signal};
+use eec_passes::structure::Structure;
 use eec_passes::token_exits::{self, Decision, Span, TokenExit, TokenExits};
 
 use super::costs;
@@ -16,6 +18,7 @@ use crate::calibrate::{self, ALWAYS, Costs, Outcome, Policy, Reference, Samples,
 use crate::capture::Column;
 use crate::dataset::Dataset;
 use crate::fit::{Activation, FitOptions, FitStats, HeadKind, Targets, argmax};
+use crate::model::TokenPlaces;
 use crate::recipe::{self, TokenRule, VisualTokens};
 use crate::report::{self, Mechanism, Report};
 
@@ -28,8 +31,10 @@ const GATE_WIDTH: usize = 16;
 
 /// The stage.
 pub(super) struct Tokens<'a> {
-    pub(super) base: &'a Base<'a>,
-    pub(super) work: &'a Work<'a>,
+    base: &'a Base<'a>,
+    work: &'a Work<'a>,
+    /// The tokens that the recipe names.
+    named_span: Option<(i64, i64)>,
 }
 
 /// What the stage gives.
@@ -37,6 +42,8 @@ pub(super) struct Tokens<'a> {
 pub(super) struct Made {
     /// Absent if no token exit pays.
     pub(super) options: Option<TokenExits>,
+    /// What it is judged with, if there is one.
+    pub(super) places: Option<TokenPlaces>,
     pub(super) report: Option<Report>,
 }
 
@@ -53,46 +60,45 @@ struct Oracle<'a> {
     macs: Vec<u64>,
 }
 
-impl Tokens<'_> {
+impl<'a> Tokens<'a> {
+    /// The stage on a model; an error if the recipe names tokens by an input that does not mark them.
+    pub(super) fn new(base: &'a Base<'a>, work: &'a Work<'a>) -> Result<Self, Error> {
+        let named_span = match &work.recipe().token_exit.tokens {
+            VisualTokens::Auto => None,
+            VisualTokens::Range { start, len } => Some((*start as i64, *len as i64)),
+            VisualTokens::Input(name) => {
+                let (start, len) = work.data_for("a mask of visual tokens")?.span_of(name)?;
+                Some((start as i64, len as i64))
+            }
+        };
+        Ok(Tokens { base, work, named_span })
+    }
+
     /// Fits and calibrates with data; takes a fixed block without.
     pub(super) fn make(&self) -> Result<Made, Error> {
         let recipe = &self.work.recipe().token_exit;
-        let span = self.span()?;
+        let span = span(self.base.graph, self.base.structure, self.named_span)?;
         let standing = Standing::of(token_exits::candidates(self.base.graph, self.base.structure, &span));
         let standing = standing.at(&recipe.at, "token exit")?;
         if let TokenRule::Fixed(Some(block)) = recipe.rule {
             let chosen = recipe::Places::Blocks(vec![block]);
-            standing.at(&chosen, "token exit")?;
-            return Ok(Made { options: Some(fixed(&span, block)), report: None });
+            let standing = standing.at(&chosen, "token exit")?;
+            let places = Some(self.places(standing.blocks));
+            return Ok(Made { options: Some(fixed(&span, block)), places, report: None });
         }
         let data = self.work.data_for("choosing token exits")?;
         if standing.blocks.is_empty() {
             let asked = self.work.recipe();
             let why = &standing.reasons;
             let report = report::without_candidates(self.work.path, data, asked, Mechanism::TokenExits, why);
-            return Ok(Made { options: None, report: Some(report) });
+            return Ok(Made { report: Some(report), ..Made::default() });
         }
         let oracle = self.oracle(data, span, standing.blocks)?;
         self.calibrate(&oracle)
     }
 
-    /// The tokens that may leave.
-    fn span(&self) -> Result<Span, Error> {
-        let Base { graph, structure, .. } = *self.base;
-        let at = |start, len| Span::at(graph, structure, start, len).map_err(Error::request);
-        match &self.work.recipe().token_exit.tokens {
-            VisualTokens::Range { start, len } => at(*start as i64, *len as i64),
-            VisualTokens::Input(name) => {
-                let (start, len) = self.work.data_for("a mask of visual tokens")?.span_of(name)?;
-                at(start as i64, len as i64)
-            }
-            VisualTokens::Auto => Span::find(graph, structure).into_iter().next().ok_or_else(|| {
-                Error::request(
-                    "no visual tokens found: no concatenation of tokens from a float input with embedded text enters \
-                     the blocks; name them with --visual-tokens START:LEN",
-                )
-            }),
-        }
+    fn places(&self, candidates: Vec<usize>) -> TokenPlaces {
+        TokenPlaces { span: self.named_span, candidates, gates: Vec::new() }
     }
 
     fn oracle<'d>(&self, data: &'d Dataset, span: Span, blocks: Vec<usize>) -> Result<Oracle<'d>, Error> {
@@ -152,7 +158,11 @@ impl Tokens<'_> {
             outcome: &outcome,
             stats: gates.as_ref().map_or(&[], |g| &g.stats),
         });
-        Ok(Made { options, report: Some(report) })
+        let places = options.as_ref().map(|options| {
+            let gates = options.exits.iter().filter(|_| options.decides()).map(|e| e.block).collect();
+            TokenPlaces { gates, ..self.places(oracle.blocks.clone()) }
+        });
+        Ok(Made { options, places, report: Some(report) })
     }
 
     /// Gates on the text, fitted to the counterfactual.
@@ -263,6 +273,29 @@ impl Oracle<'_> {
         };
         Some(TokenExits { span: self.span.clone(), exits: kept.iter().map(exit).collect() })
     }
+}
+
+/// The tokens that may leave: those that are named, or those that the graph's form shows.
+fn span(graph: &Graph, structure: &Structure, named: Option<(i64, i64)>) -> Result<Span, Error> {
+    if let Some((start, len)) = named {
+        return Span::at(graph, structure, start, len).map_err(Error::request);
+    }
+    Span::find(graph, structure).into_iter().next().ok_or_else(|| {
+        Error::request(
+            "no visual tokens found: no concatenation of tokens from a float input with embedded text enters the \
+             blocks; name them with --visual-tokens START:LEN",
+        )
+    })
+}
+
+/// The static edit after which a model's visual tokens leave after `block` for all inputs.
+pub(crate) fn fixed_token_exit(
+    graph: &Graph,
+    structure: &Structure,
+    places: &TokenPlaces,
+    block: usize,
+) -> Result<TokenExits, Error> {
+    Ok(fixed(&span(graph, structure, places.span)?, block))
 }
 
 /// All tokens leave after `block`.

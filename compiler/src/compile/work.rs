@@ -92,12 +92,12 @@ pub(super) struct Base<'a> {
 
 impl Base<'_> {
     /// The model with the decisions chosen so far and these exits; `None` if nothing was inserted. `gates`
-    /// are the names of the gates that the graph has already.
+    /// are the blocks of the gates that the graph has already.
     pub(super) fn dynamic(
         &self,
         exits: Option<&ExitHeads>,
         gated: bool,
-        gates: &[String],
+        gated_ffns: &[usize],
     ) -> Result<Option<Dynamic>, Error> {
         let graph = match (exits, self.tokens) {
             (None, None) if !gated => return Ok(None),
@@ -109,7 +109,8 @@ impl Base<'_> {
         };
         let blocks = exits.iter().flat_map(|e| &e.exits).map(|e| e.block);
         let tokens = self.tokens.iter().filter(|t| t.decides()).flat_map(|t| &t.exits).map(|e| e.block);
-        let gates = gates.iter().cloned().chain(names(tokens)).collect();
+        let ffns = gated_ffns.iter().map(|b| format!("FFN {b}"));
+        let gates = ffns.chain(names(tokens).into_iter().map(|b| format!("tokens after {b}"))).collect();
         Ok(Some(Dynamic { graph, exits: names(blocks), gates }))
     }
 }
