@@ -8,7 +8,7 @@ use eec_runtime::{Control, Run};
 use serde_json::json;
 
 use super::inputs::InputArgs;
-use super::{JSON_SCHEMA, Outcome, output};
+use super::{Execution, JSON_SCHEMA, Outcome, output};
 use crate::Error;
 use crate::compare::{Difference, Tolerance, compare};
 use crate::model::{Form, Model, run_options};
@@ -38,12 +38,8 @@ pub(super) struct Args {
     rtol: f32,
     #[command(flatten)]
     control: ControlArgs,
-    /// Threads [default: all cores]
-    #[arg(long, env = "EEC_THREADS", value_name = "N")]
-    threads: Option<usize>,
-    /// Prints one JSON object instead of text
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    execution: Execution,
 }
 
 /// Overrides of the exits' decisions.
@@ -86,7 +82,7 @@ pub(super) fn run(args: Args) -> Outcome {
     let inputs = args.inputs.resolve(&model.plain)?;
     let expected = args.expect.as_deref().map(npz::read_npz).transpose()?;
     let about = |e: Error| e.about(args.model.display());
-    let mut session = model.session(form, run_options(args.threads)).map_err(about)?;
+    let mut session = model.session(form, run_options(args.execution.threads)).map_err(about)?;
     let named: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
     let result = session.run(&named, control).map_err(|e| about(e.into()))?;
     if let Some(path) = &args.save_outputs {
@@ -114,7 +110,7 @@ fn differences(run: &Run, expected: &Arrays, path: &Path, t: Tolerance) -> Resul
 
 impl Args {
     fn print(&self, run: &Run, differences: &[(String, Difference)], exits: &[&str]) -> Result<(), Error> {
-        if self.json {
+        if self.execution.json {
             return output::print_json(&json!({
                 "schema": JSON_SCHEMA,
                 "outputs": run.outputs.iter().map(|(name, t)| json!({
