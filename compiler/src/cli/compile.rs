@@ -1,8 +1,10 @@
 //! `eec compile`: a model in, an artifact out.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use eec_runtime::replace_file;
 use serde_json::json;
 
 use super::output::{self, Bars};
@@ -10,7 +12,6 @@ use super::{Execution, JSON_SCHEMA, Outcome};
 use crate::Error;
 use crate::compile::{Compile, compile};
 use crate::dataset::Dataset;
-use crate::file::write_whole;
 use crate::model::Model;
 use crate::progress::{Progress, Silent};
 use crate::recipe::{self, Head, MaxDrop, Places, Recipe, Rule};
@@ -86,7 +87,7 @@ pub(super) fn run(args: Args) -> Outcome {
     let compiled = compile(&args.model, model.plain, data.as_ref(), &options).map_err(|e| e.about(args.subject()))?;
     compiled.save(&args.output)?;
     if let (Some(path), Some(report)) = (&html, &compiled.report) {
-        write_whole(path, report.html().as_bytes()).map_err(|e| Error::io(path, e))?;
+        replace_file(path, |out| out.write_all(report.html().as_bytes())).map_err(|e| Error::io(path, e))?;
     }
     args.print(&compiled, html.filter(|_| compiled.report.is_some()))?;
     Ok(ExitCode::SUCCESS)
