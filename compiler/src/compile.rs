@@ -200,6 +200,7 @@ impl Job<'_> {
         let captured = self.capture_taps(data, heads.as_ref())?;
         let logits = captured.columns.first().ok_or_else(|| Error::request("the model has no output"))?;
         check_labels(data, logits.width)?;
+        self.check_classes(logits.width)?;
         let heads = match heads {
             Some(head) => {
                 Heads { all: vec![head; self.blocks.len()], folds: Vec::new(), fitted: Vec::new(), stats: Vec::new() }
@@ -402,6 +403,14 @@ impl Job<'_> {
         value.ok_or_else(|| Error::request(format!("the cost {dim} cannot be evaluated for this data")))
     }
 
+    /// Entropy is relative to that of equally likely classes, of which there are at least two.
+    fn check_classes(&self, classes: usize) -> Result<(), Error> {
+        if classes >= 2 || !matches!(self.rule(), Rule::Entropy(_)) {
+            return Ok(());
+        }
+        Err(Error::request("the rule entropy needs a model with 2 classes or more, and their number must be known"))
+    }
+
     /// The policy that a rule with a number stands for: all candidates kept.
     fn fixed_policy(&self, classes: usize) -> Option<Policy> {
         let all = 0..self.blocks.len();
@@ -422,7 +431,9 @@ impl Job<'_> {
             return Err(Error::request("fitting heads needs data: give --data, or --head final or file:HEAD.onnx"));
         };
         let classes = self.plain.ty(self.structure.output).dims.last().and_then(eec_ir::Dim::as_const).unwrap_or(0);
-        let policy = self.fixed_policy(classes as usize);
+        let classes = usize::try_from(classes).unwrap_or(0);
+        self.check_classes(classes)?;
+        let policy = self.fixed_policy(classes);
         let policy = policy.ok_or_else(|| {
             Error::request("choosing thresholds needs data: give --data, or a rule with a number such as maxprob:0.9")
         })?;
