@@ -16,7 +16,6 @@ pub mod compile;
 pub mod dataset;
 mod error;
 pub mod evaluate;
-pub mod file;
 pub mod fit;
 pub mod lower;
 pub mod model;

@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
 
 use eec_ir::{DType, Tensor};
+use eec_runtime::replace_file;
 use npyz::WriterBuilder;
 use npyz::npz::{NpzArchive, NpzWriter, array_name_from_file_name};
 
@@ -61,16 +62,20 @@ pub fn read_npy(path: &Path) -> Result<Tensor, NpzError> {
     read_array(&mut BufReader::new(file)).map_err(|e| NpzError::new(path, None, e))
 }
 
-/// Writes a `.npz` file with these arrays, uncompressed order kept.
+/// Writes a `.npz` file with these arrays, uncompressed, in one step: a failure leaves what was there.
 pub fn write_npz<'a>(path: &Path, arrays: impl IntoIterator<Item = (&'a str, &'a Tensor)>) -> Result<(), NpzError> {
-    let cannot = |e: io::Error| NpzError::new(path, None, format!("cannot be written: {e}"));
-    let file = File::create(path).map_err(cannot)?;
-    let mut archive = NpzWriter::new(BufWriter::new(file));
-    for (name, tensor) in arrays {
-        write_entry(&mut archive, name, tensor).map_err(|e| NpzError::new(path, Some(name), e))?;
-    }
-    let finished = archive.zip_writer().finish().map_err(io::Error::from).and_then(|mut w| w.flush());
-    finished.map_err(cannot)
+    let mut current = None;
+    let written = replace_file(path, |out| {
+        let mut archive = NpzWriter::new(out);
+        for (name, tensor) in arrays {
+            current = Some(name);
+            write_entry(&mut archive, name, tensor)?;
+        }
+        current = None;
+        archive.zip_writer().finish()?;
+        Ok(())
+    });
+    written.map_err(|e| NpzError::new(path, current, format!("cannot be written: {e}")))
 }
 
 fn write_entry<W: Write + io::Seek>(archive: &mut NpzWriter<W>, name: &str, tensor: &Tensor) -> io::Result<()> {
@@ -228,6 +233,19 @@ mod tests {
         ]);
         write_npz(&path, arrays.iter().map(|(n, t)| (n.as_str(), t)))?;
         assert_eq!(read_npz(&path)?, arrays);
+        Ok(())
+    }
+
+    #[test]
+    fn a_file_is_replaced_in_one_step() -> Result<(), Box<dyn std::error::Error>> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("a.npz");
+        std::fs::write(&path, "old")?;
+        let mut old = File::open(&path)?;
+        write_npz(&path, [("x", &Tensor::scalar(1i32))])?;
+        assert_eq!(io::read_to_string(&mut old)?, "old", "what was there is not written over");
+        assert_eq!(read_npz(&path)?.len(), 1);
+        assert_eq!(std::fs::read_dir(folder.path())?.count(), 1);
         Ok(())
     }
 

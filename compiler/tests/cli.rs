@@ -144,6 +144,13 @@ fn nonsense_in_flags_is_a_usage_error_with_what_was_expected() -> Result {
     refused("--head mlp:99999999999", &["--head", "1 to 16384"])?;
     refused("--exits x", &["--exits", "auto, none or a list"])?;
     says(&place.refusal(2, "bench model.onnx --iters 0")?, &["--iters", "1 or more"]);
+    for (verb, threads) in [("run", "0"), ("bench", "100000"), ("eval --data d.npz", "-1"), ("compile -o x.eec", "x")] {
+        let error = place.refusal(2, &format!("{verb} model.onnx --threads={threads}"))?;
+        says(&error, &["--threads", "from 1 to 1024", "all cores"]);
+    }
+    let zero = place.command("run model.onnx").env("EEC_THREADS", "0").output()?;
+    assert_eq!(zero.status.code(), Some(2));
+    says(&String::from_utf8(zero.stderr)?, &["from 1 to 1024"]);
     says(&place.refusal(2, "run model.onnx --no-exit --force-exit 0")?, &["cannot be used with"]);
     std::fs::write(place.at("r.toml"), "confidence = 3.0")?;
     says(&place.refusal(1, "compile model.onnx -o x.eec --recipe r.toml")?, &["r.toml", "line 1", "below 1"]);

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use eec::npz::{read_npz, write_npz};
+use eec_ir::Tensor;
 use serde_json::Value;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
@@ -53,6 +54,61 @@ fn make() -> Result<tempfile::TempDir> {
 }
 
 const COMPILE: [&str; 8] = ["compile", "model.onnx", "--data", "calib.npz", "--max-drop", "2%", "-o", "easy-vqa.eec"];
+
+/// An f32 tensor in ONNX's form: dims (field 1), element type (2), raw data (9).
+fn tensor_proto(tensor: &Tensor) -> Vec<u8> {
+    let varint = |mut n: usize| {
+        let mut bytes = Vec::new();
+        while n >= 128 {
+            bytes.push(n as u8 | 128);
+            n >>= 7;
+        }
+        bytes.push(n as u8);
+        bytes
+    };
+    let dims = tensor.dims().iter().flat_map(|d| [vec![1 << 3], varint(*d)].concat());
+    let mut out: Vec<u8> = dims.collect();
+    out.extend([2 << 3, 1, 9 << 3 | 2]);
+    out.extend(varint(tensor.bytes().len()));
+    out.extend(tensor.bytes());
+    out
+}
+
+#[test]
+fn outputs_are_expected_in_the_forms_of_inputs() -> Result {
+    let folder = compiled()?;
+    let run = |extra: &[&str]| eec(&[&["run", "model.onnx", "--inputs", "nine.npz"], extra].concat(), folder);
+    run(&["--save-outputs", "forms.npz"])?;
+    let logits = read_npz(&folder.join("forms.npz"))?.remove("logits").ok_or("no logits")?;
+    std::fs::create_dir_all(folder.join("forms"))?;
+    std::fs::write(folder.join("forms/output_0.pb"), tensor_proto(&logits))?;
+    for expected in ["forms.npz", "forms", "forms/output_0.pb"] {
+        assert!(run(&["--expect", expected])?.contains("logits: as expected"), "{expected}");
+    }
+    let other = Tensor::new(logits.dims(), vec![0f32; logits.len()])?;
+    std::fs::write(folder.join("forms/output_0.pb"), tensor_proto(&other))?;
+    assert!(run(&["--expect", "forms"]).is_err());
+    std::fs::remove_file(folder.join("forms/output_0.pb"))?;
+    assert!(run(&["--expect", "forms"]).is_err_and(|e| e.to_string().contains("output_0.pb")));
+    Ok(())
+}
+
+/// The bound that the report promises, on the rows that it was verified on.
+#[test]
+fn the_verified_drop_keeps_the_bound() -> Result {
+    let text = eec(&[&COMPILE[..7], &["verified.eec", "--json"]].concat(), compiled()?)?;
+    let value: Value = serde_json::from_str(&text)?;
+    let (estimate, bound) =
+        (number(&value, "/report/outcome/drop/estimate")?, number(&value, "/report/outcome/drop/bound")?);
+    let allowed = number(&value, "/report/outcome/drop/max_drop")?;
+    assert!((allowed - 0.02).abs() < 1e-9 && estimate <= bound && bound <= allowed, "{estimate}, {bound} of {allowed}");
+    assert_eq!(value.pointer("/report/outcome/drop/passed"), Some(&Value::Bool(true)));
+    let rows = number(&value, "/report/data/verify_rows")?;
+    assert_eq!((rows, number(&value, "/report/outcome/drop/counts/rows")?), (500.0, 500.0));
+    let [plain, dynamic] = ["plain", "dynamic"].map(|m| number(&value, &format!("/report/outcome/{m}/accuracy")));
+    assert!((plain? - dynamic? - estimate).abs() < 1e-9);
+    Ok(())
+}
 
 fn number(value: &Value, path: &str) -> Result<f64> {
     value.pointer(path).and_then(Value::as_f64).ok_or_else(|| format!("no number {path} in {value}").into())
@@ -127,6 +183,9 @@ fn inspect_bench_and_export_read_the_artifact() -> Result {
     assert_eq!(blocks.len(), 8);
     assert!(blocks.iter().all(|b| b["attention"] == true && b["ffn"] == true));
     assert_eq!(blocks.iter().filter(|b| b["exit_candidate"] == true).count(), 7);
+    let bytes: f64 = blocks.iter().filter_map(|b| b["bytes"].as_f64()).sum();
+    let parameters = number(&inspected, "/parameters")?;
+    assert!(bytes > 0.5 * 4.0 * parameters && bytes < 4.0 * parameters, "{bytes} bytes of {parameters} parameters");
     let bench: Value = serde_json::from_str(&eec(&["bench", "easy-vqa.eec", "--iters", "3", "--json"], folder)?)?;
     for key in ["/median_ms", "/p90_ms", "/min_ms", "/load_ms", "/threads"] {
         assert!(number(&bench, key)? > 0.0, "{key}");

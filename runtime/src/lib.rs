@@ -20,6 +20,7 @@ mod context;
 mod error;
 #[cfg(feature = "jit")]
 mod extent;
+mod file;
 #[cfg(feature = "jit")]
 mod kernels;
 #[cfg(feature = "jit")]
@@ -37,6 +38,7 @@ mod unavailable;
 pub use artifact::{Artifact, ArtifactWriter, MAGIC, PLAIN_PROGRAM, PROGRAM};
 pub use eec_ir::{DType, Tensor};
 pub use error::{Error, ErrorKind};
+pub use file::replace_file;
 pub use run::{Control, Counters, Options, PortInfo, Run};
 #[cfg(feature = "jit")]
 pub use session::Session;

@@ -23,6 +23,9 @@ const OPEN: u64 = 1 << 16;
 const EPOCH: u64 = 1 << 17;
 const INSIDE: u64 = OPEN - 1;
 
+/// Threads of a pool at most: a system that is out of memory for stacks ends the process.
+const MAX_THREADS: usize = 1024;
+
 /// What a job runs on each claimed range of items.
 type Body<'a> = dyn Fn(Range<usize>) + Sync + 'a;
 
@@ -59,9 +62,10 @@ pub(crate) struct Pool {
 impl Pool {
     /// A pool of `threads` threads, of which the caller of [`Pool::run`] is one.
     ///
-    /// If the system refuses a thread, the pool is smaller; results do not depend on its size.
+    /// The pool is smaller above [`MAX_THREADS`] and if the system refuses a thread; results do not
+    /// depend on its size.
     pub(crate) fn new(threads: usize) -> Pool {
-        let count = threads.saturating_sub(1).min(INSIDE as usize);
+        let count = threads.min(MAX_THREADS).saturating_sub(1);
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
             next: AtomicUsize::new(0),
@@ -268,6 +272,13 @@ mod tests {
             thread::sleep(Duration::from_millis(2));
             covers_once(&pool, 1000, 1);
         }
+    }
+
+    #[test]
+    fn a_pool_has_a_size_that_systems_bear() {
+        let pool = Pool::new(100_000);
+        assert!((1..=MAX_THREADS).contains(&pool.threads()));
+        covers_once(&pool, 5000, 1);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use eec_ir::{DType, Tensor};
 /// How a session runs.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Threads that compute, the caller included; 0 stands for one per core.
+    /// Threads that compute, the caller included, at most 1024; 0 stands for one per core.
     pub threads: usize,
     /// The most bytes that a run's temporary buffers may take.
     pub memory_limit: usize,

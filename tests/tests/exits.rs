@@ -84,9 +84,9 @@ impl Small {
         (0..self.blocks).map(|b| u64::from(b <= last)).collect()
     }
 
-    /// A rule whose thresholds lie in the middle of the confidences at each exit.
-    fn mixed_rule(&self, batch: i64) -> String {
-        let graph = self.dynamic("maxprob:2");
+    /// A rule on `signal` whose thresholds lie in the middle of the confidences at each exit.
+    fn mixed_rule(&self, signal: &str, batch: i64) -> String {
+        let graph = self.dynamic(&format!("{signal}:2"));
         let (mut session, inputs) = (session(&graph, 1), self.inputs(&graph, batch));
         let middle = |k: usize| {
             let run = ran(&mut session, &graph, &inputs, Control::Force(k));
@@ -94,7 +94,7 @@ impl Small {
             confidence.sort_by(f32::total_cmp);
             confidence[confidence.len() / 2].to_string()
         };
-        format!("maxprob:{}", (0..self.at.len()).map(middle).collect::<Vec<_>>().join("/"))
+        format!("{signal}:{}", (0..self.at.len()).map(middle).collect::<Vec<_>>().join("/"))
     }
 }
 
@@ -190,8 +190,9 @@ fn when_all_leave_nothing_after_the_exit_runs() {
 #[test]
 fn a_sample_fares_alone_as_in_a_batch() {
     const BATCH: i64 = 9;
-    for model in MODELS {
-        let dynamic = model.dynamic(&model.mixed_rule(BATCH));
+    let signals = ["maxprob", "entropy", "margin"];
+    for (model, signal) in MODELS.iter().flat_map(|m| signals.map(|s| (m, s))) {
+        let dynamic = model.dynamic(&model.mixed_rule(signal, BATCH));
         let inputs = model.inputs(&dynamic, BATCH);
         let (mut one, mut two) = (session(&dynamic, 1), session(&dynamic, 2));
         let batch = ran(&mut one, &dynamic, &inputs, Control::Auto);

@@ -7,6 +7,7 @@ use crate::dim::Dim;
 use crate::entity::NodeId;
 use crate::graph::{Def, Graph};
 use crate::op::Op;
+use crate::tensor::Tensor;
 use crate::types::DType;
 
 /// The multiply-accumulates of one node, without those of the regions that it owns.
@@ -48,14 +49,22 @@ pub fn graph_macs(graph: &Graph) -> Dim {
 
 /// The elements of all float constants that live nodes read, each constant once.
 pub fn parameters(graph: &Graph) -> u64 {
+    weights(graph, graph.nodes_in_order()).map(|t| t.len() as u64).sum()
+}
+
+/// The bytes of all float constants that these nodes read, each constant once.
+pub fn weight_bytes(graph: &Graph, nodes: &[NodeId]) -> u64 {
+    weights(graph, nodes.iter().copied()).map(|t| t.bytes().len() as u64).sum()
+}
+
+fn weights(graph: &Graph, nodes: impl IntoIterator<Item = NodeId>) -> impl Iterator<Item = &Tensor> {
     let mut used = BTreeSet::new();
-    for node in graph.nodes_in_order() {
+    for node in nodes {
         for value in &graph.node(node).inputs {
             if let Def::Const(id) = graph.value(*value).def {
                 used.insert(id);
             }
         }
     }
-    let tensors = used.into_iter().map(|id| graph.constants().tensor(id));
-    tensors.filter(|t| t.dtype() == DType::F32).map(|t| t.len() as u64).sum()
+    used.into_iter().map(|id| graph.constants().tensor(id)).filter(|t| t.dtype() == DType::F32)
 }

@@ -187,39 +187,41 @@ impl Dim {
     /// The larger of two.
     pub fn larger(&self, other: &Dim) -> Dim {
         if (self - other).is_at_least(0) {
-            return self.clone();
+            self.clone()
+        } else if (other - self).is_at_least(0) {
+            other.clone()
+        } else {
+            self.extreme(other, Atom::Max)
         }
-        if (other - self).is_at_least(0) {
-            return other.clone();
-        }
-        let bounds = |d: &Dim, part: &Dim| matches!(d.as_atom(), Some(Atom::Max(a, b)) if **a == *part || **b == *part);
-        if bounds(self, other) {
-            return self.clone();
-        }
-        if bounds(other, self) {
-            return other.clone();
-        }
-        let (a, b) = if self <= other { (self, other) } else { (other, self) };
-        Dim::from_atom(Atom::Max(Box::new(a.clone()), Box::new(b.clone())))
     }
 
     /// The smaller of two.
     pub fn smaller(&self, other: &Dim) -> Dim {
-        if (self - other).is_at_least(0) {
-            return other.clone();
-        }
         if (other - self).is_at_least(0) {
+            self.clone()
+        } else if (self - other).is_at_least(0) {
+            other.clone()
+        } else {
+            self.extreme(other, Atom::Min)
+        }
+    }
+
+    /// The extreme of two of which neither is known to be it; one that is made of the other stays.
+    fn extreme(&self, other: &Dim, make: fn(Box<Dim>, Box<Dim>) -> Atom) -> Dim {
+        let covers = |d: &Dim, part: &Dim| match d.as_atom() {
+            Some(atom @ (Atom::Max(a, b) | Atom::Min(a, b))) => {
+                (**a == *part || **b == *part) && *atom == make(a.clone(), b.clone())
+            }
+            Some(Atom::Symbol(_) | Atom::FloorDiv(..)) | None => false,
+        };
+        if covers(self, other) {
             return self.clone();
         }
-        let bounds = |d: &Dim, part: &Dim| matches!(d.as_atom(), Some(Atom::Min(a, b)) if **a == *part || **b == *part);
-        if bounds(self, other) {
-            return self.clone();
-        }
-        if bounds(other, self) {
+        if covers(other, self) {
             return other.clone();
         }
         let (a, b) = if self <= other { (self, other) } else { (other, self) };
-        Dim::from_atom(Atom::Min(Box::new(a.clone()), Box::new(b.clone())))
+        Dim::from_atom(make(Box::new(a.clone()), Box::new(b.clone())))
     }
 
     /// The value under `env`; `None` if a symbol is unknown, on overflow or on division by zero.

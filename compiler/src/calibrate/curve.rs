@@ -117,6 +117,7 @@ pub(crate) fn trace(samples: &Samples, costs: &Costs, tune: &[usize], question: 
 fn cautious(policy: &Policy, signal: &Signal, tune: &[usize]) -> Vec<Policy> {
     match signal {
         Signal::Confidence(c) => CAUTION.iter().map(|&share| temper(policy, c, tune, share)).collect(),
+        // The search tries all counts of heads at every price; between two counts there is nothing.
         Signal::Patience { .. } => vec![],
     }
 }

@@ -38,7 +38,8 @@ impl<'a> PatienceSearch<'a> {
         }
     }
 
-    /// Summed cost plus `lambda` times harm.
+    /// Summed cost plus `lambda` times harm. No harm is added for rows not seen yet, as it is where
+    /// thresholds are tuned: a count of heads does not sit just before the next error of these rows.
     fn objective(&self, exits: &[usize], patience: usize, lambda: f64) -> f64 {
         let mut heads = 0.0;
         let mut price = vec![0.0; self.backbone.len()];

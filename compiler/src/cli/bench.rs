@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::inputs::InputArgs;
 use super::run::ControlArgs;
-use super::{JSON_SCHEMA, Outcome, output};
+use super::{Execution, JSON_SCHEMA, Outcome, output};
 use crate::Error;
 use crate::model::{Model, run_options};
 
@@ -29,12 +29,8 @@ pub(super) struct Args {
     /// Runs measured
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = super::positive)]
     iters: usize,
-    /// Threads [default: all cores]
-    #[arg(long, env = "EEC_THREADS", value_name = "N")]
-    threads: Option<usize>,
-    /// Prints one JSON object instead of text
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    execution: Execution,
 }
 
 /// Times in milliseconds.
@@ -49,7 +45,7 @@ pub(super) fn run(args: Args) -> Outcome {
     let model = Model::open(&args.model)?;
     let (form, control) = args.control.resolve(&model)?;
     let about = |e: Error| e.about(args.model.display());
-    let mut session = model.session(form, run_options(args.threads)).map_err(about)?;
+    let mut session = model.session(form, run_options(args.execution.threads)).map_err(about)?;
     let load_ms = clock.elapsed().as_secs_f64() * 1e3;
     let inputs = args.inputs.resolve(&model.plain)?;
     let named: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
@@ -62,7 +58,7 @@ pub(super) fn run(args: Args) -> Outcome {
         }
     }
     let threads = session.threads();
-    if args.json {
+    if args.execution.json {
         let mut value = json!({
             "schema": JSON_SCHEMA, "backend": "cpu", "threads": threads,
             "load_ms": load_ms, "peak_mb": peak_mb(), "iters": args.iters,

@@ -1,16 +1,17 @@
 //! `eec compile`: a model in, an artifact out.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use eec_runtime::replace_file;
 use serde_json::json;
 
 use super::output::{self, Bars};
-use super::{JSON_SCHEMA, Outcome};
+use super::{Execution, JSON_SCHEMA, Outcome};
 use crate::Error;
 use crate::compile::{Compile, compile};
 use crate::dataset::Dataset;
-use crate::file::write_whole;
 use crate::model::Model;
 use crate::progress::{Progress, Silent};
 use crate::recipe::{self, FfnRule, Head, MaxDrop, Places, Recipe, Rule, TokenRule, VisualTokens};
@@ -97,12 +98,8 @@ pub(super) struct Args {
     /// Where to write the report as one HTML file [default: OUT.html when there is data]
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
-    /// Threads for the runs over the data [default: all cores]
-    #[arg(long, env = "EEC_THREADS", value_name = "N")]
-    threads: Option<usize>,
-    /// Prints one JSON object instead of text
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    execution: Execution,
 }
 
 pub(super) fn run(args: Args) -> Outcome {
@@ -113,13 +110,14 @@ pub(super) fn run(args: Args) -> Outcome {
         return Err(Error::content(&args.model, "is compiled with exits already; compile the .onnx it was made from"));
     }
     let data = args.data.as_deref().map(|path| Dataset::open(path, &model.plain)).transpose()?;
-    let progress: &dyn Progress = if args.json { &Silent } else { &Bars::default() };
-    let options = Compile { recipe, threads: args.threads, progress };
+    let progress: &dyn Progress = if args.execution.json { &Silent } else { &Bars::default() };
+    let options = Compile { recipe, threads: args.execution.threads, progress };
     let compiled = compile(&args.model, model.plain, data.as_ref(), &options).map_err(|e| e.about(args.subject()))?;
     compiled.save(&args.output)?;
     let html = html.filter(|_| !compiled.reports.is_empty());
     if let Some(path) = &html {
-        write_whole(path, report::page(&compiled.reports).as_bytes()).map_err(|e| Error::io(path, e))?;
+        replace_file(path, |out| out.write_all(report::page(&compiled.reports).as_bytes()))
+            .map_err(|e| Error::io(path, e))?;
     }
     args.print(&compiled, html)?;
     Ok(ExitCode::SUCCESS)
@@ -202,7 +200,7 @@ impl Args {
 
     fn print(&self, model: &Model, html: Option<PathBuf>) -> Result<(), Error> {
         let exits = model.dynamic.as_ref().map_or(&[][..], |d| &d.exits);
-        if self.json {
+        if self.execution.json {
             return output::print_json(&json!({
                 "schema": JSON_SCHEMA,
                 "output": self.output,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::output::{self, Bars};
-use super::{JSON_SCHEMA, Outcome};
+use super::{Execution, JSON_SCHEMA, Outcome};
 use crate::Error;
 use crate::capture::BATCH;
 use crate::dataset::Dataset;
@@ -36,23 +36,19 @@ pub(super) struct Args {
     /// Uses only the first N samples
     #[arg(long, value_name = "N", value_parser = super::positive)]
     limit: Option<usize>,
-    /// Threads [default: all cores]
-    #[arg(long, env = "EEC_THREADS", value_name = "N")]
-    threads: Option<usize>,
-    /// Prints one JSON object instead of text
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    execution: Execution,
 }
 
 pub(super) fn run(args: Args) -> Outcome {
     let model = Model::open(&args.model)?;
     let data = Dataset::open(&args.data, &model.plain)?;
     let data = data.truncated(args.limit.unwrap_or(usize::MAX));
-    let progress: &dyn Progress = if args.json { &Silent } else { &Bars::default() };
-    let evaluation = evaluate(&model, &data, &Evaluate { threads: args.threads, progress });
+    let progress: &dyn Progress = if args.execution.json { &Silent } else { &Bars::default() };
+    let evaluation = evaluate(&model, &data, &Evaluate { threads: args.execution.threads, progress });
     let evaluation =
         evaluation.map_err(|e| e.about(format!("{} with {}", args.model.display(), args.data.display())))?;
-    if args.json {
+    if args.execution.json {
         let mut value = serde_json::to_value(&evaluation).map_err(Error::request)?;
         value["schema"] = json!(JSON_SCHEMA);
         output::print_json(&value)?;

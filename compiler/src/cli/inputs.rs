@@ -17,8 +17,9 @@ const HEADING: &str = "Inputs";
 /// Where inputs come from.
 #[derive(clap::Args)]
 pub(super) struct InputArgs {
-    /// All inputs by name: an .npz file, or a folder of ONNX test data (input_0.pb, …)
-    #[arg(long, help_heading = HEADING, value_name = "FILE.npz|DIR")]
+    /// All inputs by name: an .npz file, a folder of ONNX test data (input_0.pb, …), or a .npy or .pb
+    /// file for the first input
+    #[arg(long, help_heading = HEADING, value_name = "FILE|DIR")]
     pub(super) inputs: Option<PathBuf>,
     /// One input: NAME=@FILE (.npy, .npz or .pb); may be repeated
     #[arg(long, help_heading = HEADING, value_name = "NAME=@FILE")]
@@ -60,7 +61,7 @@ impl InputArgs {
     fn given(&self, graph: &Graph) -> Result<BTreeMap<String, Tensor>, Error> {
         let mut given = BTreeMap::new();
         if let Some(path) = &self.inputs {
-            given.extend(named_tensors(path, graph)?);
+            given.extend(named_tensors(path, &input_names(graph), "input")?);
         }
         for text in &self.input {
             let (name, tensor) = parse_input(text)?;
@@ -78,22 +79,36 @@ fn input_names(graph: &Graph) -> Vec<&str> {
     graph.inputs().iter().filter_map(|v| graph.value(*v).name.as_deref()).collect()
 }
 
-/// The arrays of an `.npz` file, or of a folder with ONNX test data in the order of the inputs.
-fn named_tensors(path: &Path, graph: &Graph) -> Result<Arrays, Error> {
+/// Arrays by name: those of an `.npz` file, of a folder with ONNX test data (`input_0.pb`, … where
+/// `kind` is `input`) in the order of `names`, or a single `.npy` or `.pb` file for the first name.
+pub(super) fn named_tensors(path: &Path, names: &[&str], kind: &str) -> Result<Arrays, Error> {
+    if let (Some(tensor), Some(first)) = (single_tensor(path)?, names.first()) {
+        return Ok(Arrays::from([((*first).to_string(), tensor)]));
+    }
     if !path.is_dir() {
         return Ok(npz::read_npz(path)?);
     }
     let mut out = Arrays::new();
-    for (i, name) in input_names(graph).into_iter().enumerate() {
-        let file = path.join(format!("input_{i}.pb"));
+    for (i, name) in names.iter().enumerate() {
+        let file = path.join(format!("{kind}_{i}.pb"));
         if file.exists() {
-            out.insert(name.to_string(), onnx::read_tensor_file(&file)?.1);
+            out.insert((*name).to_string(), onnx::read_tensor_file(&file)?.1);
         }
     }
     if out.is_empty() {
-        return Err(Error::content(path, "expected a folder with input_0.pb, input_1.pb, …; found none of them"));
+        let reason = format!("expected a folder with {kind}_0.pb, {kind}_1.pb, …; found none of them");
+        return Err(Error::content(path, reason));
     }
     Ok(out)
+}
+
+/// The tensor of a file named `.npy` or `.pb`.
+fn single_tensor(path: &Path) -> Result<Option<Tensor>, Error> {
+    Ok(match path.extension().and_then(|e| e.to_str()) {
+        Some("npy") => Some(npz::read_npy(path)?),
+        Some("pb") => Some(onnx::read_tensor_file(path)?.1),
+        Some(_) | None => None,
+    })
 }
 
 /// `NAME=@FILE`; of an `.npz` file the array of that name, or its only one.
@@ -102,17 +117,16 @@ fn parse_input(text: &str) -> Result<(String, Tensor), Error> {
         return Err(Error::request(format!("--input {text}: expected NAME=@FILE")));
     };
     let path = Path::new(file);
-    let tensor = match path.extension().and_then(|e| e.to_str()) {
-        Some("npy") => npz::read_npy(path)?,
-        Some("pb") => onnx::read_tensor_file(path)?.1,
-        Some("npz") => {
-            let mut arrays = npz::read_npz(path)?;
-            let only = (arrays.len() == 1).then(|| arrays.pop_first()).flatten().map(|(_, t)| t);
-            let found = arrays.remove(name).or(only);
-            found.ok_or_else(|| Error::content(path, format!("holds no array `{name}`")))?
-        }
-        _ => return Err(Error::content(path, "expected a file named .npy, .npz or .pb")),
-    };
+    if let Some(tensor) = single_tensor(path)? {
+        return Ok((name.to_string(), tensor));
+    }
+    if path.extension().is_none_or(|e| e != "npz") {
+        return Err(Error::content(path, "expected a file named .npy, .npz or .pb"));
+    }
+    let mut arrays = npz::read_npz(path)?;
+    let only = (arrays.len() == 1).then(|| arrays.pop_first()).flatten().map(|(_, t)| t);
+    let found = arrays.remove(name).or(only);
+    let tensor = found.ok_or_else(|| Error::content(path, format!("holds no array `{name}`")))?;
     Ok((name.to_string(), tensor))
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use eec_ir::{Dim, Graph, Symbol, cost};
-use eec_passes::structure::{self, Block, ExitCandidate, Structure};
+use eec_passes::structure::{self, Block, ExitCandidate, Part, Structure};
 use serde_json::{Value, json};
 
 use super::{JSON_SCHEMA, Outcome, output};
@@ -17,7 +17,8 @@ use crate::onnx::ImportErrorKind;
 ///
 /// Blocks are found by the graph's form, not by names. Multiply-accumulates (MACs) count matrix
 /// products and convolutions. They are those of one sample unless --dim sets the batch, and
-/// formulas where another dim is symbolic and --dim does not give it.
+/// formulas where another dim is symbolic and --dim does not give it. Bytes are those of the weights
+/// that a part reads; a weight that parts share counts in each.
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// The model (.onnx or .eec)
@@ -98,7 +99,8 @@ fn as_json(model: &Model, structure: Option<&Structure>, size: &dyn Fn(&Dim) -> 
             ExitCandidate::No(reason) => (false, Some(reason)),
         };
         json!({
-            "index": b.index, "macs": number(&size(&b.part.macs)), "exit_candidate": candidate, "reason": reason,
+            "index": b.index, "macs": number(&size(&b.part.macs)),
+            "bytes": cost::weight_bytes(graph, &b.part.nodes), "exit_candidate": candidate, "reason": reason,
             "attention": b.attention().is_some(), "ffn": b.ffn().is_some(),
             "output": graph.ty(b.output).to_string(),
         })
@@ -145,8 +147,13 @@ fn as_text(model: &Model, structure: Result<&Structure, String>, size: &dyn Fn(&
 }
 
 fn blocks_text(graph: &Graph, structure: &Structure, size: &dyn Fn(&Dim) -> Dim) -> String {
-    let mut rows = vec![["part", "what", "value after it", "exit", "MACs"].map(String::from).to_vec()];
-    rows.push(vec!["stem".into(), String::new(), String::new(), String::new(), macs_text(&size(&structure.stem.macs))]);
+    let mut rows = vec![["part", "what", "value after it", "exit", "MACs", "bytes"].map(String::from).to_vec()];
+    let bytes = |part: &Part| output::si(cost::weight_bytes(graph, &part.nodes) as f64);
+    let end = |name: &str, part: &Part| {
+        let none = String::new;
+        vec![name.into(), none(), none(), none(), macs_text(&size(&part.macs)), bytes(part)]
+    };
+    rows.push(end("stem", &structure.stem));
     let mut reasons: Vec<String> = Vec::new();
     for b in &structure.blocks {
         let what: Vec<&str> = [(b.attention().is_some(), "attention"), (b.ffn().is_some(), "ffn")]
@@ -169,9 +176,10 @@ fn blocks_text(graph: &Graph, structure: &Structure, size: &dyn Fn(&Dim) -> Dim)
             ty,
             exit.into(),
             macs_text(&size(&b.part.macs)),
+            bytes(&b.part),
         ]);
     }
-    rows.push(vec!["tail".into(), String::new(), String::new(), String::new(), macs_text(&size(&structure.tail.macs))]);
+    rows.push(end("tail", &structure.tail));
     let mut text = format!("\n{}", output::table(&rows));
     for reason in reasons {
         text.push_str(&format!("no exit: {reason}\n"));

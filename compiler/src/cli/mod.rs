@@ -68,5 +68,25 @@ fn positive(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "expected a number of 1 or more".to_string())
 }
 
+/// The most threads that a run takes.
+const MAX_THREADS: usize = 1024;
+
+/// A number of threads from text.
+fn threads(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|n| (1..=MAX_THREADS).contains(n));
+    count.ok_or_else(|| format!("expected a number from 1 to {MAX_THREADS}; without one, all cores are used"))
+}
+
+/// How the verbs that run a model run it and print what they found.
+#[derive(clap::Args)]
+struct Execution {
+    /// Threads that compute [default: all cores]
+    #[arg(long, env = "EEC_THREADS", value_name = "N", value_parser = threads)]
+    threads: Option<usize>,
+    /// Prints one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
 /// What a verb ends with.
 pub(crate) type Outcome = Result<ExitCode, Error>;

@@ -7,8 +7,8 @@ use eec_ir::Tensor;
 use eec_runtime::{Control, Run};
 use serde_json::json;
 
-use super::inputs::InputArgs;
-use super::{JSON_SCHEMA, Outcome, output};
+use super::inputs::{InputArgs, named_tensors};
+use super::{Execution, JSON_SCHEMA, Outcome, output};
 use crate::Error;
 use crate::compare::{Difference, Tolerance, compare};
 use crate::model::{Form, Model, run_options};
@@ -27,8 +27,9 @@ pub(super) struct Args {
     /// Writes every output under its own name, with exits also `exit_index` and `confidence`
     #[arg(long, value_name = "FILE.npz")]
     save_outputs: Option<PathBuf>,
-    /// Compares outputs with these by name; the process's exit code is 1 if one differs
-    #[arg(long, value_name = "FILE.npz")]
+    /// Compares outputs with these by name, in the forms of --inputs (output_0.pb, … in a folder); the
+    /// process's exit code is 1 if one differs
+    #[arg(long, value_name = "FILE|DIR")]
     expect: Option<PathBuf>,
     /// Absolute tolerance of --expect
     #[arg(long, default_value_t = 1e-4)]
@@ -38,12 +39,8 @@ pub(super) struct Args {
     rtol: f32,
     #[command(flatten)]
     control: ControlArgs,
-    /// Threads [default: all cores]
-    #[arg(long, env = "EEC_THREADS", value_name = "N")]
-    threads: Option<usize>,
-    /// Prints one JSON object instead of text
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    execution: Execution,
 }
 
 /// Overrides of the exits' decisions.
@@ -84,9 +81,11 @@ pub(super) fn run(args: Args) -> Outcome {
         output::check_writable(path, &sources.into_iter().flatten().map(PathBuf::as_path).collect::<Vec<_>>())?;
     }
     let inputs = args.inputs.resolve(&model.plain)?;
-    let expected = args.expect.as_deref().map(npz::read_npz).transpose()?;
+    let graph = model.graph(form);
+    let names: Vec<&str> = graph.output_names().iter().map(AsRef::as_ref).collect();
+    let expected = args.expect.as_deref().map(|path| named_tensors(path, &names, "output")).transpose()?;
     let about = |e: Error| e.about(args.model.display());
-    let mut session = model.session(form, run_options(args.threads)).map_err(about)?;
+    let mut session = model.session(form, run_options(args.execution.threads)).map_err(about)?;
     let named: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
     let result = session.run(&named, control).map_err(|e| about(e.into()))?;
     if let Some(path) = &args.save_outputs {
@@ -114,7 +113,7 @@ fn differences(run: &Run, expected: &Arrays, path: &Path, t: Tolerance) -> Resul
 
 impl Args {
     fn print(&self, run: &Run, differences: &[(String, Difference)], exits: &[&str]) -> Result<(), Error> {
-        if self.json {
+        if self.execution.json {
             return output::print_json(&json!({
                 "schema": JSON_SCHEMA,
                 "outputs": run.outputs.iter().map(|(name, t)| json!({

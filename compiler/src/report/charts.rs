@@ -1,6 +1,7 @@
 //! The report's plots as SVG. Each colour stands for one role; the page's style sheet gives the
 //! roles other values in the dark.
 
+use plotters::chart::MeshStyle;
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::SegmentValue;
 use plotters::prelude::*;
@@ -47,6 +48,24 @@ fn text(size: i32) -> TextStyle<'static> {
     ("sans-serif", size).into_font().color(&INK)
 }
 
+/// A chart with room for labels.
+fn framed<'a, 's>(area: &'a Area<'s>) -> ChartBuilder<'a, 'static, SVGBackend<'s>> {
+    let mut chart = ChartBuilder::on(area);
+    chart.margin(8).x_label_area_size(52).y_label_area_size(52);
+    chart
+}
+
+/// The look that all axes share.
+fn styled<'m, 'a, 'b, X: Ranged, Y: Ranged, DB: DrawingBackend>(
+    mesh: &'m mut MeshStyle<'a, 'b, X, Y, DB>,
+) -> &'m mut MeshStyle<'a, 'b, X, Y, DB> {
+    mesh.light_line_style(TRANSPARENT)
+        .bold_line_style(GRID)
+        .axis_style(GRID)
+        .label_style(text(15))
+        .axis_desc_style(text(16))
+}
+
 /// Accuracy over executed work: the curve, its chosen point and the rivals.
 pub(super) fn curve(outcome: &Outcome, measure: &str) -> String {
     svg(&format!("{measure} over executed work"), |area| draw_curve(area, outcome, measure))
@@ -65,19 +84,10 @@ fn draw_curve(area: &Area<'_>, outcome: &Outcome, measure: &str) -> Drawn {
     let all = tried.iter().map(|(p, _)| p).chain(&depths).chain(&lot);
     let (low, high) = all.fold((100.0f64, 0.0f64), |(low, high), p| (low.min(p.1), high.max(p.1)));
     let room = (0.06 * (high - low)).max(0.5);
-    let mut chart = ChartBuilder::on(area)
-        .margin(8)
+    let mut chart = framed(area)
         .margin_right(18)
-        .x_label_area_size(52)
-        .y_label_area_size(52)
         .build_cartesian_2d(0.0..102.0, (low - room)..(high + room).min(100.5).max(low + room))?;
-    chart
-        .configure_mesh()
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(GRID)
-        .axis_style(GRID)
-        .label_style(text(15))
-        .axis_desc_style(text(16))
+    styled(&mut chart.configure_mesh())
         .x_labels(6)
         .x_desc("executed work, % of the plain model")
         .y_desc(format!("{measure}, %"))
@@ -109,11 +119,8 @@ fn draw_histogram(area: &Area<'_>, outcome: &Outcome) -> Drawn {
     let shares = leaving(outcome);
     let labels = labels(outcome);
     let most = shares.iter().copied().fold(0.01, f64::max);
-    let mut chart = ChartBuilder::on(area)
-        .margin(8)
-        .x_label_area_size(52)
-        .y_label_area_size(52)
-        .build_cartesian_2d((0..shares.len() - 1).into_segmented(), 0.0..100.0 * most * 1.08)?;
+    let mut chart =
+        framed(area).build_cartesian_2d((0..shares.len() - 1).into_segmented(), 0.0..100.0 * most * 1.08)?;
     let every = labels.len().div_ceil(LABELS);
     let name = |at: &SegmentValue<usize>| match at {
         SegmentValue::CenterOf(i) | SegmentValue::Exact(i) if i % every == 0 || i + 1 == labels.len() => {
@@ -121,14 +128,8 @@ fn draw_histogram(area: &Area<'_>, outcome: &Outcome) -> Drawn {
         }
         _ => String::new(),
     };
-    chart
-        .configure_mesh()
+    styled(&mut chart.configure_mesh())
         .disable_x_mesh()
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(GRID)
-        .axis_style(GRID)
-        .label_style(text(15))
-        .axis_desc_style(text(16))
         .x_labels(labels.len())
         .x_desc("samples leave after")
         .y_desc("share, %")
@@ -165,24 +166,14 @@ fn draw_heads(area: &Area<'_>, outcome: &Outcome) -> Drawn {
     let shares = confidence_is_a_share(outcome);
     let sure = at(&|i| outcome.exits[i].mean_confidence.filter(|_| shares));
     let last = outcome.exits.len() as f64 - 0.6;
-    let mut chart = ChartBuilder::on(area)
-        .margin(8)
-        .x_label_area_size(52)
-        .y_label_area_size(52)
-        .build_cartesian_2d(-0.4..last, 0.0..104.0)?;
+    let mut chart = framed(area).build_cartesian_2d(-0.4..last, 0.0..104.0)?;
     let name = |x: &f64| {
         let i = x.round();
         let close = (x - i).abs() < 1e-6 && i >= 0.0;
         if close { labels[..outcome.exits.len()].get(i as usize).cloned().unwrap_or_default() } else { String::new() }
     };
-    chart
-        .configure_mesh()
+    styled(&mut chart.configure_mesh())
         .disable_x_mesh()
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(GRID)
-        .axis_style(GRID)
-        .label_style(text(15))
-        .axis_desc_style(text(16))
         .x_labels(outcome.exits.len().min(LABELS))
         .x_desc("head after")
         .y_desc("%")

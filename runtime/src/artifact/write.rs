@@ -9,6 +9,7 @@ use eec_ir::{ContentHash, Tensor};
 
 use super::{ALIGN, CONSTANTS, ENTRY, Entry, HEADER, MAGIC, NAME, PLAIN_PROGRAM, PROGRAM, VERSION, WEIGHTS, align};
 use crate::error::{Error, ErrorKind};
+use crate::file::replace_file;
 
 /// Collects the parts of an artifact and writes it in one go.
 #[derive(Default)]
@@ -66,21 +67,8 @@ impl ArtifactWriter {
         let fail = |e: &dyn std::fmt::Display| {
             Error::new(ErrorKind::Io, path.display().to_string(), format!("cannot be written: {e}"))
         };
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let constants = postcard::to_stdvec(&self.entries).map_err(|e| fail(&e))?;
-        let mut builder = tempfile::Builder::new();
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            builder.permissions(std::fs::Permissions::from_mode(0o666));
-        }
-        let mut file = builder.prefix(".eec-").tempfile_in(folder).map_err(|e| fail(&e))?;
-        let mut out = std::io::BufWriter::with_capacity(1 << 20, file.as_file_mut());
-        self.write(&mut out, &constants).and_then(|()| out.flush()).map_err(|e| fail(&e))?;
-        drop(out);
-        file.as_file().sync_all().map_err(|e| fail(&e))?;
-        file.persist(path).map_err(|e| fail(&e.error))?;
-        Ok(())
+        replace_file(path, |out| self.write(out, &constants)).map_err(|e| fail(&e))
     }
 
     fn write(&self, out: &mut impl Write, constants: &[u8]) -> std::io::Result<()> {

@@ -8,16 +8,17 @@ mod scope;
 mod sizes;
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::path::Path;
 
 use eec_ir::graph::{Def, Origin};
 use eec_ir::{ContentHash, Graph, RegionId, Tensor, ValueId};
+use eec_runtime::replace_file;
 use prost::Message;
 
 use super::error::ExportError;
 use super::proto::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto};
 use super::tensor::{encode, value_info};
-use crate::file::write_whole;
 use names::Names;
 use scope::Scope;
 
@@ -36,7 +37,8 @@ const IR_VERSION: i64 = 10;
 /// See [`export_bytes`]; and the file cannot be written.
 pub fn export(graph: &Graph, path: &Path) -> Result<(), ExportError> {
     let bytes = export_bytes(graph)?;
-    write_whole(path, &bytes).map_err(|source| ExportError::Write { file: path.display().to_string(), source })
+    let file = || path.display().to_string();
+    replace_file(path, |out| out.write_all(&bytes)).map_err(|source| ExportError::Write { file: file(), source })
 }
 
 /// `graph` as an ONNX model in memory. Equal graphs give equal bytes.
