@@ -99,13 +99,13 @@ fn the_verified_drop_keeps_the_bound() -> Result {
     let text = eec(&[&COMPILE[..7], &["verified.eec", "--json"]].concat(), compiled()?)?;
     let value: Value = serde_json::from_str(&text)?;
     let (estimate, bound) =
-        (number(&value, "/report/outcome/drop/estimate")?, number(&value, "/report/outcome/drop/bound")?);
-    let allowed = number(&value, "/report/outcome/drop/max_drop")?;
+        (number(&value, "/reports/0/outcome/drop/estimate")?, number(&value, "/reports/0/outcome/drop/bound")?);
+    let allowed = number(&value, "/reports/0/outcome/drop/max_drop")?;
     assert!((allowed - 0.02).abs() < 1e-9 && estimate <= bound && bound <= allowed, "{estimate}, {bound} of {allowed}");
-    assert_eq!(value.pointer("/report/outcome/drop/passed"), Some(&Value::Bool(true)));
-    let rows = number(&value, "/report/data/verify_rows")?;
-    assert_eq!((rows, number(&value, "/report/outcome/drop/counts/rows")?), (500.0, 500.0));
-    let [plain, dynamic] = ["plain", "dynamic"].map(|m| number(&value, &format!("/report/outcome/{m}/accuracy")));
+    assert_eq!(value.pointer("/reports/0/outcome/drop/passed"), Some(&Value::Bool(true)));
+    let rows = number(&value, "/reports/0/data/verify_rows")?;
+    assert_eq!((rows, number(&value, "/reports/0/outcome/drop/counts/rows")?), (500.0, 500.0));
+    let [plain, dynamic] = ["plain", "dynamic"].map(|m| number(&value, &format!("/reports/0/outcome/{m}/accuracy")));
     assert!((plain? - dynamic? - estimate).abs() < 1e-9);
     Ok(())
 }
