@@ -1,13 +1,15 @@
 //! Routes with a join: the same values as the continuation written twice, to the last bit, whatever the
 //! mask; what runs, how often, and under which control.
 
-use eec::cases::seeded_constant;
+use eec::cases::{Case, seeded_constant};
 use eec_ir::text::parse;
 use eec_ir::verify::{Stage, verify};
 use eec_ir::{Graph, Tensor, eval};
-use eec_runtime::{Control, Run};
+use eec_passes::clone::{clone_nodes, with_inputs};
+use eec_runtime::{Control, Run, Session};
 use eec_tests::backend::{cpu, run};
-use eec_tests::values::row;
+use eec_tests::files::{cases_folder, read};
+use eec_tests::values::{check_all, row};
 
 /// Reads the mask from an input, keeps three positions of seven where it holds, and goes on with
 /// `REST`, which is a second such route inside (`INNER`) between two layers.
@@ -139,7 +141,7 @@ fn masks() -> Vec<Vec<(u8, u8)>> {
     all
 }
 
-fn ran(session: &mut eec_runtime::Session, graph: &Graph, inputs: &[Tensor], control: Control) -> Run {
+fn ran(session: &mut Session, graph: &Graph, inputs: &[Tensor], control: Control) -> Run {
     run(session, graph, inputs, control).unwrap_or_else(|e| panic!("{e}"))
 }
 
@@ -158,7 +160,7 @@ fn a_join_is_its_body_on_both_sides() {
             let twice = ran(&mut two, &branched, &inputs, Control::Auto);
             assert_eq!(have.outputs, twice.outputs, "{masks:?}, {threads} threads");
             assert_eq!(have.counters.macs, twice.counters.macs, "{masks:?}: the same work");
-            eec_tests::values::check_all(&joined, &tensors(&have), &want, 1e-5).unwrap_or_else(|e| panic!("{e}"));
+            check_all(&joined, &tensors(&have), &want, 1e-5).unwrap_or_else(|e| panic!("{e}"));
             let count = |f: fn(&(u8, u8)) -> u8| masks.iter().map(|m| u64::from(f(m))).sum::<u64>();
             assert_eq!(have.counters.gate_rows, [count(|m| m.0), count(|m| m.1)], "{masks:?}");
         }
@@ -189,6 +191,49 @@ fn a_row_fares_alone_as_in_a_batch() {
 }
 
 #[test]
+fn a_copy_computes_the_same() {
+    let graph = joined();
+    let (mut copy, mut map) = with_inputs(&graph);
+    let nodes = &graph.region(Graph::ROOT).nodes;
+    clone_nodes(&graph, nodes, &mut copy, Graph::ROOT, &mut map, Default::default()).expect("type-checks");
+    copy.set_outputs(vec![("y".into(), map[&graph.outputs()[0]])]);
+    verify(&copy, Stage::Lowerable).expect("holds all invariants");
+    // Inner values have lost their names, and nothing else.
+    let lines = |g: &Graph| g.to_string().lines().count();
+    assert_eq!(lines(&copy), lines(&graph));
+    assert_eq!(copy.to_string().matches("join ^").count(), 2);
+    let inputs = inputs(&[(0, 0), (1, 1), (0, 1), (1, 0)]);
+    assert_eq!(eval::evaluate(&copy, &inputs), eval::evaluate(&graph, &inputs));
+}
+
+#[test]
+fn a_length_that_is_not_as_assumed_is_refused() {
+    let text = joined().to_string();
+    let keeps =
+        |n: u8| [format!("{n} == min({n}, t)"), format!("f32[r3, {n}, 4] = Slice{{axes=[1], starts=[0], ends=[{n}]")];
+    assert!(keeps(2).iter().all(|part| text.contains(part)), "{text}");
+    // Four positions of the three that the first gate leaves.
+    let text = keeps(2).iter().zip(keeps(4)).fold(text.clone(), |text, (two, four)| text.replace(two, &four));
+    let (graph, inputs) = (graph(&text), inputs(&[(1, 1)]));
+    let mut session = cpu(&graph, 1).expect("lowers");
+    let failures = [
+        run(&mut session, &graph, &inputs, Control::Auto).err(),
+        eval::evaluate(&graph, &inputs).err().map(|e| e.to_string()),
+    ];
+    for failure in failures {
+        let text = failure.unwrap_or_default();
+        assert!(text.contains("make them 4 and 3"), "{text}");
+    }
+}
+
+#[test]
+fn gates_are_called_by_their_nodes() {
+    let source = read(&cases_folder().join("joins/shorter.eir"));
+    let graph = Case::new(&source).and_then(|case| case.graph()).expect("a graph");
+    assert_eq!(cpu(&graph, 1).expect("lowers").gates(), ["layer.1/token-exit"]);
+}
+
+#[test]
 fn controls_decide_for_all_rows() {
     let graph = joined();
     let mut session = cpu(&graph, 1).expect("lowers");
@@ -209,7 +254,7 @@ fn controls_decide_for_all_rows() {
 fn the_continuation_stands_once_and_runs_once_per_group() {
     let graph = joined();
     let mut session = cpu(&graph, 1).expect("lowers");
-    let most = |session: &eec_runtime::Session, run: &Run| {
+    let most = |session: &Session, run: &Run| {
         let kernels = session.program().kernels.iter().zip(&run.counters.per_kernel);
         kernels.map(|(_, n)| *n).max().unwrap_or(0)
     };

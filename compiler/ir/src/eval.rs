@@ -254,9 +254,10 @@ fn failure(graph: &Graph, node: NodeId, reason: impl Into<String>) -> EvalFailur
     EvalFailure::Node { node: graph.describe(node), reason: reason.into() }
 }
 
-/// The first operand's booleans, the two regions of a control node, and its join if it has one.
+/// Booleans, two regions and perhaps a join.
 type Parts = (Vec<u8>, [RegionId; 2], Option<RegionId>);
 
+/// The first operand's booleans, the two regions of a control node, and its join if it has one.
 fn control_parts(graph: &Graph, id: NodeId, inputs: &[Tensor]) -> Result<Parts, EvalFailure> {
     let mask = inputs.first().and_then(|t| t.elements::<u8>()).map(|m| m.into_owned());
     let parts = match (mask, &graph.node(id).regions[..]) {

@@ -229,6 +229,95 @@ fn row_symbols_belong_to_one_region() {
     assert_eq!(violations(&g, Stage::Imported), expected);
 }
 
+const JOIN: &str = "graph @g(%x: f32[n, 6, 4], %m: bool[n]) -> (%y: f32[n, 4]) {
+  %y = Route(%m; %x)
+    then ^1[r0](%a: f32[r0, 6, 4]) {
+      %b = Slice{axes=[1], starts=[0], ends=[2], steps=[1]}(%a)
+      yield %b, const i64[2] {0, 1}
+    }
+    else ^2[r1](%c: f32[r1, 6, 4]) {
+      yield %c, const i64[6] {0, 1, 2, 3, 4, 5}
+    }
+    join ^3[r2, t](%h: f32[r2, t, 4], %p: i64[t]) {
+      %z = ReduceMax{axes=[1], keepdims=0}(%h)
+      yield %z
+    }
+  return %y
+}";
+
+fn join(changes: &[(&str, &str)]) -> String {
+    changes.iter().fold(JOIN.to_string(), |text, (from, to)| {
+        assert!(text.contains(from), "{from}");
+        text.replace(from, to)
+    })
+}
+
+#[test]
+fn a_join_takes_what_both_sides_yield() {
+    breaks(&from_text(JOIN), Stage::Lowerable, &[]);
+    let refuse = |changes: &[(&str, &str)], part: &str| {
+        let error = parse(&join(changes), &mut |_| None).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(error.contains(part), "{error} does not say {part:?}");
+    };
+    refuse(&[(", %p: i64[t]", "")], "^3 takes 1 parameters, but 2 and 2 values are yielded");
+    refuse(&[("f32[r2, t, 4]", "f32[r2, t, 5]")], "5 must be 4 and 4");
+    refuse(&[("f32[r2, t, 4]", "f32[r2, 6, 4]")], "6 must be 2 and 6");
+    refuse(&[("f32[r2, t, 4]", "f32[n, t, 4]")], "the size r0 is unknown outside of its region");
+    refuse(&[("%p: i64[t]", "%p: i32[t]")], "element types and numbers of dims must be equal");
+    refuse(&[("%p: i64[t]", "%p: i64[t, 1]")], "element types and numbers of dims must be equal");
+    refuse(&[("i64[2] {0, 1}", "i64[3] {0, 1, 2}")], "t stands for 2 and 6 elsewhere, here for 3 and 6");
+    refuse(&[("[r2, t](", "[r2, t, u](")], "expected `]`");
+    refuse(&[("%y = Route(%m; %x)", "%y = If(%m)")], "needs 2 regions, found 3");
+    // One length, wherever it stands.
+    refuse(&[("[r2, t](", "[r2, u](")], "t must be 2 and 6");
+    let unused = [("%h: f32[r2, t, 4], %p: i64[t]", "%h: f32[r2, 6, 4], %p: i64[6]"), ("ends=[2]", "ends=[6]")];
+    let unused = [unused.as_slice(), &[("const i64[2] {0, 1}", "const i64[6] {0, 1, 2, 3, 4, 5}")]].concat();
+    refuse(&unused, "no parameter of ^3 has its length symbol t as a dim");
+}
+
+#[test]
+fn the_sizes_of_a_join_stay_inside() {
+    let leaks = |result: &str, part: &str| {
+        let error = parse(&join(&[("yield %z", result)]), &mut |_| None).err().map(|e| e.to_string());
+        assert!(error.as_ref().is_some_and(|e| e.contains(part)), "{error:?} does not say {part:?}");
+    };
+    leaks("yield %h", "of type f32[r2, t, 4], whose size t is unknown outside");
+    leaks("yield %p", "must have r2 as its first dim");
+    let outside = join(&[("return %y", "%q = Expand{dims=[t]}(1.0)\n  return %y")]);
+    let message = "6: the symbol t is neither an input's nor that of a region around it";
+    breaks(&from_text(&outside), Stage::Imported, &[message, message]);
+    // In `then` as well, which does not lie around the join.
+    let inside = join(&[("%b = Slice", "%q = Expand{dims=[t, r2]}(1.0)\n      %b = Slice")]);
+    assert_eq!(violations(&from_text(&inside), Stage::Imported).len(), 4);
+}
+
+#[test]
+fn length_symbols_belong_to_one_join() {
+    let twice = |s: &str| format!("7: the length symbol {s} is used twice");
+    for symbol in ["r0", "r2", "n"] {
+        let text =
+            join(&[("[r2, t](", &format!("[r2, {symbol}](")), ("[r2, t, 4]", "[r2, LEN, 4]"), ("i64[t]", "i64[LEN]")]);
+        let found = parse(&text.replace("LEN", symbol), &mut |_| None).map(|g| violations(&g, Stage::Imported));
+        match found {
+            Ok(found) => assert!(found.contains(&twice(symbol)), "{found:#?}"),
+            Err(e) => assert!(e.to_string().contains("unknown outside"), "{e}"),
+        }
+    }
+    let elsewhere = join(&[("then ^1[r0]", "then ^1[r0, u]")]);
+    let message = "7: a region that is no join has the length symbol u";
+    breaks(&from_text(&elsewhere), Stage::Imported, &[message]);
+}
+
+#[test]
+fn a_join_reads_nothing_of_its_rows_and_sides() {
+    let rows = join(&[("%z = ReduceMax", "%q = Neg(%x)\n      %z = ReduceMax")]);
+    let message = "8: reads %x of type f32[n, 6, 4] from outside a Route over those rows; pass it as an operand";
+    breaks(&from_text(&rows), Stage::Imported, &[message]);
+    let side = join(&[("%z = ReduceMax", "%q = Neg(%b)\n      %z = ReduceMax")]);
+    let error = parse(&side, &mut |_| None).err().map(|e| e.to_string()).unwrap_or_default();
+    assert!(error.contains("%b is defined in a region that is not visible here"), "{error}");
+}
+
 #[test]
 fn shapes_are_symbolic_from_typed_on() {
     let g = from_text("graph @g(%x: f32[n, 4]) -> (%s: i64[2]) {\n %s = Shape(%x)\n return %s\n}");

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use eec_ir::program::{Join, Length, Source};
-use eec_ir::{BufferId, Dim, NodeId, RegionId, Type, ops};
+use eec_ir::{BufferId, Dim, Graph, NodeId, RegionId, Symbol, Type, ops};
 
 use super::fuse::LoopBuilder;
 use super::view::Shown;
@@ -58,7 +58,8 @@ impl Lowering<'_> {
         let Some((symbol, [rows, outer])) = join.length.as_ref().zip(rows_of(graph, region, after.join)) else {
             return;
         };
-        if self.never_negative(&(own - other), &mut MAX_SUBSTITUTIONS.clone()) {
+        let mut tries = MAX_SUBSTITUTIONS;
+        if self.never_negative(&(own - other), &mut tries) {
             return;
         }
         let larger = own.larger(other);
@@ -110,6 +111,6 @@ impl Lowering<'_> {
 }
 
 /// The row symbols of a join and of the region before it.
-fn rows_of(graph: &eec_ir::Graph, before: RegionId, join: RegionId) -> Option<[&eec_ir::Symbol; 2]> {
+fn rows_of(graph: &Graph, before: RegionId, join: RegionId) -> Option<[&Symbol; 2]> {
     Some([graph.region(join).rows.as_ref()?, graph.region(before).rows.as_ref()?])
 }

@@ -4,8 +4,7 @@
 //! become part of their consumer's loop; matrix products, convolutions and pooling keep their own
 //! forms; `If` and `Route` become steps over blocks. One file per kind: `view` (addressing),
 //! `fuse` (loop expressions), `rows` (reductions), `linear` (products, convolutions, pooling),
-//! `movement` (reshapes to pads), `control` (blocks), `join` (what
-//! follows both blocks of a `Route`).
+//! `movement` (reshapes to pads), `control` (blocks), `join` (what follows both blocks of a `Route`).
 
 mod control;
 mod fuse;

@@ -6,4 +6,5 @@ mod build;
 mod control;
 mod forms;
 mod functions;
+mod joins;
 mod loops;
