@@ -16,3 +16,37 @@ fn a_comparison_with_nothing_is_refused() -> Result {
     says(&place.refusal(1, "run model.onnx --dim batch=1 --expect data.npz")?, &["data.npz", "is no output"]);
     Ok(())
 }
+
+#[test]
+fn inputs_that_are_random_beside_given_ones_are_named() -> Result {
+    let place = Place::new()?;
+    place.data(|a| drop((a.remove("labels"), a.remove("input_ids"))))?;
+    let out = place.run("run model.onnx --inputs data.npz")?;
+    assert!(out.status.success());
+    assert_eq!(String::from_utf8(out.stderr)?, "warning: input input_ids is not given; taking random values\n");
+    let out = place.run("run model.onnx --dim batch=1")?;
+    assert!(out.status.success() && out.stderr.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_gap_in_a_folder_of_test_data_is_refused() -> Result {
+    let place = Place::new()?;
+    std::fs::create_dir(place.at("set"))?;
+    says(&place.refusal(1, "run model.onnx --inputs set")?, &["set", "found none"]);
+    std::fs::write(place.at("set/input_0.pb"), [0x08, 2, 0x10, 7, 0x3a, 2, 5, 7])?;
+    std::fs::write(place.at("set/input_2.pb"), [0x08, 2, 0x10, 7, 0x3a, 2, 5, 7])?;
+    says(&place.refusal(1, "run model.onnx --inputs set")?, &["input_2.pb", "no input_1.pb before it"]);
+    std::fs::copy(place.at("set/input_0.pb"), place.at("set/input_1.pb"))?;
+    says(&place.refusal(1, "run model.onnx --inputs set")?, &["input_2.pb", "only the inputs pixel_values, input_ids"]);
+    Ok(())
+}
+
+#[test]
+fn exits_are_named_by_number() -> Result {
+    let place = Place::new()?;
+    assert!(place.run("compile model.onnx -o one.eec --exits 3 --head final --rule maxprob:0.5")?.status.success());
+    let text = String::from_utf8(place.run("run one.eec --dim batch=1")?.stdout)?;
+    says(&text, &["exits: 0 (after block 3), 1 (full depth)"]);
+    Ok(())
+}

@@ -23,8 +23,8 @@ pub(super) struct Args {
     /// The model (.onnx or .eec)
     model: PathBuf,
     /// A symbolic dim's value for costs: NAME=N; may be repeated
-    #[arg(long, value_name = "NAME=N")]
-    dim: Vec<String>,
+    #[arg(long, value_name = "NAME=N", value_parser = super::dims::dim_arg)]
+    dim: Vec<(String, i64)>,
     /// Prints one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -35,7 +35,7 @@ pub(super) fn run(args: Args) -> Outcome {
         Err(Error::Import(e)) if args.json => return unsupported(&e),
         other => other?,
     };
-    let mut dims = super::inputs::parse_dims(&args.dim, &model.plain)?;
+    let mut dims = super::dims::given_dims(&args.dim, &model.plain)?;
     let structure = structure::analyse(&model.plain);
     if let Some(batch) = structure.as_ref().ok().and_then(|s| s.batch.dim().as_symbol().cloned()) {
         dims.entry(batch).or_insert(1);

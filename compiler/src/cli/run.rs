@@ -60,13 +60,13 @@ pub(super) struct ControlArgs {
 impl ControlArgs {
     /// Which form to run, and how.
     pub(super) fn resolve(&self, model: &Model) -> Result<(Form, Control), Error> {
-        let exits = model.dynamic.as_ref().map_or(0, |d| d.exits.len());
+        let exits = model.dynamic.as_ref().map_or(&[][..], |d| &d.exits);
         match self.force_exit {
-            Some(k) if k >= exits => {
+            Some(k) if k >= exits.len() => {
                 let file = model.path.display();
-                Err(Error::request(match exits {
-                    0 => format!("--force-exit {k}: {file} has no exits"),
-                    _ => format!("--force-exit {k}: expected an exit of {file}, 0 to {}", exits - 1),
+                Err(Error::usage(match exits {
+                    [] => format!("--force-exit {k}: {file} has no exits"),
+                    _ => format!("--force-exit {k}: {file} has the exits {}", numbered(exits)),
                 }))
             }
             Some(k) => Ok((Form::Dynamic, Control::Force(k))),
@@ -74,6 +74,12 @@ impl ControlArgs {
             None => Ok((Form::Dynamic, Control::Auto)),
         }
     }
+}
+
+/// `0 (after block 2), 1 (after block 5)`.
+fn numbered(exits: &[impl std::fmt::Display]) -> String {
+    let names: Vec<String> = exits.iter().enumerate().map(|(k, name)| format!("{k} (after {name})")).collect();
+    names.join(", ")
 }
 
 pub(super) fn run(args: Args) -> Outcome {
@@ -130,6 +136,9 @@ impl Args {
         let mut text = String::new();
         for (name, t) in &run.outputs {
             text.push_str(&format!("{name}: {}{:?} = {}\n", t.dtype(), t.dims(), preview(t)));
+        }
+        if !exits.is_empty() {
+            text.push_str(&format!("exits: {}, {} (full depth)\n", numbered(exits), exits.len()));
         }
         text.push_str(&format!("{} kernels, {} MACs\n", run.counters.kernels, output::si(run.counters.macs as f64)));
         for (name, d) in differences {
