@@ -60,7 +60,7 @@ fn data_that_does_not_fit_is_refused_by_file_array_and_row() -> Result {
     let beyond = |a: &mut Arrays| {
         drop(a.insert("input_ids".into(), Tensor::new(&[200, 10], vec![9999i64; 2000]).unwrap_or(Tensor::scalar(0i64))))
     };
-    refused(&beyond, &["model.onnx", "index is out of range"])?;
+    refused(&beyond, &["model.onnx", "index is out of range", "\"input_ids\" holds values from 9999 to 9999"])?;
     std::fs::write(place.at("data.npz"), "text")?;
     says(&place.refusal(1, line)?, &["data.npz", "is not an .npz archive"]);
     says(&place.refusal(1, "compile model.onnx -o x.eec --data absent.npz")?, &["absent.npz"]);
@@ -100,14 +100,51 @@ fn requests_that_the_model_cannot_meet_are_refused_with_the_reason() -> Result {
     says(&place.refusal(1, "compile model.onnx -o x.eec --exits 2")?, &["needs data"]);
     let head = place.refusal(1, "compile model.onnx -o x.eec --data data.npz --head file:model.onnx")?;
     says(&head, &["model.onnx", "expected a graph with 1 input and 1 output, found 2 and 1"]);
-    says(&place.refusal(1, "run model.onnx --force-exit 0")?, &["model.onnx has no exits"]);
-    says(&place.refusal(1, "run model.onnx --dim foo=3")?, &["no dim `foo`", "batch"]);
-    says(&place.refusal(1, "run model.onnx --dim batch=x")?, &["--dim batch=x", "NAME=N"]);
     says(&place.refusal(1, "run model.onnx --input pixel_values=@absent.npy")?, &["absent.npy"]);
-    says(&place.refusal(1, "opt model.onnx --passes nonsense")?, &["nonsense", "exit-heads"]);
+    Ok(())
+}
+
+#[test]
+fn flags_that_do_not_fit_the_model_are_usage_errors() -> Result {
+    let place = Place::new()?;
+    for (flags, parts) in [
+        ("--force-exit 0", &["model.onnx has no exits"][..]),
+        ("--dim foo=3", &["no dim `foo`", "batch"]),
+        ("--dim batch=x", &["batch=x", "--dim", "NAME=N"]),
+        ("--dim batch", &["--dim", "NAME=N"]),
+        ("--input pixel_values=px.npy", &["--input", "NAME=@FILE"]),
+        ("--shape pixel_values:axb", &["--shape", "NAME:SHAPE"]),
+        ("--shape pixel:1x2", &["`pixel` is no input", "pixel_values"]),
+    ] {
+        says(&place.refusal(2, &format!("run model.onnx {flags}"))?, parts);
+    }
     assert!(place.run("compile model.onnx -o one.eec --exits 3 --head final --rule maxprob:0.5")?.status.success());
-    let forced = place.refusal(1, "run one.eec --dim batch=1 --force-exit 99")?;
-    says(&forced, &["--force-exit 99", "one.eec", "0 to 0"]);
+    let forced = place.refusal(2, "bench one.eec --dim batch=1 --force-exit 99")?;
+    says(&forced, &["--force-exit 99", "one.eec has the exits 0 (after block 3)"]);
+    Ok(())
+}
+
+#[test]
+fn opt_refuses_passes_and_names_that_are_not_there() -> Result {
+    let place = Place::new()?;
+    for (flags, parts) in [
+        ("--passes nonsense", &["--passes", "nonsense", "exit-heads"][..]),
+        ("--passes simplify --stop-after nope", &["--stop-after nope", "`simplify`"]),
+        ("--passes simplify --print-ir-after nope", &["--print-ir-after nope", "`simplify`"]),
+        ("--passes exit-heads{plaices=[1]}", &["no option `plaices`"]),
+    ] {
+        says(&place.refusal(2, &format!("opt model.onnx {flags}"))?, parts);
+    }
+    assert!(place.run("opt model.onnx --passes simplify --print-ir-after all")?.status.success());
+    Ok(())
+}
+
+#[test]
+fn opt_takes_a_compiled_model_with_its_exits() -> Result {
+    let place = Place::new()?;
+    assert!(place.run("compile model.onnx -o one.eec --exits 3 --head final --rule maxprob:0.5")?.status.success());
+    let text = String::from_utf8(place.run("opt one.eec")?.stdout)?;
+    says(&text, &["Route", "exit_index"]);
     Ok(())
 }
 
