@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{JSON_SCHEMA, Outcome, output};
 use crate::Error;
 use crate::model::{Form, Model};
-use crate::onnx::ImportErrorKind;
+use crate::onnx::{ImportErrorKind, UnsupportedForm, UnsupportedOp};
 
 /// Shows a model's inputs and outputs, parameters, blocks with their cost, and where exits can
 /// stand.
@@ -52,12 +52,12 @@ pub(super) fn run(args: Args) -> Outcome {
 
 /// A model that cannot be imported is still described by what stands in the way.
 fn unsupported(error: &crate::onnx::ImportError) -> Outcome {
-    let found = match error.kind() {
-        ImportErrorKind::Unsupported(found) => found.ops.as_slice(),
-        _ => &[],
-    };
-    let ops: Vec<Value> =
-        found.iter().map(|op| json!({ "domain": op.domain, "op": op.name, "count": op.count })).collect();
+    let mut ops: Vec<Value> = Vec::new();
+    if let ImportErrorKind::Unsupported(found) = error.kind() {
+        let op = |op: &UnsupportedOp| json!({ "domain": op.domain, "op": op.name, "count": op.count });
+        let form = |f: &UnsupportedForm| json!({ "domain": "", "op": f.op, "count": f.count, "reason": f.reason });
+        ops.extend(found.ops.iter().map(op).chain(found.forms.iter().map(form)));
+    }
     output::print_json(&json!({ "schema": JSON_SCHEMA, "error": error.to_string(), "unsupported_ops": ops }))?;
     Ok(ExitCode::FAILURE)
 }
