@@ -50,3 +50,18 @@ fn exits_are_named_by_number() -> Result {
     says(&text, &["exits: 0 (after block 3), 1 (full depth)"]);
     Ok(())
 }
+
+#[test]
+fn bench_times_all_depths_and_says_where_the_run_left() -> Result {
+    let place = Place::new()?;
+    assert!(place.run("compile model.onnx -o one.eec --exits 3 --head final --rule maxprob:0")?.status.success());
+    let line = "bench one.eec --dim batch=3 --iters 1 --warmup 0";
+    let text = String::from_utf8(place.run(line)?.stdout)?;
+    says(&text, &["run", "forced exit after block 3", "plain model", "rows of the run: 3 after block 3"]);
+    let json: serde_json::Value = serde_json::from_slice(&place.run(&format!("{line} --json"))?.stdout)?;
+    assert_eq!(json["exit_histogram"], serde_json::json!([3, 0]));
+    assert!(json["plain"]["median_ms"].as_f64() > Some(0.0));
+    let json: serde_json::Value = serde_json::from_slice(&place.run(&format!("{line} --no-exit --json"))?.stdout)?;
+    assert!(json["plain"].is_null() && json["per_exit"].is_null());
+    Ok(())
+}
