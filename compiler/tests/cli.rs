@@ -151,15 +151,17 @@ fn opt_takes_a_compiled_model_with_its_exits() -> Result {
 #[test]
 fn results_are_refused_before_work_where_they_cannot_be_written() -> Result {
     let place = Place::new()?;
-    std::fs::create_dir(place.at("folder"))?;
+    std::fs::create_dir(place.at("folder.eec"))?;
     let model = std::fs::read(place.at("model.onnx"))?;
     says(&place.refusal(1, "compile model.onnx -o absent/x.eec")?, &["absent/x.eec", "no folder absent"]);
-    says(&place.refusal(1, "compile model.onnx -o folder")?, &["folder", "found a folder"]);
-    says(&place.refusal(1, "compile model.onnx -o model.onnx")?, &["model.onnx", "overwritten"]);
+    says(&place.refusal(1, "compile model.onnx -o folder.eec")?, &["folder.eec", "found a folder"]);
+    says(&place.refusal(2, "compile model.onnx -o model.onnx")?, &["model.onnx", "ends in .eec"]);
+    says(&place.refusal(2, "export model.onnx -o x.eec")?, &["x.eec", "ends in .onnx"]);
+    says(&place.refusal(2, "run model.onnx --save-outputs y.npy")?, &["y.npy", "ends in .npz"]);
     says(&place.refusal(1, "export model.onnx -o ./model.onnx")?, &["model.onnx", "overwritten"]);
     says(&place.refusal(1, "run model.onnx --save-outputs absent/x.npz")?, &["absent/x.npz", "no folder"]);
     assert!(std::fs::read(place.at("model.onnx"))? == model);
-    assert_eq!(place.files()?, ["folder", "model.onnx"]);
+    assert_eq!(place.files()?, ["folder.eec", "model.onnx"]);
     Ok(())
 }
 

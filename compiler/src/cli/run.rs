@@ -25,7 +25,7 @@ pub(super) struct Args {
     #[command(flatten)]
     inputs: InputArgs,
     /// Writes every output under its own name, with exits also `exit_index` and `confidence`
-    #[arg(long, value_name = "FILE.npz")]
+    #[arg(long, value_name = "FILE.npz", value_parser = output::named("npz"))]
     save_outputs: Option<PathBuf>,
     /// Compares outputs with these by name; the process's exit code is 1 if one differs
     #[arg(long, value_name = "FILE.npz")]
