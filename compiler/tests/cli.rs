@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use eec::npz::Arrays;
-use eec_ir::Tensor;
+use eec_ir::{Graph, Op, Origin, Tensor, Type};
 
 use shared::place::{Place, Result, carried, says};
 
@@ -121,6 +121,20 @@ fn flags_that_do_not_fit_the_model_are_usage_errors() -> Result {
     assert!(place.run("compile model.onnx -o one.eec --exits 3 --head final --rule maxprob:0.5")?.status.success());
     let forced = place.refusal(2, "bench one.eec --dim batch=1 --force-exit 99")?;
     says(&forced, &["--force-exit 99", "one.eec has the exits 0 (after block 3)"]);
+    Ok(())
+}
+
+#[test]
+fn inspect_says_why_a_model_has_no_blocks() -> Result {
+    let place = Place::new()?;
+    let mut g = Graph::new("flat");
+    let x = g.add_input("x", Type::new(eec_ir::DType::F32, [eec_ir::Dim::symbol("batch"), 3.into()]));
+    let w = g.constant(Tensor::new(&[3, 2], vec![1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0])?);
+    let y = g.append1(Graph::ROOT, Op::MatMul {}, &[x, w], Origin::source("fc"))?;
+    g.set_outputs(vec![("y".into(), y)]);
+    std::fs::write(place.at("flat.onnx"), eec::onnx::export_bytes(&g)?)?;
+    let text = String::from_utf8(place.run("inspect flat.onnx")?.stdout)?;
+    says(&text, &["MACs: 6", "no blocks: between the values that all data passes there is no matrix product"]);
     Ok(())
 }
 

@@ -138,6 +138,10 @@ fn as_text(model: &Model, structure: Result<&Structure, String>, size: &dyn Fn(&
         text.push_str(&format!("  exits after {}\n", dynamic.exits.join(", ")));
     }
     match structure {
+        Ok(structure) if structure.blocks.is_empty() => {
+            text.push_str("\nno blocks: between the values that all data passes there is no matrix product or ");
+            text.push_str("convolution with weights but the classifier's\n");
+        }
         Ok(structure) => text.push_str(&blocks_text(graph, structure, size)),
         Err(reason) => text.push_str(&format!("\nno blocks: {reason}\n")),
     }
