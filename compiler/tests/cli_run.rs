@@ -3,6 +3,7 @@
 mod shared;
 
 use eec::npz::write_npz;
+use eec_ir::Tensor;
 
 use shared::place::{Place, Result, says};
 
@@ -63,5 +64,23 @@ fn bench_times_all_depths_and_says_where_the_run_left() -> Result {
     assert!(json["plain"]["median_ms"].as_f64() > Some(0.0));
     let json: serde_json::Value = serde_json::from_slice(&place.run(&format!("{line} --no-exit --json"))?.stdout)?;
     assert!(json["plain"].is_null() && json["per_exit"].is_null());
+    Ok(())
+}
+
+#[test]
+fn integers_of_other_widths_are_taken() -> Result {
+    let place = Place::new()?;
+    place.data(|a| {
+        a.remove("labels");
+        a.values_mut().for_each(|t| *t = t.rows(0, 2));
+    })?;
+    assert!(place.run("run model.onnx --inputs data.npz --save-outputs y.npz")?.status.success());
+    let narrow = |ids: &Tensor| ids.to_i64s().unwrap_or_default().into_iter().map(|i| i as i32).collect();
+    place.data(|a| {
+        a.remove("labels");
+        a.values_mut().for_each(|t| *t = t.rows(0, 2));
+        a.extend(Tensor::new(&[2, 10], narrow(&a["input_ids"])).ok().map(|t| ("input_ids".to_string(), t)));
+    })?;
+    assert!(place.run("run model.onnx --inputs data.npz --expect y.npz")?.status.success());
     Ok(())
 }

@@ -8,6 +8,7 @@ use eec_ir::{DType, Dim, Graph, Tensor, Type, ValueId};
 use super::dims::{self, Dims};
 use super::output::warning;
 use crate::Error;
+use crate::dataset::fitted;
 use crate::fit::random::Random;
 use crate::npz::{self, Arrays};
 use crate::onnx;
@@ -68,6 +69,7 @@ impl InputArgs {
         }
     }
 
+    /// The inputs that files give, integers as the model's integer type.
     fn given(&self, graph: &Graph) -> Result<BTreeMap<String, Tensor>, Error> {
         let mut given = BTreeMap::new();
         if let Some(path) = &self.inputs {
@@ -79,6 +81,11 @@ impl InputArgs {
         let names = input_names(graph);
         if let Some(unknown) = given.keys().find(|n| !names.contains(&n.as_str()) && *n != crate::dataset::LABELS) {
             return Err(Error::request(no_input(unknown, &names)));
+        }
+        for value in graph.inputs() {
+            if let Some((name, tensor)) = given.remove_entry(name_of(graph, *value)) {
+                given.insert(name, fitted(tensor, graph.ty(*value).dtype));
+            }
         }
         Ok(given)
     }

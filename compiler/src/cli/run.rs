@@ -18,6 +18,9 @@ use crate::npz::{self, Arrays};
 ///
 /// Inputs not given are random, seeded by --seed: floats are standard normal, integers below 10,
 /// masks all ones.
+///
+/// Arrays from files must have the model's types, save that f64 is rounded to f32 and integers of 8 to 64
+/// bits become the model's integer type if every value fits. `eec eval` and `eec compile` do the same.
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// The model (.eec or .onnx)
