@@ -53,6 +53,7 @@ impl Dataset {
         let mut inputs = Vec::with_capacity(wanted.len());
         for (name, value) in wanted.iter().zip(graph.inputs()) {
             let tensor = find(name).ok_or_else(|| fail(format!("no array `{name}`")))?;
+            let tensor = fitted(tensor, graph.ty(*value).dtype);
             check_type(name, &tensor, graph.ty(*value)).map_err(fail)?;
             check_finite(name, &tensor).map_err(fail)?;
             inputs.push(((*name).to_string(), tensor));
@@ -129,6 +130,20 @@ fn check_names(wanted: &[&str], arrays: &Arrays) -> Result<(), String> {
         reason = format!("{reason}{comma}array {} is no input of the model", unknown.join(", "));
     }
     Err(format!("{reason} (inputs: {})", wanted.join(", ")))
+}
+
+/// The tensor with its integers as the model's integer type, if every value fits; else as it is.
+pub(crate) fn fitted(tensor: Tensor, to: DType) -> Tensor {
+    let dims = tensor.dims();
+    let converted = match (tensor.dtype(), to) {
+        (DType::I32, DType::I64) => tensor.to_i64s().and_then(|v| Tensor::new(dims, v).ok()),
+        (DType::I64, DType::I32) => {
+            let narrow = |v: Vec<i64>| v.into_iter().map(i32::try_from).collect::<Result<Vec<_>, _>>().ok();
+            tensor.to_i64s().and_then(narrow).and_then(|v| Tensor::new(dims, v).ok())
+        }
+        (DType::I32 | DType::I64 | DType::F32 | DType::Bool, _) => None,
+    };
+    converted.unwrap_or(tensor)
 }
 
 fn check_type(name: &str, tensor: &Tensor, ty: &eec_ir::Type) -> Result<(), String> {
@@ -257,5 +272,15 @@ mod tests {
         assert!(outside.contains("holds 2 in row 2, the model's classes are 0 to 1"), "{outside}");
         assert!(refusal(|a| set(a, LABELS, Tensor::vector(vec![1i64, -1, 0, 1]))).contains("holds -1 in row 1"));
         assert!(refusal(|a| set(a, "ids", a["x"].clone())).contains("the model takes i64[batch, seq]"));
+    }
+
+    #[test]
+    fn integers_take_the_models_type_if_they_fit() {
+        let (wide, narrow) = (Tensor::vector(vec![-1i64, 7]), Tensor::vector(vec![-1i32, 7]));
+        assert_eq!(fitted(wide.clone(), DType::I32), narrow);
+        assert_eq!(fitted(narrow.clone(), DType::I64), wide);
+        let large = Tensor::vector(vec![1i64 << 31]);
+        assert_eq!(fitted(large.clone(), DType::I32), large);
+        assert_eq!(fitted(narrow.clone(), DType::F32), narrow);
     }
 }

@@ -64,6 +64,9 @@ pub enum Error {
     /// What was asked for cannot be done for this model or these options.
     #[error("{0}")]
     Request(String),
+    /// A flag says what it cannot say, as judged with the model or the other flags at hand.
+    #[error("{0}")]
+    Usage(String),
 }
 
 impl Error {
@@ -83,7 +86,7 @@ impl Error {
         use eec_runtime::ErrorKind;
         match self {
             Error::Io { .. } | Error::Content { .. } => self,
-            Error::Import(_) | Error::Export(_) | Error::Npz(_) | Error::Dataset(_) => self,
+            Error::Import(_) | Error::Export(_) | Error::Npz(_) | Error::Dataset(_) | Error::Usage(_) => self,
             Error::Runtime(e) if matches!(e.kind(), ErrorKind::Io | ErrorKind::Artifact) => Error::Runtime(e),
             Error::Pass(_)
             | Error::Lower(_)
@@ -98,5 +101,10 @@ impl Error {
     /// A request that cannot be met.
     pub fn request(reason: impl std::fmt::Display) -> Self {
         Error::Request(reason.to_string())
+    }
+
+    /// Wrong usage of a flag.
+    pub fn usage(reason: impl std::fmt::Display) -> Self {
+        Error::Usage(reason.to_string())
     }
 }

@@ -1,13 +1,14 @@
 //! A model on disk, whether `.onnx` or `.eec`: its plain graph, its dynamic graph if it has exits,
 //! and sessions that run them.
 
+use std::collections::HashSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use eec_ir::graph::Def;
 use eec_ir::program::Program;
 use eec_ir::verify::{Stage, verify};
-use eec_ir::{Graph, Tensor, text};
+use eec_ir::{ContentHash, Graph, Tensor, text};
 use eec_passes::pass::{Context, Pass};
 use eec_passes::simplify::Simplify;
 use eec_runtime::{Artifact, ArtifactWriter, MAGIC, Options, Session};
@@ -197,13 +198,20 @@ impl Model {
         };
         let required =
             |name: &str| section(name).unwrap_or_else(|| Err(Error::content(path, format!("has no section {name}"))));
-        let graph = |source: &str| {
-            let mut resolve = |c: &text::ConstRef| artifact.constant(c.content_hash()?);
+        let mut read = HashSet::new();
+        let mut graph = |source: &str| {
+            let mut resolve = |c: &text::ConstRef| {
+                let hash = c.content_hash()?;
+                read.insert(hash);
+                artifact.constant(hash)
+            };
             text::parse(source, &mut resolve).map_err(|e| Error::content(path, e))
         };
         let recipe = Recipe::from_toml(required(section::RECIPE)?).map_err(|e| Error::content(path, e))?;
         let plain = graph(required(section::PLAIN_GRAPH)?)?;
         let dynamic = section(section::DYNAMIC_GRAPH).transpose()?.map(graph).transpose()?;
+        let graphs: Vec<&Graph> = std::iter::once(&plain).chain(&dynamic).collect();
+        check_constants(&artifact, &graphs, &read).map_err(|why| Error::content(path, why))?;
         let program = artifact.program()?;
         let exits: Vec<String> = program.exits.iter().map(|e| e.name.clone()).collect();
         let gates: Vec<String> = program.gates.iter().map(|g| g.name.clone()).collect();
@@ -311,6 +319,19 @@ fn is_artifact(path: &Path) -> Result<bool, Error> {
     let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
     file.take(MAGIC.len() as u64).read_to_end(&mut head).map_err(|e| Error::io(path, e))?;
     Ok(head == MAGIC)
+}
+
+/// Compares the constants of an artifact with their hashes. Those that a graph `read` were hashed when
+/// they entered its pool; the others are small ones, which the graph's text holds itself.
+fn check_constants(artifact: &Artifact, graphs: &[&Graph], read: &HashSet<ContentHash>) -> Result<(), String> {
+    let good = |hash: ContentHash, tensor: &Tensor| match read.contains(&hash) {
+        true => graphs.iter().any(|g| g.constants().find(hash).is_some()),
+        false => ContentHash::of(tensor) == hash,
+    };
+    match artifact.constants().filter(|(hash, tensor)| !good(*hash, tensor)).map(|(hash, _)| hash).min() {
+        Some(hash) => Err(format!("is damaged: the constant {hash} holds bytes of another hash")),
+        None => Ok(()),
+    }
 }
 
 /// The constants that nodes or yields read.

@@ -35,7 +35,7 @@ impl NpzError {
     }
 }
 
-/// All arrays of a `.npz` file.
+/// All arrays of a `.npz` file; one without any is refused.
 pub fn read_npz(path: &Path) -> Result<Arrays, NpzError> {
     let whole = |reason: String| NpzError::new(path, None, reason);
     let file = File::open(path).map_err(|e| whole(format!("cannot be read: {e}")))?;
@@ -53,7 +53,7 @@ pub fn read_npz(path: &Path) -> Result<Arrays, NpzError> {
             return Err(NpzError::new(path, Some(&name), "occurs twice"));
         }
     }
-    Ok(arrays)
+    if arrays.is_empty() { Err(whole("holds no arrays".into())) } else { Ok(arrays) }
 }
 
 /// The array of a `.npy` file.

@@ -1,74 +1,14 @@
 //! The command as a user meets it: what is refused, in which words, and what is left on disk.
 
-use std::error::Error;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+mod shared;
+
+use std::process::Stdio;
 use std::time::Duration;
 
-use eec::npz::{Arrays, read_npz, write_npz};
-use eec_ir::Tensor;
+use eec::npz::Arrays;
+use eec_ir::{Graph, Op, Origin, Tensor, Type};
 
-type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
-
-fn carried(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/easy-vqa").join(name)
-}
-
-/// A folder with the model and 200 rows of data.
-struct Place(tempfile::TempDir);
-
-impl Place {
-    fn new() -> Result<Place> {
-        let place = Place(tempfile::tempdir()?);
-        std::fs::copy(carried("model.onnx"), place.at("model.onnx"))?;
-        Ok(place)
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn run(&self, line: &str) -> Result<Output> {
-        Ok(self.command(line).output()?)
-    }
-
-    fn command(&self, line: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_eec"));
-        command.args(line.split_whitespace()).current_dir(self.0.path());
-        command
-    }
-
-    /// The refusal of a command, which must have this exit code, print nothing else and not panic.
-    fn refusal(&self, code: i32, line: &str) -> Result<String> {
-        let out = self.run(line)?;
-        let error = String::from_utf8(out.stderr)?;
-        assert_eq!(out.status.code(), Some(code), "eec {line}: {error}");
-        assert!(out.stdout.is_empty() && error.starts_with("error: ") && !error.contains("panicked"), "{error}");
-        Ok(error)
-    }
-
-    /// The carried data's first 200 rows after `change`, as `data.npz`.
-    fn data(&self, change: impl FnOnce(&mut Arrays)) -> Result {
-        let mut arrays: Arrays =
-            read_npz(&carried("calib.npz"))?.into_iter().map(|(n, t)| (n, t.rows(0, 200))).collect();
-        change(&mut arrays);
-        Ok(write_npz(&self.at("data.npz"), arrays.iter().map(|(n, t)| (n.as_str(), t)))?)
-    }
-
-    fn files(&self) -> Result<Vec<String>> {
-        let names = std::fs::read_dir(self.0.path())?.map(|e| Ok(e?.file_name().to_string_lossy().into_owned()));
-        let mut names = names.collect::<Result<Vec<_>>>()?;
-        names.sort();
-        Ok(names)
-    }
-}
-
-#[track_caller]
-fn says(error: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(error.contains(part), "`{part}` is not in: {error}");
-    }
-}
+use shared::place::{Place, Result, carried, says};
 
 #[test]
 fn broken_models_are_named_with_what_they_are() -> Result {
@@ -120,7 +60,7 @@ fn data_that_does_not_fit_is_refused_by_file_array_and_row() -> Result {
     let beyond = |a: &mut Arrays| {
         drop(a.insert("input_ids".into(), Tensor::new(&[200, 10], vec![9999i64; 2000]).unwrap_or(Tensor::scalar(0i64))))
     };
-    refused(&beyond, &["model.onnx", "index is out of range"])?;
+    refused(&beyond, &["model.onnx", "index is out of range", "\"input_ids\" holds values from 9999 to 9999"])?;
     std::fs::write(place.at("data.npz"), "text")?;
     says(&place.refusal(1, line)?, &["data.npz", "is not an .npz archive"]);
     says(&place.refusal(1, "compile model.onnx -o x.eec --data absent.npz")?, &["absent.npz"]);
@@ -167,29 +107,82 @@ fn requests_that_the_model_cannot_meet_are_refused_with_the_reason() -> Result {
     says(&place.refusal(1, "compile model.onnx -o x.eec --exits 2")?, &["needs data"]);
     let head = place.refusal(1, "compile model.onnx -o x.eec --data data.npz --head file:model.onnx")?;
     says(&head, &["model.onnx", "expected a graph with 1 input and 1 output, found 2 and 1"]);
-    says(&place.refusal(1, "run model.onnx --force-exit 0")?, &["model.onnx has no exits"]);
-    says(&place.refusal(1, "run model.onnx --dim foo=3")?, &["no dim `foo`", "batch"]);
-    says(&place.refusal(1, "run model.onnx --dim batch=x")?, &["--dim batch=x", "NAME=N"]);
     says(&place.refusal(1, "run model.onnx --input pixel_values=@absent.npy")?, &["absent.npy"]);
-    says(&place.refusal(1, "opt model.onnx --passes nonsense")?, &["nonsense", "exit-heads"]);
+    Ok(())
+}
+
+#[test]
+fn flags_that_do_not_fit_the_model_are_usage_errors() -> Result {
+    let place = Place::new()?;
+    for (flags, parts) in [
+        ("--force-exit 0", &["model.onnx has no exits"][..]),
+        ("--dim foo=3", &["no dim `foo`", "batch"]),
+        ("--dim batch=x", &["batch=x", "--dim", "NAME=N"]),
+        ("--dim batch", &["--dim", "NAME=N"]),
+        ("--input pixel_values=px.npy", &["--input", "NAME=@FILE"]),
+        ("--shape pixel_values:axb", &["--shape", "NAME:SHAPE"]),
+        ("--shape pixel:1x2", &["`pixel` is no input", "pixel_values"]),
+    ] {
+        says(&place.refusal(2, &format!("run model.onnx {flags}"))?, parts);
+    }
     assert!(place.run("compile model.onnx -o one.eec --exits 3 --head final --rule maxprob:0.5")?.status.success());
-    let forced = place.refusal(1, "run one.eec --dim batch=1 --force-exit 99")?;
-    says(&forced, &["--force-exit 99", "one.eec", "0 to 0"]);
+    let forced = place.refusal(2, "bench one.eec --dim batch=1 --force-exit 99")?;
+    says(&forced, &["--force-exit 99", "one.eec has the exits 0 (after block 3)"]);
+    Ok(())
+}
+
+#[test]
+fn inspect_says_why_a_model_has_no_blocks() -> Result {
+    let place = Place::new()?;
+    let mut g = Graph::new("flat");
+    let x = g.add_input("x", Type::new(eec_ir::DType::F32, [eec_ir::Dim::symbol("batch"), 3.into()]));
+    let w = g.constant(Tensor::new(&[3, 2], vec![1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0])?);
+    let y = g.append1(Graph::ROOT, Op::MatMul {}, &[x, w], Origin::source("fc"))?;
+    g.set_outputs(vec![("y".into(), y)]);
+    std::fs::write(place.at("flat.onnx"), eec::onnx::export_bytes(&g)?)?;
+    let text = String::from_utf8(place.run("inspect flat.onnx")?.stdout)?;
+    says(&text, &["MACs: 6", "no blocks: between the values that all data passes there is no matrix product"]);
+    Ok(())
+}
+
+#[test]
+fn opt_refuses_passes_and_names_that_are_not_there() -> Result {
+    let place = Place::new()?;
+    for (flags, parts) in [
+        ("--passes nonsense", &["--passes", "nonsense", "exit-heads"][..]),
+        ("--passes simplify --stop-after nope", &["--stop-after nope", "`simplify`"]),
+        ("--passes simplify --print-ir-after nope", &["--print-ir-after nope", "`simplify`"]),
+        ("--passes exit-heads{plaices=[1]}", &["no option `plaices`"]),
+    ] {
+        says(&place.refusal(2, &format!("opt model.onnx {flags}"))?, parts);
+    }
+    assert!(place.run("opt model.onnx --passes simplify --print-ir-after all")?.status.success());
+    Ok(())
+}
+
+#[test]
+fn opt_takes_a_compiled_model_with_its_exits() -> Result {
+    let place = Place::new()?;
+    assert!(place.run("compile model.onnx -o one.eec --exits 3 --head final --rule maxprob:0.5")?.status.success());
+    let text = String::from_utf8(place.run("opt one.eec")?.stdout)?;
+    says(&text, &["Route", "exit_index"]);
     Ok(())
 }
 
 #[test]
 fn results_are_refused_before_work_where_they_cannot_be_written() -> Result {
     let place = Place::new()?;
-    std::fs::create_dir(place.at("folder"))?;
+    std::fs::create_dir(place.at("folder.eec"))?;
     let model = std::fs::read(place.at("model.onnx"))?;
     says(&place.refusal(1, "compile model.onnx -o absent/x.eec")?, &["absent/x.eec", "no folder absent"]);
-    says(&place.refusal(1, "compile model.onnx -o folder")?, &["folder", "found a folder"]);
-    says(&place.refusal(1, "compile model.onnx -o model.onnx")?, &["model.onnx", "overwritten"]);
+    says(&place.refusal(1, "compile model.onnx -o folder.eec")?, &["folder.eec", "found a folder"]);
+    says(&place.refusal(2, "compile model.onnx -o model.onnx")?, &["model.onnx", "ends in .eec"]);
+    says(&place.refusal(2, "export model.onnx -o x.eec")?, &["x.eec", "ends in .onnx"]);
+    says(&place.refusal(2, "run model.onnx --save-outputs y.npy")?, &["y.npy", "ends in .npz"]);
     says(&place.refusal(1, "export model.onnx -o ./model.onnx")?, &["model.onnx", "overwritten"]);
     says(&place.refusal(1, "run model.onnx --save-outputs absent/x.npz")?, &["absent/x.npz", "no folder"]);
     assert!(std::fs::read(place.at("model.onnx"))? == model);
-    assert_eq!(place.files()?, ["folder", "model.onnx"]);
+    assert_eq!(place.files()?, ["folder.eec", "model.onnx"]);
     Ok(())
 }
 

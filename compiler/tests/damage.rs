@@ -10,8 +10,8 @@ use eec::evaluate::{Evaluate, evaluate};
 use eec::model::Model;
 use eec::progress::Silent;
 use eec::recipe::Recipe;
-use eec_ir::Symbol;
 use eec_ir::bind::Sizes;
+use eec_ir::{ContentHash, Symbol, Tensor};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 
@@ -63,6 +63,28 @@ fn sections_that_contradict_each_other_are_refused() -> Result {
         let refused = judged(&with(&good, from, to)?, folder.path(), &data);
         let error = refused.err().map(|e| e.to_string()).unwrap_or_default();
         assert!(error.contains("model.eec") && error.contains(part), "{to}: {error}");
+    }
+    Ok(())
+}
+
+/// Every constant of an artifact, with the place in the file of the byte in its middle.
+fn middles(bytes: &[u8], path: &Path) -> Result<Vec<(ContentHash, usize)>> {
+    let artifact = eec_runtime::Artifact::open(path)?;
+    let weights = artifact.section("weights").ok_or("no weights")?;
+    let start = bytes.windows(weights.len()).position(|w| w == weights).ok_or("the weights are not in the file")?;
+    let offset = |t: &Tensor| t.bytes().as_ptr().addr() - weights.as_ptr().addr() + t.bytes().len() / 2;
+    Ok(artifact.constants().map(|(hash, tensor)| (hash, start + offset(tensor))).collect())
+}
+
+#[test]
+fn damaged_weights_are_refused_by_file_and_constant() -> Result {
+    let folder = tempfile::tempdir()?;
+    let (good, data) = compiled(folder.path())?;
+    for (hash, at) in middles(&good, &folder.path().join("model.eec"))? {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        let error = judged(&bad, folder.path(), &data).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(error.contains("model.eec") && error.contains(&format!("damaged: the constant {hash}")), "{error}");
     }
     Ok(())
 }

@@ -82,6 +82,33 @@ fn a_broken_node_is_named_with_the_reason() -> Outcome {
 }
 
 #[test]
+fn unsupported_forms_are_counted_beside_operators() -> Outcome {
+    let mut g = Graph::new("forms");
+    let x = g.add_input("x", Type::new(eec_ir::DType::F32, [dim("n"), dim("3")]));
+    let mut outputs = Vec::new();
+    for (name, axis) in [("a", 1), ("b", 1), ("c", 0)] {
+        let y = g.append1(Graph::ROOT, Op::Softmax { axis }, &[x], Origin::source(name))?;
+        let z = g.append1(Graph::ROOT, Op::Softmax { axis: 1 }, &[y], Origin::source(&format!("after {name}")))?;
+        outputs.push((format!("{name}2"), z));
+    }
+    let y = g.append1(Graph::ROOT, Op::Tanh {}, &[x], Origin::source("d"))?;
+    outputs.push(("d".into(), y));
+    g.set_outputs(outputs);
+    let bytes = patched(&eec::onnx::export_bytes(&g)?, b"Tanh", b"Tonh");
+    // All `axis` become `oxis`: the first three nodes are refused, those after them are not judged.
+    let all = (0..6).fold(bytes, |b, _| patched(&b, b"\x04axis", b"\x04oxis"));
+    let error = import_bytes(&all, "m.onnx", None).err().ok_or("imported")?;
+    let ImportErrorKind::Unsupported(found) = error.kind() else { return Err(error.into()) };
+    assert_eq!((found.ops.len(), found.forms.len(), found.forms[0].count), (1, 1, 3));
+    assert_eq!(
+        found.to_string(),
+        "unsupported operators: Tonh (×1); unsupported forms of operators: \
+         Softmax: attribute `oxis` is not supported (×3, first at node `a` (Softmax))"
+    );
+    Ok(())
+}
+
+#[test]
 fn tensor_files_are_read_and_refused() -> Outcome {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("input_0.pb");

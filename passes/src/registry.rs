@@ -47,37 +47,50 @@ fn pass(text: &str) -> Result<Box<dyn Pass>, String> {
         None => (text, ""),
     };
     let mut options = Options::parse(options)?;
-    let pass: Box<dyn Pass> = match name {
-        Simplify::NAME => Box::new(Simplify),
-        SeededExits::NAME => Box::new(SeededExits {
-            at: options.required("at", places)?,
-            head: options.take("head", head)?.unwrap_or(Seeded::Linear),
-            rule: options.required("rule", rule)?,
-        }),
-        SeededTruncate::NAME => Box::new(SeededTruncate {
-            at: options.required("at", number)?,
-            head: options.take("head", head)?.unwrap_or(Seeded::Linear),
-        }),
-        ffn_gates::NAME => Box::new(SeededGates {
-            at: options.required("at", places)?,
-            rule: options.required("rule", gate_rule)?,
-            granularity: options.take("granularity", granularity)?.unwrap_or(Granularity::Row),
-            replace: options.take("replace", |t| number(t).filter(|r| *r > 0))?,
-        }),
-        SeededTokenExits::NAME => Box::new(SeededTokenExits {
-            at: options.required("at", places)?,
-            rule: options.required("rule", token_rule)?,
-            span: options.take("span", span)?,
-        }),
+    Ok(match name {
+        Simplify::NAME => {
+            options.check(&[])?;
+            Box::new(Simplify)
+        }
+        SeededExits::NAME => {
+            options.check(&["at", "head", "rule"])?;
+            Box::new(SeededExits {
+                at: options.required("at", places)?,
+                head: options.take("head", head)?.unwrap_or(Seeded::Linear),
+                rule: options.required("rule", rule)?,
+            })
+        }
+        SeededTruncate::NAME => {
+            options.check(&["at", "head"])?;
+            Box::new(SeededTruncate {
+                at: options.required("at", number)?,
+                head: options.take("head", head)?.unwrap_or(Seeded::Linear),
+            })
+        }
+        ffn_gates::NAME => {
+            options.check(&["at", "rule", "granularity", "replace"])?;
+            Box::new(SeededGates {
+                at: options.required("at", places)?,
+                rule: options.required("rule", gate_rule)?,
+                granularity: options.take("granularity", granularity)?.unwrap_or(Granularity::Row),
+                replace: options.take("replace", |t| number(t).filter(|r| *r > 0))?,
+            })
+        }
+        SeededTokenExits::NAME => {
+            options.check(&["at", "rule", "span"])?;
+            Box::new(SeededTokenExits {
+                at: options.required("at", places)?,
+                rule: options.required("rule", token_rule)?,
+                span: options.take("span", span)?,
+            })
+        }
         _ => {
             let known =
                 [Simplify::NAME, SeededExits::NAME, SeededTruncate::NAME, ffn_gates::NAME, SeededTokenExits::NAME];
             let known = known.join(", ");
             return Err(format!("expected one of the passes {known}, found `{name}`"));
         }
-    };
-    options.finish()?;
-    Ok(pass)
+    })
 }
 
 /// The parts between commas that stand in no bracket.
@@ -111,6 +124,19 @@ impl<'t> Options<'t> {
         parts.map(pair).collect::<Result<_, _>>().map(Options)
     }
 
+    /// Refuses options that are not among `known` or are given twice, before any is missed.
+    fn check(&self, known: &[&str]) -> Result<(), String> {
+        for (i, (key, _)) in self.0.iter().enumerate() {
+            if !known.contains(key) {
+                return Err(format!("there is no option `{key}`"));
+            }
+            if self.0[..i].iter().any(|(k, _)| k == key) {
+                return Err(format!("the option `{key}` is given twice"));
+            }
+        }
+        Ok(())
+    }
+
     fn take<T>(&mut self, key: &str, read: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, String> {
         let Some(at) = self.0.iter().position(|(k, _)| *k == key) else {
             return Ok(None);
@@ -121,10 +147,6 @@ impl<'t> Options<'t> {
 
     fn required<T>(&mut self, key: &str, read: impl FnOnce(&str) -> Option<T>) -> Result<T, String> {
         self.take(key, read)?.ok_or_else(|| format!("expected the option `{key}`"))
-    }
-
-    fn finish(self) -> Result<(), String> {
-        self.0.first().map_or(Ok(()), |(key, _)| Err(format!("there is no option `{key}`, or it is given twice")))
     }
 }
 
@@ -231,7 +253,8 @@ mod tests {
         one("ffn-gates{at=[1], rule=cosine:0.9/1}", "`rule` cannot be `cosine:0.9/1`");
         one("ffn-gates{at=[1], rule=static, granularity=some}", "`granularity` cannot be `some`");
         one("ffn-gates{at=[1], rule=static, replace=0}", "`replace` cannot be `0`");
-        one("truncate{at=1, at=2}", "given twice");
+        one("truncate{at=1, at=2}", "`at` is given twice");
+        one("exit-heads{plaice=[1]}", "there is no option `plaice`");
         one("truncate{at=1", "expected `}`");
     }
 }

@@ -146,7 +146,7 @@ impl Session {
         unsafe { self.code.run(&mut context) };
         let error = context.error.into_inner();
         if error != 0 {
-            return Err(self.fault(error));
+            return Err(self.fault(error, &inputs));
         }
         Ok(Run { outputs: self.outputs_of(plan)?, counters: self.read_counters() })
     }
@@ -297,17 +297,29 @@ impl Session {
         }
     }
 
-    fn fault(&self, code: u64) -> Error {
+    fn fault(&self, code: u64, inputs: &[Tensor]) -> Error {
         let (fault, kernel) = Fault::decode(code);
+        let ranges = || integer_ranges(&self.program.inputs, inputs);
         let (kind, why) = match fault {
-            Fault::Index => (ErrorKind::Kernel, "an index is out of range"),
-            Fault::Division => (ErrorKind::Kernel, "an integer is divided by zero"),
-            Fault::Memory => (ErrorKind::Memory, "there is no memory for the kernel's scratch"),
-            Fault::Internal => (ErrorKind::Internal, "the kernel failed"),
+            Fault::Index => (ErrorKind::Kernel, format!("an index is out of range{}", ranges())),
+            Fault::Division => (ErrorKind::Kernel, format!("an integer is divided by zero{}", ranges())),
+            Fault::Memory => (ErrorKind::Memory, "there is no memory for the kernel's scratch".into()),
+            Fault::Internal => (ErrorKind::Internal, "the kernel failed".into()),
         };
         let name = self.program.kernels.get(kernel).map_or("", |k| k.name.as_str());
         self.error(kind, why).at_node(name)
     }
+}
+
+/// For an error that wrong data may have caused: what the integer inputs hold.
+fn integer_ranges(ports: &[Port], inputs: &[Tensor]) -> String {
+    let integers = ports.iter().zip(inputs).filter(|(p, _)| matches!(p.dtype, DType::I64 | DType::I32));
+    let range = |(port, tensor): (&Port, &Tensor)| {
+        let values = tensor.to_i64s()?;
+        Some(format!("{:?} holds values from {} to {}", port.name, values.iter().min()?, values.iter().max()?))
+    };
+    let ranges: Vec<String> = integers.filter_map(range).collect();
+    if ranges.is_empty() { String::new() } else { format!("; the input {}", ranges.join(", the input ")) }
 }
 
 fn model(program: &Program) -> String {

@@ -12,9 +12,12 @@ use super::inputs::InputArgs;
 use super::run::ControlArgs;
 use super::{Execution, JSON_SCHEMA, Outcome, output};
 use crate::Error;
-use crate::model::{Model, run_options};
+use crate::model::{Form, Model, run_options};
 
-/// Measures how long a run takes: median, 90th percentile and least of many, per exit depth.
+/// Measures how long a run takes: median, 90th percentile and least of many.
+///
+/// Of a dynamic model, every exit forced and the plain model are measured beside the run, and it is told
+/// where the run's rows left: a time with early exits is that of these inputs.
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// The model (.eec or .onnx)
@@ -33,11 +36,27 @@ pub(super) struct Args {
     execution: Execution,
 }
 
-/// Times in milliseconds.
+/// Times of one form or depth in milliseconds, and where the rows of a run left.
 struct Times {
     median: f64,
     p90: f64,
     min: f64,
+    exit_rows: Vec<u64>,
+}
+
+/// All that was measured.
+struct Measured {
+    run: Times,
+    /// The model without exits, if it has any and they decide.
+    plain: Option<Times>,
+    /// Every exit forced, by name.
+    depths: Vec<(String, Times)>,
+    /// Rows of a run.
+    rows: u64,
+    exits: Vec<String>,
+    threads: usize,
+    load_ms: f64,
+    peak_mb: Option<f64>,
 }
 
 pub(super) fn run(args: Args) -> Outcome {
@@ -45,40 +64,99 @@ pub(super) fn run(args: Args) -> Outcome {
     let model = Model::open(&args.model)?;
     let (form, control) = args.control.resolve(&model)?;
     let about = |e: Error| e.about(args.model.display());
-    let mut session = model.session(form, run_options(args.execution.threads)).map_err(about)?;
+    let session = model.session(form, run_options(args.execution.threads)).map_err(about)?;
     let load_ms = clock.elapsed().as_secs_f64() * 1e3;
     let inputs = args.inputs.resolve(&model.plain)?;
     let named: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
-    let times = measure(&mut session, &named, control, &args).map_err(about)?;
-    let exits: Vec<String> = session.exits().into_iter().map(String::from).collect();
-    let mut depths = Vec::new();
-    if control == Control::Auto {
-        for (k, name) in exits.iter().enumerate() {
-            depths.push((name.clone(), measure(&mut session, &named, Control::Force(k), &args).map_err(about)?));
-        }
-    }
-    let threads = session.threads();
+    let measured = measure_all(&model, session, &named, control, load_ms, &args).map_err(about)?;
     if args.execution.json {
-        let mut value = json!({
-            "schema": JSON_SCHEMA, "backend": "cpu", "threads": threads,
-            "load_ms": load_ms, "peak_mb": peak_mb(), "iters": args.iters,
-        });
-        merge(&mut value, &times);
-        if !depths.is_empty() {
-            value["per_exit"] = depths
-                .iter()
-                .map(|(name, t)| {
-                    let mut exit = json!({ "exit": name });
-                    merge(&mut exit, t);
-                    exit
-                })
-                .collect();
-        }
-        output::print_json(&value)?;
+        output::print_json(&as_json(&measured, args.iters))?;
     } else {
-        output::print(&text(&times, &depths, load_ms, threads, args.iters))?;
+        output::print(&text(&measured, args.iters))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn measure_all(
+    model: &Model,
+    mut session: Session,
+    inputs: &[(&str, Tensor)],
+    control: Control,
+    load_ms: f64,
+    args: &Args,
+) -> Result<Measured, Error> {
+    let run = measure(&mut session, inputs, control, args)?;
+    let exits: Vec<String> = session.exits().into_iter().map(String::from).collect();
+    let decided = control == Control::Auto && !(exits.is_empty() && session.gates().is_empty());
+    let mut depths = Vec::new();
+    for (k, name) in exits.iter().enumerate().filter(|_| decided) {
+        depths.push((name.clone(), measure(&mut session, inputs, Control::Force(k), args)?));
+    }
+    // The plain session comes last, so that it adds nothing to the memory of the measured one.
+    let (threads, peak_mb) = (session.threads(), peak_mb());
+    let plain = if decided {
+        let mut plain = model.session(Form::Plain, run_options(args.execution.threads))?;
+        Some(measure(&mut plain, inputs, Control::Auto, args)?)
+    } else {
+        None
+    };
+    let rows = inputs.iter().find_map(|(_, t)| t.dims().first()).map_or(1, |n| *n as u64);
+    Ok(Measured { run, plain, depths, rows, exits, threads, load_ms, peak_mb })
+}
+
+fn measure(session: &mut Session, inputs: &[(&str, Tensor)], control: Control, args: &Args) -> Result<Times, Error> {
+    for _ in 0..args.warmup {
+        session.run(inputs, control)?;
+    }
+    let (mut times, mut exit_rows) = (Vec::with_capacity(args.iters), Vec::new());
+    for _ in 0..args.iters {
+        let clock = Instant::now();
+        let run = session.run(inputs, control)?;
+        times.push(clock.elapsed().as_secs_f64() * 1e3);
+        exit_rows = run.counters.exit_rows;
+    }
+    times.sort_by(f64::total_cmp);
+    let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
+    Ok(Times { median: at(0.5), p90: at(0.9), min: times[0], exit_rows })
+}
+
+impl Measured {
+    /// How many rows left at each exit, and at full depth.
+    fn histogram(&self) -> Vec<u64> {
+        let left: u64 = self.run.exit_rows.iter().sum();
+        self.run.exit_rows.iter().copied().chain([self.rows.saturating_sub(left)]).collect()
+    }
+
+    /// `3 after block 2, 1 at full depth`.
+    fn places(&self) -> String {
+        let names = self.exits.iter().map(|name| format!("after {name}")).chain(["at full depth".to_string()]);
+        let places = self.histogram().into_iter().zip(names).filter(|(n, _)| *n > 0);
+        places.map(|(n, name)| format!("{n} {name}")).collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn as_json(m: &Measured, iters: usize) -> Value {
+    let mut value = json!({
+        "schema": JSON_SCHEMA, "backend": "cpu", "threads": m.threads,
+        "load_ms": m.load_ms, "peak_mb": m.peak_mb, "iters": iters,
+    });
+    merge(&mut value, &m.run);
+    if !m.exits.is_empty() {
+        value["exits"] = json!(m.exits);
+        value["exit_histogram"] = json!(m.histogram());
+    }
+    if let Some(plain) = &m.plain {
+        merge(&mut value["plain"], plain);
+        let depth = |(name, times): &(String, Times)| {
+            let mut exit = json!({ "exit": name });
+            merge(&mut exit, times);
+            exit
+        };
+        if !m.exits.is_empty() {
+            value["per_exit"] = m.depths.iter().map(depth).collect();
+        }
+    }
+    value
 }
 
 fn merge(value: &mut Value, times: &Times) {
@@ -87,27 +165,15 @@ fn merge(value: &mut Value, times: &Times) {
     value["min_ms"] = json!(times.min);
 }
 
-fn measure(session: &mut Session, inputs: &[(&str, Tensor)], control: Control, args: &Args) -> Result<Times, Error> {
-    for _ in 0..args.warmup {
-        session.run(inputs, control)?;
-    }
-    let mut times = Vec::with_capacity(args.iters);
-    for _ in 0..args.iters {
-        let clock = Instant::now();
-        session.run(inputs, control)?;
-        times.push(clock.elapsed().as_secs_f64() * 1e3);
-    }
-    times.sort_by(f64::total_cmp);
-    let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
-    Ok(Times { median: at(0.5), p90: at(0.9), min: times[0] })
-}
-
-fn text(times: &Times, depths: &[(String, Times)], load_ms: f64, threads: usize, iters: usize) -> String {
+fn text(m: &Measured, iters: usize) -> String {
     let cells = |name: String, t: &Times| vec![name, ms(t.median), ms(t.p90), ms(t.min)];
-    let mut rows = vec![["", "median", "p90", "min"].map(String::from).to_vec(), cells("run".into(), times)];
-    rows.extend(depths.iter().map(|(name, t)| cells(format!("forced exit after {name}"), t)));
-    let peak = peak_mb().map_or_else(String::new, |mb| format!(", peak memory {mb:.0} MB"));
-    format!("{}\ncpu, {threads} threads, {iters} runs, load {}{peak}\n", output::table(&rows), ms(load_ms))
+    let mut rows = vec![["", "median", "p90", "min"].map(String::from).to_vec(), cells("run".into(), &m.run)];
+    rows.extend(m.depths.iter().map(|(name, t)| cells(format!("forced exit after {name}"), t)));
+    rows.extend(m.plain.iter().map(|t| cells("plain model".into(), t)));
+    let peak = m.peak_mb.map_or_else(String::new, |mb| format!(", peak memory {mb:.0} MB"));
+    let left = if m.exits.is_empty() { String::new() } else { format!("rows of the run: {}\n", m.places()) };
+    let (threads, load) = (m.threads, ms(m.load_ms));
+    format!("{}\n{left}cpu, {threads} threads, {iters} runs, load {load}{peak}\n", output::table(&rows))
 }
 
 fn ms(value: f64) -> String {

@@ -32,7 +32,7 @@ pub(super) struct Args {
     /// The model (.onnx, or an .eec without exits)
     model: PathBuf,
     /// Where to write the artifact
-    #[arg(short, long, value_name = "OUT.eec")]
+    #[arg(short, long, value_name = "OUT.eec", value_parser = output::named("eec"))]
     output: PathBuf,
     /// Data to fit and calibrate on; without it the model is compiled as it is
     #[arg(short, long, value_name = "D.npz")]

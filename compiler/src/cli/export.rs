@@ -16,7 +16,7 @@ pub(super) struct Args {
     /// The model (.eec or .onnx)
     model: PathBuf,
     /// Where to write it
-    #[arg(short, long, value_name = "OUT.onnx")]
+    #[arg(short, long, value_name = "OUT.onnx", value_parser = output::named("onnx"))]
     output: PathBuf,
     /// The model without its exits
     #[arg(long)]

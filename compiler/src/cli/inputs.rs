@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use eec_ir::{DType, Graph, Symbol, Tensor, Type};
+use eec_ir::{DType, Dim, Graph, Tensor, Type, ValueId};
 
+use super::dims::{self, Dims};
 use super::output::warning;
 use crate::Error;
+use crate::dataset::fitted;
 use crate::fit::random::Random;
 use crate::npz::{self, Arrays};
 use crate::onnx;
@@ -22,14 +24,15 @@ pub(super) struct InputArgs {
     #[arg(long, help_heading = HEADING, value_name = "FILE|DIR")]
     pub(super) inputs: Option<PathBuf>,
     /// One input: NAME=@FILE (.npy, .npz or .pb); may be repeated
-    #[arg(long, help_heading = HEADING, value_name = "NAME=@FILE")]
-    pub(super) input: Vec<String>,
-    /// A symbolic dim of random inputs: NAME=N; may be repeated [default: 1]
-    #[arg(long, help_heading = HEADING, value_name = "NAME=N")]
-    pub(super) dim: Vec<String>,
+    #[arg(long, help_heading = HEADING, value_name = "NAME=@FILE", value_parser = input_arg)]
+    pub(super) input: Vec<(String, PathBuf)>,
+    /// A symbolic dim of random inputs: NAME=N; may be repeated [default: 1; for the length of a mask
+    /// beside caches, what the caches grow to]
+    #[arg(long, help_heading = HEADING, value_name = "NAME=N", value_parser = dims::dim_arg)]
+    pub(super) dim: Vec<(String, i64)>,
     /// The shape of a random input: NAME:1x3x224x224; may be repeated
-    #[arg(long, help_heading = HEADING, value_name = "NAME:SHAPE")]
-    pub(super) shape: Vec<String>,
+    #[arg(long, help_heading = HEADING, value_name = "NAME:SHAPE", value_parser = dims::shape_arg)]
+    pub(super) shape: Vec<(String, Vec<usize>)>,
     /// Seed of random inputs
     #[arg(long, help_heading = HEADING, default_value_t = 0, value_name = "N")]
     pub(super) seed: u64,
@@ -39,44 +42,82 @@ impl InputArgs {
     /// One tensor per graph input, by name.
     pub(super) fn resolve(&self, graph: &Graph) -> Result<Vec<(String, Tensor)>, Error> {
         let given = self.given(graph)?;
-        let (mut dims, mut shapes) = (parse_dims(&self.dim, graph)?, parse_shapes(&self.shape, graph)?);
-        bind_shapes(graph, |name| given.get(name).map(Tensor::dims), &mut dims);
-        bind_shapes(graph, |name| shapes.get(name).map(Vec::as_slice), &mut dims);
+        let (mut dims, shapes) = (dims::given_dims(&self.dim, graph)?, self.shapes(graph)?);
+        dims::bind_shapes(graph, |name| given.get(name).map(Tensor::dims), &mut dims);
+        dims::bind_shapes(graph, |name| shapes.get(name).copied(), &mut dims);
+        let absent: Vec<ValueId> =
+            graph.inputs().iter().copied().filter(|v| !given.contains_key(name_of(graph, *v))).collect();
+        warn_of_random(graph, &absent);
+        let shapeless = absent.iter().copied().filter(|v| !shapes.contains_key(name_of(graph, *v)));
+        dims::fill(graph, &shapeless.collect::<Vec<_>>(), &mut dims);
         let mut random = Random::new(self.seed);
-        let mut out = Vec::new();
-        for value in graph.inputs() {
-            let (name, ty) = (graph.value(*value).name.as_deref().unwrap_or_default(), graph.ty(*value));
-            let tensor = match given.get(name) {
-                Some(tensor) => tensor.clone(),
-                None => {
-                    let shape = shapes.remove(name).map_or_else(|| default_shape(name, ty, &mut dims), Ok)?;
-                    random_tensor(name, ty.dtype, &shape, &mut random)?
-                }
-            };
-            out.push((name.to_string(), tensor));
-        }
-        Ok(out)
+        let mut tensor = |value: ValueId| {
+            let (name, ty) = (name_of(graph, value), graph.ty(value));
+            if let Some(tensor) = given.get(name) {
+                return Ok((name.to_string(), tensor.clone()));
+            }
+            let shape = shapes.get(name).map_or_else(|| sized(name, ty, &dims), |s| Ok(s.to_vec()))?;
+            Ok((name.to_string(), random_tensor(name, ty.dtype, &shape, &mut random)?))
+        };
+        graph.inputs().iter().map(|v| tensor(*v)).collect()
     }
 
+    fn shapes(&self, graph: &Graph) -> Result<BTreeMap<&str, &[usize]>, Error> {
+        let names = input_names(graph);
+        match self.shape.iter().find(|(name, _)| !names.contains(&name.as_str())) {
+            Some((unknown, _)) => Err(Error::usage(no_input(unknown, &names))),
+            None => Ok(self.shape.iter().map(|(name, dims)| (name.as_str(), dims.as_slice())).collect()),
+        }
+    }
+
+    /// The inputs that files give, integers as the model's integer type.
     fn given(&self, graph: &Graph) -> Result<BTreeMap<String, Tensor>, Error> {
         let mut given = BTreeMap::new();
         if let Some(path) = &self.inputs {
             given.extend(named_tensors(path, &input_names(graph), "input")?);
         }
-        for text in &self.input {
-            let (name, tensor) = parse_input(text)?;
-            given.insert(name, tensor);
+        for (name, file) in &self.input {
+            given.insert(name.clone(), read_input(name, file)?);
         }
         let names = input_names(graph);
         if let Some(unknown) = given.keys().find(|n| !names.contains(&n.as_str()) && *n != crate::dataset::LABELS) {
-            return Err(Error::request(format!("`{unknown}` is no input of the model (inputs: {})", names.join(", "))));
+            return Err(Error::request(no_input(unknown, &names)));
+        }
+        for value in graph.inputs() {
+            if let Some((name, tensor)) = given.remove_entry(name_of(graph, *value)) {
+                given.insert(name, fitted(tensor, graph.ty(*value).dtype));
+            }
         }
         Ok(given)
     }
 }
 
+fn name_of(graph: &Graph, value: ValueId) -> &str {
+    graph.value(value).name.as_deref().unwrap_or_default()
+}
+
 fn input_names(graph: &Graph) -> Vec<&str> {
-    graph.inputs().iter().filter_map(|v| graph.value(*v).name.as_deref()).collect()
+    graph.inputs().iter().map(|v| name_of(graph, *v)).collect()
+}
+
+fn no_input(name: &str, known: &[&str]) -> String {
+    format!("`{name}` is no input of the model (inputs: {})", known.join(", "))
+}
+
+/// Names the inputs that are random beside others that are given.
+fn warn_of_random(graph: &Graph, absent: &[ValueId]) {
+    if absent.is_empty() || absent.len() == graph.inputs().len() {
+        return;
+    }
+    let names: Vec<&str> = absent.iter().map(|v| name_of(graph, *v)).collect();
+    let are = if names.len() == 1 { "input {} is" } else { "inputs {} are" };
+    warning(&format!("{} not given; taking random values", are.replace("{}", &names.join(", "))));
+}
+
+/// `NAME=@FILE` of `--input`.
+fn input_arg(text: &str) -> Result<(String, PathBuf), String> {
+    let parsed = text.split_once("=@").filter(|(name, file)| !name.is_empty() && !file.is_empty());
+    parsed.map(|(name, file)| (name.to_string(), file.into())).ok_or_else(|| "expected NAME=@FILE".into())
 }
 
 /// Arrays by name: those of an `.npz` file, of a folder with ONNX test data (`input_0.pb`, … where
@@ -88,18 +129,32 @@ pub(super) fn named_tensors(path: &Path, names: &[&str], kind: &str) -> Result<A
     if !path.is_dir() {
         return Ok(npz::read_npz(path)?);
     }
-    let mut out = Arrays::new();
-    for (i, name) in names.iter().enumerate() {
-        let file = path.join(format!("{kind}_{i}.pb"));
-        if file.exists() {
-            out.insert((*name).to_string(), onnx::read_tensor_file(&file)?.1);
-        }
+    let files = test_files(path, kind)?;
+    if let Some(extra) = files.get(names.len()) {
+        return Err(Error::content(extra, format!("the model has only the {kind}s {}", names.join(", "))));
     }
-    if out.is_empty() {
-        let reason = format!("expected a folder with {kind}_0.pb, {kind}_1.pb, …; found none of them");
-        return Err(Error::content(path, reason));
+    let tensor = |(name, file): (&&str, &PathBuf)| Ok(((*name).to_string(), onnx::read_tensor_file(file)?.1));
+    names.iter().zip(&files).map(tensor).collect()
+}
+
+/// The files `{kind}_0.pb`, `{kind}_1.pb`, … of a folder; one after a gap is refused.
+fn test_files(folder: &Path, kind: &str) -> Result<Vec<PathBuf>, Error> {
+    let number = |name: &str| name.strip_prefix(kind)?.strip_prefix('_')?.strip_suffix(".pb")?.parse::<usize>().ok();
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
+        let name = entry.map_err(|e| Error::io(folder, e))?.file_name();
+        numbers.extend(name.to_str().and_then(number));
     }
-    Ok(out)
+    numbers.sort_unstable();
+    let file = |i: usize| folder.join(format!("{kind}_{i}.pb"));
+    match numbers.iter().enumerate().find(|(i, n)| i != *n) {
+        Some((i, n)) => Err(Error::content(&file(*n), format!("there is no {kind}_{i}.pb before it"))),
+        None if numbers.is_empty() => Err(Error::content(
+            folder,
+            format!("expected a folder with {kind}_0.pb, {kind}_1.pb, …; found none of them"),
+        )),
+        None => Ok(numbers.into_iter().map(file).collect()),
+    }
 }
 
 /// The tensor of a file named `.npy` or `.pb`.
@@ -111,14 +166,10 @@ fn single_tensor(path: &Path) -> Result<Option<Tensor>, Error> {
     })
 }
 
-/// `NAME=@FILE`; of an `.npz` file the array of that name, or its only one.
-fn parse_input(text: &str) -> Result<(String, Tensor), Error> {
-    let Some((name, file)) = text.split_once("=@") else {
-        return Err(Error::request(format!("--input {text}: expected NAME=@FILE")));
-    };
-    let path = Path::new(file);
+/// The tensor in a file; of an `.npz` file the array of that name, or its only one.
+fn read_input(name: &str, path: &Path) -> Result<Tensor, Error> {
     if let Some(tensor) = single_tensor(path)? {
-        return Ok((name.to_string(), tensor));
+        return Ok(tensor);
     }
     if path.extension().is_none_or(|e| e != "npz") {
         return Err(Error::content(path, "expected a file named .npy, .npz or .pb"));
@@ -126,76 +177,12 @@ fn parse_input(text: &str) -> Result<(String, Tensor), Error> {
     let mut arrays = npz::read_npz(path)?;
     let only = (arrays.len() == 1).then(|| arrays.pop_first()).flatten().map(|(_, t)| t);
     let found = arrays.remove(name).or(only);
-    let tensor = found.ok_or_else(|| Error::content(path, format!("holds no array `{name}`")))?;
-    Ok((name.to_string(), tensor))
+    found.ok_or_else(|| Error::content(path, format!("holds no array `{name}`")))
 }
 
-pub(super) fn parse_dims(args: &[String], graph: &Graph) -> Result<BTreeMap<Symbol, i64>, Error> {
-    let mut known = std::collections::BTreeSet::new();
-    graph.inputs().iter().flat_map(|v| &graph.ty(*v).dims).for_each(|d| d.collect_symbols(&mut known));
-    let mut out = BTreeMap::new();
-    for text in args {
-        let parsed = text.split_once('=').and_then(|(n, v)| Some((Symbol::new(n), v.parse::<i64>().ok()?)));
-        match parsed {
-            Some((symbol, n)) if n >= 0 && known.contains(&symbol) => {
-                out.insert(symbol, n);
-            }
-            Some((symbol, n)) if n >= 0 => {
-                let known: Vec<String> = known.iter().map(Symbol::to_string).collect();
-                return Err(Error::request(format!("the model has no dim `{symbol}` (dims: {})", known.join(", "))));
-            }
-            Some(_) | None => {
-                return Err(Error::request(format!("--dim {text}: expected NAME=N with a number N of 0 or more")));
-            }
-        }
-    }
-    Ok(out)
-}
-
-fn parse_shapes(args: &[String], graph: &Graph) -> Result<BTreeMap<String, Vec<usize>>, Error> {
-    let names = input_names(graph);
-    let mut out = BTreeMap::new();
-    for text in args {
-        let parsed = text.rsplit_once(':').and_then(|(name, shape)| {
-            let dims: Option<Vec<usize>> = shape.split('x').map(|d| d.parse().ok()).collect();
-            Some((name.to_string(), dims?))
-        });
-        let Some((name, dims)) = parsed else {
-            return Err(Error::request(format!(
-                "--shape {text}: expected NAME:SHAPE such as pixel_values:1x3x224x224"
-            )));
-        };
-        if !names.contains(&name.as_str()) {
-            return Err(Error::request(format!("`{name}` is no input of the model (inputs: {})", names.join(", "))));
-        }
-        out.insert(name, dims);
-    }
-    Ok(out)
-}
-
-/// Takes dims from the inputs whose shape is known, so that random ones fit them.
-fn bind_shapes<'a>(graph: &Graph, shape: impl Fn(&str) -> Option<&'a [usize]>, dims: &mut BTreeMap<Symbol, i64>) {
-    for value in graph.inputs() {
-        let Some(shape) = graph.value(*value).name.as_deref().and_then(&shape) else { continue };
-        for (dim, size) in graph.ty(*value).dims.iter().zip(shape) {
-            if let (Some(symbol), Ok(size)) = (dim.as_symbol(), i64::try_from(*size)) {
-                dims.entry(symbol.clone()).or_insert(size);
-            }
-        }
-    }
-}
-
-/// The input's dims with `--dim` applied; a symbol not given is 1, with a warning.
-fn default_shape(name: &str, ty: &Type, dims: &mut BTreeMap<Symbol, i64>) -> Result<Vec<usize>, Error> {
-    let mut symbols = std::collections::BTreeSet::new();
-    ty.dims.iter().for_each(|d| d.collect_symbols(&mut symbols));
-    for symbol in symbols {
-        dims.entry(symbol).or_insert_with_key(|symbol| {
-            warning(&format!("dim `{symbol}` is not given; taking 1 (set it with --dim {symbol}=N)"));
-            1
-        });
-    }
-    let size = |d: &eec_ir::Dim| d.eval(&|s| dims.get(s).copied()).and_then(|n| usize::try_from(n).ok());
+/// The input's dims where every symbol has a size.
+fn sized(name: &str, ty: &Type, dims: &Dims) -> Result<Vec<usize>, Error> {
+    let size = |d: &Dim| d.eval(&|s| dims.get(s).copied()).and_then(|n| usize::try_from(n).ok());
     let shape: Option<Vec<usize>> = ty.dims.iter().map(size).collect();
     shape.ok_or_else(|| Error::request(format!("input `{name}` of type {ty} has no valid shape under these dims")))
 }
@@ -204,7 +191,7 @@ fn default_shape(name: &str, ty: &Type, dims: &mut BTreeMap<Symbol, i64>) -> Res
 fn random_tensor(name: &str, dtype: DType, shape: &[usize], random: &mut Random) -> Result<Tensor, Error> {
     let len = shape.iter().try_fold(1usize, |a, d| a.checked_mul(*d)).filter(|n| *n <= 1 << 32);
     let len = len.ok_or_else(|| Error::request(format!("input `{name}` of shape {shape:?} is too large")))?;
-    let mask = name.contains("mask");
+    let mask = dims::is_mask_name(name);
     let mut int = || if mask { 1 } else { (random.uniform() * 10.0) as i64 };
     let tensor = match dtype {
         DType::I64 => Tensor::new(shape, (0..len).map(|_| int()).collect()),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{JSON_SCHEMA, Outcome, output};
 use crate::Error;
 use crate::model::{Form, Model};
-use crate::onnx::ImportErrorKind;
+use crate::onnx::{ImportErrorKind, UnsupportedForm, UnsupportedOp};
 
 /// Shows a model's inputs and outputs, parameters, blocks with their cost, and where exits can
 /// stand.
@@ -24,8 +24,8 @@ pub(super) struct Args {
     /// The model (.onnx or .eec)
     model: PathBuf,
     /// A symbolic dim's value for costs: NAME=N; may be repeated
-    #[arg(long, value_name = "NAME=N")]
-    dim: Vec<String>,
+    #[arg(long, value_name = "NAME=N", value_parser = super::dims::dim_arg)]
+    dim: Vec<(String, i64)>,
     /// Prints one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -36,7 +36,7 @@ pub(super) fn run(args: Args) -> Outcome {
         Err(Error::Import(e)) if args.json => return unsupported(&e),
         other => other?,
     };
-    let mut dims = super::inputs::parse_dims(&args.dim, &model.plain)?;
+    let mut dims = super::dims::given_dims(&args.dim, &model.plain)?;
     let structure = structure::analyse(&model.plain);
     if let Some(batch) = structure.as_ref().ok().and_then(|s| s.batch.dim().as_symbol().cloned()) {
         dims.entry(batch).or_insert(1);
@@ -53,12 +53,12 @@ pub(super) fn run(args: Args) -> Outcome {
 
 /// A model that cannot be imported is still described by what stands in the way.
 fn unsupported(error: &crate::onnx::ImportError) -> Outcome {
-    let found = match error.kind() {
-        ImportErrorKind::Unsupported(found) => found.ops.as_slice(),
-        _ => &[],
-    };
-    let ops: Vec<Value> =
-        found.iter().map(|op| json!({ "domain": op.domain, "op": op.name, "count": op.count })).collect();
+    let mut ops: Vec<Value> = Vec::new();
+    if let ImportErrorKind::Unsupported(found) = error.kind() {
+        let op = |op: &UnsupportedOp| json!({ "domain": op.domain, "op": op.name, "count": op.count });
+        let form = |f: &UnsupportedForm| json!({ "domain": "", "op": f.op, "count": f.count, "reason": f.reason });
+        ops.extend(found.ops.iter().map(op).chain(found.forms.iter().map(form)));
+    }
     output::print_json(&json!({ "schema": JSON_SCHEMA, "error": error.to_string(), "unsupported_ops": ops }))?;
     Ok(ExitCode::FAILURE)
 }
@@ -140,6 +140,10 @@ fn as_text(model: &Model, structure: Result<&Structure, String>, size: &dyn Fn(&
         text.push_str(&format!("  exits after {}\n", dynamic.exits.join(", ")));
     }
     match structure {
+        Ok(structure) if structure.blocks.is_empty() => {
+            text.push_str("\nno blocks: between the values that all data passes there is no matrix product or ");
+            text.push_str("convolution with weights but the classifier's\n");
+        }
         Ok(structure) => text.push_str(&blocks_text(graph, structure, size)),
         Err(reason) => text.push_str(&format!("\nno blocks: {reason}\n")),
     }

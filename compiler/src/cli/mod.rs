@@ -2,6 +2,7 @@
 
 mod bench;
 mod compile;
+mod dims;
 mod eval;
 mod export;
 mod inputs;
@@ -18,6 +19,9 @@ use crate::Error;
 
 /// Version of every verb's `--json` output; it grows when a key changes its meaning or goes.
 pub(crate) const JSON_SCHEMA: u32 = 1;
+
+/// The exit code of wrong usage, as clap has it.
+const USAGE: u8 = 2;
 
 /// Makes ONNX models leave early: inputs that are easy stop at an early exit, and what comes after
 /// it is not computed.
@@ -58,7 +62,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             output::error(&error);
-            ExitCode::FAILURE
+            if matches!(error, Error::Usage(_)) { USAGE.into() } else { ExitCode::FAILURE }
         }
     }
 }

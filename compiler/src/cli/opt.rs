@@ -12,13 +12,14 @@ use eec_passes::registry;
 
 use super::{Outcome, output};
 use crate::lower::Names;
-use crate::model::{Model, lowered};
+use crate::model::{Form, Model, lowered};
 use crate::{Error, cases};
 
 /// Runs passes on text IR (.eir, or - for stdin) or on a model, and prints the result.
 ///
 /// Constants that the text names by hash alone get values seeded by the hash. Passes are written
 /// as `simplify, exit-heads{at=[1], head=linear, rule=maxprob:0.9}`; heads get seeded weights.
+/// Of a compiled model the graph with its exits is taken.
 /// The graph is verified between all passes.
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -53,12 +54,7 @@ enum Emit {
 pub(super) fn run(args: Args) -> Outcome {
     let mut graph = load(&args.input)?;
     check(&graph, "input")?;
-    let mut passes = registry::pipeline(&args.passes).map_err(Error::request)?;
-    if let Some(last) = &args.stop_after {
-        let at = passes.iter().position(|p| p.name() == last);
-        let at = at.ok_or_else(|| Error::request(format!("--stop-after {last}: no such pass in `{}`", args.passes)))?;
-        passes.truncate(at + 1);
-    }
+    let passes = args.pipeline()?;
     if let Some(folder) = &args.dump_dir {
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     }
@@ -79,6 +75,23 @@ pub(super) fn run(args: Args) -> Outcome {
 }
 
 impl Args {
+    /// The passes that run.
+    fn pipeline(&self) -> Result<Vec<Box<dyn Pass>>, Error> {
+        let mut passes = registry::pipeline(&self.passes).map_err(|e| Error::usage(format!("--passes: {e}")))?;
+        let position = |flag: &str, name: &str| {
+            let at = passes.iter().position(|p| p.name() == name);
+            at.ok_or_else(|| Error::usage(format!("{flag} {name}: no such pass in `{}`", self.passes)))
+        };
+        if let Some(name) = self.print_ir_after.as_deref().filter(|name| *name != "all") {
+            position("--print-ir-after", name)?;
+        }
+        if let Some(last) = &self.stop_after {
+            let at = position("--stop-after", last)?;
+            passes.truncate(at + 1);
+        }
+        Ok(passes)
+    }
+
     fn after(&self, pass: &dyn Pass, graph: &Graph, number: usize) -> Result<(), Error> {
         check(graph, pass.name())?;
         if self.print_ir_after.as_deref().is_some_and(|name| name == "all" || name == pass.name()) {
@@ -99,7 +112,7 @@ fn check(graph: &Graph, after: &str) -> Result<(), Error> {
 fn load(path: &Path) -> Result<Graph, Error> {
     let is_model = path.extension().is_some_and(|e| e == "onnx" || e == "eec");
     if is_model {
-        return Ok(Model::open(path)?.plain);
+        return Ok(Model::open(path)?.graph(Form::Dynamic).clone());
     }
     let mut source = String::new();
     if path == Path::new("-") {

@@ -2,8 +2,9 @@
 
 use std::cell::RefCell;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::Error;
@@ -73,6 +74,14 @@ pub(super) fn si(value: f64) -> String {
         Some((scale, unit)) => format!("{:.2} {unit}", value / scale),
         None => format!("{value}"),
     }
+}
+
+/// The name of a result, which must end as its format does: another ending would mislead who reads it.
+pub(super) fn named(ending: &'static str) -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(move |path| {
+        let fits = path.extension().is_some_and(|e| e == ending);
+        if fits { Ok(path) } else { Err(format!("expected a name that ends in .{ending}")) }
+    })
 }
 
 /// Fails early, before long work, if `path` cannot be written or is one of the files that are read.

@@ -18,6 +18,9 @@ use crate::npz::{self, Arrays};
 ///
 /// Inputs not given are random, seeded by --seed: floats are standard normal, integers below 10,
 /// masks all ones.
+///
+/// Arrays from files must have the model's types, save that f64 is rounded to f32 and integers of 8 to 64
+/// bits become the model's integer type if every value fits. `eec eval` and `eec compile` do the same.
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// The model (.eec or .onnx)
@@ -25,7 +28,7 @@ pub(super) struct Args {
     #[command(flatten)]
     inputs: InputArgs,
     /// Writes every output under its own name, with exits also `exit_index` and `confidence`
-    #[arg(long, value_name = "FILE.npz")]
+    #[arg(long, value_name = "FILE.npz", value_parser = output::named("npz"))]
     save_outputs: Option<PathBuf>,
     /// Compares outputs with these by name, in the forms of --inputs (output_0.pb, … in a folder); the
     /// process's exit code is 1 if one differs
@@ -57,13 +60,13 @@ pub(super) struct ControlArgs {
 impl ControlArgs {
     /// Which form to run, and how.
     pub(super) fn resolve(&self, model: &Model) -> Result<(Form, Control), Error> {
-        let exits = model.dynamic.as_ref().map_or(0, |d| d.exits.len());
+        let exits = model.dynamic.as_ref().map_or(&[][..], |d| &d.exits);
         match self.force_exit {
-            Some(k) if k >= exits => {
+            Some(k) if k >= exits.len() => {
                 let file = model.path.display();
-                Err(Error::request(match exits {
-                    0 => format!("--force-exit {k}: {file} has no exits"),
-                    _ => format!("--force-exit {k}: expected an exit of {file}, 0 to {}", exits - 1),
+                Err(Error::usage(match exits {
+                    [] => format!("--force-exit {k}: {file} has no exits"),
+                    _ => format!("--force-exit {k}: {file} has the exits {}", numbered(exits)),
                 }))
             }
             Some(k) => Ok((Form::Dynamic, Control::Force(k))),
@@ -71,6 +74,12 @@ impl ControlArgs {
             None => Ok((Form::Dynamic, Control::Auto)),
         }
     }
+}
+
+/// `0 (after block 2), 1 (after block 5)`.
+fn numbered(exits: &[impl std::fmt::Display]) -> String {
+    let names: Vec<String> = exits.iter().enumerate().map(|(k, name)| format!("{k} (after {name})")).collect();
+    names.join(", ")
 }
 
 pub(super) fn run(args: Args) -> Outcome {
@@ -129,6 +138,9 @@ impl Args {
         let mut text = String::new();
         for (name, t) in &run.outputs {
             text.push_str(&format!("{name}: {}{:?} = {}\n", t.dtype(), t.dims(), preview(t)));
+        }
+        if !exits.is_empty() {
+            text.push_str(&format!("exits: {}, {} (full depth)\n", numbered(exits), exits.len()));
         }
         text.push_str(&format!("{} kernels, {} MACs\n", run.counters.kernels, output::si(run.counters.macs as f64)));
         for (name, d) in differences {

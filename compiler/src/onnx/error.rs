@@ -5,6 +5,8 @@ use std::io;
 
 use eec_ir::ops::InferError;
 
+use super::unsupported::Unsupported;
+
 /// An import that failed.
 #[derive(Debug)]
 pub struct ImportError(Box<Inner>);
@@ -29,7 +31,8 @@ pub enum ImportErrorKind {
     /// The model needs a version of the format or of the operators that is not supported.
     #[error("{0}")]
     Version(String),
-    /// The model uses operators or element types that are not supported: all of them.
+    /// The model uses operators, element types or forms of operators that are not supported: all of
+    /// them, as far as the values they take can be told.
     #[error("{0}")]
     Unsupported(Unsupported),
     /// A tensor stored in the model or beside it is broken.
@@ -43,7 +46,7 @@ pub enum ImportErrorKind {
     /// An input or output is declared in a way that cannot be used.
     #[error("{0}")]
     Interface(String),
-    /// A node is malformed, or uses an operator in a way that is not supported.
+    /// A node breaks the rules of names and branches.
     #[error("{0}")]
     Node(String),
     /// A value's declared type contradicts the inferred one.
@@ -95,59 +98,6 @@ impl std::error::Error for ImportError {
             ImportErrorKind::Read(e) => Some(e),
             _ => None,
         }
-    }
-}
-
-/// Everything in a model that eec does not support.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Unsupported {
-    /// Operators, by domain and name.
-    pub ops: Vec<UnsupportedOp>,
-    /// Element types and other kinds of value, each with where it was first seen and how often.
-    pub types: Vec<UnsupportedType>,
-}
-
-/// An operator that eec does not support.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnsupportedOp {
-    /// Domain; empty for ONNX's own operators.
-    pub domain: String,
-    /// Name.
-    pub name: String,
-    /// How many nodes use it.
-    pub count: usize,
-}
-
-/// A kind of value that eec does not support.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnsupportedType {
-    /// The type's name.
-    pub name: String,
-    /// The first place it was found at.
-    pub place: String,
-    /// How many places use it.
-    pub count: usize,
-}
-
-impl fmt::Display for Unsupported {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.ops.is_empty() {
-            f.write_str("unsupported operators: ")?;
-        }
-        for (i, op) in self.ops.iter().enumerate() {
-            let dot = if op.domain.is_empty() { "" } else { "." };
-            let comma = if i > 0 { ", " } else { "" };
-            write!(f, "{comma}{}{dot}{} (×{})", op.domain, op.name, op.count)?;
-        }
-        if !self.types.is_empty() {
-            let and = if self.ops.is_empty() { "" } else { "; " };
-            write!(f, "{and}unsupported element types: ")?;
-        }
-        for (i, ty) in self.types.iter().enumerate() {
-            let comma = if i > 0 { ", " } else { "" };
-            write!(f, "{comma}{} (×{}, first at {})", ty.name, ty.count, ty.place)?;
-        }
-        Ok(())
     }
 }
 

@@ -12,7 +12,9 @@ mod import;
 mod proto;
 mod survey;
 mod tensor;
+mod unsupported;
 
-pub use error::{ExportError, ImportError, ImportErrorKind, Unsupported, UnsupportedOp, UnsupportedType};
+pub use error::{ExportError, ImportError, ImportErrorKind};
 pub use export::{export, export_bytes};
 pub use import::{import, import_bytes, read_tensor_file};
+pub use unsupported::{Unsupported, UnsupportedForm, UnsupportedOp, UnsupportedType};

@@ -2,19 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use super::error::{Unsupported, UnsupportedOp, UnsupportedType};
 use super::import::is_supported;
 use super::proto::{GraphProto, NodeProto, ValueInfoProto};
 use super::tensor::{dtype, type_name};
+use super::unsupported::{Unsupported, UnsupportedOp, UnsupportedType};
 
-/// Everything in `graph` and the graphs inside it that eec does not support, if there is anything.
-pub(crate) fn unsupported(graph: &GraphProto) -> Option<Unsupported> {
+/// The operators and element types in `graph` and the graphs inside it that eec does not support.
+pub(crate) fn unsupported(graph: &GraphProto) -> Unsupported {
     let mut survey = Survey::default();
     for input in &graph.input {
         survey.visit_input(input);
     }
     survey.visit_graph(graph);
-    (!survey.ops.is_empty() || !survey.types.is_empty()).then(|| survey.finish())
+    survey.finish()
 }
 
 #[derive(Default)]
@@ -44,8 +44,8 @@ impl Survey {
     }
 
     fn visit_node(&mut self, node: &NodeProto) {
-        let domain = standard_domain(&node.domain);
-        if !domain.is_empty() || !is_supported(&node.op_type) {
+        if !has_rule(node) {
+            let domain = standard_domain(&node.domain);
             *self.ops.entry((domain.to_string(), node.op_type.clone())).or_default() += 1;
         }
         for attribute in &node.attribute {
@@ -74,8 +74,14 @@ impl Survey {
     fn finish(self) -> Unsupported {
         let op = |((domain, name), count)| UnsupportedOp { domain, name, count };
         let ty = |(name, (place, count))| UnsupportedType { name, place, count };
-        Unsupported { ops: self.ops.into_iter().map(op).collect(), types: self.types.into_iter().map(ty).collect() }
+        let (ops, types) = (self.ops.into_iter().map(op).collect(), self.types.into_iter().map(ty).collect());
+        Unsupported { ops, types, forms: Vec::new() }
     }
+}
+
+/// Whether the node's operator can be imported.
+pub(crate) fn has_rule(node: &NodeProto) -> bool {
+    standard_domain(&node.domain).is_empty() && is_supported(&node.op_type)
 }
 
 /// The domain, with the long name of ONNX's own made short.

@@ -1,6 +1,8 @@
 //! What several test programs of this crate need.
 #![allow(dead_code, reason = "each test program uses a part")]
 
+pub(crate) mod place;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

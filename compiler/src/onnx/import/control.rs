@@ -9,7 +9,12 @@ use super::{Importer, interface, origin};
 impl Importer<'_> {
     /// Imports an `If`. Where the condition is known, only the branch that runs, in its place:
     /// exporters write such tests of ranks and sizes, and the other branch need not even type-check.
-    pub(super) fn import_if(&mut self, region: RegionId, mut node: NodeProto) -> Result<Vec<ValueId>, ImportError> {
+    /// `None` if a result depends on a node that cannot be imported.
+    pub(super) fn import_if(
+        &mut self,
+        region: RegionId,
+        mut node: NodeProto,
+    ) -> Result<Option<Vec<ValueId>>, ImportError> {
         let branches =
             take_branch(&mut node, "then_branch").and_then(|t| Ok((t, take_branch(&mut node, "else_branch")?)));
         let (then, other) = branches.map_err(|e| self.refusal(e))?;
@@ -22,14 +27,18 @@ impl Importer<'_> {
         let mut regions = Vec::with_capacity(2);
         for (name, branch) in [("then", then), ("else", other)] {
             let inner = self.graph.new_region(None);
-            let yields = self.import_branch(inner, name, branch, node.output.len())?;
-            self.graph.set_yields(inner, yields);
-            regions.push(inner);
+            if let Some(yields) = self.import_branch(inner, name, branch, node.output.len())? {
+                self.graph.set_yields(inner, yields);
+                regions.push(inner);
+            }
+        }
+        if regions.len() < 2 {
+            return Ok(None);
         }
         let result =
             self.graph.append_control(region, Op::If { exit: -1, gate: -1 }, &[condition], regions, origin(&node));
         let result = result.map_err(|e| self.refusal(e.into()))?;
-        Ok(self.graph.node(result).outputs.clone())
+        Ok(Some(self.graph.node(result).outputs.clone()))
     }
 
     fn condition(&mut self, node: &NodeProto) -> NodeResult<ValueId> {
@@ -39,14 +48,15 @@ impl Importer<'_> {
         }
     }
 
-    /// Appends a branch to `region` and returns its results.
+    /// Appends a branch to `region` and returns its results; `None` if one depends on a node that
+    /// cannot be imported.
     fn import_branch(
         &mut self,
         region: RegionId,
         name: &str,
         mut branch: GraphProto,
         results: usize,
-    ) -> Result<Vec<ValueId>, ImportError> {
+    ) -> Result<Option<Vec<ValueId>>, ImportError> {
         self.path.push(format!("{name} branch"));
         if branch.output.len() != results {
             let reason = format!("has {} results, the node {results}", branch.output.len());
@@ -55,11 +65,12 @@ impl Importer<'_> {
         self.open_scope(std::mem::take(&mut branch.initializer))?;
         let declared = interface::declared_types(&branch);
         self.import_nodes(region, branch.node, &declared)?;
-        let yields = branch.output.iter().map(|o| self.lookup(&o.name)).collect::<NodeResult<Vec<_>>>();
-        let yields = yields.map_err(|e| self.refusal(e))?;
+        let known = branch.output.iter().all(|o| !self.is_unknown(&o.name));
+        let yields = branch.output.iter().filter(|_| known).map(|o| self.lookup(&o.name));
+        let yields = yields.collect::<NodeResult<Vec<_>>>().map_err(|e| self.refusal(e))?;
         self.scopes.pop();
         self.path.pop();
-        Ok(yields)
+        Ok(known.then_some(yields))
     }
 }
 

@@ -63,7 +63,7 @@ impl Importer<'_> {
             }
             let ty = input_type(input, &named).map_err(|e| self.fail(ImportErrorKind::Interface(e)))?;
             let value = self.graph.add_input(&input.name, ty);
-            self.bind(&input.name, value).map_err(|e| self.refusal(e))?;
+            self.bind(&input.name, Binding::Value(value)).map_err(|e| self.refusal(e))?;
         }
         Ok(())
     }

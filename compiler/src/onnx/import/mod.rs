@@ -23,6 +23,7 @@ use super::error::{ImportError, ImportErrorKind, NodeResult, Refusal, refuse};
 use super::proto::{GraphProto, NodeProto, TensorProto};
 use super::survey::{self, node_path};
 use super::tensor::{ExternalFiles, decode};
+use super::unsupported::Unsupported;
 pub use file::read_tensor_file;
 use node::Cx;
 pub(crate) use rules::is_supported;
@@ -33,8 +34,9 @@ pub(crate) use rules::is_supported;
 /// `input.axis`. Initializers are constants, also those that are listed as inputs.
 ///
 /// # Errors
-/// Whatever the file holds, an error names the file, the node and what was found. Operators and
-/// element types that are not supported are reported all at once.
+/// Whatever the file holds, an error names the file, the node and what was found. Operators, element
+/// types and forms of operators that are not supported are reported all at once, except what comes
+/// after one of them.
 pub fn import(path: &Path) -> Result<Graph, ImportError> {
     let name = path.display().to_string();
     let bytes = std::fs::read(path).map_err(|e| ImportError::new(&name, None, ImportErrorKind::Read(e)))?;
@@ -48,8 +50,9 @@ pub fn import_bytes(bytes: &[u8], name: &str, folder: Option<&Path>) -> Result<G
     let model = file::parse(bytes).map_err(fail)?;
     let opset = file::opset(&model).map_err(fail)?;
     let graph = model.graph.ok_or_else(|| fail(ImportErrorKind::NotOnnx("it holds no graph".into())))?;
-    if let Some(list) = survey::unsupported(&graph) {
-        return Err(fail(ImportErrorKind::Unsupported(list)));
+    let unsupported = survey::unsupported(&graph);
+    if !unsupported.types.is_empty() {
+        return Err(fail(ImportErrorKind::Unsupported(unsupported)));
     }
     let importer = Importer {
         file: name,
@@ -58,6 +61,7 @@ pub fn import_bytes(bytes: &[u8], name: &str, folder: Option<&Path>) -> Result<G
         external: ExternalFiles::new(folder),
         scopes: Vec::new(),
         path: Vec::new(),
+        unsupported,
     };
     importer.run(graph)
 }
@@ -67,6 +71,8 @@ enum Binding {
     Value(ValueId),
     /// A tensor of the file that nothing has used yet.
     Stored(TensorProto),
+    /// The result of a node that cannot be imported, or of one that depends on it.
+    Unknown,
 }
 
 type Scope = HashMap<String, Binding>;
@@ -80,14 +86,28 @@ struct Importer<'f> {
     scopes: Vec<Scope>,
     /// The control nodes around the current one, for messages.
     path: Vec<String>,
+    /// What could not be imported so far.
+    unsupported: Unsupported,
 }
 
 impl Importer<'_> {
-    fn run(mut self, mut model: GraphProto) -> Result<Graph, ImportError> {
+    fn run(mut self, model: GraphProto) -> Result<Graph, ImportError> {
+        let imported = self.import_graph(model);
+        if self.unsupported.is_empty() {
+            return imported.map(|()| self.graph);
+        }
+        let place = self.unsupported.only_form().map(|form| form.place.clone());
+        Err(ImportError::new(self.file, place, ImportErrorKind::Unsupported(self.unsupported)))
+    }
+
+    fn import_graph(&mut self, mut model: GraphProto) -> Result<(), ImportError> {
         self.open_scope(std::mem::take(&mut model.initializer))?;
         self.add_inputs(&model.input)?;
         let declared = interface::declared_types(&model);
         self.import_nodes(Graph::ROOT, model.node, &declared)?;
+        if !self.unsupported.is_empty() {
+            return Ok(());
+        }
         let mut outputs = Vec::with_capacity(model.output.len());
         for output in &model.output {
             let value = self
@@ -100,7 +120,7 @@ impl Importer<'_> {
         }
         self.graph.set_outputs(outputs);
         self.graph.remove_dead();
-        Ok(self.graph)
+        Ok(())
     }
 
     fn fail(&self, kind: ImportErrorKind) -> ImportError {
@@ -127,6 +147,7 @@ impl Importer<'_> {
         };
         match binding {
             Binding::Value(v) => Ok(*v),
+            Binding::Unknown => refuse(format!("`{name}` depends on a node that cannot be imported")),
             Binding::Stored(proto) => {
                 let tensor = decode(std::mem::take(proto), &mut self.external);
                 let tensor = tensor.map_err(|e| Refusal(format!("tensor `{name}`: {e}")))?;
@@ -140,11 +161,16 @@ impl Importer<'_> {
         }
     }
 
-    fn bind(&mut self, name: &str, value: ValueId) -> NodeResult<()> {
+    /// Whether `name` stands for a value that cannot be imported.
+    fn is_unknown(&self, name: &str) -> bool {
+        matches!(self.scopes.iter().rev().find_map(|s| s.get(name)), Some(Binding::Unknown))
+    }
+
+    fn bind(&mut self, name: &str, binding: Binding) -> NodeResult<()> {
         let Some(scope) = self.scopes.last_mut() else {
             return Ok(());
         };
-        match scope.insert(name.to_string(), Binding::Value(value)) {
+        match scope.insert(name.to_string(), binding) {
             Some(_) => refuse(format!("`{name}` is defined twice")),
             None => Ok(()),
         }
@@ -160,7 +186,7 @@ impl Importer<'_> {
             self.path.push(node_path(&node));
             let names = node.output.clone();
             self.import_node(region, node)?;
-            for name in names.iter().filter(|n| !n.is_empty()) {
+            for name in names.iter().filter(|n| !n.is_empty() && !self.is_unknown(n)).collect::<Vec<_>>() {
                 self.check_declared(name, declared.get(name))?;
             }
             self.path.pop();
@@ -170,25 +196,41 @@ impl Importer<'_> {
 
     fn import_node(&mut self, region: RegionId, node: NodeProto) -> Result<(), ImportError> {
         let names = node.output.clone();
-        let results = if node.op_type == "If" { self.import_if(region, node)? } else { self.apply_rule(region, node)? };
-        let bound = names.iter().zip(results).filter(|(n, _)| !n.is_empty());
-        bound.into_iter().try_for_each(|(n, v)| self.bind(n, v)).map_err(|e| self.refusal(e))
+        let results = self.results(region, node)?;
+        let bindings: Vec<Binding> = match results {
+            Some(values) => values.into_iter().map(Binding::Value).collect(),
+            None => names.iter().map(|_| Binding::Unknown).collect(),
+        };
+        let bound = names.iter().zip(bindings).filter(|(n, _)| !n.is_empty());
+        bound.into_iter().try_for_each(|(n, b)| self.bind(n, b)).map_err(|e| self.refusal(e))
+    }
+
+    /// The results of a node; `None`, and a place in the list of what is unsupported, if it cannot be
+    /// imported.
+    fn results(&mut self, region: RegionId, node: NodeProto) -> Result<Option<Vec<ValueId>>, ImportError> {
+        if !survey::has_rule(&node) || node.input.iter().any(|name| self.is_unknown(name)) {
+            return Ok(None);
+        }
+        if node.op_type == "If" {
+            return self.import_if(region, node);
+        }
+        let op = node.op_type.clone();
+        let results = self.apply_rule(region, node);
+        Ok(results.map_err(|e| self.unsupported.count_form(&op, e.0, self.path.join(" / "))).ok())
     }
 
     fn refusal(&self, refusal: Refusal) -> ImportError {
         self.fail(ImportErrorKind::Node(refusal.0))
     }
 
-    fn apply_rule(&mut self, region: RegionId, node: NodeProto) -> Result<Vec<ValueId>, ImportError> {
-        let inputs = self.operands(&node.input).map_err(|e| self.refusal(e))?;
+    fn apply_rule(&mut self, region: RegionId, node: NodeProto) -> NodeResult<Vec<ValueId>> {
+        let inputs = self.operands(&node.input)?;
         let asked = node.output.iter().rposition(|n| !n.is_empty()).map_or(0, |i| i + 1);
         let op_type = node.op_type.clone();
         let mut cx = Cx::new(&mut self.graph, &mut self.external, region, self.opset, node, inputs);
-        let result = rules::apply(&op_type, &mut cx);
-        let results = result.map_err(|e| self.refusal(e))?;
+        let results = rules::apply(&op_type, &mut cx)?;
         if results.len() < asked {
-            let reason = format!("result {asked} is used, but only {} of its results are supported", results.len());
-            return Err(self.refusal(Refusal(reason)));
+            return refuse(format!("result {asked} is used, but only {} of its results are supported", results.len()));
         }
         Ok(results)
     }

@@ -1,0 +1,108 @@
+//! The list of everything in a model that eec does not support, with counts.
+
+use std::fmt;
+
+/// Everything in a model that eec does not support.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Unsupported {
+    /// Operators, by domain and name.
+    pub ops: Vec<UnsupportedOp>,
+    /// Element types and other kinds of value, each with where it was first seen and how often.
+    pub types: Vec<UnsupportedType>,
+    /// Nodes of supported operators in a form that is not, in the order they were met.
+    pub forms: Vec<UnsupportedForm>,
+}
+
+/// An operator that eec does not support.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnsupportedOp {
+    /// Domain; empty for ONNX's own operators.
+    pub domain: String,
+    /// Name.
+    pub name: String,
+    /// How many nodes use it.
+    pub count: usize,
+}
+
+/// A kind of value that eec does not support.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnsupportedType {
+    /// The type's name.
+    pub name: String,
+    /// The first place it was found at.
+    pub place: String,
+    /// How many places use it.
+    pub count: usize,
+}
+
+/// A form of an operator, such as an attribute's value, that eec does not support.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnsupportedForm {
+    /// The operator's name.
+    pub op: String,
+    /// What of it.
+    pub reason: String,
+    /// The first node, from the outermost graph down.
+    pub place: String,
+    /// How many nodes have it.
+    pub count: usize,
+}
+
+impl Unsupported {
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty() && self.types.is_empty() && self.forms.is_empty()
+    }
+
+    /// Counts a node at `place` whose form is refused for `reason`.
+    pub(crate) fn count_form(&mut self, op: &str, reason: String, place: String) {
+        match self.forms.iter_mut().find(|f| f.op == op && f.reason == reason) {
+            Some(form) => form.count += 1,
+            None => self.forms.push(UnsupportedForm { op: op.to_string(), reason, place, count: 1 }),
+        }
+    }
+
+    /// The form, if one node's is all there is.
+    pub(crate) fn only_form(&self) -> Option<&UnsupportedForm> {
+        let alone = self.ops.is_empty() && self.types.is_empty() && self.forms.len() == 1;
+        self.forms.first().filter(|form| alone && form.count == 1)
+    }
+}
+
+impl fmt::Display for UnsupportedOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dot = if self.domain.is_empty() { "" } else { "." };
+        write!(f, "{}{dot}{} (×{})", self.domain, self.name, self.count)
+    }
+}
+
+impl fmt::Display for UnsupportedType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (×{}, first at {})", self.name, self.count, self.place)
+    }
+}
+
+impl fmt::Display for UnsupportedForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} (×{}, first at {})", self.op, self.reason, self.count, self.place)
+    }
+}
+
+/// The reason alone where one node is all there is, as errors name the node themselves.
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fn group(title: &str, items: &[impl fmt::Display]) -> Option<String> {
+            let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+            (!items.is_empty()).then(|| format!("{title}: {}", items.join(", ")))
+        }
+        if let Some(form) = self.only_form() {
+            return f.write_str(&form.reason);
+        }
+        let groups = [
+            group("unsupported operators", &self.ops),
+            group("unsupported element types", &self.types),
+            group("unsupported forms of operators", &self.forms),
+        ];
+        f.write_str(&groups.into_iter().flatten().collect::<Vec<_>>().join("; "))
+    }
+}
