@@ -41,7 +41,7 @@ impl Span {
         let sequence = ty.dims.get(1).filter(|_| ty.rank() == 3).cloned();
         let sequence = sequence.ok_or_else(|| format!("expected blocks on [batch, tokens, width], found {ty}"))?;
         let span = Span { start: start.into(), len: len.into(), sequence };
-        if start < 0 || len < 1 || !span.after().is_at_least(0) || !span.kept().is_at_least(1) {
+        if start < 0 || len < 1 || !span.after().is_at_least(0) || span.kept() == Dim::default() {
             return Err(format!("tokens {start} to {} are not a part of a sequence of {}", start + len, span.sequence));
         }
         Ok(span)
