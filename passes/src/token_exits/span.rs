@@ -51,12 +51,12 @@ impl Span {
     pub fn find(graph: &Graph, structure: &Structure) -> Vec<Span> {
         let Some(first) = structure.blocks.first() else { return Vec::new() };
         let visual = flow::dependents(graph, &float_inputs(graph));
-        let joins = structure.stem.nodes.iter().filter(|id| {
+        let mut joins = structure.stem.nodes.iter().filter(|id| {
             let node = graph.node(**id);
             let same_type = graph.ty(node.outputs[0]) == graph.ty(first.input);
             same_type && matches!(node.op, Op::Concat { .. }) && visual[node.outputs[0].index()]
         });
-        joins.last().map_or_else(Vec::new, |id| visual_operands(graph, *id, &visual))
+        joins.next_back().map_or_else(Vec::new, |id| visual_operands(graph, *id, &visual))
     }
 }
 
