@@ -271,3 +271,139 @@ pub(crate) fn decoder(per_token: bool) -> Graph {
     net.graph.set_outputs(outputs);
     net.graph
 }
+
+/// A vision-language classifier whose visual tokens stand between two texts.
+#[derive(Clone)]
+pub(crate) struct VisionLanguage {
+    /// The lengths of the texts before and after the 4 visual tokens.
+    pub(crate) text: [Dim; 2],
+    /// Whether the tail takes the mean of all tokens, or else the last.
+    pub(crate) mean: bool,
+    /// Whether blocks mask by a condition, or else by a sum.
+    pub(crate) select: bool,
+    /// The block after which no token sees the visual ones any more, nor does the tail.
+    pub(crate) blind_after: Option<usize>,
+}
+
+impl VisionLanguage {
+    pub(crate) const VISUAL: i64 = 4;
+    const WIDTH: usize = 8;
+
+    fn sequence(&self) -> Dim {
+        &(&self.text[0] + &self.text[1]) + &int(Self::VISUAL)
+    }
+
+    /// Images f32 `[batch, 2, 4, 4]`, words i64 `[batch, text]` where there is text, and which tokens
+    /// count, i64 `[batch, tokens]`; four pre-norm blocks with rotary positions, 3 classes.
+    pub(crate) fn graph(&self) -> Graph {
+        let (mut net, n) = (Net::new("vision-language"), self.sequence());
+        let image = net.input("image", DType::F32, &[&batch(), &int(2), &int(4), &int(4)]);
+        let table = net.weight(&[11, Self::WIDTH]);
+        let weight = net.weight(&[Self::WIDTH, 2, 2, 2]);
+        let op = Op::Conv { group: 1, strides: vec![2; 2], dilations: vec![1; 2], pads: vec![0; 4] };
+        let x = net.op(op, &[image, weight]);
+        let x = net.op(Op::Reshape { dims: dims(&[&batch(), &int(8), &int(Self::VISUAL)]) }, &[x]);
+        let visual = net.op(Op::Transpose { perm: vec![0, 2, 1] }, &[x]);
+        let mut words = |name: &str, len: &Dim| {
+            let ids = (len.as_const() != Some(0)).then(|| net.input(name, DType::I64, &[&batch(), len]))?;
+            Some(net.op(Op::Gather { axis: 0 }, &[table, ids]))
+        };
+        let (before, after) = (words("before", &self.text[0]), words("after", &self.text[1]));
+        let parts: Vec<ValueId> = before.into_iter().chain([visual]).chain(after).collect();
+        let mut x = net.op(Op::Concat { axis: 1 }, &parts);
+        let masks = self.masks(&mut net);
+        let tables = [(); 2].map(|()| net.weight(&[1, 1, 16, 4]));
+        let cut = Op::Slice { axes: vec![2], starts: vec![int(0)], ends: vec![n], steps: vec![1] };
+        let tables = tables.map(|t| net.op(cut.clone(), &[t]));
+        for block in 0..4 {
+            let blind = self.blind_after.is_some_and(|k| block > k);
+            x = self.block(&mut net, x, masks[usize::from(blind)], tables);
+        }
+        let x = net.norm(x, Self::WIDTH);
+        let x = self.pooled(&mut net, x);
+        let y = net.linear(x, Self::WIDTH, 3);
+        net.finish(y)
+    }
+
+    /// Which tokens see which, bool `[batch, 1, tokens, tokens]`: causal, and without the visual ones.
+    fn masks(&self, net: &mut Net) -> [ValueId; 2] {
+        let n = self.sequence();
+        let keep = net.input("mask", DType::I64, &[&batch(), &n]);
+        let keep = net.op(Op::Cast { to: DType::Bool }, &[keep]);
+        let keep = net.op(Op::Reshape { dims: dims(&[&batch(), &int(1), &int(1), &n]) }, &[keep]);
+        let places = net.op(Op::Range { start: int(0), limit: n.clone(), delta: 1 }, &[]);
+        let from = net.op(Op::Reshape { dims: dims(&[&int(1), &int(1), &n, &int(1)]) }, &[places]);
+        let to = net.op(Op::Reshape { dims: dims(&[&int(1), &int(1), &int(1), &n]) }, &[places]);
+        let causal = net.op(Op::LessOrEqual {}, &[to, from]);
+        let all = net.op(Op::And {}, &[causal, keep]);
+        let start = self.text[0].as_const().unwrap_or_default();
+        let [start, end] = [start, start + Self::VISUAL].map(|p| net.graph.constant(Tensor::scalar(p)));
+        let outside = [net.op(Op::Less {}, &[to, start]), net.op(Op::GreaterOrEqual {}, &[to, end])];
+        let outside = net.op(Op::Or {}, &outside);
+        [all, net.op(Op::And {}, &[all, outside])]
+    }
+
+    fn block(&self, net: &mut Net, x: ValueId, mask: ValueId, tables: [ValueId; 2]) -> ValueId {
+        let n = net.norm(x, Self::WIDTH);
+        let a = self.attention(net, n, mask, tables);
+        let x = net.op(Op::Add {}, &[x, a]);
+        let n = net.norm(x, Self::WIDTH);
+        let f = net.ffn(n, Self::WIDTH, 13);
+        net.op(Op::Add {}, &[x, f])
+    }
+
+    /// Attention of 2 heads with rotary positions.
+    fn attention(&self, net: &mut Net, x: ValueId, mask: ValueId, [cos, sin]: [ValueId; 2]) -> ValueId {
+        let split = dims(&[&batch(), &self.sequence(), &int(2), &int(4)]);
+        let heads = |net: &mut Net| {
+            let y = net.linear(x, Self::WIDTH, Self::WIDTH);
+            let y = net.op(Op::Reshape { dims: split.clone() }, &[y]);
+            net.op(Op::Transpose { perm: vec![0, 2, 1, 3] }, &[y])
+        };
+        let [q, k, v] = [(); 3].map(|()| heads(net));
+        let [q, k] = [q, k].map(|y| {
+            let half =
+                |from, to| Op::Slice { axes: vec![3], starts: vec![int(from)], ends: vec![int(to)], steps: vec![1] };
+            let (low, high) = (net.op(half(0, 2), &[y]), net.op(half(2, 4), &[y]));
+            let high = net.op(Op::Neg {}, &[high]);
+            let turned = net.op(Op::Concat { axis: -1 }, &[high, low]);
+            let (y, turned) = (net.op(Op::Mul {}, &[y, cos]), net.op(Op::Mul {}, &[turned, sin]));
+            net.op(Op::Add {}, &[y, turned])
+        });
+        let k = net.op(Op::Transpose { perm: vec![0, 1, 3, 2] }, &[k]);
+        let scores = net.op(Op::MatMul {}, &[q, k]);
+        let (zero, low) = (net.scalar(0.0), net.scalar(-1e9));
+        let scores = if self.select {
+            net.op(Op::Where {}, &[mask, scores, low])
+        } else {
+            let bias = net.op(Op::Where {}, &[mask, zero, low]);
+            net.op(Op::Add {}, &[scores, bias])
+        };
+        let p = net.op(Op::Softmax { axis: -1 }, &[scores]);
+        let y = net.op(Op::MatMul {}, &[p, v]);
+        let y = net.op(Op::Transpose { perm: vec![0, 2, 1, 3] }, &[y]);
+        let y = net.op(Op::Reshape { dims: dims(&[&batch(), &self.sequence(), &int(8)]) }, &[y]);
+        net.linear(y, Self::WIDTH, Self::WIDTH)
+    }
+
+    fn pooled(&self, net: &mut Net, x: ValueId) -> ValueId {
+        if !self.mean {
+            return net.select(x, 1, -1);
+        }
+        let part = |start: &Dim, end: &Dim| Op::Slice {
+            axes: vec![1],
+            starts: vec![start.clone()],
+            ends: vec![end.clone()],
+            steps: vec![1],
+        };
+        let x = match self.blind_after {
+            None => x,
+            Some(_) => {
+                let end = &self.text[0] + &int(Self::VISUAL);
+                let parts = [part(&int(0), &self.text[0]), part(&end, &self.sequence())].map(|op| net.op(op, &[x]));
+                net.op(Op::Concat { axis: 1 }, &parts)
+            }
+        };
+        net.op(Op::ReduceMean { axes: vec![1], keepdims: false }, &[x])
+    }
+}

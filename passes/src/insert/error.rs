@@ -50,6 +50,9 @@ pub enum InsertError {
     /// An output has the name of one that the pass adds.
     #[error("the model already has an output named `{0}`")]
     OutputTaken(String),
+    /// The model has exits or token exits, which later decisions cannot be inserted between.
+    #[error("the model has exits or token exits already: early exits and token exits are inserted together")]
+    Decided,
     /// The head does not fit the model.
     #[error("the {head} head at block {block} does not fit: {reason}")]
     Head {

@@ -43,10 +43,16 @@ pub struct Decisions<'a> {
 /// The graph with decisions. Exits add the outputs [`EXIT_INDEX`] and [`CONFIDENCE`], token exits
 /// that decide add [`TOKEN_EXIT`].
 pub fn apply(graph: &Graph, structure: &Structure, decisions: Decisions<'_>) -> Result<Graph, InsertError> {
+    if has_joins(graph) {
+        return Err(InsertError::Decided);
+    }
     let names: Vec<String> = graph.output_names().iter().map(|n| n.to_string()).collect();
     let added = added_outputs(decisions);
     if let Some(taken) = names.iter().find(|n| added.contains(n)) {
         return Err(InsertError::OutputTaken(taken.clone()));
+    }
+    if decisions.tokens.is_some() && graph.nodes_in_order().iter().any(|n| graph.node(*n).op.exit().is_some()) {
+        return Err(InsertError::Decided);
     }
     let (mut target, map) = clone::with_inputs(graph);
     let plan = Plan::new(graph, structure, decisions, target.fresh_symbol("tokens"))?;
@@ -73,6 +79,13 @@ pub fn apply(graph: &Graph, structure: &Structure, decisions: Decisions<'_>) -> 
     outputs.extend(added.into_iter().zip(results[1..].iter().copied()));
     target.set_outputs(outputs);
     Ok(target)
+}
+
+/// Whether sequences of two lengths meet somewhere.
+fn has_joins(graph: &Graph) -> bool {
+    let nodes = graph.nodes_in_order();
+    let mut regions = nodes.iter().flat_map(|n| &graph.node(*n).regions);
+    regions.any(|r| graph.region(*r).length.is_some())
 }
 
 /// The outputs that the decisions add, in the order of a level's results.

@@ -17,9 +17,9 @@ pub fn text_feature_width(graph: &Graph, structure: &Structure, block: usize) ->
 
 /// The text feature `[rows, 2*width]` of `x` `[rows, length, width]`.
 pub(crate) fn text_feature(emit: &mut Emit, span: &Span, length: &Dim, x: ValueId) -> Result<ValueId, InsertError> {
-    let (start, end) = match span.after().is_at_least(1) {
-        true => (length - &span.after(), length.clone()),
-        false => (Dim::default(), span.start.clone()),
+    let (start, end) = match span.after() == Dim::default() {
+        true => (Dim::default(), span.start.clone()),
+        false => (length - &span.after(), length.clone()),
     };
     let part =
         |start: &Dim| Op::Slice { axes: vec![1], starts: vec![start.clone()], ends: vec![end.clone()], steps: vec![1] };

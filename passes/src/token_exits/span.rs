@@ -41,7 +41,7 @@ impl Span {
         let sequence = ty.dims.get(1).filter(|_| ty.rank() == 3).cloned();
         let sequence = sequence.ok_or_else(|| format!("expected blocks on [batch, tokens, width], found {ty}"))?;
         let span = Span { start: start.into(), len: len.into(), sequence };
-        if start < 0 || len < 1 || !span.after().is_at_least(0) || !span.kept().is_at_least(1) {
+        if start < 0 || len < 1 || !span.after().is_at_least(0) || span.kept() == Dim::default() {
             return Err(format!("tokens {start} to {} are not a part of a sequence of {}", start + len, span.sequence));
         }
         Ok(span)
@@ -51,12 +51,12 @@ impl Span {
     pub fn find(graph: &Graph, structure: &Structure) -> Vec<Span> {
         let Some(first) = structure.blocks.first() else { return Vec::new() };
         let visual = flow::dependents(graph, &float_inputs(graph));
-        let joins = structure.stem.nodes.iter().filter(|id| {
+        let mut joins = structure.stem.nodes.iter().filter(|id| {
             let node = graph.node(**id);
             let same_type = graph.ty(node.outputs[0]) == graph.ty(first.input);
             same_type && matches!(node.op, Op::Concat { .. }) && visual[node.outputs[0].index()]
         });
-        joins.last().map_or_else(Vec::new, |id| visual_operands(graph, *id, &visual))
+        joins.next_back().map_or_else(Vec::new, |id| visual_operands(graph, *id, &visual))
     }
 }
 
