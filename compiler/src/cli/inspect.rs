@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use eec_ir::{Dim, Graph, Symbol, cost};
 use eec_passes::structure::{self, Block, ExitCandidate, Part, Structure};
+use eec_passes::token_exits::Span;
 use serde_json::{Value, json};
 
 use super::{JSON_SCHEMA, Outcome, output};
@@ -12,8 +13,8 @@ use crate::Error;
 use crate::model::{Form, Model};
 use crate::onnx::{ImportErrorKind, UnsupportedForm, UnsupportedOp};
 
-/// Shows a model's inputs and outputs, parameters, blocks with their cost, and where exits can
-/// stand.
+/// Shows a model's inputs and outputs, parameters, blocks with their cost, where exits can stand,
+/// and which tokens are visual.
 ///
 /// Blocks are found by the graph's form, not by names. Multiply-accumulates (MACs) count matrix
 /// products and convolutions. They are those of one sample unless --dim sets the batch, and
@@ -105,6 +106,8 @@ fn as_json(model: &Model, structure: Option<&Structure>, size: &dyn Fn(&Dim) -> 
             "output": graph.ty(b.output).to_string(),
         })
     };
+    let span =
+        |s: &Span| json!({ "start": number(&s.start), "length": number(&s.len), "sequence": number(&s.sequence) });
     json!({
         "schema": JSON_SCHEMA,
         "inputs": list(inputs(graph)),
@@ -113,8 +116,7 @@ fn as_json(model: &Model, structure: Option<&Structure>, size: &dyn Fn(&Dim) -> 
         "macs": number(&size(&cost::graph_macs(graph))),
         "nodes": graph.nodes_in_order().len(),
         "blocks": structure.map_or_else(Vec::new, |s| s.blocks.iter().map(block).collect()),
-        "token_spans": [],
-        "host_ops": [],
+        "token_spans": structure.map_or_else(Vec::new, |s| Span::find(graph, s).iter().map(span).collect()),
         "unsupported_ops": [],
         "exits": model.dynamic.as_ref().map_or(&[][..], |d| &d.exits),
         "recipe": model.dynamic.as_ref().map(|_| &model.recipe),
@@ -185,6 +187,9 @@ fn blocks_text(graph: &Graph, structure: &Structure, size: &dyn Fn(&Dim) -> Dim)
     }
     rows.push(end("tail", &structure.tail));
     let mut text = format!("\n{}", output::table(&rows));
+    for span in Span::find(graph, structure) {
+        text.push_str(&format!("visual tokens: {} from {} on, of {}\n", span.len, span.start, span.sequence));
+    }
     for reason in reasons {
         text.push_str(&format!("no exit: {reason}\n"));
     }
