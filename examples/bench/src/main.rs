@@ -140,4 +140,3 @@ fn summary(name: &str, threads: usize, engines: &[Box<dyn Engine>], times: &[Vec
         .collect();
     json!({ "case": name, "threads": threads, "engines": engines, "ratio": ratios[0], "ratio_of_least": ratios[1] })
 }
-
