@@ -140,11 +140,11 @@ pub(crate) unsafe extern "C" fn run_loop(
 }
 
 /// The words of a matrix product before the batch axes.
-pub(crate) const MATMUL_WORDS: usize = 16;
+pub(crate) const MATMUL_WORDS: usize = 17;
 
 /// Runs a matrix product. The words are: kernel, packed weights (or -1), batch axes, m, n, k, then
 /// address, row and column stride of a, of b, address and row stride of c, address and stride of the
-/// bias, then per batch axis its size and the strides of a, b and c.
+/// bias, the bits of the scale, then per batch axis its size and the strides of a, b and c.
 pub(crate) unsafe extern "C" fn run_matmul(context: *const Context, words: *const i64) {
     // SAFETY: generated code passes its context and as many words as it says.
     unsafe {
@@ -187,6 +187,7 @@ unsafe fn matmul_words(host: &Host, words: &[i64]) {
         m: words[3] as usize,
         k: words[5] as usize,
         n,
+        scale: f32::from_bits(words[16] as u32),
         bias,
     };
     let axes: Vec<[i64; 4]> = words[MATMUL_WORDS..].chunks_exact(4).map(|w| [w[0], w[1], w[2], w[3]]).collect();
@@ -215,8 +216,8 @@ unsafe fn matmul_axes(host: &Host, call: &mut BatchMatMulArgs, axes: &[[i64; 4]]
         return;
     }
     if let Some(packed) = packed {
-        let BatchMatMulArgs { a, c, c_row, m, k, n, bias, .. } = *call;
-        let args = MatMulArgs { a, b: packed.as_ptr(), c, c_row, m, k, n, bias };
+        let BatchMatMulArgs { a, c, c_row, m, k, n, scale, bias, .. } = *call;
+        let args = MatMulArgs { a, b: packed.as_ptr(), c, c_row, m, k, n, scale, bias };
         // SAFETY: `packed` holds this b; the other operands are checked.
         return unsafe { matmul(&host.pool, &args) };
     }

@@ -142,7 +142,7 @@ impl LoopBuilder {
 }
 
 /// A constant of one element as a scalar.
-fn scalar_of(tensor: &Tensor) -> Option<Scalar> {
+pub(super) fn scalar_of(tensor: &Tensor) -> Option<Scalar> {
     if tensor.len() != 1 {
         return None;
     }

@@ -1,9 +1,9 @@
 //! Matrix products, convolutions, pooling and running sums.
 
-use eec_ir::program::{BinaryFn, Conv, Form, MatMul, Pool, PoolKind, Scan, Source, View};
+use eec_ir::program::{BinaryFn, Conv, Form, MatMul, Pool, PoolKind, Scalar, Scan, Source, View};
 use eec_ir::{BufferId, Dim, NodeId, Op, ValueId};
 
-use super::fuse::LoopBuilder;
+use super::fuse::{LoopBuilder, scalar_of};
 use super::view::Shown;
 use super::{LowerError, Lowering, dim_index};
 
@@ -11,6 +11,7 @@ use super::{LowerError, Lowering, dim_index};
 struct Product {
     a: Shown,
     b: Shown,
+    scale: f32,
     bias: Option<View>,
 }
 
@@ -61,9 +62,36 @@ impl Lowering<'_> {
     }
 
     fn matmul_into(&mut self, id: NodeId, result: ValueId, bias: Option<ValueId>) -> Result<(), LowerError> {
-        let (a, b) = (self.shown(self.input(id, 0))?, self.shown(self.input(id, 1))?);
+        let ((a, left), (b, right)) = (self.unscaled(self.input(id, 0)), self.unscaled(self.input(id, 1)));
+        let (a, b) = (self.shown(a)?, self.shown(b)?);
         let bias = bias.map(|v| self.shown(v)).transpose()?.map(|s| last_axis(&s));
-        self.product(Product { a: as_row(a), b: as_column(b), bias }, result)
+        self.product(Product { a: as_row(a), b: as_column(b), scale: left * right, bias }, result)
+    }
+
+    /// A value and the constant that a product of it is multiplied with: a multiplication that waits
+    /// for the product (see [`Lowering::scale_of`]) is taken off.
+    fn unscaled(&mut self, value: ValueId) -> (ValueId, f32) {
+        let scale = self.graph.def_node(value).and_then(|n| self.scale_of(n));
+        match scale.filter(|_| self.deferred.remove(&value).is_some()) {
+            Some(found) => found,
+            None => (value, 1.0),
+        }
+    }
+
+    /// What a node multiplies by one constant, and the constant: of moderate size, so that nothing
+    /// overflows or vanishes when the product comes first.
+    pub(super) fn scale_of(&self, id: NodeId) -> Option<(ValueId, f32)> {
+        let node = self.graph.node(id);
+        let ([x, y], true) = (node.inputs.as_slice(), node.op == (Op::Mul {})) else { return None };
+        let of = |x: &ValueId, c: &ValueId| {
+            let scale = match self.graph.as_constant(*c).and_then(scalar_of) {
+                Some(Scalar::F32(scale)) => scale,
+                Some(Scalar::I64(_) | Scalar::I32(_) | Scalar::Bool(_)) | None => return None,
+            };
+            let same = self.graph.ty(*x) == self.graph.ty(node.outputs[0]);
+            (same && (1e-6..1e6).contains(&scale.abs())).then_some((*x, scale))
+        };
+        of(x, y).or_else(|| of(y, x))
     }
 
     /// Emits one product; a right side without batch dims takes all rows of the left at once.
@@ -72,24 +100,49 @@ impl Lowering<'_> {
         let (m, k, n) = (p.a.dims[ra - 2].clone(), p.a.dims[ra - 1].clone(), p.b.dims[rb - 1].clone());
         let batch = broadcast(&p.a.dims[..ra - 2], &p.b.dims[..rb - 2]);
         let c_dims: Vec<Dim> = batch.iter().cloned().chain([m.clone(), n.clone()]).collect();
-        let c = Shown::dense(self.fresh(result).view.buffer, &c_dims);
+        let c = self.product_place(result, &c_dims);
         let macs = Dim::product([&Dim::product(&batch), &m, &n, &k]);
         let a = p.a.expanded(&batch.iter().cloned().chain([m.clone(), k.clone()]).collect::<Vec<_>>());
         let shared = p.b.dims[..rb - 2].iter().all(|d| d.as_const() == Some(1));
-        let flat = if shared { a.with_leading_merged(batch.len() + 1) } else { None };
+        let merged = |s: &Shown| s.with_leading_merged(batch.len() + 1);
+        let flat = if shared { merged(&a).zip(merged(&c)) } else { None };
+        let (scale, bias) = (p.scale, p.bias);
         let form = match flat {
-            Some(rows) => {
-                let c = Shown::dense(c.view.buffer, &[rows.dims[0].clone(), n.clone()]);
+            Some((rows, c)) => {
                 let b = View { strides: p.b.view.strides[rb - 2..].to_vec(), ..p.b.view };
-                MatMul { batch: Vec::new(), m: rows.dims[0].clone(), n, k, a: rows.view, b, c: c.view, bias: p.bias }
+                let m = rows.dims[0].clone();
+                MatMul { batch: Vec::new(), m, n, k, a: rows.view, b, c: c.view, scale, bias }
             }
             None => {
                 let b = p.b.expanded(&batch.iter().cloned().chain([k.clone(), n.clone()]).collect::<Vec<_>>());
-                MatMul { batch, m, n, k, a: a.view, b: b.view, c: c.view, bias: p.bias }
+                MatMul { batch, m, n, k, a: a.view, b: b.view, c: c.view, scale, bias }
             }
         };
         self.emit(Form::MatMul(form), macs);
         Ok(())
+    }
+
+    /// A new place for a product: dense, or in the order that its one consumer, a transposition which
+    /// leaves the last axis, shows densely.
+    fn product_place(&mut self, result: ValueId, dims: &[Dim]) -> Shown {
+        let buffer = self.fresh(result).view.buffer;
+        let Some(perm) = self.consuming_transpose(result).filter(|perm| perm.len() == dims.len()) else {
+            return Shown::dense(buffer, dims);
+        };
+        let order: Vec<Dim> = perm.iter().map(|p| dims[*p].clone()).collect();
+        let mut back = vec![0; perm.len()];
+        perm.iter().enumerate().for_each(|(to, from)| back[*from] = to);
+        let place = Shown::dense(buffer, &order).transposed(&back);
+        self.places.insert(result, place.clone());
+        place
+    }
+
+    /// The permutation of the transposition that alone reads `value`, if it leaves the last axis.
+    fn consuming_transpose(&self, value: ValueId) -> Option<Vec<usize>> {
+        let region = self.graph.node(self.graph.def_node(value)?).parent;
+        let Op::Transpose { perm } = &self.graph.node(self.only_consumer(value, region)?).op else { return None };
+        let perm: Vec<usize> = perm.iter().map(|p| dim_index(*p, perm.len())).collect();
+        (perm.last() == Some(&perm.len().checked_sub(1)?)).then_some(perm)
     }
 
     pub(super) fn gemm(&mut self, id: NodeId, [alpha, beta]: [f32; 2], [ta, tb]: [bool; 2]) -> Result<(), LowerError> {
@@ -108,9 +161,9 @@ impl Lowering<'_> {
         };
         if alpha == 1.0 && beta == 1.0 && c.as_ref().is_none_or(vector) {
             let bias = c.map(|v| self.shown(v)).transpose()?.map(|s| last_axis(&s));
-            return self.product(Product { a, b, bias }, result);
+            return self.product(Product { a, b, scale: 1.0, bias }, result);
         }
-        self.product(Product { a, b, bias: None }, result)?;
+        self.product(Product { a, b, scale: 1.0, bias: None }, result)?;
         self.scale_and_add(result, alpha, beta, c)
     }
 

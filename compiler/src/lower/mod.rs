@@ -103,6 +103,8 @@ struct Lowering<'g> {
     /// Elementwise results that their one consumer computes, with the number of nodes that makes.
     deferred: HashMap<ValueId, usize>,
     constants: HashMap<ConstId, BufferId>,
+    /// Nodes whose results an earlier node has computed.
+    done: HashSet<NodeId>,
     steps: Vec<Step>,
     /// What the length symbols of the joins around stand for.
     lengths: HashMap<Symbol, [Dim; 2]>,
@@ -128,6 +130,7 @@ impl<'g> Lowering<'g> {
             places: HashMap::new(),
             deferred: HashMap::new(),
             constants: HashMap::new(),
+            done: HashSet::new(),
             steps: Vec::new(),
             lengths: HashMap::new(),
             current: None,
@@ -251,6 +254,9 @@ impl<'g> Lowering<'g> {
     // Nodes.
 
     fn node(&mut self, id: NodeId) -> Result<(), LowerError> {
+        if self.done.contains(&id) {
+            return Ok(());
+        }
         self.current = Some(id);
         let graph = self.graph;
         let (op, inputs) = (&graph.node(id).op, &graph.node(id).inputs);
@@ -354,15 +360,17 @@ impl<'g> Lowering<'g> {
         let Some(consumer) = self.only_consumer(value, node.parent) else { return false };
         let user = self.graph.node(consumer);
         let same_space = self.graph.ty(user.outputs[0]).dims == self.graph.ty(value).dims;
+        let once = user.inputs.iter().filter(|v| **v == value).count() == 1;
         match &user.op {
             Op::Gather { .. } | Op::GatherElements { .. } | Op::GatherND { .. } => false,
             op if fuse::is_elementwise(op) => same_space,
             // Each occurrence is a loop of its own.
-            Op::Concat { .. } => user.inputs.iter().filter(|v| **v == value).count() == 1,
+            Op::Concat { .. } => once,
             Op::Softmax { .. } | Op::LogSoftmax { .. } | Op::LayerNormalization { .. } => {
                 self.is_cheap_tree(id) && user.inputs[0] == value
             }
             Op::ReduceSum { .. } | Op::ReduceMean { .. } | Op::ReduceMax { .. } | Op::ReduceMin { .. } => true,
+            Op::MatMul {} => once && self.scale_of(id).is_some(),
             _ => false,
         }
     }

@@ -1,9 +1,9 @@
 //! Row reductions: softmax, layer normalisation, sums, means, extremes.
 
-use eec_ir::program::{BinaryFn, ExprId, ReductionFn, UnaryFn};
-use eec_ir::{Dim, NodeId};
+use eec_ir::program::{BinaryFn, Expr, ExprId, ReductionFn, Scalar, UnaryFn};
+use eec_ir::{Dim, NodeId, Op, ValueId};
 
-use super::fuse::LoopBuilder;
+use super::fuse::{LoopBuilder, scalar_of};
 use super::view::Shown;
 use super::{LowerError, Lowering, dim_index};
 
@@ -15,6 +15,13 @@ pub(super) enum Kind {
     Max,
     Min,
     ArgMax,
+}
+
+/// A replacement of NaN by a constant.
+struct Guard {
+    nodes: [NodeId; 2],
+    instead: Scalar,
+    result: ValueId,
 }
 
 impl Lowering<'_> {
@@ -32,10 +39,36 @@ impl Lowering<'_> {
         } else {
             b.binary(BinaryFn::Div, exp, sum)
         };
-        let to = self.fresh(self.result(id));
+        let (y, to) = match self.nan_guard(self.result(id)) {
+            Some(guard) => {
+                let (nan, instead) = (b.unary(UnaryFn::IsNaN, y), b.push(Expr::Const(guard.instead)));
+                self.done.extend(guard.nodes);
+                (b.push(Expr::Select(nan, instead, y)), self.fresh(guard.result))
+            }
+            None => (y, self.fresh(self.result(id))),
+        };
         b.store(&to, y);
         self.emit(b.finish(), Dim::from(0));
         Ok(())
+    }
+
+    /// The guard of `value` against NaN, `Where(IsNaN(x), c, x)`, that exporters write after a softmax
+    /// whose rows may be masked as a whole; nothing else reads `value`.
+    fn nan_guard(&self, value: ValueId) -> Option<Guard> {
+        let region = self.graph.node(self.graph.def_node(value)?).parent;
+        let users = &self.uses[value.index()];
+        let is_nan = users.iter().copied().find(|n| self.graph.node(*n).op == Op::IsNaN {})?;
+        let condition = self.result(is_nan);
+        let chosen = self.only_consumer(condition, region)?;
+        let alone = users.iter().all(|n| [is_nan, chosen].contains(n)) && !self.yielded.contains(&value);
+        let node = self.graph.node(chosen);
+        let ([c, instead, x], true) = (node.inputs.as_slice(), node.op == Op::Where {}) else { return None };
+        let same_type = self.graph.ty(value) == self.graph.ty(node.outputs[0]);
+        if !(alone && same_type && *c == condition && *x == value) {
+            return None;
+        }
+        let instead = self.graph.as_constant(*instead).and_then(scalar_of)?;
+        Some(Guard { nodes: [is_nan, chosen], instead, result: node.outputs[0] })
     }
 
     pub(super) fn layer_norm(&mut self, id: NodeId, axis: i64, epsilon: f32) -> Result<(), LowerError> {

@@ -198,6 +198,7 @@ impl Entry<'_, '_> {
             Some(bias) => words.extend([self.view(bias), self.size(&bias.strides[0])]),
             None => words.extend([self.number(0), self.number(1)]),
         }
+        words.push(self.number(i64::from(form.scale.to_bits())));
         debug_assert_eq!(words.len(), MATMUL_WORDS);
         for axis in 0..axes {
             for dim in [&form.batch[axis], &form.a.strides[axis], &form.b.strides[axis], &form.c.strides[axis]] {

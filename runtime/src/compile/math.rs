@@ -178,11 +178,13 @@ impl Math<'_, '_> {
         self.as_float(bits)
     }
 
-    /// e^x, to 1 ulp; the scale is applied in halves, so that subnormal results round once.
+    /// e^x, to 1 ulp; the scale is applied in halves, so that subnormal results round once. What vanishes
+    /// (masked scores do) is computed at 0 instead: CPUs take a hundred cycles over an underflow.
     pub(super) fn exp(&mut self, x: Value) -> Value {
-        let (high, low) = (self.float(89.0), self.float(-104.0));
+        let (high, low, zero) = (self.float(89.0), self.float(-104.0), self.float(0.0));
         let x = self.select_if(x, FloatCC::GreaterThan, 89.0, high, x);
-        let x = self.select_if(x, FloatCC::LessThan, -104.0, low, x);
+        let vanishes = self.compare(FloatCC::LessThan, x, low);
+        let x = self.select(vanishes, zero, x);
         let (r, i) = self.reduce_ln2(x);
         let q = self.poly(r, &EXP);
         let square = self.b.ins().fmul(r, r);
@@ -193,7 +195,8 @@ impl Math<'_, '_> {
         let rest = self.b.ins().isub(i, half);
         let (a, b) = (self.power_of_two(half), self.power_of_two(rest));
         let p = self.b.ins().fmul(p, a);
-        self.b.ins().fmul(p, b)
+        let p = self.b.ins().fmul(p, b);
+        self.select(vanishes, zero, p)
     }
 
     /// ln x, to 1 ulp; NaN below zero.

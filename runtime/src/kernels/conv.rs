@@ -225,6 +225,7 @@ impl Problem for Patches<'_> {
             a: Strided { ptr, row: depth as isize, column: 1 },
             c: args.y.wrapping_add((image * args.out_channels + channel) * plane),
             c_row: plane as isize,
+            scale: 1.0,
             bias: bias.at(channel, 0),
         }
     }

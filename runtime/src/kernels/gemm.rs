@@ -35,6 +35,7 @@ pub(super) struct Operands {
     pub(super) a: Strided,
     pub(super) c: *mut f32,
     pub(super) c_row: isize,
+    pub(super) scale: f32,
     pub(super) bias: Bias,
 }
 
@@ -121,7 +122,7 @@ impl Plan {
     }
 }
 
-/// Computes C = A·B + bias for every product of the batch.
+/// Computes C = scale · A·B + bias for every product of the batch.
 ///
 /// # Safety
 ///
@@ -173,6 +174,7 @@ unsafe fn block<P: Problem>(isa: &Isa, plan: &Plan, problem: &P, item: usize, sc
                 k: slice.ks.len(),
                 columns: columns.len(),
                 resume: index > 0,
+                scale: if last { operands.scale } else { 1.0 },
                 bias: if last { operands.bias.at(rows.start, columns.start) } else { Bias::None },
             };
             tiles(isa, tile, rows.len());

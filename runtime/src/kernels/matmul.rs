@@ -11,7 +11,7 @@ use crate::pool::Pool;
 /// Rows of a matrix that are packed at a time, so that a panel's source pages stay mapped.
 const PACK_ROWS: usize = 64;
 
-/// One product C = A·B + bias with packed B.
+/// One product C = scale · A·B + bias with packed B.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MatMulArgs {
     /// m×k.
@@ -25,10 +25,12 @@ pub(crate) struct MatMulArgs {
     pub(crate) m: usize,
     pub(crate) k: usize,
     pub(crate) n: usize,
+    /// What every finished sum is multiplied with, before the bias.
+    pub(crate) scale: f32,
     pub(crate) bias: Bias,
 }
 
-/// A batch of products C = A·B + bias, all operands strided. The batch has up to three axes; a stride
+/// A batch of products C = scale · A·B + bias, all operands strided. The batch has up to three axes; a stride
 /// of zero shares an operand along one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BatchMatMulArgs {
@@ -47,6 +49,8 @@ pub(crate) struct BatchMatMulArgs {
     pub(crate) m: usize,
     pub(crate) k: usize,
     pub(crate) n: usize,
+    /// What every finished sum is multiplied with, before the bias.
+    pub(crate) scale: f32,
     /// The same for every product.
     pub(crate) bias: Bias,
 }
@@ -96,7 +100,7 @@ unsafe fn pack_b_for(isa: &Isa, src: Strided, k: usize, n: usize, dst: &mut [f32
     }
 }
 
-/// Computes C = A·B + bias with packed B.
+/// Computes C = scale · A·B + bias with packed B.
 ///
 /// # Safety
 ///
@@ -151,8 +155,8 @@ impl Problem for Packed<'_> {
     const PACKS: bool = false;
 
     fn operands(&self, _batch: usize) -> Operands {
-        let MatMulArgs { a, c, c_row, bias, .. } = *self.0;
-        Operands { a, c, c_row, bias }
+        let MatMulArgs { a, c, c_row, scale, bias, .. } = *self.0;
+        Operands { a, c, c_row, scale, bias }
     }
 
     unsafe fn slice(&self, isa: &Isa, slice: &Slice, _scratch: &mut [f32]) -> (*const f32, isize) {
@@ -193,7 +197,7 @@ impl Problem for Batch<'_> {
         let args = self.0;
         let a = args.a.ptr.wrapping_offset(self.offset(batch, args.a_batch));
         let c = args.c.wrapping_offset(self.offset(batch, args.c_batch));
-        Operands { a: Strided { ptr: a, ..args.a }, c, c_row: args.c_row, bias: args.bias }
+        Operands { a: Strided { ptr: a, ..args.a }, c, c_row: args.c_row, scale: args.scale, bias: args.bias }
     }
 
     unsafe fn slice(&self, isa: &Isa, slice: &Slice, scratch: &mut [f32]) -> (*const f32, isize) {

@@ -3,7 +3,7 @@
 //!
 //! Every output element is one chain of multiply-adds in a fixed order that depends only on its
 //! position: not on the other rows of the batch, the number of threads or the tile that holds it.
-//! The chain starts at zero and a bias is added at its end. Each step is a fused multiply-add, but
+//! The chain starts at zero; a scale, then a bias are applied at its end. Each step is a fused multiply-add, but
 //! for CPUs that have none (see the portable set).
 
 pub(crate) mod conv;

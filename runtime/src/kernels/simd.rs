@@ -55,6 +55,8 @@ pub(super) struct Tile {
     pub(super) columns: usize,
     /// Continue the sums found in C instead of starting at zero.
     pub(super) resume: bool,
+    /// What the sums are multiplied with, before the bias.
+    pub(super) scale: f32,
     pub(super) bias: Bias,
 }
 
@@ -180,6 +182,10 @@ unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(t: &Tile) {
             }
             a = a.wrapping_offset(t.a_col);
             b = b.wrapping_offset(t.b_row);
+        }
+        if t.scale != 1.0 {
+            let scale = V::splat(t.scale);
+            acc.iter_mut().flatten().for_each(|sum| *sum = sum.fma(scale, V::zero()));
         }
         add_bias::<V, MR, NV>(&mut acc, t);
         for (i, row) in acc.iter().enumerate() {

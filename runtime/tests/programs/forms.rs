@@ -27,6 +27,7 @@ fn product_with_packed_weights_and_bias() {
             a: view(x, vec![k.clone(), n(1)]),
             b: b_view,
             c: view(c, vec![m.clone(), n(1)]),
+            scale: 1.0,
             bias: Some(view(bias, vec![n(1)])),
         };
         b.run_kernel("fc", Form::MatMul(form));
@@ -72,6 +73,7 @@ fn batched_product_with_strided_heads() {
         a,
         b: kt,
         c: view(y, dense(&out)),
+        scale: 0.25,
         bias: None,
     };
     b.run_kernel("scores", Form::MatMul(form));
@@ -81,7 +83,8 @@ fn batched_product_with_strided_heads() {
     let (q, k) = (floats(&q), floats(&k));
     let at = |t: &[f32], b: usize, h: usize, s: usize, e: usize| t[(b * 5 + s) * 24 + h * 8 + e];
     let score = |i: usize| {
-        (0..8).map(|e| at(&q, i / 75, i / 25 % 3, i / 5 % 5, e) * at(&k, i / 75, i / 25 % 3, i % 5, e)).sum::<f32>()
+        let product = |e| at(&q, i / 75, i / 25 % 3, i / 5 % 5, e) * at(&k, i / 75, i / 25 % 3, i % 5, e);
+        (0..8).map(product).sum::<f32>() * 0.25
     };
     assert_close(&floats(&run.outputs[0].1), &(0..150).map(score).collect::<Vec<_>>(), 1e-4);
 }
@@ -202,6 +205,7 @@ fn wide(axes: usize, views: usize) -> Builder {
         a: view(x, strides.clone()),
         b: view(x, strides.clone()),
         c: view(y, strides),
+        scale: 1.0,
         bias: None,
     };
     b.run_kernel("product", Form::MatMul(form));

@@ -226,8 +226,8 @@ pub enum Per {
     Element,
 }
 
-/// `c[…, m, n] = Σ_k a[…, m, k] · b[…, k, n]`, plus `bias[n]`, in f32. Every element is one chain
-/// of fused multiply-adds in the order of k, whatever the tiling.
+/// `c[…, m, n] = scale · Σ_k a[…, m, k] · b[…, k, n]`, plus `bias[n]`, in f32. Every element is one
+/// chain of fused multiply-adds in the order of k, whatever the tiling.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct MatMul {
     /// Batch dims.
@@ -244,6 +244,8 @@ pub struct MatMul {
     pub b: View,
     /// Strides over `batch ++ [m, n]`; the last is 1.
     pub c: View,
+    /// What every finished sum is multiplied with, before the bias; 1 leaves it as it is.
+    pub scale: f32,
     /// Strides over `[n]`.
     pub bias: Option<View>,
 }

@@ -192,8 +192,9 @@ fn optional<T: Display>(what: &str, x: Option<&T>) -> String {
 impl Display for MatMul {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (batch, bias) = (List(&self.batch), optional("+", self.bias.as_ref()));
-        let Self { m, n, k, a, b, c, .. } = self;
-        write!(f, "{c} = matmul [{batch}] m={m} n={n} k={k} {a} · {b}{bias}")
+        let Self { m, n, k, a, b, c, scale, .. } = self;
+        let scale = if *scale == 1.0 { String::new() } else { format!(" * {scale:?}") };
+        write!(f, "{c} = matmul [{batch}] m={m} n={n} k={k} {a} · {b}{scale}{bias}")
     }
 }
 

@@ -64,12 +64,26 @@ fn check(isa: &Isa, pool: &Pool, a: Strided, b: Strided, [m, k, n]: [usize; 3], 
         // SAFETY: all operands are valid for their sizes.
         unsafe {
             if form == "packed" {
-                let args = MatMulArgs { a, b: weights.as_ptr(), c: out, c_row, m, k, n, bias };
+                let args = MatMulArgs { a, b: weights.as_ptr(), c: out, c_row, m, k, n, scale: 1.0, bias };
                 matmul_for(isa, pool, &args);
             } else {
                 let (batch, zero) = ([1; 3], [0; 3]);
                 let (a_batch, b_batch, c_batch) = (zero, zero, zero);
-                let args = BatchMatMulArgs { batch, a, a_batch, b, b_batch, c: out, c_batch, c_row, m, k, n, bias };
+                let args = BatchMatMulArgs {
+                    batch,
+                    a,
+                    a_batch,
+                    b,
+                    b_batch,
+                    c: out,
+                    c_batch,
+                    c_row,
+                    m,
+                    k,
+                    n,
+                    scale: 1.0,
+                    bias,
+                };
                 batch_matmul_for(isa, pool, &args);
             }
         }
@@ -123,7 +137,7 @@ fn a_row_does_not_depend_on_its_batch() {
         let mut c = vec![0.0f32; count * n];
         let a = strided(&a[first * k..], k as isize, 1);
         let (b, out, c_row) = (weights.as_ptr(), c.as_mut_ptr(), n as isize);
-        let args = MatMulArgs { a, b, c: out, c_row, m: count, k, n, bias: Bias::None };
+        let args = MatMulArgs { a, b, c: out, c_row, m: count, k, n, scale: 1.0, bias: Bias::None };
         // SAFETY: all operands are valid for their sizes.
         unsafe { matmul(&pool, &args) };
         c
@@ -170,6 +184,7 @@ fn batches_take_strides_on_every_axis() {
                 m: queries,
                 k: dim,
                 n: keys,
+                scale: 1.0,
                 bias: Bias::None,
             };
             // SAFETY: all operands are valid for their sizes.
@@ -213,7 +228,8 @@ fn speed() {
             let weights = packed(Isa::get(), strided(&b, n as isize, 1), k, n);
             let mut c = vec![0.0f32; m * n];
             let (b, out, c_row) = (weights.as_ptr(), c.as_mut_ptr(), n as isize);
-            let args = MatMulArgs { a: strided(&a, k as isize, 1), b, c: out, c_row, m, k, n, bias: Bias::None };
+            let args =
+                MatMulArgs { a: strided(&a, k as isize, 1), b, c: out, c_row, m, k, n, scale: 1.0, bias: Bias::None };
             // SAFETY: all operands are valid for their sizes.
             let best = crate::kernels::best_seconds(|| unsafe { matmul(&pool, &args) });
             let (flops, bytes) = (2.0 * (m * k * n) as f64, 4.0 * (k * n) as f64);
@@ -252,6 +268,7 @@ fn attention_speed() {
                 m: queries,
                 k: dim,
                 n: keys,
+                scale: 1.0,
                 bias: Bias::None,
             };
             let second = BatchMatMulArgs {
@@ -273,5 +290,26 @@ fn attention_speed() {
                 println!("{threads} threads, {name} {queries}x{keys}: {us:.1} us, {rate:.1} GFLOP/s");
             }
         }
+    }
+}
+
+#[test]
+fn a_scale_multiplies_the_finished_sums_before_the_bias() {
+    // Several slices of k, so that a scale applied to a part of a sum would show.
+    let [m, k, n] = [5, 600, 37];
+    let (a, b, bias) = (data(m * k, 11), data(k * n, 12), data(n, 13));
+    for isa in Isa::available() {
+        let weights = packed(isa, strided(&b, n as isize, 1), k, n);
+        let run = |scale: f32, bias: Bias| {
+            let mut c = vec![f32::NAN; m * n];
+            let (a, c_row) = (strided(&a, k as isize, 1), n as isize);
+            let args = MatMulArgs { a, b: weights.as_ptr(), c: c.as_mut_ptr(), c_row, m, k, n, scale, bias };
+            // SAFETY: all operands are valid for their sizes.
+            unsafe { matmul_for(isa, &Pool::new(1), &args) };
+            c
+        };
+        let plain = run(1.0, Bias::None);
+        let want: Vec<f32> = plain.iter().enumerate().map(|(i, x)| x * 0.3 + bias[i % n]).collect();
+        assert_bits(&run(0.3, Bias::PerColumn(bias.as_ptr())), &want, isa.name);
     }
 }
