@@ -44,7 +44,7 @@ pub struct Dynamic {
 }
 
 impl Dynamic {
-    fn names(&self) -> Names<'_> {
+    pub(crate) fn names(&self) -> Names<'_> {
         Names { exits: &self.exits, gates: &self.gates }
     }
 }

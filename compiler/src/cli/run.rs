@@ -27,7 +27,8 @@ pub(super) struct Args {
     model: PathBuf,
     #[command(flatten)]
     inputs: InputArgs,
-    /// Writes every output under its own name, with exits also `exit_index` and `confidence`
+    /// Writes every output under its own name, with exits also `exit_index` and
+    /// `confidence`, with token exits `token_exit`
     #[arg(long, value_name = "FILE.npz", value_parser = output::named("npz"))]
     save_outputs: Option<PathBuf>,
     /// Compares outputs with these by name, in the forms of --inputs (output_0.pb, … in a folder); the
@@ -106,7 +107,7 @@ pub(super) fn run(args: Args) -> Outcome {
         }
         _ => Vec::new(),
     };
-    args.print(&result, &differences, &session.exits())?;
+    args.print(&result, &differences, &session.exits(), &session.gates())?;
     Ok(if differences.iter().all(|(_, d)| d.within) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -121,15 +122,22 @@ fn differences(run: &Run, expected: &Arrays, path: &Path, t: Tolerance) -> Resul
 }
 
 impl Args {
-    fn print(&self, run: &Run, differences: &[(String, Difference)], exits: &[&str]) -> Result<(), Error> {
+    fn print(
+        &self,
+        run: &Run,
+        differences: &[(String, Difference)],
+        exits: &[&str],
+        gates: &[&str],
+    ) -> Result<(), Error> {
         if self.execution.json {
             return output::print_json(&json!({
                 "schema": JSON_SCHEMA,
                 "outputs": run.outputs.iter().map(|(name, t)| json!({
                     "name": name, "dtype": t.dtype().name(), "shape": t.dims(),
                 })).collect::<Vec<_>>(),
-                "counters": { "kernels": run.counters.kernels, "macs": run.counters.macs, "exit_rows": run.counters.exit_rows },
+                "counters": { "kernels": run.counters.kernels, "macs": run.counters.macs, "exit_rows": run.counters.exit_rows, "gate_rows": run.counters.gate_rows },
                 "exits": exits,
+                "gates": gates,
                 "expect": differences.iter().map(|(name, d)| json!({
                     "name": name, "within": d.within, "max_abs": d.max_abs, "detail": d.detail,
                 })).collect::<Vec<_>>(),

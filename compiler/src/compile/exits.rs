@@ -54,7 +54,7 @@ pub(crate) fn candidate_classes(
     let heads: Result<Vec<Head>, Error> = candidates.heads.iter().map(graph_head).collect();
     let base = Base { graph: &model.plain, structure: &structure, tokens: None };
     let captured = run(&options, &feature_graph(&base, &candidates.blocks, None)?, data, "reading features")?;
-    let (logits, columns) = logits_and_features(&captured)?;
+    let (logits, columns) = logits_and_features(&captured, base.graph, &candidates.blocks)?;
     let rows: Vec<usize> = (0..data.rows).collect();
     let taps = Taps { blocks: &candidates.blocks, columns };
     let judged = judge(&options, taps, &rows, &heads?, logits.width, Signal::MaxProb)?;
@@ -104,7 +104,7 @@ impl<'a> Exits<'a> {
         let head = self.unfitted_head()?;
         let graph = feature_graph(self.base, self.blocks(), head.as_ref())?;
         let captured = self.work.run(&graph, data, "reading features")?;
-        let (logits, columns) = logits_and_features(&captured)?;
+        let (logits, columns) = logits_and_features(&captured, self.base.graph, self.blocks())?;
         check_labels(data, logits.width)?;
         let taps = Taps { blocks: self.blocks(), columns };
         let heads = match head {
@@ -208,11 +208,9 @@ impl<'a> Exits<'a> {
         for (block, head) in self.blocks().iter().zip(heads) {
             let exits = vec![Exit { block: *block, head: head.clone() }];
             let rule = ExitRule::Threshold { signal: Signal::MaxProb, thresholds: vec![-1.0] };
-            let decisions = Decisions { exits: Some(&ExitHeads { exits, rule }), tokens: self.base.tokens, taps: &[] };
-            let graph = insert::apply(self.base.graph, self.base.structure, decisions);
-            let graph = graph.map_err(pass_error("exit-heads"))?;
+            let Some(all_leave) = self.base.dynamic(Some(&ExitHeads { exits, rule }), false, &[])? else { continue };
             let head_macs = self.head_macs(*block, head, data)?;
-            let executed = self.work.run(&graph, data, "measuring work")?.macs / data.rows.max(1) as u64;
+            let executed = self.work.run_dynamic(&all_leave, data, "measuring work")?.macs / data.rows.max(1) as u64;
             reached.push((executed.saturating_sub(head_macs), head_macs));
         }
         let mut before = 0;
@@ -281,8 +279,15 @@ impl<'a> Exits<'a> {
 }
 
 /// The model's output and the candidates' features, as captured.
-fn logits_and_features(captured: &Captured) -> Result<(&Column, &[Column]), Error> {
-    captured.columns.split_first().ok_or_else(|| Error::request("the model has no output"))
+fn logits_and_features<'c>(
+    captured: &'c Captured,
+    model: &eec_ir::Graph,
+    blocks: &[usize],
+) -> Result<(&'c Column, &'c [Column]), Error> {
+    let logits = captured.columns.first().ok_or_else(|| Error::request("the model has no output"))?;
+    let from = model.outputs().len();
+    let taps = captured.columns.get(from..from + blocks.len());
+    Ok((logits, taps.ok_or_else(|| Error::request("a candidate has no feature"))?))
 }
 
 /// Labels must name classes that the model has.

@@ -49,6 +49,11 @@ impl<'a> Work<'a> {
         run(self.options, graph, data, stage)
     }
 
+    /// The same for a graph with exits.
+    pub(super) fn run_dynamic(&self, dynamic: &Dynamic, data: &Dataset, stage: &str) -> Result<Captured, Error> {
+        run_named(self.options, &dynamic.graph, dynamic.names(), data, stage)
+    }
+
     /// Half of the rows to fit and tune on, half to verify.
     pub(super) fn split(&self, rows: usize) -> Result<Split, Error> {
         self.split_of(rows, 2 * FOLDS * fit::MIN_ROWS.max(calibrate::MIN_ROWS))
@@ -76,7 +81,17 @@ impl<'a> Work<'a> {
 
 /// Runs a graph over the whole of `data`.
 pub(super) fn run(options: &Compile, graph: &Graph, data: &Dataset, stage: &str) -> Result<Captured, Error> {
-    let program = lowered(graph, Names::default())?;
+    run_named(options, graph, Names::default(), data, stage)
+}
+
+fn run_named(
+    options: &Compile,
+    graph: &Graph,
+    names: Names<'_>,
+    data: &Dataset,
+    stage: &str,
+) -> Result<Captured, Error> {
+    let program = lowered(graph, names)?;
     let mut session = session_of(program, graph, run_options(options.threads))?;
     capture(&mut session, data, BATCH, Control::Auto, stage, options.progress)
 }

@@ -102,11 +102,12 @@ pub(super) fn headline(report: &Report) -> String {
     };
     match &outcome.verdict {
         Verdict::Pays => format!(
-            "{} pay: {} of the work saved, {} points of {}.",
+            "{} pay: {} of the work saved, {} points of {} ({:.2} allowed).",
             report.mechanism.title(),
             coarse(1.0 - outcome.dynamic.macs_ratio),
             points(outcome.dynamic.accuracy - outcome.plain.accuracy),
-            report.measure()
+            report.measure(),
+            100.0 * outcome.drop.max_drop,
         ),
         Verdict::DoesNotPay { reason } => format!("{} do not pay: {reason}.", report.mechanism.title()),
     }
@@ -151,7 +152,10 @@ fn not_shown(drop: &Drop) -> String {
 pub(super) fn rule(outcome: &Outcome, asked: &str) -> String {
     match &outcome.policy {
         Policy::Patience { patience, .. } => format!("{asked}: {patience} kept heads in a row agree"),
-        Policy::Threshold { .. } => format!("{asked}: the confidence is above the exit's threshold"),
+        Policy::Threshold { .. } => {
+            let confidence = if asked.starts_with("entropy") { "1 - entropy / ln(classes)" } else { "the confidence" };
+            format!("{asked}: {confidence} is above the exit's threshold")
+        }
     }
 }
 

@@ -9,10 +9,11 @@ use crate::calibrate::gates::{GateOutcome, Measured, Tried};
 pub(super) fn headline(outcome: &GateOutcome) -> String {
     match (&outcome.verdict, outcome.chosen.map(|i| &outcome.tried[i])) {
         (Verdict::Pays, Some(chosen)) => format!(
-            "Skipping FFNs pays: {} of the work saved by {}, {}.",
+            "Skipping FFNs pays: {} of the work saved by {}, {} ({:.2} allowed).",
             coarse(1.0 - chosen.macs_ratio),
             chosen.name,
-            change(outcome, &chosen.verify)
+            change(outcome, &chosen.verify),
+            100.0 * outcome.max_drop,
         ),
         (Verdict::DoesNotPay { reason }, Some(chosen)) => {
             format!("Built as asked ({}), but it does not pay: {reason}.", chosen.name)
