@@ -117,6 +117,8 @@ fn as_json(model: &Model, structure: Option<&Structure>, size: &dyn Fn(&Dim) -> 
         "nodes": graph.nodes_in_order().len(),
         "blocks": structure.map_or_else(Vec::new, |s| s.blocks.iter().map(block).collect()),
         "token_spans": structure.map_or_else(Vec::new, |s| Span::find(graph, s).iter().map(span).collect()),
+        // The CPU path compiles every operator; none is left to a host.
+        "host_ops": [],
         "unsupported_ops": [],
         "exits": model.dynamic.as_ref().map_or(&[][..], |d| &d.exits),
         "recipe": model.dynamic.as_ref().map(|_| &model.recipe),
