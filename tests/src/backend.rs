@@ -5,6 +5,8 @@ use eec::model::session_of;
 use eec_ir::{Graph, Tensor, eval};
 use eec_runtime::{Control, Options, Run, Session};
 
+use crate::values::{check, row};
+
 /// Something that computes a graph.
 #[derive(Clone, Copy, Debug)]
 pub enum Backend {
@@ -58,4 +60,23 @@ pub fn run(session: &mut Session, graph: &Graph, inputs: &[Tensor], control: Con
     let name = |v: &eec_ir::ValueId| graph.value(*v).name.as_deref().unwrap_or_default();
     let named: Vec<(&str, Tensor)> = graph.inputs().iter().map(name).zip(inputs.iter().cloned()).collect();
     session.run(&named, control).map_err(|e| e.to_string())
+}
+
+/// Checks that the rows of `batch` are what each gives alone, to the last bit, with as much work in all.
+pub fn check_alone(session: &mut Session, graph: &Graph, inputs: &[Tensor], batch: &Run) -> Result<(), String> {
+    let rows = inputs.first().and_then(|t| t.dims().first()).copied().unwrap_or(0);
+    let mut macs = 0;
+    for r in 0..rows {
+        let sample: Vec<Tensor> = inputs.iter().map(|t| row(t, r)).collect();
+        let alone = run(session, graph, &sample, Control::Auto)?;
+        macs += alone.counters.macs;
+        for ((name, have), (_, want)) in alone.outputs.iter().zip(&batch.outputs) {
+            check(&format!("{name}, row {r}"), have, &row(want, r), 0.0)?;
+        }
+    }
+    if macs == batch.counters.macs {
+        Ok(())
+    } else {
+        Err(format!("{macs} MACs alone, {} in a batch", batch.counters.macs))
+    }
 }

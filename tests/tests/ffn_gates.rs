@@ -14,9 +14,9 @@ use eec_passes::ffn_gates::candidates;
 use eec_passes::pass::Context;
 use eec_passes::structure::analyse;
 use eec_runtime::{Control, Run};
-use eec_tests::backend::{cpu, run};
+use eec_tests::backend::{check_alone, cpu, run};
 use eec_tests::shared::{python, shared_folder};
-use eec_tests::values::{check, row};
+use eec_tests::values::check;
 
 /// Models, and in how many of their blocks an FFN can have a gate; then why it cannot in others.
 /// Swin's patch merging is a block without an FFN, and CLIP's two towers have no block in common.
@@ -202,20 +202,7 @@ fn alone_as_in_a_batch(path: &Path, mixed: &Mixed) -> Result<(), String> {
     if !(least + 1..most).contains(&batch.counters.macs) {
         return Err(format!("no mixture: {} MACs of {least} to {most}", batch.counters.macs));
     }
-    let mut macs = 0;
-    for r in 0..4 {
-        let sample: Vec<Tensor> = inputs.iter().map(|t| row(t, r)).collect();
-        let alone = run(&mut session, &graph, &sample, Control::Auto)?;
-        macs += alone.counters.macs;
-        for ((name, have), (_, want)) in alone.outputs.iter().zip(&batch.outputs) {
-            check(&format!("{name}, row {r}"), have, &row(want, r), 0.0)?;
-        }
-    }
-    if macs == batch.counters.macs {
-        Ok(())
-    } else {
-        Err(format!("{macs} MACs alone, {} in a batch", batch.counters.macs))
-    }
+    check_alone(&mut session, &graph, &inputs, &batch)
 }
 
 #[test]

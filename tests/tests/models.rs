@@ -16,7 +16,7 @@ use eec_passes::ffn_gates::candidates;
 use eec_passes::pass::Context;
 use eec_passes::structure::analyse;
 use eec_runtime::{Control, Run, Session};
-use eec_tests::backend::{cpu, run};
+use eec_tests::backend::{check_alone, cpu, run};
 use eec_tests::shared::{python, shared_folder};
 use eec_tests::values::{check, row};
 
@@ -248,20 +248,7 @@ fn alone_as_in_a_batch(path: &Path, at: &str, head: &str) -> Result<(), String> 
     if !(1..BATCH as u64).contains(&batch.counters.exit_rows[0]) {
         return Err(format!("some samples should leave at the first exit, found {:?}", batch.counters.exit_rows));
     }
-    let mut macs = 0;
-    for r in 0..BATCH {
-        let sample: Vec<Tensor> = inputs.iter().map(|t| row(t, r)).collect();
-        let alone = run(&mut session, &dynamic, &sample, Control::Auto)?;
-        macs += alone.counters.macs;
-        for ((name, have), (_, want)) in alone.outputs.iter().zip(&batch.outputs) {
-            check(&format!("{name}, row {r}"), have, &row(want, r), 0.0)?;
-        }
-    }
-    if macs == batch.counters.macs {
-        Ok(())
-    } else {
-        Err(format!("{macs} MACs alone, {} in a batch", batch.counters.macs))
-    }
+    check_alone(&mut session, &dynamic, &inputs, &batch)
 }
 
 fn floats(run: &Run, name: &str) -> Vec<f32> {

@@ -16,9 +16,9 @@ use eec_passes::pass::Context;
 use eec_passes::structure::{Structure, analyse};
 use eec_passes::token_exits::{Decision, Span, TOKEN_EXIT, TokenExit, TokenExits, text_feature_width, with_taps};
 use eec_runtime::{Control, Run};
-use eec_tests::backend::{cpu, run};
+use eec_tests::backend::{check_alone, cpu, run};
 use eec_tests::shared::{python, shared_folder};
-use eec_tests::values::{check, row};
+use eec_tests::values::check;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -92,17 +92,7 @@ impl Model {
 
     /// Row by row as in the batch, to the last bit, with as much work in all.
     fn alone_as_in_a_batch(&self, graph: &Graph, batch: &Run) -> Result {
-        let (mut session, mut macs) = (cpu(graph, 1)?, 0);
-        for r in 0..ROWS {
-            let sample: Vec<Tensor> = self.inputs.iter().map(|t| row(t, r)).collect();
-            let alone = run(&mut session, graph, &sample, Control::Auto)?;
-            macs += alone.counters.macs;
-            for ((name, have), (_, want)) in alone.outputs.iter().zip(&batch.outputs) {
-                check(&format!("{name}, row {r}"), have, &row(want, r), 0.0)?;
-            }
-        }
-        assert_eq!(macs, batch.counters.macs);
-        Ok(())
+        Ok(check_alone(&mut cpu(graph, 1)?, graph, &self.inputs, batch)?)
     }
 
     /// A gate that half of the rows score above 0.5: its bias lies between the middle two.

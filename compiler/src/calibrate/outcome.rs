@@ -93,6 +93,11 @@ struct Judged<'a> {
     verdict: Verdict,
 }
 
+/// The policy taken and what it measured on the verifying rows.
+fn taken_or_plain(taken: Option<&CurvePoint>, plain: &Measured) -> (Policy, Measured) {
+    taken.map_or_else(|| (Policy::plain(), plain.clone()), |p| (p.policy.clone(), p.verify.clone()))
+}
+
 /// Takes the cheapest policy that passed and pays; if none does, says why the cheapest does not.
 pub(super) fn decide(
     curve: Vec<CurvePoint>,
@@ -114,13 +119,13 @@ pub(super) fn decide(
     let best = judged.iter().find(|j| j.verdict.pays()).or(judged.first());
     let plain = measure(&Policy::plain(), samples, costs, &split.verify);
     let taken = best.filter(|j| j.verdict.pays()).map(|j| j.point);
-    let policy = taken.map_or_else(Policy::plain, |p| p.policy.clone());
+    let (policy, dynamic) = taken_or_plain(taken, &plain);
     let shown = best.map_or(&plain, |j| &j.point.verify);
     Outcome {
         exits: exit_qualities(&policy, samples, &split.verify),
         // What is taken or refused here has passed, and the plain model drops nothing.
         drop: drop_of(shown, true, test, split.verify.len(), goal),
-        dynamic: taken.map_or_else(|| plain.clone(), |p| p.verify.clone()),
+        dynamic,
         refused: best.filter(|j| !j.verdict.pays()).map(|j| j.point.clone()),
         verdict: best.map_or_else(|| none_passed(&curve, split, goal), |j| j.verdict.clone()),
         rivals: best.map(|j| j.rivals.clone()),
@@ -140,10 +145,8 @@ pub(super) fn of_fixed(
     goal: &Goal,
 ) -> Outcome {
     let plain = measure(&Policy::plain(), samples, costs, &split.verify);
-    let (policy, dynamic, passed) = match curve.last() {
-        Some(point) => (point.policy.clone(), point.verify.clone(), point.passed),
-        None => (Policy::plain(), plain.clone(), true),
-    };
+    let (policy, dynamic) = taken_or_plain(curve.last(), &plain);
+    let passed = curve.last().is_none_or(|p| p.passed);
     let drop = drop_of(&dynamic, passed, test, split.verify.len(), goal);
     let rivals = rivals(&dynamic, depths(samples, costs, &split.verify));
     let judged = verdict(&dynamic, &rivals);
@@ -164,10 +167,7 @@ pub(super) fn of_depths(
     let plain = measure(&Policy::plain(), samples, costs, &split.verify);
     let saves = |p: &&CurvePoint| p.passed && !p.policy.is_plain() && p.verify.macs_ratio < 1.0;
     let best = curve.iter().filter(saves).min_by(|a, b| a.verify.macs.total_cmp(&b.verify.macs)).cloned();
-    let (policy, dynamic) = match &best {
-        Some(point) => (point.policy.clone(), point.verify.clone()),
-        None => (Policy::plain(), plain.clone()),
-    };
+    let (policy, dynamic) = taken_or_plain(best.as_ref(), &plain);
     Outcome {
         exits: exit_qualities(&policy, samples, &split.verify),
         drop: drop_of(&dynamic, true, test, split.verify.len(), goal),

@@ -208,7 +208,8 @@ impl<'a> Exits<'a> {
         for (block, head) in self.blocks().iter().zip(heads) {
             let exits = vec![Exit { block: *block, head: head.clone() }];
             let rule = ExitRule::Threshold { signal: Signal::MaxProb, thresholds: vec![-1.0] };
-            let Some(all_leave) = self.base.dynamic(Some(&ExitHeads { exits, rule }), false, &[])? else { continue };
+            let all_leave = self.base.dynamic(Some(&ExitHeads { exits, rule }), false, &[])?;
+            let all_leave = all_leave.ok_or_else(|| Error::request(format!("no exit after block {block}")))?;
             let head_macs = self.head_macs(*block, head, data)?;
             let executed = self.work.run_dynamic(&all_leave, data, "measuring work")?.macs / data.rows.max(1) as u64;
             reached.push((executed.saturating_sub(head_macs), head_macs));

@@ -338,15 +338,17 @@ fn wrong_inputs_are_refused_together() {
     assert_eq!(session.exits(), ["whole batch"]);
 }
 
+/// The nested program after `change` is refused with a reason that holds `part`.
+fn refuse(change: &dyn Fn(&mut Builder), part: &str) {
+    let mut b = nested();
+    change(&mut b);
+    let error = b.try_run(&[("x", ramp(&[2, 6], 1.0))], 1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Program, "{error}");
+    assert!(error.to_string().contains(part), "{error} does not say {part:?}");
+}
+
 #[test]
 fn broken_programs_are_refused() {
-    let refuse = |change: &dyn Fn(&mut Builder), part: &str| {
-        let mut b = nested();
-        change(&mut b);
-        let error = b.try_run(&[("x", ramp(&[2, 6], 1.0))], 1).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Program, "{error}");
-        assert!(error.to_string().contains(part), "{error} does not say {part:?}");
-    };
     let loop_of = |b: &mut Builder, kernel: usize, f: &dyn Fn(&mut eec_ir::program::Loop)| match &mut b.program.kernels
         [kernel]
         .form
@@ -449,13 +451,6 @@ fn a_result_of_two_routes_is_refused() {
 
 #[test]
 fn buffers_are_defined_once_and_before_they_are_read() {
-    let refuse = |change: &dyn Fn(&mut Builder), part: &str| {
-        let mut b = nested();
-        change(&mut b);
-        let error = b.try_run(&[("x", ramp(&[2, 6], 1.0))], 1).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Program, "{error}");
-        assert!(error.to_string().contains(part), "{error} does not say {part:?}");
-    };
     let blocks = |b: &Builder| -> [BufferId; 2] { [1, 2].map(|k| b.program.blocks[k].params[0].unwrap()) };
     refuse(&|b| b.program.blocks[0].steps.swap(0, 1), "is read before it is defined");
     refuse(&|b| b.program.blocks[0].steps.swap(1, 2), "is read before it is defined");
