@@ -3,9 +3,13 @@
 //!
 //! Sizes that depend on the rows of a block or the length of a join are ranges; every check holds for the whole range.
 
+use std::collections::HashMap;
+
 use eec_ir::BufferId;
 use eec_ir::dim::Dim;
-use eec_ir::program::{BlockId, Conv, Expr, Form, Join, Loop, MatMul, Per, Pool, Program, RouteStep, Scan, Step, View};
+use eec_ir::program::{
+    BlockId, Conv, Expr, Form, Join, Kernel, Loop, MatMul, Per, Pool, Program, RouteStep, Scan, Step, View,
+};
 
 use crate::extent::{Extent, Extents};
 
@@ -18,20 +22,55 @@ pub(crate) struct BoundsError {
 
 type Checked<T = ()> = Result<T, String>;
 
+/// What need not be checked twice, since a model repeats its blocks; it does not depend on sizes.
+pub(crate) struct Repeats {
+    /// Per buffer the first one of the same length.
+    lengths: Vec<usize>,
+    /// Per kernel the first one of the same form and work over buffers of the same lengths.
+    kernels: Vec<usize>,
+}
+
+impl Repeats {
+    /// The repetitions in a program.
+    pub(crate) fn of(program: &Program) -> Repeats {
+        let lengths = first_equal(program.buffers.iter().map(|b| &b.len));
+        let key = |(i, kernel): (usize, &Kernel)| {
+            let mut form = kernel.form.clone();
+            for buffer in form.buffers_mut() {
+                *buffer = BufferId::new(lengths[buffer.index()]);
+            }
+            // What cannot be written is equal to nothing.
+            postcard::to_stdvec(&(form, &kernel.macs)).map_err(|_| i)
+        };
+        Repeats { kernels: first_equal(program.kernels.iter().enumerate().map(key)), lengths }
+    }
+}
+
+/// Per item the position of the first equal one.
+fn first_equal<T: std::hash::Hash + Eq>(items: impl Iterator<Item = T>) -> Vec<usize> {
+    let mut known = HashMap::new();
+    items.enumerate().map(|(i, item)| *known.entry(item).or_insert(i)).collect()
+}
+
 /// Checks `program` for the bound symbols in `extents`, to which the rows of blocks are added, and
 /// returns the elements of every buffer.
-pub(crate) fn check(program: &Program, extents: &mut Extents) -> Result<Vec<i64>, BoundsError> {
+pub(crate) fn check(program: &Program, repeats: &Repeats, extents: &mut Extents) -> Result<Vec<i64>, BoundsError> {
     bind_rows(program, BlockId(0), extents);
     let plain = |message| BoundsError { kernel: None, message };
-    let mut capacity = Vec::with_capacity(program.buffers.len());
-    for (i, buffer) in program.buffers.iter().enumerate() {
+    let mut capacity: Vec<i64> = Vec::with_capacity(program.buffers.len());
+    for (i, (buffer, first)) in program.buffers.iter().zip(&repeats.lengths).enumerate() {
+        if let Some(known) = capacity.get(*first) {
+            capacity.push(*known);
+            continue;
+        }
         let len = Extent::of(&buffer.len, extents).filter(|e| e.lo >= 0 && e.hi <= MAX_ELEMENTS);
         let len =
             len.ok_or_else(|| plain(format!("buffer {} has no usable size: `{}`", BufferId::new(i), buffer.len)))?;
         capacity.push(len.hi);
     }
+    let mut checked = vec![false; program.kernels.len()];
     let checker = Checker { program, extents, capacity: &capacity };
-    checker.block(BlockId(0))?;
+    checker.block(BlockId(0), &repeats.kernels, &mut checked)?;
     Ok(capacity)
 }
 
@@ -90,11 +129,15 @@ fn reach(steps: i64, stride: Extent) -> Option<Extent> {
 }
 
 impl Checker<'_> {
-    fn block(&self, id: BlockId) -> Result<(), BoundsError> {
+    /// Checks a block; kernels are `checked` once per form.
+    fn block(&self, id: BlockId, forms: &[usize], checked: &mut [bool]) -> Result<(), BoundsError> {
         for step in &self.program.block(id).steps {
             let plain = |message| BoundsError { kernel: None, message };
             match step {
                 Step::Run(kernel) => {
+                    if std::mem::replace(&mut checked[forms[kernel.index()]], true) {
+                        continue;
+                    }
                     let kernel = self.program.kernel(*kernel);
                     let named = |message| BoundsError { kernel: Some(kernel.name.clone()), message };
                     self.size(&kernel.macs).map_err(named)?;
@@ -103,16 +146,16 @@ impl Checker<'_> {
                 Step::If(step) => {
                     self.holds(step.condition, 1).map_err(plain)?;
                     self.aliases(&step.results, &[step.then, step.other]).map_err(plain)?;
-                    self.block(step.then)?;
-                    self.block(step.other)?;
+                    self.block(step.then, forms, checked)?;
+                    self.block(step.other, forms, checked)?;
                 }
                 Step::Route(step) => {
                     let rows = self.size(&step.rows).map_err(plain)?;
                     self.route(step, rows.hi).map_err(plain)?;
                     if rows.hi > 0 {
-                        self.block(step.then)?;
-                        self.block(step.other)?;
-                        step.join.iter().try_for_each(|join| self.block(join.block))?;
+                        self.block(step.then, forms, checked)?;
+                        self.block(step.other, forms, checked)?;
+                        step.join.iter().try_for_each(|join| self.block(join.block, forms, checked))?;
                     }
                 }
             }

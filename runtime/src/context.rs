@@ -3,6 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use crate::kernels::conv::{ConvArgs, Window, conv};
 use crate::kernels::matmul::{BatchMatMulArgs, MatMulArgs, batch_matmul, matmul};
@@ -22,7 +23,7 @@ pub(crate) struct Context {
     pub(crate) symbols: *mut i64,
     /// Per exit, then per gate: [`AUTO`], [`NEVER`] or [`ALWAYS`].
     pub(crate) controls: *const i64,
-    /// MACs, then rows per exit, then rows per gate, then runs per kernel.
+    /// MACs, then rows per exit, then rows per gate, then runs per kernel, then the measures of each.
     pub(crate) counters: *mut u64,
     /// 0, or a [`Fault`] in the upper half and the kernel's number in the lower one.
     pub(crate) error: AtomicU64,
@@ -82,6 +83,8 @@ pub(crate) struct Host {
     pub(crate) pool: Pool,
     /// Packed weights, by position.
     pub(crate) packed: Vec<Vec<f32>>,
+    /// What [`clock`] counts from.
+    pub(crate) start: Instant,
 }
 
 /// Operations that are worth handing to another thread.
@@ -392,6 +395,13 @@ pub(crate) unsafe extern "C" fn scatter_rows(
             }
         }
     }
+}
+
+/// Nanoseconds since the session was made.
+pub(crate) unsafe extern "C" fn clock(context: *const Context) -> i64 {
+    // SAFETY: generated code passes its own context; the host outlives the run.
+    let host = unsafe { &*(*context).host };
+    host.start.elapsed().as_nanos() as i64
 }
 
 /// sin, for arguments beyond the reach of generated code.

@@ -24,9 +24,13 @@ mod file;
 #[cfg(feature = "jit")]
 mod kernels;
 #[cfg(feature = "jit")]
+mod limits;
+#[cfg(feature = "jit")]
 mod memory;
 #[cfg(feature = "jit")]
 mod pack;
+#[cfg(feature = "jit")]
+mod plan;
 #[cfg(feature = "jit")]
 mod pool;
 mod run;
@@ -39,7 +43,9 @@ pub use artifact::{Artifact, ArtifactWriter, MAGIC, PLAIN_PROGRAM, PROGRAM};
 pub use eec_ir::{DType, Tensor};
 pub use error::{Error, ErrorKind};
 pub use file::replace_file;
-pub use run::{Control, Counters, Options, PortInfo, Run};
+#[cfg(feature = "jit")]
+pub use limits::Limits;
+pub use run::{Control, Counters, Measure, Options, PortInfo, Run};
 #[cfg(feature = "jit")]
 pub use session::Session;
 #[cfg(not(feature = "jit"))]

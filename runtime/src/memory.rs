@@ -161,6 +161,8 @@ pub(crate) struct Layout {
     pub(crate) offsets: Vec<Option<usize>>,
     /// Bytes in all.
     pub(crate) total: usize,
+    /// Bytes that each buffer has room for.
+    room: Vec<usize>,
 }
 
 impl Layout {
@@ -185,7 +187,12 @@ impl Layout {
             let at = placed.partition_point(|p| p.0 < offset);
             placed.insert(at, (offset, end, life));
         }
-        Some(Layout { offsets, total })
+        Some(Layout { offsets, total, room: sizes.to_vec() })
+    }
+
+    /// Whether buffers of these sizes have room.
+    pub(crate) fn fits(&self, sizes: &[usize]) -> bool {
+        sizes.iter().zip(&self.room).all(|(size, room)| size <= room)
     }
 }
 

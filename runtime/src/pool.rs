@@ -1,5 +1,6 @@
-//! A small thread pool for kernels: workers spin briefly, then park; the caller takes part in
-//! every job. Work is a range of items, claimed in chunks through one atomic counter.
+//! A small thread pool for kernels: workers spin while a run lasts and briefly after it, then park;
+//! the caller takes part in every job. Work is a range of items, claimed in chunks through one atomic
+//! counter.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -10,9 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How long an idle worker spins before it parks: longer than the gap between two kernels of one
-/// inference, shorter than anything a user would see on a power meter.
-const SPIN: Duration = Duration::from_micros(50);
+/// How long an idle worker spins before it parks once no run lasts: longer than the gap between two
+/// inferences of a loop, shorter than anything a user would see on a power meter.
+const SPIN: Duration = Duration::from_micros(200);
 
 /// Chunks per thread that a job aims for, so that a late or slow thread costs little.
 const CHUNKS_PER_THREAD: usize = 4;
@@ -43,6 +44,8 @@ struct Shared {
     job: UnsafeCell<Option<Job>>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     busy: AtomicBool,
+    /// Runs that last: workers that are awake stay so, since waking one takes longer than many kernels.
+    runs: AtomicUsize,
     stop: AtomicBool,
     parked: Box<[AtomicBool]>,
 }
@@ -72,6 +75,7 @@ impl Pool {
             job: UnsafeCell::new(None),
             panic: Mutex::new(None),
             busy: AtomicBool::new(false),
+            runs: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             parked: (0..count).map(|_| AtomicBool::new(false)).collect(),
         });
@@ -87,6 +91,12 @@ impl Pool {
     /// The number of threads that take part in a job, the caller included.
     pub(crate) fn threads(&self) -> usize {
         self.workers.len() + 1
+    }
+
+    /// Keeps workers awake between jobs, from their first job on, until the result is dropped.
+    pub(crate) fn keep_awake(&self) -> Awake<'_> {
+        self.shared.runs.fetch_add(1, Ordering::Relaxed);
+        Awake { shared: &self.shared }
     }
 
     /// Runs `body` on ranges that together cover `0..items`, each at least `grain` long except the
@@ -138,6 +148,17 @@ impl Drop for Pool {
             // A worker catches the panics of its jobs, so there is nothing to report here.
             let _ = worker.join();
         }
+    }
+}
+
+/// A run that lasts; see [`Pool::keep_awake`].
+pub(crate) struct Awake<'a> {
+    shared: &'a Shared,
+}
+
+impl Drop for Awake<'_> {
+    fn drop(&mut self) {
+        self.shared.runs.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -200,7 +221,9 @@ impl Shared {
             if self.stop.load(Ordering::SeqCst) {
                 return None;
             }
-            if idle_since.get_or_insert_with(Instant::now).elapsed() >= SPIN {
+            if self.runs.load(Ordering::Relaxed) > 0 {
+                idle_since = None;
+            } else if idle_since.get_or_insert_with(Instant::now).elapsed() >= SPIN {
                 self.park(index, seen);
                 idle_since = None;
             }

@@ -9,11 +9,13 @@ pub struct Options {
     pub threads: usize,
     /// The most bytes that a run's temporary buffers may take.
     pub memory_limit: usize,
+    /// Whether every kernel is measured, which costs some 50 ns each.
+    pub profile: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { threads: 0, memory_limit: 16 << 30 }
+        Options { threads: 0, memory_limit: 16 << 30, profile: false }
     }
 }
 
@@ -56,6 +58,19 @@ pub struct Counters {
     pub exit_rows: Vec<u64>,
     /// Rows for which each gate took effect; for a gate that decides for the whole batch, whether it did.
     pub gate_rows: Vec<u64>,
+    /// Per kernel of the program what its runs took, if [`Options::profile`] is set; else empty.
+    pub measures: Vec<Measure>,
+}
+
+/// What the runs of a kernel took.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Measure {
+    /// Wall time in nanoseconds.
+    pub ns: u64,
+    /// Multiply-accumulates.
+    pub macs: u64,
+    /// Bytes that it must read and write at least.
+    pub bytes: u64,
 }
 
 /// The result of a run.

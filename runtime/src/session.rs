@@ -3,34 +3,21 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicPtr, AtomicU64};
+use std::time::Instant;
 
 use eec_ir::program::{Port, Program, Source, verify};
-use eec_ir::{ContentHash, DType, Dim, Tensor};
+use eec_ir::{ContentHash, DType, Tensor};
 
 use crate::artifact::Artifact;
-use crate::bind::{bind, describe};
-use crate::bounds;
-use crate::compile::{self, Code};
+use crate::bind::describe;
+use crate::compile::{self, Code, MEASURES};
 use crate::context::{ALWAYS, AUTO, Context, Fault, Host, NEVER};
 use crate::error::{Error, ErrorKind};
-use crate::extent::Extent;
-use crate::memory::{Arena, Layout, Lifetimes};
+use crate::memory::Arena;
 use crate::pack;
+use crate::plan::{PlanError, Planner};
 use crate::pool::Pool;
-use crate::run::{Control, Counters, Options, PortInfo, Run};
-
-/// What is known once the input dims are.
-struct Plan {
-    /// Dims of all inputs, one after the other.
-    dims: Vec<usize>,
-    symbols: Vec<i64>,
-    layout: Layout,
-    /// Dims and bytes of the outputs.
-    outputs: Vec<(Vec<usize>, usize)>,
-}
-
-/// Plans that are kept, so that alternating input dims cost nothing.
-const PLANS: usize = 16;
+use crate::run::{Control, Counters, Measure, Options, PortInfo, Run};
 
 /// A compiled model with its weights, threads and memory.
 pub struct Session {
@@ -38,9 +25,7 @@ pub struct Session {
     constants: Vec<Tensor>,
     code: Code,
     host: Host,
-    lifetimes: Lifetimes,
-    memory_limit: usize,
-    plans: Vec<Plan>,
+    planner: Planner,
     arena: Arena,
     buffers: Vec<AtomicPtr<u8>>,
     homes: Vec<AtomicPtr<u8>>,
@@ -63,19 +48,19 @@ impl Session {
         let constants = load_constants(&program, constants)?;
         let pool = Pool::new(threads(options.threads));
         let packed = pack::pack(&program, &constants, &pool);
-        let code = compile::compile(verified, &packed.of_kernel).map_err(|e| named(ErrorKind::Internal, &e))?;
+        let code = compile::compile(verified, &packed.of_kernel, options.profile)
+            .map_err(|e| named(ErrorKind::Internal, &e))?;
+        let per_kernel = if options.profile { 1 + MEASURES } else { 1 };
         Ok(Session {
             constants,
-            host: Host { pool, packed: packed.weights },
-            lifetimes: Lifetimes::of(&program),
-            memory_limit: options.memory_limit,
-            plans: Vec::new(),
+            host: Host { pool, packed: packed.weights, start: Instant::now() },
+            planner: Planner::new(&program, options.memory_limit),
             arena: Arena::default(),
             buffers: program.buffers.iter().map(|_| AtomicPtr::default()).collect(),
             homes: program.buffers.iter().map(|_| AtomicPtr::default()).collect(),
             symbols: vec![0; code.symbols.len()],
             controls: vec![AUTO; program.exits.len() + program.gates.len()],
-            counters: vec![0; 1 + program.exits.len() + program.gates.len() + program.kernels.len()],
+            counters: vec![0; 1 + program.exits.len() + program.gates.len() + per_kernel * program.kernels.len()],
             code,
             program,
         })
@@ -129,9 +114,8 @@ impl Session {
     pub fn run(&mut self, inputs: &[(&str, Tensor)], control: Control) -> Result<Run, Error> {
         let inputs = self.in_order(inputs)?;
         self.set_control(control)?;
-        let plan = self.plan(&inputs)?;
         let inputs: Vec<Tensor> = inputs.into_iter().map(aligned).collect();
-        self.fill_tables(plan, &inputs)?;
+        let outputs = self.fill_tables(&inputs)?;
         let mut context = Context {
             buffers: self.buffers.as_mut_ptr().cast(),
             homes: self.homes.as_ptr().cast(),
@@ -141,14 +125,16 @@ impl Session {
             error: AtomicU64::new(0),
             host: &self.host,
         };
+        let awake = self.host.pool.keep_awake();
         // SAFETY: the tables have an entry per buffer, symbol, exit, gate and kernel of the compiled program;
-        // `plan` checked all its accesses for these symbols, and inputs, constants and arena live on.
+        // the plan checked all its accesses for these symbols, and inputs, constants and arena live on.
         unsafe { self.code.run(&mut context) };
+        drop(awake);
         let error = context.error.into_inner();
         if error != 0 {
             return Err(self.fault(error, &inputs));
         }
-        Ok(Run { outputs: self.outputs_of(plan)?, counters: self.read_counters() })
+        Ok(Run { outputs: self.outputs_of(outputs)?, counters: self.read_counters() })
     }
 
     fn error(&self, kind: ErrorKind, why: impl std::fmt::Display) -> Error {
@@ -204,57 +190,19 @@ impl Session {
         Ok(())
     }
 
-    /// The position of the plan for the dims of `inputs`, which is made if they are new.
-    fn plan(&mut self, inputs: &[Tensor]) -> Result<usize, Error> {
-        let same = |plan: &Plan| plan.dims.iter().eq(inputs.iter().flat_map(|t| t.dims()));
-        let types =
-            self.program.inputs.iter().zip(inputs).all(|(p, t)| p.dtype == t.dtype() && p.dims.len() == t.dims().len());
-        if let Some(found) = self.plans.iter().position(|p| types && same(p)) {
-            return Ok(found);
-        }
-        let plan = self.new_plan(inputs)?;
-        if self.plans.len() == PLANS {
-            self.plans.remove(0);
-        }
-        self.plans.push(plan);
-        Ok(self.plans.len() - 1)
+    /// The error for inputs without a plan.
+    fn unplanned(program: &Program, e: PlanError) -> Error {
+        let error = Error::new(e.kind, model(program), e.why);
+        e.kernel.as_ref().map_or(error.clone(), |kernel| error.at_node(kernel))
     }
 
-    fn new_plan(&self, inputs: &[Tensor]) -> Result<Plan, Error> {
-        let program = &self.program;
-        let mut extents = bind(program, inputs).map_err(|why| self.error(ErrorKind::Input, why))?;
-        let mut symbols = vec![0; self.symbols.len()];
-        for (symbol, slot) in &self.code.symbols {
-            symbols[*slot] = extents.get(symbol).map_or(0, |e| e.lo);
-        }
-        let value = |dim: &Dim| Extent::of(dim, &extents).and_then(|e| usize::try_from(e.lo).ok());
-        let dims = |port: &Port| port.dims.iter().map(value).collect::<Option<Vec<usize>>>();
-        let outputs: Option<Vec<Vec<usize>>> = program.outputs.iter().map(dims).collect();
-        let outputs =
-            outputs.ok_or_else(|| self.error(ErrorKind::Input, "an output has no usable dims for these inputs"))?;
-        let capacity = bounds::check(program, &mut extents).map_err(|e| {
-            let error = self.error(ErrorKind::Program, &e.message);
-            e.kernel.as_ref().map_or(error.clone(), |kernel| error.at_node(kernel))
-        })?;
-        let sizes: Vec<usize> =
-            capacity.iter().zip(&program.buffers).map(|(n, b)| *n as usize * b.dtype.size()).collect();
-        let outputs = outputs.into_iter().zip(&program.outputs).map(|(d, port)| (d, sizes[port.buffer.index()]));
-        let outputs = outputs.collect();
-        let layout = Layout::new(program, &self.lifetimes, &sizes);
-        let layout = layout.filter(|l| l.total <= self.memory_limit);
-        let layout = layout.ok_or_else(|| {
-            let why = format!("the temporary buffers need more than the limit of {} bytes", self.memory_limit);
-            self.error(ErrorKind::Memory, why)
-        })?;
-        let dims = inputs.iter().flat_map(|t| t.dims().iter().copied()).collect();
-        Ok(Plan { dims, symbols, layout, outputs })
-    }
-
-    fn fill_tables(&mut self, plan: usize, inputs: &[Tensor]) -> Result<(), Error> {
-        let plan = &self.plans[plan];
+    /// Plans a run on `inputs` and fills the tables; gives the dims and bytes of the outputs.
+    fn fill_tables(&mut self, inputs: &[Tensor]) -> Result<Vec<(Vec<usize>, usize)>, Error> {
+        let plan = self.planner.plan(&self.program, &self.code.symbols, inputs);
+        let plan = plan.map_err(|e| Session::unplanned(&self.program, e))?;
         let Some(base) = self.arena.reserve(plan.layout.total) else {
-            return Err(self
-                .error(ErrorKind::Memory, format!("no memory for {} bytes of temporary buffers", plan.layout.total)));
+            let why = format!("no memory for {} bytes of temporary buffers", plan.layout.total);
+            return Err(self.error(ErrorKind::Memory, why));
         };
         for (i, buffer) in self.program.buffers.iter().enumerate() {
             let address = match buffer.source {
@@ -267,33 +215,36 @@ impl Session {
         }
         self.symbols.copy_from_slice(&plan.symbols);
         self.counters.fill(0);
-        Ok(())
+        Ok(plan.outputs.clone())
     }
 
-    fn outputs_of(&mut self, plan: usize) -> Result<Vec<(String, Tensor)>, Error> {
-        let mut outputs = Vec::with_capacity(self.program.outputs.len());
-        for (port, (dims, size)) in self.program.outputs.iter().zip(&self.plans[plan].outputs) {
+    fn outputs_of(&mut self, outputs: Vec<(Vec<usize>, usize)>) -> Result<Vec<(String, Tensor)>, Error> {
+        let mut found = Vec::with_capacity(outputs.len());
+        for (port, (dims, size)) in self.program.outputs.iter().zip(outputs) {
             let first = *self.buffers[port.buffer.index()].get_mut();
             // SAFETY: the buffer, or what it stands for, has this size, as was checked.
-            let bytes = unsafe { std::slice::from_raw_parts(first, *size) }.to_vec();
-            let tensor = Tensor::from_bytes(port.dtype, dims, bytes);
+            let bytes = unsafe { std::slice::from_raw_parts(first, size) }.to_vec();
+            let tensor = Tensor::from_bytes(port.dtype, &dims, bytes);
             let tensor = tensor.map_err(|e| {
                 Error::new(ErrorKind::Program, model(&self.program), format!("output {:?}: {e}", port.name))
             })?;
-            outputs.push((port.name.clone(), tensor));
+            found.push((port.name.clone(), tensor));
         }
-        Ok(outputs)
+        Ok(found)
     }
 
     fn read_counters(&self) -> Counters {
         let (exits, rest) = self.counters[1..].split_at(self.program.exits.len());
-        let (gates, kernels) = rest.split_at(self.program.gates.len());
+        let (gates, rest) = rest.split_at(self.program.gates.len());
+        let (kernels, measures) = rest.split_at(self.program.kernels.len());
+        let measure = |m: &[u64; MEASURES]| Measure { ns: m[0], macs: m[1], bytes: m[2] };
         Counters {
             kernels: kernels.iter().sum(),
             macs: self.counters[0],
             per_kernel: kernels.to_vec(),
             exit_rows: exits.to_vec(),
             gate_rows: gates.to_vec(),
+            measures: measures.as_chunks().0.iter().map(measure).collect(),
         }
     }
 
@@ -330,7 +281,8 @@ fn info(port: &Port) -> PortInfo {
     PortInfo { name: port.name.clone(), dtype: port.dtype, dims: port.dims.iter().map(|d| d.to_string()).collect() }
 }
 
-fn threads(wanted: usize) -> usize {
+/// The number of threads that is wanted; 0 stands for one per core.
+pub(crate) fn threads(wanted: usize) -> usize {
     if wanted > 0 { wanted } else { std::thread::available_parallelism().map_or(1, |n| n.get()) }
 }
 

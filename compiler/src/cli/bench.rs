@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::inputs::InputArgs;
 use super::run::ControlArgs;
-use super::{Execution, JSON_SCHEMA, Outcome, output};
+use super::{Execution, JSON_SCHEMA, Outcome, output, profile};
 use crate::Error;
 use crate::model::{Form, Model, run_options};
 
@@ -32,6 +32,9 @@ pub(super) struct Args {
     /// Runs measured
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = super::positive)]
     iters: usize,
+    /// Also measures every kernel: time, GFLOP/s, GB/s and the share of the machine's limit
+    #[arg(long)]
+    profile: bool,
     #[command(flatten)]
     execution: Execution,
 }
@@ -69,10 +72,18 @@ pub(super) fn run(args: Args) -> Outcome {
     let inputs = args.inputs.resolve(&model.plain)?;
     let named: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
     let measured = measure_all(&model, session, &named, control, load_ms, &args).map_err(about)?;
+    let threads = args.execution.threads;
+    let profiled = || profile::measure(&model, form, &named, control, threads, args.iters).map_err(about);
+    let profile = args.profile.then(profiled).transpose()?;
     if args.execution.json {
-        output::print_json(&as_json(&measured, args.iters))?;
+        let mut value = as_json(&measured, args.iters);
+        if let Some(profile) = &profile {
+            value["profile"] = profile.json();
+        }
+        output::print_json(&value)?;
     } else {
-        output::print(&text(&measured, args.iters))?;
+        let profile = profile.map_or_else(String::new, |p| format!("\n{}", p.text()));
+        output::print(&format!("{}{profile}", text(&measured, args.iters)))?;
     }
     Ok(ExitCode::SUCCESS)
 }

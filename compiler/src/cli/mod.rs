@@ -9,6 +9,7 @@ mod inputs;
 mod inspect;
 mod opt;
 mod output;
+mod profile;
 mod run;
 
 use std::process::ExitCode;

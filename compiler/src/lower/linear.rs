@@ -1,6 +1,6 @@
 //! Matrix products, convolutions, pooling and running sums.
 
-use eec_ir::program::{BinaryFn, Conv, Form, MatMul, Pool, PoolKind, Scalar, Scan, Source, View};
+use eec_ir::program::{BinaryFn, Conv, Form, MatMul, Pool, PoolKind, ReductionFn, Scalar, Scan, Source, View};
 use eec_ir::{BufferId, Dim, NodeId, Op, ValueId};
 
 use super::fuse::{LoopBuilder, scalar_of};
@@ -102,6 +102,9 @@ impl Lowering<'_> {
         let c_dims: Vec<Dim> = batch.iter().cloned().chain([m.clone(), n.clone()]).collect();
         let c = self.product_place(result, &c_dims);
         let macs = Dim::product([&Dim::product(&batch), &m, &n, &k]);
+        if n.as_const() == Some(1) {
+            return self.column(&p, &batch, &c, macs);
+        }
         let a = p.a.expanded(&batch.iter().cloned().chain([m.clone(), k.clone()]).collect::<Vec<_>>());
         let shared = p.b.dims[..rb - 2].iter().all(|d| d.as_const() == Some(1));
         let merged = |s: &Shown| s.with_leading_merged(batch.len() + 1);
@@ -119,6 +122,33 @@ impl Lowering<'_> {
             }
         };
         self.emit(Form::MatMul(form), macs);
+        Ok(())
+    }
+
+    /// A product with one column: a sum per row, which needs no tiles.
+    fn column(&mut self, p: &Product, batch: &[Dim], c: &Shown, macs: Dim) -> Result<(), LowerError> {
+        let [.., m, k] = p.a.dims.as_slice() else { return Err(LowerError::internal("a product of vectors")) };
+        let space: Vec<Dim> = batch.iter().chain([m, k]).cloned().collect();
+        let column = p.b.selected(p.b.dims.len() - 1, &Dim::from(0));
+        let mut dims = column.dims;
+        let mut strides = column.view.strides;
+        dims.insert(dims.len() - 1, Dim::from(1));
+        strides.insert(strides.len() - 1, Dim::from(0));
+        let row = Shown { dims, view: View { strides, ..column.view } };
+        let mut b = LoopBuilder::rows(&space, &[space.len() - 1]);
+        let (x, y) = (b.load(&p.a), b.load(&row));
+        let product = b.binary(BinaryFn::Mul, x, y);
+        let mut sum = b.reduce(ReductionFn::Sum, product);
+        if p.scale != 1.0 {
+            let scale = b.f32(p.scale);
+            sum = b.binary(BinaryFn::Mul, sum, scale);
+        }
+        if let Some(bias) = &p.bias {
+            let bias = b.load(&Shown { dims: vec![Dim::from(1)], view: bias.clone() });
+            sum = b.binary(BinaryFn::Add, sum, bias);
+        }
+        b.store_row(&c.selected(c.dims.len() - 1, &Dim::from(0)), sum);
+        self.emit(b.finish(), macs);
         Ok(())
     }
 

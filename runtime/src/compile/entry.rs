@@ -24,6 +24,7 @@ pub(super) struct Helpers {
     pub(super) count_rows: FuncRef,
     pub(super) gather_rows: FuncRef,
     pub(super) scatter_rows: FuncRef,
+    pub(super) clock: FuncRef,
 }
 
 /// The state of emitting the entry function.
@@ -39,6 +40,8 @@ pub(super) struct Entry<'a, 'b> {
     pub(super) packed: &'a [Option<usize>],
     pub(super) symbols: &'a HashMap<Symbol, usize>,
     pub(super) tables: Tables,
+    /// Whether every kernel is measured.
+    pub(super) profile: bool,
 }
 
 /// Addresses that stay the same during a run.
@@ -131,12 +134,16 @@ impl Entry<'_, '_> {
             let macs = self.size(&kernel.macs);
             self.count(0, macs);
         }
+        let start = self.profile.then(|| self.clock());
         match &kernel.form {
             Form::Loop(form) => self.run_loop(id, &Dim::product(&form.dims)),
             Form::MatMul(form) => self.matmul(id, form),
             Form::Conv(form) => self.conv(id, form),
             Form::Pool(form) => self.pool(id, form),
             Form::Scan(form) => self.scan(id, form),
+        }
+        if let Some(start) = start {
+            self.measure(id, kernel, start);
         }
     }
 

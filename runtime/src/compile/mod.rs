@@ -7,6 +7,7 @@ mod lanes;
 mod loops;
 mod math;
 mod plan;
+mod profile;
 mod size;
 
 use std::collections::{BTreeSet, HashMap};
@@ -24,6 +25,7 @@ use eec_ir::{BufferId, DType};
 use self::entry::{Entry, Helpers, Tables};
 use self::loops::{ARG_BUFFERS, Imports};
 use self::plan::{LoopCode, Plan};
+pub(crate) use self::profile::MEASURES;
 use crate::context::{self, CONV_WORDS, Context, MATMUL_WORDS};
 
 /// Why code could not be generated.
@@ -96,13 +98,18 @@ impl Drop for Code {
     }
 }
 
-/// Compiles a program; `packed` gives the packed weights of every kernel.
-pub(crate) fn compile(program: VerifiedProgram<'_>, packed: &[Option<usize>]) -> Result<Code, CompileError> {
+/// Compiles a program; `packed` gives the packed weights of every kernel. With `profile` the code also
+/// measures every kernel.
+pub(crate) fn compile(
+    program: VerifiedProgram<'_>,
+    packed: &[Option<usize>],
+    profile: bool,
+) -> Result<Code, CompileError> {
     let mut compiler = Compiler::new()?;
     let program = program.program();
     let sites = compiler.loops(program)?;
     let symbols = number_symbols(program);
-    let entry = compiler.entry(program, &sites, packed, &symbols)?;
+    let entry = compiler.entry(program, &sites, packed, &symbols, profile)?;
     compiler.module.finalize_definitions()?;
     let address = compiler.module.get_finalized_function(entry);
     // SAFETY: `entry` was just defined with this signature.
@@ -232,6 +239,7 @@ impl Compiler {
         sites: &[Option<LoopSite>],
         packed: &[Option<usize>],
         symbols: &HashMap<Symbol, usize>,
+        profile: bool,
     ) -> Result<FuncId, CompileError> {
         let signature = self.signature(&[I64], None);
         let id = self.module.declare_anonymous_function(&signature)?;
@@ -247,6 +255,7 @@ impl Compiler {
             count_rows: h[5],
             gather_rows: h[6],
             scatter_rows: h[7],
+            clock: h[8],
         };
         let ids = self.loops.clone();
         let loops: Vec<FuncRef> =
@@ -255,7 +264,7 @@ impl Compiler {
         let bytes = bytes.ok_or_else(|| CompileError::Codegen("a call has too many arguments".into()))?;
         let mut b = FunctionBuilder::new(&mut self.codegen.func, &mut self.builder);
         let tables = Tables::load(&mut b, bytes);
-        Entry { b: &mut b, program, helpers, sites, loops: &loops, packed, symbols, tables }.emit();
+        Entry { b: &mut b, program, helpers, sites, loops: &loops, packed, symbols, tables, profile }.emit();
         b.finalize(self.module.target_config());
         self.define(id)?;
         Ok(id)
@@ -265,13 +274,22 @@ impl Compiler {
 /// Checks generated code in debug builds.
 const VERIFIER: &str = if cfg!(debug_assertions) { "true" } else { "false" };
 
-const HELPERS: [&str; 8] =
-    ["run_loop", "run_matmul", "run_conv", "run_pool", "run_scan", "count_rows", "gather_rows", "scatter_rows"];
+const HELPERS: [&str; 9] = [
+    "run_loop",
+    "run_matmul",
+    "run_conv",
+    "run_pool",
+    "run_scan",
+    "count_rows",
+    "gather_rows",
+    "scatter_rows",
+    "clock",
+];
 
 type Import = (&'static str, &'static [Type], Option<Type>, *const u8);
 
 /// The functions that generated code may call.
-fn imports() -> [Import; 11] {
+fn imports() -> [Import; 12] {
     [
         ("run_loop", &[I64; 5], None, context::run_loop as *const u8),
         ("run_matmul", &[I64; 2], None, context::run_matmul as *const u8),
@@ -281,6 +299,7 @@ fn imports() -> [Import; 11] {
         ("count_rows", &[I64; 3], Some(I64), context::count_rows as *const u8),
         ("gather_rows", &[I64; 6], None, context::gather_rows as *const u8),
         ("scatter_rows", &[I64; 6], None, context::scatter_rows as *const u8),
+        ("clock", &[I64], Some(I64), context::clock as *const u8),
         ("sin", &[F32], Some(F32), context::sin as *const u8),
         ("cos", &[F32], Some(F32), context::cos as *const u8),
         ("pow", &[F32; 2], Some(F32), context::pow as *const u8),

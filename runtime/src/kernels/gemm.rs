@@ -19,7 +19,7 @@ const ROWS: usize = 144;
 const GRAIN: usize = 1 << 17;
 
 /// Rows that cost as much as one row does: with few rows the time goes into reading B.
-const FREE_ROWS: usize = 4;
+const FREE_ROWS: usize = 8;
 
 /// The sizes of a batch of products.
 #[derive(Clone, Copy)]
@@ -76,7 +76,8 @@ impl Plan {
     fn new(isa: &Isa, threads: usize, shape: Shape, packs: bool) -> Plan {
         let rows = shape.m.div_ceil(shape.m.div_ceil(ROWS));
         let mut plan = Plan { shape, rows, strip: isa.nr() };
-        let work = shape.batches.saturating_mul(shape.m).saturating_mul(shape.n).saturating_mul(shape.k);
+        let rows = shape.m.max(FREE_ROWS);
+        let work = shape.batches.saturating_mul(rows).saturating_mul(shape.n).saturating_mul(shape.k);
         let want = threads.min(work / GRAIN) * 2;
         // A packed slice is shared by the rows of a block, so a block that packs keeps more of them.
         let min_rows = if packs { 64 } else { 2 * isa.max_rows(isa.tiles.len()) };
@@ -213,14 +214,10 @@ pub(super) unsafe fn pack(isa: &Isa, src: Strided, k: usize, n: usize, dst: *mut
         if src.column == 1 {
             return pack_rows(isa, src, k, n, dst, width, padded);
         }
-        let (mut k0, mut n0) = (0, 0);
         if src.row == 1 {
-            (k0, n0) = (k - k % isa.lanes, n - n % isa.lanes);
-            pack_transposed(isa, src, k0, n0, dst, width);
+            return pack_transposed(isa, src, k, n, dst, width, padded);
         }
-        // What is not in whole blocks: the last rows of the first columns, then the last columns.
-        pack_elements(src.at(k0, 0), k - k0, n0, dst.add(k0 * width), width, n0);
-        pack_elements(src.at(0, n0), k, n - n0, dst.add(n0), width, padded - n0);
+        pack_elements(src, k, n, dst, width, padded);
     }
 }
 
@@ -247,17 +244,37 @@ unsafe fn pack_rows(isa: &Isa, src: Strided, k: usize, n: usize, dst: *mut f32, 
     }
 }
 
-/// [`pack`] for contiguous columns and whole blocks of vectors.
+/// The most lanes of a vector.
+const MAX_LANES: usize = 16;
+
+/// [`pack`] for contiguous columns: block by block, those at the edges by way of whole ones.
 ///
 /// # Safety
 ///
-/// As for [`pack`], with `k` and `n` multiples of a vector and a row stride of 1.
-unsafe fn pack_transposed(isa: &Isa, src: Strided, k: usize, n: usize, dst: *mut f32, width: usize) {
-    for column in (0..n).step_by(isa.lanes) {
-        for row in (0..k).step_by(isa.lanes) {
-            let from = src.at(row, column).ptr;
-            // SAFETY: a whole block at (row, column) is inside both.
-            unsafe { (isa.transpose)(from, src.column, dst.add(row * width + column), width as isize) };
+/// As for [`pack`], with a row stride of 1.
+unsafe fn pack_transposed(isa: &Isa, src: Strided, k: usize, n: usize, dst: *mut f32, width: usize, padded: usize) {
+    let lanes = isa.lanes;
+    for column in (0..padded).step_by(lanes) {
+        let columns = n.saturating_sub(column).min(lanes);
+        for row in (0..k).step_by(lanes) {
+            let rows = (k - row).min(lanes);
+            let to = dst.wrapping_add(row * width + column);
+            // SAFETY: a block of `rows` × `columns` at (row, column) is inside the source, and one of
+            // `rows` × `lanes` inside the destination.
+            unsafe {
+                if rows == lanes && columns == lanes {
+                    (isa.transpose)(src.at(row, column).ptr, src.column, to, width as isize);
+                    continue;
+                }
+                let (mut from, mut turned) = ([0.0; MAX_LANES * MAX_LANES], [0.0; MAX_LANES * MAX_LANES]);
+                for i in 0..columns {
+                    std::ptr::copy_nonoverlapping(src.at(row, column + i).ptr, from.as_mut_ptr().add(i * lanes), rows);
+                }
+                (isa.transpose)(from.as_ptr(), lanes as isize, turned.as_mut_ptr(), lanes as isize);
+                for i in 0..rows {
+                    std::ptr::copy_nonoverlapping(turned.as_ptr().add(i * lanes), to.add(i * width), lanes);
+                }
+            }
         }
     }
 }

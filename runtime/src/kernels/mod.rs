@@ -12,7 +12,7 @@ mod gemm;
 pub(crate) mod matmul;
 pub(crate) mod pool2d;
 pub(crate) mod scratch;
-mod simd;
+pub(crate) mod simd;
 
 /// What is added to the finished sums.
 #[derive(Clone, Copy, Debug)]

@@ -94,12 +94,12 @@ pub(super) type TileFn = unsafe fn(&Tile);
 pub(super) type StencilFn = unsafe fn(&Stencil);
 
 /// The kernels of one instruction set.
-pub(super) struct Isa {
+pub(crate) struct Isa {
     /// For the messages of tests.
     #[cfg_attr(not(test), expect(dead_code, reason = "only tests name the instruction set"))]
     pub(super) name: &'static str,
     /// Elements of a vector.
-    pub(super) lanes: usize,
+    pub(crate) lanes: usize,
     /// `tiles[v - 1][r - 1]` computes `r` rows of `v` vectors.
     pub(super) tiles: &'static [&'static [TileFn]],
     /// Copies one segment.
@@ -108,6 +108,10 @@ pub(super) struct Isa {
     pub(super) transpose: unsafe fn(*const f32, isize, *mut f32, isize),
     /// `stencils[r - 1]` computes `r` rows.
     pub(super) stencils: [StencilFn; 4],
+    /// Multiply-adds in registers: as many vectors of them as it returns.
+    pub(crate) compute: unsafe fn(steps: usize) -> usize,
+    /// Reads whole vectors and gives something that depends on all of them.
+    pub(crate) read: unsafe fn(&[f32]) -> f32,
     /// One step of a sum, for reference: `x * y + acc`.
     #[cfg(test)]
     pub(super) step: fn(f32, f32, f32) -> f32,
@@ -125,7 +129,7 @@ impl Isa {
     }
 
     /// The best set that this CPU has.
-    pub(super) fn get() -> &'static Isa {
+    pub(crate) fn get() -> &'static Isa {
         static BEST: LazyLock<&'static Isa> = LazyLock::new(|| Isa::available()[0]);
         &BEST
     }
@@ -308,6 +312,52 @@ unsafe fn stencil<V: Lanes, const R: usize>(s: &Stencil) {
     }
 }
 
+/// Chains of multiply-adds that hide each other's latency.
+const CHAINS: usize = 12;
+
+/// Multiply-adds from register to register; the number of vectors of them.
+///
+/// # Safety
+///
+/// The instruction set of `V`.
+#[inline(always)]
+unsafe fn compute<V: Lanes>(steps: usize) -> usize {
+    // SAFETY: register arithmetic.
+    unsafe {
+        let mut acc = [V::zero(); CHAINS];
+        let (x, y) = (V::splat(std::hint::black_box(0.5)), V::splat(std::hint::black_box(0.25)));
+        for _ in 0..steps {
+            for sum in &mut acc {
+                *sum = x.fma(y, *sum);
+            }
+        }
+        std::hint::black_box(acc);
+    }
+    steps * CHAINS
+}
+
+/// Adds up whole vectors of `values`; what is left of them is not read.
+///
+/// # Safety
+///
+/// The instruction set of `V`.
+#[inline(always)]
+unsafe fn read<V: Lanes>(values: &[f32]) -> f32 {
+    const STREAMS: usize = 4;
+    // SAFETY: every chunk is as long as the vectors loaded from it; `out` is a whole vector.
+    unsafe {
+        let mut acc = [V::zero(); STREAMS];
+        for chunk in values.chunks_exact(STREAMS * V::LEN) {
+            for (i, sum) in acc.iter_mut().enumerate() {
+                *sum = sum.add(V::load(chunk.as_ptr().add(i * V::LEN)));
+            }
+        }
+        let mut out = [0.0; 16];
+        acc.into_iter().fold(V::zero(), |a, b| a.add(b)).store_part(out.as_mut_ptr(), V::LEN);
+        out.iter().sum()
+    }
+}
+
 /// Defines `ISA`, the table of one instruction set's kernels, in the module that calls it.
 macro_rules! define_isa {
     ($name:literal, $lanes:ty, [$($feature:literal)?], $step:expr, { $($nv:literal: [$($mr:literal)*])* }) => {
@@ -335,6 +385,18 @@ macro_rules! define_isa {
             unsafe { super::stencil::<$lanes, R>(s) }
         }
 
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn compute(steps: usize) -> usize {
+            // SAFETY: as for `tile`.
+            unsafe { super::compute::<$lanes>(steps) }
+        }
+
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn read(values: &[f32]) -> f32 {
+            // SAFETY: as for `tile`.
+            unsafe { super::read::<$lanes>(values) }
+        }
+
         /// The kernels of this instruction set.
         pub(super) static ISA: super::Isa = super::Isa {
             name: $name,
@@ -343,6 +405,8 @@ macro_rules! define_isa {
             copy,
             transpose,
             stencils: [stencil::<1>, stencil::<2>, stencil::<3>, stencil::<4>],
+            compute,
+            read,
             #[cfg(test)]
             step: $step,
         };

@@ -96,7 +96,7 @@ fn other_files_are_refused_by_name() {
 /// Loads and runs a damaged file: an error or a result, but no crash.
 fn survive(bytes: &[u8], path: &std::path::Path) {
     std::fs::write(path, bytes).unwrap();
-    let options = Options { threads: 1, memory_limit: 1 << 24 };
+    let options = Options { threads: 1, memory_limit: 1 << 24, ..Options::default() };
     let Ok(mut session) = Session::load(path, options) else { return };
     let inputs = [("ids", eec_ir::Tensor::vector(vec![3i64, 19, -2])), ("x", ramp(&[5, 6], 1.0))];
     let used: Vec<_> =

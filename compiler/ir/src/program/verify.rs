@@ -449,4 +449,20 @@ impl Form {
             Form::Scan(f) => vec![f.y],
         }
     }
+
+    /// Every place where it names a buffer.
+    pub fn buffers_mut(&mut self) -> Vec<&mut BufferId> {
+        match self {
+            Form::Loop(f) => {
+                let views = f.inputs.iter_mut().chain(f.stores.iter_mut().map(|s| &mut s.view));
+                views.map(|v| &mut v.buffer).collect()
+            }
+            Form::MatMul(f) => {
+                [&mut f.a, &mut f.b, &mut f.c].into_iter().chain(&mut f.bias).map(|v| &mut v.buffer).collect()
+            }
+            Form::Conv(f) => [&mut f.x, &mut f.w, &mut f.y].into_iter().chain(&mut f.bias).collect(),
+            Form::Pool(f) => vec![&mut f.x, &mut f.y],
+            Form::Scan(f) => vec![&mut f.x, &mut f.y],
+        }
+    }
 }

@@ -1,0 +1,71 @@
+//! What this machine can do at most, measured: multiply-adds from registers, and reading memory.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::kernels::simd::Isa;
+use crate::pool::Pool;
+use crate::session::threads;
+
+/// Limits of a number of threads together.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Limits {
+    /// Multiply-accumulates per second in float32.
+    pub macs_per_second: f64,
+    /// Bytes per second read from memory, beyond the caches.
+    pub bytes_per_second: f64,
+}
+
+/// How long each limit is measured.
+const WINDOW: Duration = Duration::from_millis(60);
+
+/// Elements that each thread reads: more than caches hold for one thread on most machines.
+const ELEMENTS: usize = 16 << 20;
+
+/// Steps between two looks at the clock.
+const STEPS: usize = 1 << 14;
+
+impl Limits {
+    /// Measures the limits of `wanted` threads (0: all cores), which takes some 200 ms.
+    pub fn measure(wanted: usize) -> Limits {
+        let pool = Pool::new(threads(wanted));
+        let isa = Isa::get();
+        // SAFETY: the set was chosen for this CPU.
+        let compute = rate(&pool, &|_| unsafe { (isa.compute)(STEPS) } * isa.lanes);
+        let values: Vec<Vec<f32>> = (0..pool.threads()).map(|i| vec![i as f32; ELEMENTS]).collect();
+        let read = rate(&pool, &|thread| {
+            // SAFETY: as above.
+            std::hint::black_box(unsafe { (isa.read)(&values[thread]) });
+            ELEMENTS * size_of::<f32>()
+        });
+        Limits { macs_per_second: compute, bytes_per_second: read }
+    }
+}
+
+/// What `work` gives per second when every thread does it over and over.
+fn rate(pool: &Pool, work: &(dyn Fn(usize) -> usize + Sync)) -> f64 {
+    let done = AtomicUsize::new(0);
+    let start = Instant::now();
+    pool.run(pool.threads(), 1, &|part| {
+        for thread in part {
+            let mut sum = 0;
+            while start.elapsed() < WINDOW {
+                sum += work(thread);
+            }
+            done.fetch_add(sum, Ordering::Relaxed);
+        }
+    });
+    done.into_inner() as f64 / start.elapsed().as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_those_of_some_machine() {
+        let limits = Limits::measure(1);
+        assert!(limits.macs_per_second > 1e8 && limits.macs_per_second < 1e13, "{limits:?}");
+        assert!(limits.bytes_per_second > 1e8 && limits.bytes_per_second < 1e13, "{limits:?}");
+    }
+}
