@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::kernels::conv::{ConvArgs, Window, conv};
+use crate::kernels::math::Function;
 use crate::kernels::matmul::{BatchMatMulArgs, MatMulArgs, batch_matmul, matmul};
 use crate::kernels::pool2d::{PoolArgs, PoolKind, pool2d};
 use crate::kernels::scratch::NoMemory;
+use crate::kernels::simd::Isa;
 use crate::kernels::{Bias, Strided};
 use crate::pool::Pool;
 
@@ -403,6 +405,19 @@ pub(crate) unsafe extern "C" fn clock(context: *const Context) -> i64 {
     let host = unsafe { &*(*context).host };
     host.start.elapsed().as_nanos() as i64
 }
+
+/// Defines the functions that generated code calls to replace `len` floats by a function of them.
+macro_rules! functions {
+    ($($name:ident: $function:ident),*) => {$(
+        pub(crate) unsafe extern "C" fn $name(values: *mut f32, len: i64) {
+            // SAFETY: generated code passes scratch of its own with that many elements; the set of
+            // kernels is one that this CPU has.
+            unsafe { (Isa::get().apply)(Function::$function, std::slice::from_raw_parts_mut(values, len as usize)) }
+        }
+    )*};
+}
+
+functions!(exp: Exp, log: Log, tanh: Tanh, erf: Erf, sigmoid: Sigmoid);
 
 /// sin, for arguments beyond the reach of generated code.
 pub(crate) extern "C" fn sin(x: f32) -> f32 {

@@ -203,13 +203,11 @@ impl Emitter<'_, '_> {
                 let one = self.math(wide).float(1.0);
                 self.b.ins().fdiv(one, x)
             }
-            UnaryFn::Exp => self.math(wide).exp(x),
-            UnaryFn::Log => self.math(wide).log(x),
+            UnaryFn::Exp | UnaryFn::Log | UnaryFn::Tanh | UnaryFn::Erf | UnaryFn::Sigmoid => {
+                self.precompiled(function, x)
+            }
             UnaryFn::Sin => self.sine(x, 0),
             UnaryFn::Cos => self.sine(x, 1),
-            UnaryFn::Tanh => self.math(wide).tanh(x),
-            UnaryFn::Erf => self.math(wide).erf(x),
-            UnaryFn::Sigmoid => self.math(wide).sigmoid(x),
             UnaryFn::Not if wide => self.b.ins().bnot(x),
             UnaryFn::Not => self.b.ins().bxor_imm_s(x, 1),
             UnaryFn::IsNaN => self.b.ins().fcmp(FloatCC::Unordered, x, x),

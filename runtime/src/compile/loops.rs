@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use cranelift::codegen::ir::FuncRef;
+use cranelift::codegen::ir::{FuncRef, StackSlot};
 use cranelift::prelude::types::{F32, F32X4, I64};
 use cranelift::prelude::*;
 use eec_ir::DType;
@@ -18,6 +18,7 @@ use super::lanes::{self, Lanes, memory};
 use super::math::Math;
 use super::plan::{Level, LoopCode, Plan, for_each_dim};
 use super::size;
+use super::strips::Strip;
 
 /// Position of the error slot's address among the arguments.
 pub(crate) const ARG_ERROR: usize = 0;
@@ -35,6 +36,11 @@ pub(super) struct Imports {
     pub(super) sin: FuncRef,
     pub(super) cos: FuncRef,
     pub(super) pow: FuncRef,
+    pub(super) exp: FuncRef,
+    pub(super) log: FuncRef,
+    pub(super) tanh: FuncRef,
+    pub(super) erf: FuncRef,
+    pub(super) sigmoid: FuncRef,
 }
 
 /// The state of emitting one loop.
@@ -57,6 +63,10 @@ pub(super) struct Emitter<'a, 'b> {
     pub(super) wide: bool,
     pub(super) cache: Vec<Option<Lanes>>,
     pub(super) reduced: Vec<Lanes>,
+    /// The part of the vector axis for which precompiled functions were called.
+    pub(super) strip: Option<Strip>,
+    /// Per expression where its values for a strip are.
+    pub(super) slots: Vec<Option<StackSlot>>,
 }
 
 /// A pass over the inner axes: called with the accumulator slot and the accumulators.
@@ -92,6 +102,8 @@ pub(super) fn emit(
         wide: false,
         cache: vec![None; code.body.exprs.len()],
         reduced: vec![Lanes::One(zero); code.body.reductions.len()],
+        strip: None,
+        slots: vec![None; code.body.exprs.len()],
         b,
     };
     emitter.prepare(symbols);
@@ -146,7 +158,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
         }
     }
 
-    fn extent(&mut self, axis: usize) -> Value {
+    pub(super) fn extent(&mut self, axis: usize) -> Value {
         let plan = self.plan;
         self.size(&plan.axes[axis].extent)
     }
@@ -196,7 +208,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
     }
 
     /// Forgets what was computed at `level` and inside it.
-    fn clear(&mut self, level: Level) {
+    pub(super) fn clear(&mut self, level: Level) {
         for (slot, place) in self.cache.iter_mut().zip(&self.plan.places) {
             if place.level >= level {
                 *slot = None;
@@ -205,11 +217,11 @@ impl<'a, 'b> Emitter<'a, 'b> {
     }
 
     /// Computes what `roots` need, as far as it belongs to `level` or outside it.
-    fn ensure(&mut self, roots: &[ExprId], level: Level) {
+    pub(super) fn ensure(&mut self, roots: &[ExprId], level: Level) {
         let mut needed = vec![false; self.code.body.exprs.len()];
         roots.iter().for_each(|r| needed[r.0 as usize] = true);
         for id in (0..needed.len()).rev() {
-            if needed[id] && self.cache[id].is_none() {
+            if needed[id] && self.cache[id].is_none() && !self.in_strip(id) {
                 super::exprs::operands(&self.code.body.exprs[id], &mut |o| needed[o.0 as usize] = true);
             }
         }
@@ -218,7 +230,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
             if place.level <= level && self.cache[id].is_none() {
                 let outside = self.wide;
                 self.wide = outside && place.varies;
-                let value = self.expr(id);
+                let value = self.strip_value(id).unwrap_or_else(|| self.expr(id));
                 self.wide = outside;
                 self.cache[id] = Some(value);
             }
@@ -226,7 +238,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
     }
 
     /// Counts from `start` while a whole `step` fits below `limit`; returns where it stopped.
-    fn count(
+    pub(super) fn count(
         &mut self,
         start: Value,
         limit: Value,
@@ -370,11 +382,15 @@ impl<'a, 'b> Emitter<'a, 'b> {
         let left = self.b.ins().isub(end, position);
         let reach = self.b.ins().iadd(column, left);
         let limit = self.b.ins().smin(width, reach);
-        let mut from = column;
-        if self.plan.wide {
-            (from, _) = self.count(from, limit, 4, Vec::new(), &mut |e, i, _| e.cell(i, true));
-        }
-        self.count(from, limit, 1, Vec::new(), &mut |e, i, _| e.cell(i, false));
+        // With reductions a cell walks inner axes, whose values differ at every step.
+        let roots = if self.code.body.reductions.is_empty() { self.roots() } else { Vec::new() };
+        self.strips(&roots, Level::Lane, [column, limit], Vec::new(), &mut |e, mut from, limit, carried| {
+            if e.plan.wide {
+                (from, _) = e.count(from, limit, 4, Vec::new(), &mut |e, i, _| e.cell(i, true));
+            }
+            e.count(from, limit, 1, Vec::new(), &mut |e, i, _| e.cell(i, false));
+            carried
+        });
         let done = self.b.ins().isub(limit, column);
         self.b.ins().iadd(position, done)
     }
@@ -408,7 +424,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
         if !elements.is_empty() {
             let roots = values(&elements);
             self.ensure(&roots, self.outside());
-            self.inner(plan.outer, 1, Vec::new(), &mut |e, _, carried| {
+            self.inner(&roots, plan.outer, 1, Vec::new(), &mut |e, _, carried| {
                 e.ensure(&roots, Level::Inner);
                 elements.iter().for_each(|s| e.store(*s));
                 carried
@@ -423,6 +439,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
     /// the slots `0..unroll`, 0, and the one after the vectors'.
     fn inner(
         &mut self,
+        roots: &[ExprId],
         axis: usize,
         unroll: usize,
         carried: Vec<Value>,
@@ -438,11 +455,25 @@ impl<'a, 'b> Emitter<'a, 'b> {
         if axis != self.plan.vector {
             let step = &mut |e: &mut Self, index, carried| {
                 e.at[axis] = index;
-                e.inner(axis + 1, unroll, carried, &mut *body)
+                e.inner(roots, axis + 1, unroll, carried, &mut *body)
             };
             return self.count(zero, extent, 1, carried, step).1;
         }
-        let (mut from, mut carried, mut scalar_slot) = (zero, carried, 0);
+        self.strips(roots, Level::Inner, [zero, extent], carried, &mut |e, from, limit, carried| {
+            e.part(axis, unroll, [from, limit], carried, &mut *body)
+        })
+    }
+
+    /// Walks a part of a vector axis.
+    fn part(
+        &mut self,
+        axis: usize,
+        unroll: usize,
+        [mut from, limit]: [Value; 2],
+        mut carried: Vec<Value>,
+        body: &mut InnerBody<'_, 'a, 'b>,
+    ) -> Vec<Value> {
+        let mut scalar_slot = 0;
         if self.plan.wide {
             let widths: &[usize] = if unroll > 1 { &[unroll, 1] } else { &[1] };
             for vectors in widths {
@@ -453,12 +484,12 @@ impl<'a, 'b> Emitter<'a, 'b> {
                     e.wide = false;
                     carried
                 };
-                (from, carried) = self.count(from, extent, 4 * *vectors as i64, carried, step);
+                (from, carried) = self.count(from, limit, 4 * *vectors as i64, carried, step);
             }
             scalar_slot = unroll;
         }
         let step = &mut |e: &mut Self, index, carried| e.element(axis, index, 0, scalar_slot, &mut *body, carried);
-        self.count(from, extent, 1, carried, step).1
+        self.count(from, limit, 1, carried, step).1
     }
 
     /// One step of a vector axis, `vectors` vectors after `index`.
@@ -484,13 +515,10 @@ impl<'a, 'b> Emitter<'a, 'b> {
         let roots: Vec<ExprId> = stage.iter().map(|r| body.reductions[*r].value).collect();
         self.ensure(&roots, self.outside());
         let horizontal = self.plan.horizontal() && self.plan.wide;
-        let cheap = self.plan.cost(self.code) < 12;
-        let vectors = if !horizontal {
-            0
-        } else if cheap {
-            UNROLL
-        } else {
-            1
+        let vectors = match (horizontal, self.plan.is_light(self.code)) {
+            (false, _) => 0,
+            (true, true) => UNROLL,
+            (true, false) => 1,
         };
         let mut carried = Vec::new();
         let mut first = Vec::new();
@@ -498,7 +526,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
             first.push(carried.len());
             self.start(*r, vectors, &mut carried);
         }
-        let carried = self.inner(self.plan.outer, vectors.max(1), carried, &mut |e, slot, mut carried| {
+        let carried = self.inner(&roots, self.plan.outer, vectors.max(1), carried, &mut |e, slot, mut carried| {
             e.ensure(&roots, Level::Inner);
             for (r, first) in stage.iter().zip(&first) {
                 e.accumulate(*r, &mut carried[*first..], slot);

@@ -9,6 +9,7 @@ mod math;
 mod plan;
 mod profile;
 mod size;
+mod strips;
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -196,8 +197,9 @@ impl Compiler {
         let id = self.module.declare_anonymous_function(&signature)?;
         self.codegen.func.signature = signature;
         self.codegen.func.name = UserFuncName::user(0, id.as_u32());
-        let imports = self.import(&["sin", "cos", "pow"])?;
-        let imports = Imports { sin: imports[0], cos: imports[1], pow: imports[2] };
+        let i = self.import(&["sin", "cos", "pow", "exp", "log", "tanh", "erf", "sigmoid"])?;
+        let (sin, cos, pow) = (i[0], i[1], i[2]);
+        let imports = Imports { sin, cos, pow, exp: i[3], log: i[4], tanh: i[5], erf: i[6], sigmoid: i[7] };
         let mut b = FunctionBuilder::new(&mut self.codegen.func, &mut self.builder);
         loops::emit(&mut b, code, plan, imports, self.fused, symbols);
         b.finalize(self.module.target_config());
@@ -289,7 +291,7 @@ const HELPERS: [&str; 9] = [
 type Import = (&'static str, &'static [Type], Option<Type>, *const u8);
 
 /// The functions that generated code may call.
-fn imports() -> [Import; 12] {
+fn imports() -> [Import; 17] {
     [
         ("run_loop", &[I64; 5], None, context::run_loop as *const u8),
         ("run_matmul", &[I64; 2], None, context::run_matmul as *const u8),
@@ -300,6 +302,11 @@ fn imports() -> [Import; 12] {
         ("gather_rows", &[I64; 6], None, context::gather_rows as *const u8),
         ("scatter_rows", &[I64; 6], None, context::scatter_rows as *const u8),
         ("clock", &[I64], Some(I64), context::clock as *const u8),
+        ("exp", &[I64; 2], None, context::exp as *const u8),
+        ("log", &[I64; 2], None, context::log as *const u8),
+        ("tanh", &[I64; 2], None, context::tanh as *const u8),
+        ("erf", &[I64; 2], None, context::erf as *const u8),
+        ("sigmoid", &[I64; 2], None, context::sigmoid as *const u8),
         ("sin", &[F32], Some(F32), context::sin as *const u8),
         ("cos", &[F32], Some(F32), context::cos as *const u8),
         ("pow", &[F32; 2], Some(F32), context::pow as *const u8),

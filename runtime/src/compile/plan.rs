@@ -252,6 +252,20 @@ impl Plan {
         floats && varying && !short
     }
 
+    /// Whether four of everything that differs along the vector axis fit the registers together: little is
+    /// computed in the loop itself, as opposed to functions of a strip.
+    pub(super) fn is_light(&self, code: &LoopCode) -> bool {
+        let computes = |expr: &Expr| match expr {
+            Expr::Unary(f, _) => !is_precompiled(*f),
+            Expr::Binary(..) | Expr::Select(..) | Expr::Cast(..) | Expr::LoadAt { .. } | Expr::Index(_) => true,
+            Expr::Load(_) | Expr::Size(_) | Expr::Const(_) | Expr::Reduced(_) => false,
+        };
+        let heavy =
+            |expr: &Expr| matches!(expr, Expr::Unary(UnaryFn::Sin | UnaryFn::Cos, _) | Expr::Binary(BinaryFn::Pow, ..));
+        let varying = || self.places.iter().zip(&code.body.exprs).filter(|(p, _)| p.varies).map(|(_, e)| e);
+        !varying().any(heavy) && varying().filter(|e| computes(e)).count() < 12
+    }
+
     /// Roughly the operations per index of everything, for deciding what is worth a thread.
     pub(super) fn cost(&self, code: &LoopCode) -> i64 {
         let weight = |expr: &Expr| match expr {
@@ -271,6 +285,15 @@ impl Plan {
         };
         let varying = self.places.iter().zip(&code.body.exprs).filter(|(p, _)| p.varies);
         varying.map(|(_, e)| weight(e)).sum::<i64>() + 1
+    }
+}
+
+/// Whether a function is computed for many values at once; see `strips`.
+pub(super) fn is_precompiled(function: UnaryFn) -> bool {
+    match function {
+        UnaryFn::Exp | UnaryFn::Log | UnaryFn::Tanh | UnaryFn::Erf | UnaryFn::Sigmoid => true,
+        UnaryFn::Sin | UnaryFn::Cos | UnaryFn::Neg | UnaryFn::Abs | UnaryFn::Sqrt => false,
+        UnaryFn::Reciprocal | UnaryFn::Not | UnaryFn::IsNaN => false,
     }
 }
 

@@ -9,6 +9,7 @@
 pub(crate) mod conv;
 mod depthwise;
 mod gemm;
+pub(crate) mod math;
 pub(crate) mod matmul;
 pub(crate) mod pool2d;
 pub(crate) mod scratch;

@@ -12,6 +12,7 @@ mod portable;
 use std::sync::LazyLock;
 
 use super::Bias;
+use super::math::{self, Function};
 
 /// A vector of f32.
 ///
@@ -108,6 +109,8 @@ pub(crate) struct Isa {
     pub(super) transpose: unsafe fn(*const f32, isize, *mut f32, isize),
     /// `stencils[r - 1]` computes `r` rows.
     pub(super) stencils: [StencilFn; 4],
+    /// Replaces every value by the function of it.
+    pub(crate) apply: unsafe fn(Function, &mut [f32]),
     /// Multiply-adds in registers: as many vectors of them as it returns.
     pub(crate) compute: unsafe fn(steps: usize) -> usize,
     /// Reads whole vectors and gives something that depends on all of them.
@@ -360,7 +363,7 @@ unsafe fn read<V: Lanes>(values: &[f32]) -> f32 {
 
 /// Defines `ISA`, the table of one instruction set's kernels, in the module that calls it.
 macro_rules! define_isa {
-    ($name:literal, $lanes:ty, [$($feature:literal)?], $step:expr, { $($nv:literal: [$($mr:literal)*])* }) => {
+    ($name:literal, $lanes:ty, [$($feature:literal)?], fused: $fused:literal, $step:expr, { $($nv:literal: [$($mr:literal)*])* }) => {
         $(#[target_feature(enable = $feature)])?
         unsafe fn tile<const MR: usize, const NV: usize>(t: &super::Tile) {
             // SAFETY: the caller keeps the promises of the generic kernel; the features are here.
@@ -386,6 +389,11 @@ macro_rules! define_isa {
         }
 
         $(#[target_feature(enable = $feature)])?
+        unsafe fn apply(function: super::Function, values: &mut [f32]) {
+            super::math::apply::<{ $fused }>(function, values)
+        }
+
+        $(#[target_feature(enable = $feature)])?
         unsafe fn compute(steps: usize) -> usize {
             // SAFETY: as for `tile`.
             unsafe { super::compute::<$lanes>(steps) }
@@ -405,6 +413,7 @@ macro_rules! define_isa {
             copy,
             transpose,
             stencils: [stencil::<1>, stencil::<2>, stencil::<3>, stencil::<4>],
+            apply,
             compute,
             read,
             #[cfg(test)]

@@ -121,7 +121,7 @@ unsafe fn transpose_quads(rows: [__m256; 8]) -> [__m256; 8] {
     out
 }
 
-define_isa!("avx2", F32x8, ["avx2,fma"], f32::mul_add, {
+define_isa!("avx2", F32x8, ["avx2,fma"], fused: true, f32::mul_add, {
     1: [1 2 3 4 5 6 7 8]
     2: [1 2 3 4 5 6]
 });

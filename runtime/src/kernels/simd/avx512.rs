@@ -142,7 +142,7 @@ unsafe fn transpose_lanes(quads: [__m512; 16]) -> [__m512; 16] {
     out
 }
 
-define_isa!("avx512", F32x16, ["avx512f"], f32::mul_add, {
+define_isa!("avx512", F32x16, ["avx512f"], fused: true, f32::mul_add, {
     1: [1 2 3 4 5 6 7 8 9 10 11 12]
     2: [1 2 3 4 5 6 7 8 9 10 11 12]
     3: [1 2 3 4 5 6 7 8]

@@ -90,7 +90,7 @@ impl Lanes for F32x4 {
     }
 }
 
-define_isa!("neon", F32x4, ["neon"], f32::mul_add, {
+define_isa!("neon", F32x4, ["neon"], fused: true, f32::mul_add, {
     1: [1 2 3 4 5 6 7 8]
     2: [1 2 3 4 5 6 7 8]
     3: [1 2 3 4 5 6 7 8]

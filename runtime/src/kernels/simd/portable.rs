@@ -106,7 +106,7 @@ fn multiply_add(x: f32, y: f32, acc: f32) -> f32 {
     x * y + acc
 }
 
-define_isa!("portable", F32x4, [], multiply_add, {
+define_isa!("portable", F32x4, [], fused: false, multiply_add, {
     1: [1 2 3 4]
     2: [1 2 3 4]
 });

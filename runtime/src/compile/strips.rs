@@ -1,0 +1,195 @@
+//! Precompiled functions of many values at once. Cranelift's vectors have four lanes and a call costs as
+//! much as several of them, so the vector axis is walked in strips: the arguments of a strip are written
+//! to the stack, one call with the CPU's own vectors replaces them by results, and what needs the results
+//! reads them from there.
+
+use cranelift::codegen::ir::{FuncRef, StackSlot};
+use cranelift::prelude::types::{F32, F32X4, I64};
+use cranelift::prelude::*;
+use eec_ir::program::{Expr, ExprId, UnaryFn};
+
+use super::lanes::Lanes;
+use super::loops::Emitter;
+use super::plan::{Level, is_precompiled};
+
+/// Elements of a strip: a multiple of what the unrolled loops take in one step, so that cutting an axis
+/// changes the order of no sum.
+const STRIP: i64 = 256;
+
+/// The strip that is being walked.
+pub(super) struct Strip {
+    /// Its first index on the vector axis.
+    start: Value,
+    /// Per expression whether a call has computed it.
+    known: Vec<bool>,
+}
+
+/// One step over a part of the vector axis: from, limit, and the carried values.
+type PartBody<'f, E> = dyn FnMut(&mut E, Value, Value, Vec<Value>) -> Vec<Value> + 'f;
+
+impl Emitter<'_, '_> {
+    /// The precompiled form of a function.
+    fn function(&self, function: UnaryFn) -> FuncRef {
+        match function {
+            UnaryFn::Exp => self.imports.exp,
+            UnaryFn::Log => self.imports.log,
+            UnaryFn::Tanh => self.imports.tanh,
+            UnaryFn::Erf => self.imports.erf,
+            // No other function is asked for; see `is_precompiled`.
+            _ => self.imports.sigmoid,
+        }
+    }
+
+    /// A slot for `len` floats.
+    fn slot(&mut self, len: i64) -> StackSlot {
+        self.b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, 4 * len as u32, 4))
+    }
+
+    /// A function of the one or four values that are being computed.
+    pub(super) fn precompiled(&mut self, function: UnaryFn, x: Value) -> Value {
+        let (ty, len) = if self.wide { (F32X4, 4) } else { (F32, 1) };
+        let slot = self.slot(len);
+        self.b.ins().stack_store(I64, x, slot, 0);
+        let (address, len) = (self.b.ins().stack_addr(I64, slot, 0), self.b.ins().iconst(I64, len));
+        let callee = self.function(function);
+        self.b.ins().call(callee, &[address, len]);
+        self.b.ins().stack_load(I64, ty, slot, 0)
+    }
+
+    /// The value of an expression that a call has computed for the strip.
+    pub(super) fn strip_value(&mut self, id: usize) -> Option<Lanes> {
+        let strip = self.strip.as_ref()?;
+        let (known, start) = (strip.known[id], strip.start);
+        let slot = self.slots[id].filter(|_| known)?;
+        let address = self.strip_address(slot, start);
+        let flags = super::lanes::memory();
+        Some(if self.wide {
+            Lanes::Wide(self.b.ins().load(F32X4, flags, address, 0))
+        } else {
+            Lanes::One(self.b.ins().load(F32, flags, address, 0))
+        })
+    }
+
+    /// Whether a call has computed the expression for the strip.
+    pub(super) fn in_strip(&self, id: usize) -> bool {
+        self.strip.as_ref().is_some_and(|s| s.known[id])
+    }
+
+    /// Where a strip's values for the current index are.
+    fn strip_address(&mut self, slot: StackSlot, start: Value) -> Value {
+        let at = self.at[self.plan.vector];
+        let index = self.b.ins().isub(at, start);
+        let bytes = self.b.ins().ishl_imm_u(index, 2);
+        let base = self.b.ins().stack_addr(I64, slot, 0);
+        self.b.ins().iadd(base, bytes)
+    }
+
+    /// The precompiled functions that `roots` need along the vector axis, arguments first.
+    fn calls(&self, roots: &[ExprId]) -> Vec<usize> {
+        let exprs = &self.code.body.exprs;
+        let mut needed = vec![false; exprs.len()];
+        roots.iter().for_each(|r| needed[r.0 as usize] = true);
+        for id in (0..needed.len()).rev().filter(|id| self.plan.places[*id].varies) {
+            if needed[id] {
+                super::exprs::operands(&exprs[id], &mut |o| needed[o.0 as usize] = true);
+            }
+        }
+        let varies = |id: &usize| needed[*id] && self.plan.places[*id].varies;
+        (0..exprs.len())
+            .filter(varies)
+            .filter(|id| matches!(exprs[*id], Expr::Unary(f, _) if is_precompiled(f)))
+            .collect()
+    }
+
+    /// Walks `from..limit` of the vector axis: as a whole, or in strips if `roots` need precompiled
+    /// functions along it. Values at `level` are computed anew for every index.
+    pub(super) fn strips(
+        &mut self,
+        roots: &[ExprId],
+        level: Level,
+        [from, limit]: [Value; 2],
+        carried: Vec<Value>,
+        body: &mut PartBody<'_, Self>,
+    ) -> Vec<Value> {
+        let calls = self.calls(roots);
+        if calls.is_empty() || !self.plan.wide {
+            return body(self, from, limit, carried);
+        }
+        let (inside, after) = (self.b.create_block(), self.b.create_block());
+        self.b.append_block_param(inside, I64);
+        for value in &carried {
+            let ty = self.b.func.dfg.value_type(*value);
+            self.b.append_block_param(inside, ty);
+            self.b.append_block_param(after, ty);
+        }
+        let args = |first: Option<Value>, rest: &[Value]| -> Vec<_> {
+            first.iter().chain(rest).map(|v| (*v).into()).collect()
+        };
+        let any = self.b.ins().icmp(IntCC::SignedLessThan, from, limit);
+        self.b.ins().brif(any, inside, &args(Some(from), &carried), after, &args(None, &carried));
+        self.b.switch_to_block(inside);
+        let params = self.b.block_params(inside).to_vec();
+        let start = params[0];
+        let end = self.b.ins().iadd_imm_s(start, STRIP);
+        let end = self.b.ins().smin(end, limit);
+        let outside = self.strip.replace(Strip { start, known: vec![false; self.code.body.exprs.len()] });
+        for id in calls {
+            self.call(id, level, [start, end]);
+        }
+        let carried = body(self, start, end, params[1..].to_vec());
+        self.strip = outside;
+        let more = self.b.ins().icmp(IntCC::SignedLessThan, end, limit);
+        self.b.ins().brif(more, inside, &args(Some(end), &carried), after, &args(None, &carried));
+        self.b.switch_to_block(after);
+        self.b.block_params(after).to_vec()
+    }
+
+    /// Computes the precompiled function `id` for the strip's indices, unless the pass before over the
+    /// same row has left it there: a row that is one strip is computed once.
+    fn call(&mut self, id: usize, level: Level, range: [Value; 2]) {
+        let one_row = level == Level::Inner && self.plan.outer + 1 == self.plan.axes.len();
+        match self.slots[id].filter(|_| one_row) {
+            None => {
+                let slot = self.slot(STRIP);
+                self.slots[id] = Some(slot);
+                self.fill(id, slot, level, range);
+            }
+            Some(slot) => {
+                let (again, after) = (self.b.create_block(), self.b.create_block());
+                let extent = self.extent(self.plan.vector);
+                let cut = self.b.ins().icmp_imm_s(IntCC::SignedGreaterThan, extent, STRIP);
+                self.b.ins().brif(cut, again, &[], after, &[]);
+                self.b.switch_to_block(again);
+                self.fill(id, slot, level, range);
+                self.b.ins().jump(after, &[]);
+                self.b.switch_to_block(after);
+            }
+        }
+        if let Some(strip) = &mut self.strip {
+            strip.known[id] = true;
+        }
+    }
+
+    /// Writes the function's arguments for the strip's indices to a slot, and replaces them by results.
+    fn fill(&mut self, id: usize, slot: StackSlot, level: Level, [start, end]: [Value; 2]) {
+        let Expr::Unary(function, argument) = self.code.body.exprs[id] else { return };
+        let mut from = start;
+        for wide in [true, false] {
+            let step = if wide { 4 } else { 1 };
+            (from, _) = self.count(from, end, step, Vec::new(), &mut |e, index, _| {
+                e.at[e.plan.vector] = index;
+                e.wide = wide;
+                e.clear(level);
+                e.ensure(&[argument], level);
+                let (x, address) = (e.one(argument), e.strip_address(slot, start));
+                e.b.ins().store(super::lanes::memory(), x, address, 0);
+                e.clear(level);
+                e.wide = false;
+                Vec::new()
+            });
+        }
+        let (address, len) = (self.b.ins().stack_addr(I64, slot, 0), self.b.ins().isub(end, start));
+        let callee = self.function(function);
+        self.b.ins().call(callee, &[address, len]);
+    }
+}
