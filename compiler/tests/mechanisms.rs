@@ -1,11 +1,15 @@
-//! FFN gates, token exits and early exits together, and each refused where it cannot stand, on the
-//! model and a part of the data carried in `examples/easy-vqa`.
+//! Token exits by the certainty of an answer; FFN gates, token exits and early exits together; each
+//! refused where it cannot stand. On the model and a part of the data carried in `examples/easy-vqa`.
+
+mod shared;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use eec::npz::{read_npz, write_npz};
+use eec::npz::{Arrays, read_npz, write_npz};
+use eec_ir::Tensor;
+use eec_runtime::{Control, Options, Session};
 use serde_json::Value;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
@@ -77,6 +81,95 @@ fn ffns_tokens_and_exits_compose() -> Result {
         .collect();
     assert_eq!(outputs, ["logits", "exit_index", "confidence", "token_exit"]);
     Ok(())
+}
+
+fn array<'a>(arrays: &'a Arrays, name: &str) -> Result<&'a Tensor> {
+    Ok(arrays.get(name).ok_or_else(|| format!("no array {name}"))?)
+}
+
+/// What `file` gives for the data.
+fn logits(file: &str, control: Control, folder: &Path) -> Result<Tensor> {
+    let data = read_npz(&folder.join("eval.npz"))?;
+    let inputs = ["pixel_values", "input_ids"].map(|name| Ok((name, array(&data, name)?.clone())));
+    let inputs = inputs.into_iter().collect::<Result<Vec<_>>>()?;
+    let run = Session::load(&folder.join(file), Options::default())?.run(&inputs, control)?;
+    Ok(run.outputs.into_iter().next().ok_or("no output")?.1)
+}
+
+/// An answer head that is sure lets the tokens go: some samples' early, others' late.
+#[test]
+fn tokens_leave_by_the_entropy_of_an_answer() -> Result {
+    let folder = folder()?;
+    let folder = folder.path();
+    let compile = "--data calib.npz --token-exit entropy --token-exits-at 0,4 --exits none --max-drop 12% -o made.eec";
+    let compiled = json(&format!("compile model.onnx {compile} --json"), folder)?;
+    assert_eq!(names(&compiled, "/gates"), ["tokens after block 0", "tokens after block 4"]);
+
+    json("run made.eec --inputs eval.npz --save-outputs made.npz --json", folder)?;
+    let made = read_npz(&folder.join("made.npz"))?;
+    let taken = array(&made, "token_exit")?.to_i64s().ok_or("not integers")?;
+    let never = logits("made.eec", Control::Never, folder)?;
+    json("run made.eec --no-exit --inputs eval.npz --save-outputs plain.npz --json", folder)?;
+    assert_eq!(never, *array(&read_npz(&folder.join("plain.npz"))?, "logits")?);
+    let mut sides = Vec::new();
+    for block in [0, 4] {
+        json(&format!("compile model.onnx --token-exit fixed:{block} --exits none -o fixed.eec --json"), folder)?;
+        sides.push(logits("fixed.eec", Control::Auto, folder)?);
+    }
+    assert_eq!(logits("made.eec", Control::Gates, folder)?, sides[0]);
+    sides.push(never);
+    for (row, k) in taken.iter().enumerate() {
+        let [have, want] = [array(&made, "logits")?, &sides[*k as usize]].map(|t| t.rows(row, row + 1));
+        assert_eq!(have, want, "row {row}");
+    }
+
+    better_than_chance(&taken, array(&made, "logits")?, &sides, folder)?;
+    counted_alike(&taken, folder)?;
+    exported_alike(&made, folder)
+}
+
+/// More samples are right than if as many, chosen by chance, had gone each way.
+fn better_than_chance(taken: &[i64], logits: &Tensor, sides: &[Tensor], folder: &Path) -> Result {
+    let [chosen, early, late] = [logits, &sides[0], &sides[1]].map(|logits| accuracy(logits, folder));
+    let share = taken.iter().filter(|k| **k == 0).count() as f64 / taken.len() as f64;
+    let (chosen, chance) = (chosen?, share * early? + (1.0 - share) * late?);
+    assert!((0.1..0.95).contains(&share) && chosen > chance + 0.02, "{chosen}, {chance} by chance, {share} early");
+    Ok(())
+}
+
+/// The share of the data's rows that get the class of their label.
+fn accuracy(logits: &Tensor, folder: &Path) -> Result<f64> {
+    let data = read_npz(&folder.join("eval.npz"))?;
+    let labels = array(&data, "labels")?.to_i64s().ok_or("not integers")?;
+    let scores = logits.elements::<f32>().ok_or("not floats")?;
+    let classes = scores.len() / labels.len();
+    let best = |row: &[f32]| (0..classes).max_by(|a, b| row[*a].total_cmp(&row[*b]));
+    let right = scores.chunks(classes).zip(&labels).filter(|(row, l)| best(row) == usize::try_from(**l).ok());
+    Ok(right.count() as f64 / labels.len() as f64)
+}
+
+/// `eec eval` counts the same decisions, on a part of the rows.
+fn counted_alike(taken: &[i64], folder: &Path) -> Result {
+    const FEW: usize = 36;
+    let arrays = read_npz(&folder.join("eval.npz"))?;
+    let part: Vec<_> = arrays.iter().map(|(n, t)| (n.as_str(), t.rows(0, FEW))).collect();
+    write_npz(&folder.join("few.npz"), part.iter().map(|(n, t)| (*n, t)))?;
+    let value = json("eval made.eec --data few.npz --json", folder)?;
+    for gate in [0, 1] {
+        let rows = taken[..FEW].iter().filter(|k| **k == gate).count() as f64;
+        assert_eq!(number(&value, &format!("/dynamic/gates/{gate}/rows"))?, rows);
+    }
+    Ok(())
+}
+
+/// Exported, `made.eec` gives in ONNX Runtime what it gave here.
+fn exported_alike(made: &Arrays, folder: &Path) -> Result {
+    assert!(output("export made.eec -o made.onnx", folder)?.status.success());
+    let at = |name: &str| folder.join(name);
+    let Some(theirs) = shared::onnx_runtime(&at("made.onnx"), &at("eval.npz"), &at("theirs.npz"))? else {
+        return Ok(());
+    };
+    made.iter().try_for_each(|(name, tensor)| Ok(shared::compare(name, array(&theirs, name)?, tensor)?))
 }
 
 /// What is asked without data is an edit: nothing is decided, and the work falls at once.

@@ -29,8 +29,8 @@ pub enum Control {
     Never,
     /// All rows leave at this exit; with the number of exits they run to the end. Gates decide by themselves.
     Force(usize),
-    /// Every gate takes effect for all rows; exits decide by themselves. Of token exits that follow one
-    /// another only one can: more fail with an index out of range, as the tokens are gone already.
+    /// Every gate takes effect for all rows that it is asked for; exits decide by themselves. A token
+    /// exit is asked for rows whose tokens are still there.
     Gates,
 }
 

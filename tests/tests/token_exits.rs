@@ -15,6 +15,7 @@ use eec_passes::insert::{self, Decisions};
 use eec_passes::pass::Context;
 use eec_passes::structure::{Structure, analyse};
 use eec_passes::token_exits::{Decision, Span, TOKEN_EXIT, TokenExit, TokenExits, text_feature_width, with_taps};
+use eec_passes::truncate::truncate;
 use eec_runtime::{Control, Run};
 use eec_tests::backend::{check_alone, cpu, run};
 use eec_tests::shared::{python, shared_folder};
@@ -65,10 +66,22 @@ impl Model {
         Ok(TokenExits { span, exits })
     }
 
-    fn exits(&self, block: usize, threshold: f32) -> Result<ExitHeads> {
-        let width = feature(&self.plain, &self.structure, block)?.width;
-        let exits = vec![Exit { block, head: head(7, width, 13)? }];
-        Ok(ExitHeads { exits, rule: Rule::Threshold { signal: Signal::MaxProb, thresholds: vec![threshold] } })
+    fn exits(&self, blocks: &[usize], thresholds: &[f32]) -> Result<ExitHeads> {
+        let exit = |block: &usize| {
+            let width = feature(&self.plain, &self.structure, *block)?.width;
+            Ok(Exit { block: *block, head: head(7, width, 13)? })
+        };
+        let exits = blocks.iter().map(exit).collect::<Result<_>>()?;
+        Ok(ExitHeads { exits, rule: Rule::Threshold { signal: Signal::MaxProb, thresholds: thresholds.to_vec() } })
+    }
+
+    /// A threshold for an exit that half of the rows reach, behind these token exits.
+    fn middle(&self, block: usize, tokens: &TokenExits) -> Result<f32> {
+        let all = self.run(&self.dynamic(Some(&self.exits(&[block], &[-1.0])?), tokens)?, Control::Auto)?;
+        let confidence = all.outputs.iter().find(|(n, _)| n == "confidence").ok_or("no confidence")?;
+        let mut sorted = floats(&confidence.1)?;
+        sorted.sort_by(f32::total_cmp);
+        Ok((sorted[ROWS / 2 - 1] + sorted[ROWS / 2]) / 2.0)
     }
 
     fn dynamic(&self, exits: Option<&ExitHeads>, tokens: &TokenExits) -> Result<Graph> {
@@ -81,9 +94,22 @@ impl Model {
     }
 
     fn fixed(&self, block: usize) -> Result<Graph> {
+        self.dynamic(None, &self.fixed_tokens(block)?)
+    }
+
+    fn fixed_tokens(&self, block: usize) -> Result<TokenExits> {
         let mut tokens = self.tokens(&[block], &[0.0])?;
         tokens.exits[0].decision = Decision::Always;
-        self.dynamic(None, &tokens)
+        Ok(tokens)
+    }
+
+    /// The static model whose tokens leave after one block and whose rows leave at an exit, each if asked.
+    fn edited(&self, tokens: Option<usize>, exit: Option<&Exit>) -> Result<Graph> {
+        let graph = tokens.map_or_else(|| Ok(self.plain.clone()), |block| self.fixed(block))?;
+        match exit {
+            Some(exit) => finished(truncate(&graph, &analyse(&graph)?, exit.block, &exit.head)?),
+            None => Ok(graph),
+        }
     }
 
     fn run(&self, graph: &Graph, control: Control) -> Result<Run> {
@@ -169,18 +195,72 @@ fn with_early_exits_samples_fare_alone_as_in_a_batch() -> Result {
     model.alone_as_in_a_batch(&graph, &batch)
 }
 
+#[test]
+fn a_forced_gate_takes_the_first_token_exit_alone() -> Result {
+    let Some(model) = model()? else { return Ok(()) };
+    let graph = model.learned(&[1, 3], &[1.0; 2])?;
+    let have = model.run(&graph, Control::Gates)?;
+    let want = model.run(&model.fixed(1)?, Control::Auto)?;
+    check("logits", &have.outputs[0].1, &want.outputs[0].1, 0.0)?;
+    assert_eq!(numbers(&have, TOKEN_EXIT)?, [0; ROWS]);
+    assert_eq!(have.counters.gate_rows, [ROWS as u64, 0]);
+    let plain = model.run(&model.plain, Control::Auto)?.counters.macs;
+    let gates = model.run(&graph, Control::Never)?.counters.macs - plain;
+    assert_eq!(have.counters.macs, want.counters.macs + gates);
+    Ok(())
+}
+
+/// Token exits after blocks 1 and 3, early exits after 2 and 4, where samples without tokens part.
+fn interleaved(model: &Model) -> Result<(ExitHeads, Graph)> {
+    let threshold = model.middle(2, &model.fixed_tokens(1)?)?;
+    let heads = model.exits(&[2, 4], &[threshold; 2])?;
+    let graph = model.dynamic(Some(&heads), &model.tokens(&[1, 3], &[0.5; 2])?)?;
+    Ok((heads, graph))
+}
+
+#[test]
+fn controls_of_all_decisions_are_edits() -> Result {
+    let Some(model) = model()? else { return Ok(()) };
+    let (heads, graph) = interleaved(&model)?;
+    let never = model.run(&graph, Control::Never)?;
+    let plain = model.run(&model.plain, Control::Auto)?;
+    check("logits", &never.outputs[0].1, &plain.outputs[0].1, 0.0)?;
+    assert_eq!((numbers(&never, "exit_index")?, numbers(&never, TOKEN_EXIT)?), (vec![2; ROWS], vec![2; ROWS]));
+
+    let gates = model.run(&graph, Control::Gates)?;
+    let fixed = model.run(&model.dynamic(Some(&heads), &model.fixed_tokens(1)?)?, Control::Auto)?;
+    assert_eq!(gates.outputs[..3], fixed.outputs);
+    assert_eq!(numbers(&gates, TOKEN_EXIT)?, [0; ROWS]);
+    let left = numbers(&gates, "exit_index")?;
+    assert!(left.iter().any(|k| *k != left[0]), "no mixture: {left:?}");
+    Ok(())
+}
+
+#[test]
+fn a_forced_exit_is_an_edit_and_gates_before_it_decide() -> Result {
+    let Some(model) = model()? else { return Ok(()) };
+    let (heads, graph) = interleaved(&model)?;
+    for k in 0..=heads.exits.len() {
+        let forced = model.run(&graph, Control::Force(k))?;
+        assert_eq!(numbers(&forced, "exit_index")?, [k as i64; ROWS]);
+        let edited = |tokens| model.run(&model.edited(tokens, heads.exits.get(k))?, Control::Auto);
+        let edits = [edited(Some(1))?, edited(Some(3))?, edited(None)?];
+        let taken = numbers(&forced, TOKEN_EXIT)?;
+        // The second token exit comes after the first exit.
+        assert!(taken.contains(&0) && taken.contains(&1) == (k > 0), "no mixture: {taken:?}");
+        for (row, token) in taken.into_iter().enumerate() {
+            let [have, want] = [&forced, &edits[token as usize]].map(|run| run.outputs[0].1.rows(row, row + 1));
+            check(&format!("exit {k}, row {row}"), &have, &want, 0.0)?;
+        }
+    }
+    Ok(())
+}
+
 /// Token exits after two blocks with an early exit between them, where samples part at all.
 fn combined(model: &Model) -> Result<(Graph, Run)> {
-    let blocks = [1, 4];
-    let tokens = model.tokens(&blocks, &[0.5; 2])?;
-    let all = model.run(&model.dynamic(Some(&model.exits(3, 2.0)?), &tokens)?, Control::Auto)?;
-    let none = model.run(&model.dynamic(Some(&model.exits(3, -1.0)?), &tokens)?, Control::Auto)?;
-    assert_eq!(numbers(&all, "exit_index")?, [1; ROWS]);
-    let confidence = none.outputs.iter().find(|(n, _)| n == "confidence").ok_or("no confidence")?;
-    let mut sorted = floats(&confidence.1)?;
-    sorted.sort_by(f32::total_cmp);
-    let threshold = (sorted[ROWS / 2 - 1] + sorted[ROWS / 2]) / 2.0;
-    let graph = model.dynamic(Some(&model.exits(3, threshold)?), &tokens)?;
+    let tokens = model.tokens(&[1, 4], &[0.5; 2])?;
+    let exits = model.exits(&[3], &[model.middle(3, &tokens)?])?;
+    let graph = model.dynamic(Some(&exits), &tokens)?;
     let batch = model.run(&graph, Control::Auto)?;
     let left = numbers(&batch, "exit_index")?;
     assert!(left.contains(&0) && left.contains(&1), "no mixture: {left:?}");

@@ -75,7 +75,7 @@ impl Plan {
             places.extend(exits.exits.iter().enumerate().map(|(k, e)| (e.block, Event::Exit(k))));
         }
         if let Some(tokens) = decisions.tokens {
-            tokens.check(structure)?;
+            tokens.check(graph, structure)?;
             places.extend(tokens.exits.iter().enumerate().map(|(k, e)| (e.block, Event::Token(k))));
         }
         for (k, tap) in decisions.taps.iter().enumerate() {

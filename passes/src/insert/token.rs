@@ -23,9 +23,18 @@ struct TokenExit<'s> {
     /// Its number.
     number: usize,
     scope: &'s Scope,
-    mask: ValueId,
+    leave: Leave,
     carry: &'s Carry,
     path: String,
+}
+
+/// Which rows' tokens leave.
+#[derive(Clone, Copy)]
+struct Leave {
+    /// Bool `[rows]`.
+    mask: ValueId,
+    /// The gate whose answer the mask is; -1 if the gate was asked before.
+    gate: i64,
 }
 
 impl Builder<'_> {
@@ -57,21 +66,21 @@ impl Builder<'_> {
             return Err(InsertError::NoExits);
         };
         let path = format!("token-exit.{number}");
-        let Some(mask) = self.fires(options, number, place, scope, carry, &path)? else {
+        let Some(fires) = self.fires(options, number, place, scope, &path)? else {
             self.shorten_here(place, tokens, scope, &path)?;
             return self.level(place + 1, scope, carry);
         };
-        self.split(tokens, &TokenExit { place, number, scope, mask, carry, path })
+        let leave = self.leave(options, number, fires, scope, carry, &path)?;
+        self.split(tokens, &TokenExit { place, number, scope, leave, carry, path })
     }
 
-    /// Whether the rows' tokens leave, bool `[rows]`; `None` if all do.
+    /// What the decision says of rows whose tokens are there, bool `[rows]`; `None` if all leave.
     fn fires(
         &mut self,
         options: &TokenExits,
         number: usize,
         place: usize,
         scope: &Scope,
-        carry: &Carry,
         path: &str,
     ) -> Result<Option<ValueId>, InsertError> {
         let exit = &options.exits[number];
@@ -97,11 +106,44 @@ impl Builder<'_> {
         let mut emit = self.emit(scope.region, path);
         let confidence = signal::confidence(&mut emit, signal, logits)?;
         let threshold = emit.constant(Tensor::scalar(threshold));
-        let fires = emit.op("fires", Op::Greater {}, &[confidence, threshold])?;
-        let Some(taken) = carry.token else { return Ok(Some(fires)) };
+        Ok(Some(emit.op("fires", Op::Greater {}, &[confidence, threshold])?))
+    }
+
+    /// Which rows' tokens leave. Whoever overrides a gate overrides no more than its own answer: a gate
+    /// after another one is asked for the rows whose tokens are still there, and for no others.
+    fn leave(
+        &mut self,
+        options: &TokenExits,
+        number: usize,
+        fires: ValueId,
+        scope: &Scope,
+        carry: &Carry,
+        path: &str,
+    ) -> Result<Leave, InsertError> {
+        let gate = (self.first_gate + number) as i64;
+        let Some(taken) = carry.token.filter(|_| number > 0) else { return Ok(Leave { mask: fires, gate }) };
+        let mut emit = self.emit(scope.region, path);
         let none = emit.constant(Tensor::scalar(options.exits.len() as i64));
         let here = emit.op("still-there", Op::Equal {}, &[taken, none])?;
-        Ok(Some(emit.op("leave", Op::And {}, &[fires, here])?))
+
+        let asked = self.region(&[fires]);
+        let answers = [self.answer(&[], true, path)?, self.answer(&[], false, path)?];
+        let ask = Op::Route { exit: -1, gate };
+        let answer = self.emit(asked.id, path).control("ask", ask, &asked.params, answers.to_vec())?;
+        self.attach.target.set_yields(asked.id, answer);
+        let gone = self.answer(&[fires], false, path)?;
+        let op = Op::Route { exit: -1, gate: -1 };
+        let masks = self.emit(scope.region, path).control("leave", op, &[here, fires], vec![asked.id, gone])?;
+        Ok(Leave { mask: masks[0], gate: -1 })
+    }
+
+    /// A region over some rows of `operands` that yields `answer` for each of them.
+    fn answer(&mut self, operands: &[ValueId], answer: bool, path: &str) -> Result<RegionId, InsertError> {
+        let region = self.region(operands);
+        let rows = Dim::from(region.rows);
+        let mask = self.emit(region.id, path).fill("answer", Tensor::scalar(u8::from(answer)), &rows)?;
+        self.attach.target.set_yields(region.id, vec![mask]);
+        Ok(region.id)
     }
 
     /// Shortens the sequence for all rows of `scope`.
@@ -142,7 +184,7 @@ impl Builder<'_> {
         let (place, path) = (&self.plan.places[exit.place], exit.path.as_str());
         let x = exit.scope.get(self.attach.source, place.cut, "the token exit")?;
         let packed = self.pack_all(place, exit.scope, path)?;
-        let mut operands = vec![exit.mask, x];
+        let mut operands = vec![exit.leave.mask, x];
         operands.extend(exit.carry.values());
         operands.extend(packed.iter().map(|p| p.value));
         let mut outside = exit.scope.clone();
@@ -168,7 +210,7 @@ impl Builder<'_> {
         let kept = exit.carry.with(&params[carried]);
         let results = self.level(exit.place + 1, &mut inner, &kept)?;
         self.attach.target.set_yields(join.region.id, results);
-        let op = Op::Route { exit: -1, gate: (self.first_gate + exit.number) as i64 };
+        let op = Op::Route { exit: -1, gate: exit.leave.gate };
         let regions = vec![then.id, other.id, join.region.id];
         Ok(self.emit(exit.scope.region, path).control("leave-or-stay", op, &operands, regions)?)
     }

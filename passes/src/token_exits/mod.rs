@@ -78,7 +78,7 @@ impl TokenExits {
         self.exits.iter().any(|e| !matches!(e.decision, Decision::Always))
     }
 
-    pub(crate) fn check(&self, structure: &Structure) -> Result<(), InsertError> {
+    pub(crate) fn check(&self, graph: &Graph, structure: &Structure) -> Result<(), InsertError> {
         let count = structure.blocks.len();
         let blocks: Vec<usize> = self.exits.iter().map(|e| e.block).collect();
         check_order(&blocks)?;
@@ -95,7 +95,10 @@ impl TokenExits {
         if self.decides() && matches!(structure.batch, Batch::Fixed(_)) {
             return refuse("its decision needs a symbolic batch");
         }
-        Ok(())
+        blocks.into_iter().try_for_each(|block| {
+            let refuse = |reason| InsertError::NotACandidate { what: "token exit", block, reason };
+            candidate(graph, structure, &self.span, block).map_err(refuse)
+        })
     }
 }
 
@@ -106,18 +109,19 @@ pub fn apply_to(graph: &Graph, structure: &Structure, options: &TokenExits) -> R
 
 /// For every block, whether tokens may leave after it, or why not.
 pub fn candidates(graph: &Graph, structure: &Structure, span: &Span) -> Vec<Result<(), String>> {
-    let batch = structure.batch.dim();
-    let length = Symbol::new("tokens");
-    let source = Source { graph, batch: &batch, span, length: &length };
-    let verdict = |block: &crate::structure::Block| {
-        if let ExitCandidate::No(reason) = &block.exit {
-            return Err(reason.clone());
-        }
-        let ty = graph.ty(block.output);
-        if ty.rank() != 3 || ty.dims[1] != span.sequence {
-            return Err(format!("expected [batch, {}, width], found {ty}", span.sequence));
-        }
-        Trace::new(source, block.output).map(drop)
-    };
-    structure.blocks.iter().map(verdict).collect()
+    (0..structure.blocks.len()).map(|block| candidate(graph, structure, span, block)).collect()
+}
+
+/// Whether tokens may leave after a block of the structure, or why not.
+fn candidate(graph: &Graph, structure: &Structure, span: &Span, block: usize) -> Result<(), String> {
+    let block = &structure.blocks[block];
+    if let ExitCandidate::No(reason) = &block.exit {
+        return Err(reason.clone());
+    }
+    let ty = graph.ty(block.output);
+    if ty.rank() != 3 || ty.dims[1] != span.sequence {
+        return Err(format!("expected [batch, {}, width], found {ty}", span.sequence));
+    }
+    let source = Source { graph, batch: &structure.batch.dim(), span, length: &Symbol::new("tokens") };
+    Trace::new(source, block.output).map(drop)
 }

@@ -210,12 +210,52 @@ fn wrong_options_are_refused_with_their_reason() {
     assert!(refused(&vit, span, vec![learned(0, 0.5)]).contains("its decision needs a symbolic batch"));
 }
 
+/// Two blocks on 2 visual tokens and 3 words, and two on the mean of all.
+fn pooled_midway() -> Graph {
+    let mut net = Net::new("pooled-midway");
+    let image = net.input("image", eec_ir::DType::F32, &[&batch(), &int(2), &int(6)]);
+    let ids = net.input("words", eec_ir::DType::I64, &[&batch(), &int(3)]);
+    let table = net.weight(&[11, 6]);
+    let words = net.op(Op::Gather { axis: 0 }, &[table, ids]);
+    let visual = net.linear(image, 6, 6);
+    let mut x = net.op(Op::Concat { axis: 1 }, &[visual, words]);
+    for _ in 0..2 {
+        x = net.pre_norm_block(x, 2, 3);
+    }
+    x = net.op(Op::ReduceMean { axes: vec![1], keepdims: false }, &[x]);
+    for _ in 0..2 {
+        let n = net.norm(x, 6);
+        let f = net.ffn(n, 6, 11);
+        x = net.op(Op::Add {}, &[x, f]);
+    }
+    let y = net.linear(x, 6, 3);
+    net.finish(y)
+}
+
+#[test]
+fn every_block_is_checked_and_the_refused_one_named() {
+    let graph = models()[0].graph();
+    let refusal = |block: usize, reason: &str| format!("no token exit can stand after block {block}: {reason}");
+    let last = "it is the last block, the model's own tail follows";
+    assert_eq!(refused(&graph, span(&graph), vec![learned(0, 0.5), learned(3, 0.5)]), refusal(3, last));
+    assert_eq!(refused(&graph, span(&graph), vec![fixed(3)]), refusal(3, last));
+
+    let longer = Span { sequence: int(9), ..span(&graph) };
+    let found = "expected [batch, 9, width], found f32[batch, 7, 8]";
+    assert_eq!(refused(&graph, longer, vec![learned(1, 0.5)]), refusal(1, found));
+
+    let pooled = pooled_midway();
+    let found = "expected [batch, 5, width], found f32[batch, 6]";
+    assert_eq!(refused(&pooled, span(&pooled), vec![entropy(0, 0.5), entropy(2, 0.5)]), refusal(2, found));
+}
+
 #[test]
 fn a_tail_that_takes_a_visual_token_is_refused() {
     // The last token of a text that may be empty may be a visual one.
     for text in [[int(3), int(0)], [int(2), Dim::symbol("seq")]] {
         let graph = VisionLanguage { text, mean: false, select: false, blind_after: None }.graph();
         let reason = refused(&graph, span(&graph), vec![learned(1, 0.5)]);
+        assert!(reason.starts_with("no token exit can stand after block 1: Gather"), "{reason}");
         assert!(reason.contains("positions that are not known to stay"), "{reason}");
     }
 }
