@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use eec_ir::BufferId;
 use eec_ir::dim::Dim;
 use eec_ir::program::{
-    BlockId, Conv, Expr, Form, Join, Kernel, Loop, MatMul, Per, Pool, Program, RouteStep, Scan, Step, View,
+    Attention, BlockId, Conv, Expr, Form, Join, Kernel, Loop, MatMul, Per, Pool, Program, RouteStep, Scan, Step, View,
 };
 
 use crate::extent::{Extent, Extents};
@@ -259,6 +259,7 @@ impl Checker<'_> {
         match form {
             Form::Loop(form) => self.row_loop(form),
             Form::MatMul(form) => self.matmul(form),
+            Form::Attention(form) => self.attention(form),
             Form::Conv(form) => self.conv(form),
             Form::Pool(form) => self.pool(form),
             Form::Scan(form) => self.scan(form),
@@ -371,6 +372,23 @@ impl Checker<'_> {
         }
         self.view(&form.a, &a, none)?;
         self.view(&form.b, &b, none)
+    }
+
+    fn attention(&self, form: &Attention) -> Checked {
+        let axes = |a: &Dim, b: &Dim| self.space(form.batch.iter().chain([a, b]));
+        let (q, k, v) = (axes(&form.m, &form.d)?, axes(&form.d, &form.n)?, axes(&form.n, &form.width)?);
+        let (scores, c) = (axes(&form.m, &form.n)?, axes(&form.m, &form.width)?);
+        let none = Extent::point(0);
+        if c.contains(&0) {
+            return Ok(());
+        }
+        self.view(&form.c, &c, none)?;
+        // Where a dim is 0, nothing of this operand is read.
+        let read = |view: &View, sizes: &[i64]| if sizes.contains(&0) { Ok(()) } else { self.view(view, sizes, none) };
+        read(&form.q, &q)?;
+        read(&form.k, &k)?;
+        read(&form.v, &v)?;
+        form.mask.as_ref().map_or(Ok(()), |mask| read(mask, &scores))
     }
 
     fn conv(&self, form: &Conv) -> Checked {

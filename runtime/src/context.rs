@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use crate::kernels::attention::{AttentionArgs, attention};
 use crate::kernels::conv::{ConvArgs, Window, conv};
 use crate::kernels::math::Function;
 use crate::kernels::matmul::{BatchMatMulArgs, MatMulArgs, batch_matmul, matmul};
@@ -233,6 +234,42 @@ unsafe fn matmul_axes(host: &Host, call: &mut BatchMatMulArgs, axes: &[[i64; 4]]
     }
     // SAFETY: the caller's promise.
     unsafe { batch_matmul(&host.pool, call) }
+}
+
+/// The words of an attention: sizes and views, then size and strides of each of three batch axes.
+pub(crate) const ATTENTION_WORDS: usize = 41;
+
+/// Runs an attention. The words are: kernel, m, n, d, width, then address, row and column stride of q, k,
+/// v, the mask (or zeros) and c, the bits of the scale, whether NaN is replaced and by what bits, then per
+/// batch axis its size and the strides of q, k, v, the mask and c.
+pub(crate) unsafe extern "C" fn run_attention(context: *const Context, words: *const i64) {
+    // SAFETY: generated code passes its context and as many words.
+    unsafe {
+        let words = std::slice::from_raw_parts(words, ATTENTION_WORDS);
+        let matrix = |at: usize| Strided {
+            ptr: words[at] as *const f32,
+            row: words[at + 1] as isize,
+            column: words[at + 2] as isize,
+        };
+        let axes = [23, 29, 35];
+        let strides = |operand: usize| axes.map(|at| words[at + 1 + operand] as isize);
+        let args = AttentionArgs {
+            batch: axes.map(|at| words[at] as usize),
+            m: words[1] as usize,
+            n: words[2] as usize,
+            d: words[3] as usize,
+            width: words[4] as usize,
+            q: (matrix(5), strides(0)),
+            k: (matrix(8), strides(1)),
+            v: (matrix(11), strides(2)),
+            mask: (words[14] != 0).then(|| (matrix(14), strides(3))),
+            c: (words[17] as *mut f32, strides(4)),
+            c_row: words[18] as isize,
+            scale: f32::from_bits(words[20] as u32),
+            instead_of_nan: (words[21] != 0).then_some(f32::from_bits(words[22] as u32)),
+        };
+        guarded(context, words[0], |host| attention(&host.pool, &args));
+    }
 }
 
 fn pair(words: &[i64]) -> [usize; 2] {

@@ -81,6 +81,7 @@ fn form_name(form: &Form) -> &'static str {
         Form::Loop(form) if form.reductions.is_empty() => "map",
         Form::Loop(_) => "reduce",
         Form::MatMul(_) => "matmul",
+        Form::Attention(_) => "attention",
         Form::Conv(_) => "conv",
         Form::Pool(_) => "pool",
         Form::Scan(_) => "scan",

@@ -8,16 +8,23 @@ use super::view::Shown;
 use super::{LowerError, Lowering, dim_index};
 
 /// The operands of a product, both with at least two dims.
-struct Product {
-    a: Shown,
-    b: Shown,
-    scale: f32,
+pub(super) struct Product {
+    pub(super) a: Shown,
+    pub(super) b: Shown,
+    pub(super) scale: f32,
     bias: Option<View>,
 }
 
 impl Lowering<'_> {
-    /// A product whose one consumer adds a bias waits for it; see [`Lowering::add`].
+    /// A product whose one consumer adds a bias waits for it; see [`Lowering::add`]. The first one of an
+    /// attention waits for the second.
     pub(super) fn matmul(&mut self, id: NodeId) -> Result<(), LowerError> {
+        if let Some(waiting) = self.attentions.remove(&id) {
+            return self.attention(id, waiting);
+        }
+        if self.begins_attention(id)? {
+            return Ok(());
+        }
         if self.bias_consumer(id).is_some() {
             return Ok(());
         }
@@ -25,7 +32,7 @@ impl Lowering<'_> {
     }
 
     /// The `Add` that only adds a bias vector over the last dim to the product `id`.
-    fn bias_consumer(&self, id: NodeId) -> Option<(NodeId, ValueId)> {
+    pub(super) fn bias_consumer(&self, id: NodeId) -> Option<(NodeId, ValueId)> {
         let node = self.graph.node(id);
         let value = node.outputs[0];
         let add = self.only_consumer(value, node.parent)?;
@@ -62,10 +69,16 @@ impl Lowering<'_> {
     }
 
     fn matmul_into(&mut self, id: NodeId, result: ValueId, bias: Option<ValueId>) -> Result<(), LowerError> {
+        let product = self.operands(id, bias)?;
+        self.product(product, result)
+    }
+
+    /// The operands of the product `id`.
+    pub(super) fn operands(&mut self, id: NodeId, bias: Option<ValueId>) -> Result<Product, LowerError> {
         let ((a, left), (b, right)) = (self.unscaled(self.input(id, 0)), self.unscaled(self.input(id, 1)));
         let (a, b) = (self.shown(a)?, self.shown(b)?);
         let bias = bias.map(|v| self.shown(v)).transpose()?.map(|s| last_axis(&s));
-        self.product(Product { a: as_row(a), b: as_column(b), scale: left * right, bias }, result)
+        Ok(Product { a: as_row(a), b: as_column(b), scale: left * right, bias })
     }
 
     /// A value and the constant that a product of it is multiplied with: a multiplication that waits
@@ -154,7 +167,7 @@ impl Lowering<'_> {
 
     /// A new place for a product: dense, or in the order that its one consumer, a transposition which
     /// leaves the last axis, shows densely.
-    fn product_place(&mut self, result: ValueId, dims: &[Dim]) -> Shown {
+    pub(super) fn product_place(&mut self, result: ValueId, dims: &[Dim]) -> Shown {
         let buffer = self.fresh(result).view.buffer;
         let Some(perm) = self.consuming_transpose(result).filter(|perm| perm.len() == dims.len()) else {
             return Shown::dense(buffer, dims);
@@ -286,7 +299,7 @@ impl Lowering<'_> {
 }
 
 /// A vector on the left of a product is one row.
-fn as_row(a: Shown) -> Shown {
+pub(super) fn as_row(a: Shown) -> Shown {
     if a.dims.len() > 1 {
         return a;
     }

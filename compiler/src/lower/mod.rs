@@ -3,9 +3,10 @@
 //! Reshapes, transposes, slices and broadcasts become views; elementwise chains with one consumer
 //! become part of their consumer's loop; matrix products, convolutions and pooling keep their own
 //! forms; `If` and `Route` become steps over blocks. One file per kind: `view` (addressing),
-//! `fuse` (loop expressions), `rows` (reductions), `linear` (products, convolutions, pooling),
+//! `fuse` (loop expressions), `rows` (reductions), `linear` (products, convolutions, pooling), `attention`,
 //! `movement` (reshapes to pads), `control` (blocks), `join` (what follows both blocks of a `Route`).
 
+mod attention;
 mod control;
 mod fuse;
 mod join;
@@ -106,6 +107,8 @@ struct Lowering<'g> {
     /// Nodes whose results an earlier node has computed.
     done: HashSet<NodeId>,
     steps: Vec<Step>,
+    /// Attentions by the product with values that ends them.
+    attentions: HashMap<NodeId, attention::Waiting>,
     /// What the length symbols of the joins around stand for.
     lengths: HashMap<Symbol, [Dim; 2]>,
     /// The node being lowered, for kernel names.
@@ -132,6 +135,7 @@ impl<'g> Lowering<'g> {
             constants: HashMap::new(),
             done: HashSet::new(),
             steps: Vec::new(),
+            attentions: HashMap::new(),
             lengths: HashMap::new(),
             current: None,
         }

@@ -18,10 +18,10 @@ pub(super) enum Kind {
 }
 
 /// A replacement of NaN by a constant.
-struct Guard {
-    nodes: [NodeId; 2],
-    instead: Scalar,
-    result: ValueId,
+pub(super) struct Guard {
+    pub(super) nodes: [NodeId; 2],
+    pub(super) instead: Scalar,
+    pub(super) result: ValueId,
 }
 
 impl Lowering<'_> {
@@ -54,7 +54,7 @@ impl Lowering<'_> {
 
     /// The guard of `value` against NaN, `Where(IsNaN(x), c, x)`, that exporters write after a softmax
     /// whose rows may be masked as a whole; nothing else reads `value`.
-    fn nan_guard(&self, value: ValueId) -> Option<Guard> {
+    pub(super) fn nan_guard(&self, value: ValueId) -> Option<Guard> {
         let region = self.graph.node(self.graph.def_node(value)?).parent;
         let users = &self.uses[value.index()];
         let is_nan = users.iter().copied().find(|n| self.graph.node(*n).op == Op::IsNaN {})?;

@@ -6,18 +6,19 @@ use cranelift::codegen::ir::{FuncRef, StackSlot};
 use cranelift::prelude::types::I64;
 use cranelift::prelude::*;
 use eec_ir::dim::{Dim, Symbol};
-use eec_ir::program::{BlockId, Conv, Form, MatMul, Pool, PoolKind, Program, Scan, Step, View};
+use eec_ir::program::{Attention, BlockId, Conv, Form, MatMul, Pool, PoolKind, Program, Scan, Step, View};
 use eec_ir::{BufferId, DType, KernelId};
 
 use super::lanes::memory;
 use super::{LoopSite, size};
-use crate::context::{CONV_WORDS, MATMUL_WORDS, POOL_WORDS, SCAN_WORDS, field};
+use crate::context::{ATTENTION_WORDS, CONV_WORDS, MATMUL_WORDS, POOL_WORDS, SCAN_WORDS, field};
 
 /// Precompiled functions that the entry function calls.
 #[derive(Clone, Copy)]
 pub(super) struct Helpers {
     pub(super) run_loop: FuncRef,
     pub(super) run_matmul: FuncRef,
+    pub(super) run_attention: FuncRef,
     pub(super) run_conv: FuncRef,
     pub(super) run_pool: FuncRef,
     pub(super) run_scan: FuncRef,
@@ -138,6 +139,7 @@ impl Entry<'_, '_> {
         match &kernel.form {
             Form::Loop(form) => self.run_loop(id, &Dim::product(&form.dims)),
             Form::MatMul(form) => self.matmul(id, form),
+            Form::Attention(form) => self.attention(id, form),
             Form::Conv(form) => self.conv(id, form),
             Form::Pool(form) => self.pool(id, form),
             Form::Scan(form) => self.scan(id, form),
@@ -214,6 +216,39 @@ impl Entry<'_, '_> {
         }
         let words = self.words(&words);
         self.b.ins().call(self.helpers.run_matmul, &[self.tables.context, words]);
+    }
+
+    fn attention(&mut self, id: KernelId, form: &Attention) {
+        let axes = form.batch.len();
+        let mut words = vec![self.number(id.index() as i64)];
+        for dim in [&form.m, &form.n, &form.d, &form.width] {
+            words.push(self.size(dim));
+        }
+        let views = [Some(&form.q), Some(&form.k), Some(&form.v), form.mask.as_ref(), Some(&form.c)];
+        for view in views {
+            let Some(view) = view else {
+                words.extend([0; 3].map(|zero| self.number(zero)));
+                continue;
+            };
+            words.push(self.view(view));
+            words.extend([axes, axes + 1].map(|axis| self.size(&view.strides[axis])));
+        }
+        words.push(self.number(i64::from(form.scale.to_bits())));
+        words.push(self.number(i64::from(form.instead_of_nan.is_some())));
+        words.push(self.number(i64::from(form.instead_of_nan.unwrap_or_default().to_bits())));
+        // Axes that are missing have one index.
+        let (one, none) = (Dim::from(1), Dim::default());
+        for axis in (0..Attention::MAX_BATCH).map(|a| (a + axes).checked_sub(Attention::MAX_BATCH)) {
+            let size = axis.map_or(&one, |a| &form.batch[a]);
+            words.push(self.size(size));
+            for view in views {
+                let stride = axis.zip(view).map_or(&none, |(a, view)| &view.strides[a]);
+                words.push(self.size(stride));
+            }
+        }
+        debug_assert_eq!(words.len(), ATTENTION_WORDS);
+        let words = self.words(&words);
+        self.b.ins().call(self.helpers.run_attention, &[self.tables.context, words]);
     }
 
     fn conv(&mut self, id: KernelId, form: &Conv) {

@@ -27,7 +27,7 @@ use self::entry::{Entry, Helpers, Tables};
 use self::loops::{ARG_BUFFERS, Imports};
 use self::plan::{LoopCode, Plan};
 pub(crate) use self::profile::MEASURES;
-use crate::context::{self, CONV_WORDS, Context, MATMUL_WORDS};
+use crate::context::{self, ATTENTION_WORDS, CONV_WORDS, Context, MATMUL_WORDS};
 
 /// Why code could not be generated.
 #[derive(Debug, thiserror::Error)]
@@ -258,6 +258,7 @@ impl Compiler {
             gather_rows: h[6],
             scatter_rows: h[7],
             clock: h[8],
+            run_attention: h[9],
         };
         let ids = self.loops.clone();
         let loops: Vec<FuncRef> =
@@ -276,7 +277,7 @@ impl Compiler {
 /// Checks generated code in debug builds.
 const VERIFIER: &str = if cfg!(debug_assertions) { "true" } else { "false" };
 
-const HELPERS: [&str; 9] = [
+const HELPERS: [&str; 10] = [
     "run_loop",
     "run_matmul",
     "run_conv",
@@ -286,15 +287,17 @@ const HELPERS: [&str; 9] = [
     "gather_rows",
     "scatter_rows",
     "clock",
+    "run_attention",
 ];
 
 type Import = (&'static str, &'static [Type], Option<Type>, *const u8);
 
 /// The functions that generated code may call.
-fn imports() -> [Import; 17] {
+fn imports() -> [Import; 18] {
     [
         ("run_loop", &[I64; 5], None, context::run_loop as *const u8),
         ("run_matmul", &[I64; 2], None, context::run_matmul as *const u8),
+        ("run_attention", &[I64; 2], None, context::run_attention as *const u8),
         ("run_conv", &[I64; 2], None, context::run_conv as *const u8),
         ("run_pool", &[I64; 2], None, context::run_pool as *const u8),
         ("run_scan", &[I64; 2], None, context::run_scan as *const u8),
@@ -318,6 +321,7 @@ fn words(program: &Program, sites: &[Option<LoopSite>]) -> usize {
     let of_loops = sites.iter().flatten().map(|s| ARG_BUFFERS + s.buffers.len() + s.symbols.len());
     let of_products = program.kernels.iter().map(|k| match &k.form {
         Form::MatMul(form) => MATMUL_WORDS + 4 * form.batch.len(),
+        Form::Attention(_) => ATTENTION_WORDS,
         Form::Loop(_) | Form::Conv(_) | Form::Pool(_) | Form::Scan(_) => CONV_WORDS,
     });
     of_loops.chain(of_products).max().unwrap_or(1)

@@ -48,6 +48,14 @@ fn traffic(program: &Program, form: &Form) -> Dim {
             let (a, b) = (strided(&form.a, &space(&form.m, &form.k)), strided(&form.b, &space(&form.k, &form.n)));
             &(&a + &b) + &strided(&form.c, &space(&form.m, &form.n))
         }
+        Form::Attention(form) => {
+            let space = |a, b| form.batch.iter().chain([a, b]).collect::<Vec<_>>();
+            let (q, k) = (strided(&form.q, &space(&form.m, &form.d)), strided(&form.k, &space(&form.d, &form.n)));
+            let mask = form.mask.iter().map(|mask| strided(mask, &space(&form.m, &form.n)));
+            let (v, c) =
+                (strided(&form.v, &space(&form.n, &form.width)), strided(&form.c, &space(&form.m, &form.width)));
+            mask.chain([q, k, v, c]).fold(Dim::default(), |sum, bytes| &sum + &bytes)
+        }
         Form::Conv(form) => {
             let y = [&form.x_dims[0], &form.w_dims[0], &form.y_size[0], &form.y_size[1]];
             let (x, w) = (dense(form.x, &form.x_dims.each_ref()), dense(form.w, &form.w_dims.each_ref()));

@@ -50,7 +50,7 @@ const ERF_LARGE: [f32; 8] = [
 ];
 
 /// Elements that are computed together: whole vectors of every instruction set.
-const BLOCK: usize = 16;
+pub(super) const BLOCK: usize = 16;
 
 /// Replaces every value by `$function` of it. A macro, since a closure would not be compiled for the
 /// instruction set of its caller.
@@ -82,6 +82,46 @@ pub(super) fn apply<const FUSED: bool>(function: Function, values: &mut [f32]) {
         Function::Tanh => each!(values, tanh::<FUSED>),
         Function::Erf => each!(values, erf::<FUSED>),
         Function::Sigmoid => each!(values, sigmoid::<FUSED>),
+    }
+}
+
+/// Replaces whole blocks of scores by their softmax, `instead` standing for NaN if there is one. Sums
+/// are of the lanes of the blocks first, so that their order depends on the number of blocks alone.
+#[inline(always)]
+pub(super) fn softmax<const FUSED: bool>(scores: &mut [f32], instead: Option<f32>) {
+    let (blocks, _) = scores.as_chunks_mut::<BLOCK>();
+    let mut max = [f32::NEG_INFINITY; BLOCK];
+    for block in &*blocks {
+        for (max, x) in max.iter_mut().zip(block) {
+            *max = if *x > *max { *x } else { *max };
+        }
+    }
+    let mut top = f32::NEG_INFINITY;
+    for x in max {
+        top = if x > top { x } else { top };
+    }
+    let mut sum = [0.0; BLOCK];
+    for block in &mut *blocks {
+        for (sum, x) in sum.iter_mut().zip(block) {
+            *x = exp::<FUSED>(*x - top);
+            *sum += *x;
+        }
+    }
+    let mut half = BLOCK;
+    while half > 1 {
+        half /= 2;
+        for i in 0..half {
+            sum[i] += sum[i + half];
+        }
+    }
+    for block in blocks {
+        for x in block {
+            let y = *x / sum[0];
+            *x = match instead {
+                Some(instead) if y.is_nan() => instead,
+                _ => y,
+            };
+        }
     }
 }
 

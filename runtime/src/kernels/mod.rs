@@ -6,6 +6,7 @@
 //! The chain starts at zero; a scale, then a bias are applied at its end. Each step is a fused multiply-add, but
 //! for CPUs that have none (see the portable set).
 
+pub(crate) mod attention;
 pub(crate) mod conv;
 mod depthwise;
 mod gemm;

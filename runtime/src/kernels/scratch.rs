@@ -12,6 +12,7 @@ struct Line([f32; LINE]);
 const LINE: usize = 16;
 
 thread_local! {
+    static SCORES: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
     static FLOATS: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
     static OFFSETS: Cell<Vec<isize>> = const { Cell::new(Vec::new()) };
 }
@@ -32,7 +33,16 @@ fn reserve<T>(list: &mut Vec<T>, more: usize) {
 ///
 /// A nested call gets memory of its own. Without memory it unwinds with [`NoMemory`].
 pub(super) fn with_floats<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
-    let mut lines = FLOATS.take();
+    FLOATS.with(|kept| lent(kept, len, f))
+}
+
+/// [`with_floats`] for a kernel inside which others run that need scratch themselves.
+pub(super) fn with_scores<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+    SCORES.with(|kept| lent(kept, len, f))
+}
+
+fn lent<R>(kept: &Cell<Vec<Line>>, len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+    let mut lines = kept.take();
     let need = len.div_ceil(LINE);
     if lines.len() < need {
         let more = need - lines.len();
@@ -42,7 +52,7 @@ pub(super) fn with_floats<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     let floats: *mut f32 = lines.as_mut_ptr().cast();
     // SAFETY: `need` lines are `need * LINE >= len` initialised floats, borrowed only by `f`.
     let result = f(unsafe { std::slice::from_raw_parts_mut(floats, len) });
-    FLOATS.set(lines);
+    kept.set(lines);
     result
 }
 

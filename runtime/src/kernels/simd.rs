@@ -111,6 +111,8 @@ pub(crate) struct Isa {
     pub(super) stencils: [StencilFn; 4],
     /// Replaces every value by the function of it.
     pub(crate) apply: unsafe fn(Function, &mut [f32]),
+    /// Replaces whole blocks of scores by their softmax.
+    pub(super) softmax: unsafe fn(&mut [f32], Option<f32>),
     /// Multiply-adds in registers: as many vectors of them as it returns.
     pub(crate) compute: unsafe fn(steps: usize) -> usize,
     /// Reads whole vectors and gives something that depends on all of them.
@@ -394,6 +396,11 @@ macro_rules! define_isa {
         }
 
         $(#[target_feature(enable = $feature)])?
+        unsafe fn softmax(scores: &mut [f32], instead: Option<f32>) {
+            super::math::softmax::<{ $fused }>(scores, instead)
+        }
+
+        $(#[target_feature(enable = $feature)])?
         unsafe fn compute(steps: usize) -> usize {
             // SAFETY: as for `tile`.
             unsafe { super::compute::<$lanes>(steps) }
@@ -414,6 +421,7 @@ macro_rules! define_isa {
             transpose,
             stencils: [stencil::<1>, stencil::<2>, stencil::<3>, stencil::<4>],
             apply,
+            softmax,
             compute,
             read,
             #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Products, convolutions, poolings and running sums.
 
-use eec_ir::program::{Conv, Form, MatMul, Per, Pool, PoolKind, Scan};
+use eec_ir::program::{Attention, Conv, Form, MatMul, Per, Pool, PoolKind, Scan};
 use eec_ir::{DType, Dim, Tensor};
 use eec_runtime::ErrorKind;
 
@@ -227,4 +227,95 @@ fn axes_and_views_are_of_bounded_number() {
         assert_eq!(error.kind(), ErrorKind::Program);
         assert!(error.to_string().contains(part), "{error}");
     }
+}
+
+/// Attention over strided heads of `[batch, seq, heads · width]`, with a mask shared by the heads one of
+/// whose rows hides everything, on one thread and on several.
+#[test]
+fn attention_with_strided_heads_and_a_mask() {
+    let mut b = Builder::new("attention");
+    let (batch, heads, queries, keys, width) = (d("batch"), n(3), d("queries"), d("keys"), n(10));
+    let row = &heads * &width;
+    let q = b.input("q", DType::F32, &[batch.clone(), queries.clone(), row.clone()]);
+    let k = b.input("k", DType::F32, &[batch.clone(), keys.clone(), row.clone()]);
+    let v = b.input("v", DType::F32, &[batch.clone(), keys.clone(), row.clone()]);
+    let mask = b.input("mask", DType::F32, &[batch.clone(), queries.clone(), keys.clone()]);
+    let c = b.temp(DType::F32, Dim::product([&batch, &queries, &row]));
+    let by_query = |buffer| view(buffer, vec![&queries * &row, width.clone(), row.clone(), n(1)]);
+    let form = Attention {
+        batch: vec![batch.clone(), heads.clone()],
+        m: queries.clone(),
+        n: keys.clone(),
+        d: width.clone(),
+        width: width.clone(),
+        q: by_query(q),
+        k: view(k, vec![&keys * &row, width.clone(), n(1), row.clone()]),
+        v: view(v, vec![&keys * &row, width.clone(), row.clone(), n(1)]),
+        mask: Some(view(mask, vec![&queries * &keys, n(0), keys.clone(), n(1)])),
+        c: by_query(c),
+        scale: 0.5,
+        instead_of_nan: Some(0.0),
+    };
+    b.run_kernel("attention", Form::Attention(form));
+    b.output("c", c, &[batch, queries, row]);
+    for (queries, keys) in [(1, 1), (1, 65), (37, 50), (70, 130)] {
+        let (q, k) = (ramp(&[2, queries, 30], 0.3), ramp(&[2, keys, 30], 0.2));
+        let v = ramp(&[2, keys, 30], 1.0);
+        let hidden = |i: usize| i / keys == 0 || (i % keys > i / keys % queries && keys > queries);
+        let mask = (0..2 * queries * keys).map(|i| if hidden(i) { f32::NEG_INFINITY } else { 0.01 * i as f32 % 1.0 });
+        let mask = Tensor::new(&[2, queries, keys], mask.collect()).unwrap();
+        let inputs = [("q", q.clone()), ("k", k.clone()), ("v", v.clone()), ("mask", mask.clone())];
+        let one = b.try_run(&inputs, 1).unwrap();
+        let want = attended(&floats(&q), &floats(&k), &floats(&v), &floats(&mask), [queries, keys]);
+        assert_close(&floats(&one.outputs[0].1), &want, 1e-4);
+        assert_eq!(one.outputs[0].1, b.try_run(&inputs, 3).unwrap().outputs[0].1, "threads change nothing");
+    }
+}
+
+/// Attention in f64, 2 × 3 heads of width 10.
+fn attended(q: &[f32], k: &[f32], v: &[f32], mask: &[f32], [queries, keys]: [usize; 2]) -> Vec<f32> {
+    let mut out = vec![0.0; q.len()];
+    for (at, out) in out.iter_mut().enumerate() {
+        let (batch, query, column) = (at / 30 / queries, at / 30 % queries, at % 30);
+        let head = column / 10 * 10;
+        let row =
+            |rows: &[f32], count: usize, index: usize, c: usize| f64::from(rows[(batch * count + index) * 30 + c]);
+        let score = |key: usize| {
+            let dot: f64 = (head..head + 10).map(|c| row(q, queries, query, c) * row(k, keys, key, c)).sum();
+            0.5 * dot + f64::from(mask[(batch * queries + query) * keys + key])
+        };
+        let scores: Vec<f64> = (0..keys).map(score).collect();
+        let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
+        let share = |s: &f64| if sum.is_nan() { 0.0 } else { (s - max).exp() / sum };
+        *out = scores.iter().enumerate().map(|(key, s)| share(s) * row(v, keys, key, column)).sum::<f64>() as f32;
+    }
+    out
+}
+
+#[test]
+fn attention_over_no_keys_is_zero() {
+    let mut b = Builder::new("nothing");
+    let keys = d("keys");
+    let q = b.input("q", DType::F32, &[n(2), n(4)]);
+    let k = b.input("k", DType::F32, &[keys.clone(), n(4)]);
+    let c = b.temp(DType::F32, n(8));
+    let form = Attention {
+        batch: vec![],
+        m: n(2),
+        n: keys.clone(),
+        d: n(4),
+        width: n(4),
+        q: view(q, vec![n(4), n(1)]),
+        k: view(k, vec![n(1), n(4)]),
+        v: view(k, vec![n(4), n(1)]),
+        mask: None,
+        c: view(c, vec![n(4), n(1)]),
+        scale: 1.0,
+        instead_of_nan: None,
+    };
+    b.run_kernel("attention", Form::Attention(form));
+    b.output("c", c, &[n(2), n(4)]);
+    let run = b.run(&[("q", ramp(&[2, 4], 1.0)), ("k", Tensor::new::<f32>(&[0, 4], vec![]).unwrap())]);
+    assert_eq!(floats(&run.outputs[0].1), vec![0.0; 8]);
 }

@@ -26,6 +26,8 @@ pub enum Form {
     Loop(Loop),
     /// Batched matrix product.
     MatMul(MatMul),
+    /// Scaled dot-product attention.
+    Attention(Attention),
     /// 2-D convolution.
     Conv(Conv),
     /// 2-D pooling.
@@ -248,6 +250,41 @@ pub struct MatMul {
     pub scale: f32,
     /// Strides over `[n]`.
     pub bias: Option<View>,
+}
+
+/// `c = softmax(scale · q·k + mask) · v` over the last axis of the scores (Vaswani et al. 2017, eq. 1), in
+/// f32, without a tensor of all scores.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Attention {
+    /// Batch dims (batch, heads), at most [`Attention::MAX_BATCH`].
+    pub batch: Vec<Dim>,
+    /// Queries: rows of q and c.
+    pub m: Dim,
+    /// Keys: columns of k, rows of v.
+    pub n: Dim,
+    /// Width of a query and a key.
+    pub d: Dim,
+    /// Width of a value and of a row of c.
+    pub width: Dim,
+    /// Strides over `batch ++ [m, d]`.
+    pub q: View,
+    /// Strides over `batch ++ [d, n]`.
+    pub k: View,
+    /// Strides over `batch ++ [n, width]`.
+    pub v: View,
+    /// Added to the scaled scores; strides over `batch ++ [m, n]`.
+    pub mask: Option<View>,
+    /// Strides over `batch ++ [m, width]`; the last is 1.
+    pub c: View,
+    /// What the scores are multiplied with, before the mask.
+    pub scale: f32,
+    /// What stands in for probabilities that are NaN, as in a row that is masked as a whole.
+    pub instead_of_nan: Option<f32>,
+}
+
+impl Attention {
+    /// Batch dims at most.
+    pub const MAX_BATCH: usize = 3;
 }
 
 /// 2-D convolution of dense NCHW tensors in f32 (1-D has height 1).

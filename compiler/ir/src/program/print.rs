@@ -3,8 +3,8 @@
 use std::fmt::{self, Display, Formatter, Write as _};
 
 use super::{
-    Block, BlockId, Conv, Decision, Expr, Form, IfStep, Kernel, Length, Loop, MatMul, Per, Pool, Program, RouteStep,
-    RowBuffer, Scan, Source, Step, View,
+    Attention, Block, BlockId, Conv, Decision, Expr, Form, IfStep, Kernel, Length, Loop, MatMul, Per, Pool, Program,
+    RouteStep, RowBuffer, Scan, Source, Step, View,
 };
 use crate::dim::Dim;
 
@@ -143,6 +143,7 @@ fn write_kernel(f: &mut Formatter<'_>, id: impl Display, kernel: &Kernel, pad: &
     match &kernel.form {
         Form::Loop(l) => write_loop(f, id, l, pad, &tail),
         Form::MatMul(m) => writeln!(f, "{pad}{id} {m}{tail}"),
+        Form::Attention(a) => writeln!(f, "{pad}{id} {a}{tail}"),
         Form::Conv(c) => writeln!(f, "{pad}{id} {c}{tail}"),
         Form::Pool(p) => writeln!(f, "{pad}{id} {p}{tail}"),
         Form::Scan(s) => writeln!(f, "{pad}{id} {s}{tail}"),
@@ -195,6 +196,19 @@ impl Display for MatMul {
         let Self { m, n, k, a, b, c, scale, .. } = self;
         let scale = if *scale == 1.0 { String::new() } else { format!(" * {scale:?}") };
         write!(f, "{c} = matmul [{batch}] m={m} n={n} k={k} {a} · {b}{scale}{bias}")
+    }
+}
+
+impl Display for Attention {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (batch, mask) = (List(&self.batch), optional("+", self.mask.as_ref()));
+        let Self { m, n, d, width, q, k, v, c, scale, .. } = self;
+        let scale = if *scale == 1.0 { String::new() } else { format!(" * {scale:?}") };
+        let nan = self.instead_of_nan.map_or_else(String::new, |x| format!(" nan={x:?}"));
+        write!(
+            f,
+            "{c} = attention [{batch}] m={m} n={n} d={d} width={width} softmax({q} · {k}{scale}{mask}){nan} · {v}"
+        )
     }
 }
 

@@ -19,7 +19,9 @@ mod control;
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 
-use super::{Block, BlockId, Form, Kernel, Loop, MatMul, Per, Port, Program, Source, Step, View, definitions};
+use super::{
+    Attention, Block, BlockId, Form, Kernel, Loop, MatMul, Per, Port, Program, Source, Step, View, definitions,
+};
 use crate::dim::{Dim, Symbol};
 use crate::entity::{BufferId, KernelId};
 use crate::types::DType;
@@ -282,6 +284,7 @@ impl Verifier<'_> {
         match &kernel.form {
             Form::Loop(form) => self.row_loop(place, form),
             Form::MatMul(form) => self.matmul(place, form),
+            Form::Attention(form) => self.attention(place, form),
             Form::Conv(form) => {
                 self.dims(place, form.x_dims.iter().chain(&form.w_dims).chain(&form.y_size));
                 self.all_f32(place, &kernel.form);
@@ -343,6 +346,18 @@ impl Verifier<'_> {
         for id in [Some(form.a.buffer), Some(form.b.buffer), Some(form.c.buffer), form.bias.as_ref().map(|b| b.buffer)]
         {
             id.into_iter().for_each(|id| self.expect_dtype(place, id, DType::F32));
+        }
+        if form.c.strides.last().and_then(Dim::as_const) != Some(1) {
+            self.report(place, "the last stride of a product must be 1");
+        }
+    }
+
+    fn attention(&mut self, place: &str, form: &Attention) {
+        self.at_most(place, Attention::MAX_BATCH, form.batch.len(), "batch axes");
+        self.dims(place, form.batch.iter().chain([&form.m, &form.n, &form.d, &form.width]));
+        for view in [&form.q, &form.k, &form.v, &form.c].into_iter().chain(&form.mask) {
+            self.view(place, view, form.batch.len() + 2);
+            self.expect_dtype(place, view.buffer, DType::F32);
         }
         if form.c.strides.last().and_then(Dim::as_const) != Some(1) {
             self.report(place, "the last stride of a product must be 1");
@@ -432,6 +447,7 @@ impl Form {
     pub fn reads(&self) -> Vec<BufferId> {
         match self {
             Form::Loop(f) => f.inputs.iter().map(|v| v.buffer).collect(),
+            Form::Attention(f) => [&f.q, &f.k, &f.v].into_iter().chain(&f.mask).map(|v| v.buffer).collect(),
             Form::MatMul(f) => [&f.a, &f.b].into_iter().chain(&f.bias).map(|v| v.buffer).collect(),
             Form::Conv(f) => [f.x, f.w].into_iter().chain(f.bias).collect(),
             Form::Pool(f) => vec![f.x],
@@ -444,6 +460,7 @@ impl Form {
         match self {
             Form::Loop(f) => f.stores.iter().map(|s| s.view.buffer).collect(),
             Form::MatMul(f) => vec![f.c.buffer],
+            Form::Attention(f) => vec![f.c.buffer],
             Form::Conv(f) => vec![f.y],
             Form::Pool(f) => vec![f.y],
             Form::Scan(f) => vec![f.y],
@@ -455,6 +472,10 @@ impl Form {
         match self {
             Form::Loop(f) => {
                 let views = f.inputs.iter_mut().chain(f.stores.iter_mut().map(|s| &mut s.view));
+                views.map(|v| &mut v.buffer).collect()
+            }
+            Form::Attention(f) => {
+                let views = [&mut f.q, &mut f.k, &mut f.v, &mut f.c].into_iter().chain(&mut f.mask);
                 views.map(|v| &mut v.buffer).collect()
             }
             Form::MatMul(f) => {
