@@ -173,8 +173,6 @@ impl Job<'_> {
         let inserted = &self.model.inserted;
         let gates = session.gates().into_iter().zip(&run.gate_rows);
         let token_exit_histogram = self.token_exits(run);
-        let fixed = inserted.tokens.as_ref().filter(|t| !t.decides).and_then(|t| t.exits.first());
-        let mean_of_gates = inserted.tokens.as_ref().and_then(|t| self.mean_block(&token_exit_histogram, t.gates()));
         DynamicQuality {
             macs_ratio: quality.macs / plain.macs,
             time_ratio: quality.batch1_ms / plain.batch1_ms,
@@ -184,8 +182,8 @@ impl Job<'_> {
             exits: session.exits().into_iter().map(String::from).collect(),
             mean_exit: self.mean_block(&run.exit_rows, &inserted.exits),
             gates: gates.map(|(name, rows)| GateUse { name: name.into(), rows: *rows }).collect(),
+            mean_token_exit: self.mean_token_exit(&token_exit_histogram),
             token_exit_histogram,
-            mean_token_exit: fixed.map(|block| *block as f64).or(mean_of_gates),
             quality,
         }
     }
@@ -196,6 +194,14 @@ impl Job<'_> {
         let left = &run.gate_rows[run.gate_rows.len().saturating_sub(gates)..];
         let kept = (self.data.rows as u64).saturating_sub(left.iter().sum());
         if left.is_empty() { Vec::new() } else { left.iter().copied().chain([kept]).collect() }
+    }
+
+    fn mean_token_exit(&self, histogram: &[u64]) -> Option<f64> {
+        let places = self.model.inserted.tokens.as_ref()?;
+        match places.decides {
+            true => self.mean_block(histogram, &places.exits),
+            false => places.exits.first().map(|block| *block as f64),
+        }
     }
 
     /// The mean of the blocks after which rows left, the rest after the model's last; `None` if there is no
@@ -232,4 +238,16 @@ fn quality_of(scored: &Scored) -> Quality {
         PerRow::Loss(_) => (None, Some(mean)),
     };
     Quality { accuracy, loss, macs: scored.macs_per_row(), ..Quality::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_stays_counts_as_leaving_after_the_last_block() {
+        assert_eq!(mean_block(&[3, 0, 1], &[0, 4], 7), Some(1.75));
+        assert_eq!(mean_block(&[4], &[], 7), None);
+        assert_eq!(mean_block(&[0, 0], &[2], 7), Some(0.0));
+    }
 }

@@ -269,3 +269,47 @@ const RANDOM: &str = "random, same histogram";
 fn random(accuracy: f64, forms: Forms) -> Rival {
     Rival { name: RANDOM.into(), accuracy: Some(accuracy), loss: None, macs_ratio: forms.macs_ratio() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scored(quality: PerRow, macs: u64) -> Scored {
+        Scored { quality, losses: Vec::new(), macs, exit_rows: Vec::new(), gate_rows: Vec::new() }
+    }
+
+    fn rival(name: &str, loss: f64, macs_ratio: f64) -> Rival {
+        Rival { name: name.into(), accuracy: None, loss: Some(loss), macs_ratio }
+    }
+
+    #[test]
+    fn fixed_choices_are_mixed_to_the_dynamic_models_work() {
+        let plain = scored(PerRow::Loss(vec![1.0]), 100);
+        let mix = |macs, all: &[Rival]| {
+            let dynamic = scored(PerRow::Loss(vec![1.25]), macs);
+            Mix::of(Mechanism::FfnGates, all.to_vec(), Forms { plain: &plain, dynamic: &dynamic })
+        };
+        let all = [rival("few", 2.0, 0.5), rival("many", 9.0, 0.6)];
+        let mixed = mix(75, &all).unwrap();
+        assert_eq!((mixed.whole.loss, mixed.whole.macs_ratio), (Some(1.5), 0.75));
+        let parts: Vec<(&str, f64)> = mixed.parts.iter().map(|p| (p.choice.name.as_str(), p.share)).collect();
+        assert_eq!(parts, [("few", 0.5), ("plain", 0.5)]);
+        assert_eq!(mix(50, &all).unwrap().whole, all[0]);
+        assert_eq!(mix(40, &all), None);
+    }
+
+    #[test]
+    fn adaptivity_pays_if_no_rival_is_as_good() {
+        let whole = rival("fixed", 1.5, 0.75);
+        let rivals = Rivals {
+            static_ffns: Some(Mix { whole, parts: Vec::new() }),
+            random: Some(rival("random", 1.25, 0.75)),
+            ..Rivals::default()
+        };
+        let verdict = |loss| rivals.verdict(&Quality { loss: Some(loss), ..Quality::default() });
+        assert!(verdict(1.2).pays());
+        let Verdict::DoesNotPay { reason } = verdict(1.25) else { panic!("random is as good") };
+        assert_eq!(reason, "random gives 1.2500, deciding per input 1.2500");
+        assert!(Rivals::default().verdict(&Quality::default()).pays());
+    }
+}
