@@ -153,22 +153,23 @@ fn decisions(e: &Evaluation, d: &DynamicQuality) -> String {
     let exits = d.exits.iter().map(|name| format!("after {name}")).chain(["full depth".into()]);
     let (ffns, tokens) = d.gates.split_at(d.gates.len().saturating_sub(d.token_exit_histogram.len().saturating_sub(1)));
     let gates = tokens.iter().map(|g| g.name.clone()).chain(["tokens stay".into()]);
+    let of = Some(e.samples.max(1));
     let parts = [
-        if d.exits.is_empty() { String::new() } else { bars(exits.zip(d.exit_histogram.iter().copied()), e.samples) },
+        if d.exits.is_empty() { String::new() } else { bars(exits.zip(d.exit_histogram.iter().copied()), of) },
         mean("mean exit", d.mean_exit).unwrap_or_default(),
-        bars(gates.zip(d.token_exit_histogram.iter().copied()), e.samples),
+        bars(gates.zip(d.token_exit_histogram.iter().copied()), of),
         mean("mean token exit", d.mean_token_exit).unwrap_or_default(),
-        bars(ffns.iter().map(|g| (g.name.clone(), g.rows)), 0),
+        bars(ffns.iter().map(|g| (g.name.clone(), g.rows)), None),
     ];
     parts.concat()
 }
 
-/// One bar per line, the longest 40 wide, with the share of so many, if any.
-fn bars(counts: impl Iterator<Item = (String, u64)>, of: usize) -> String {
+/// One bar per line, the longest 40 wide; with shares of `of`, if it is given.
+fn bars(counts: impl Iterator<Item = (String, u64)>, of: Option<usize>) -> String {
     let counts: Vec<(String, u64)> = counts.collect();
     let most = counts.iter().map(|(_, n)| *n).max().unwrap_or(1).max(1);
     let cells = |(name, n): &(String, u64)| {
-        let share = (of > 0).then(|| percent(*n as f64 / of as f64));
+        let share = of.map(|of| percent(*n as f64 / of as f64));
         [name.clone(), n.to_string()].into_iter().chain(share).collect::<Vec<_>>()
     };
     let rows: Vec<Vec<String>> = counts.iter().map(cells).collect();
