@@ -14,6 +14,7 @@ pub mod cli;
 pub mod compare;
 pub mod compile;
 pub mod dataset;
+mod display;
 mod error;
 pub mod evaluate;
 pub mod fit;
@@ -25,6 +26,5 @@ pub mod progress;
 pub mod quality;
 pub mod recipe;
 pub mod report;
-mod table;
 
 pub use error::Error;

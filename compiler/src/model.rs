@@ -120,9 +120,11 @@ fn checked_policy(policy: Policy, exits: usize, candidates: Option<&Candidates>)
     }
 }
 
-/// What was inserted besides exits, as far as its rivals are made of it.
+/// Where what was inserted stands, and what its rivals are made of.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Inserted {
+    /// The blocks after which samples may leave, by the exits' numbers.
+    pub exits: Vec<usize>,
     /// FFNs in the order in which a set that never runs grows best.
     pub static_ffns: Vec<usize>,
     /// The blocks whose FFNs have gates that decide, by the gates' numbers.
@@ -138,8 +140,17 @@ pub struct TokenPlaces {
     pub span: Option<(i64, i64)>,
     /// The blocks after which they could.
     pub candidates: Vec<usize>,
-    /// The blocks with gates that decide, by the gates' numbers, after those of FFNs.
-    pub gates: Vec<usize>,
+    /// The blocks after which they do: by the gates' numbers, after those of FFNs, or one for all inputs.
+    pub exits: Vec<usize>,
+    /// Whether gates decide.
+    pub decides: bool,
+}
+
+impl TokenPlaces {
+    /// The blocks with gates.
+    pub fn gates(&self) -> &[usize] {
+        if self.decides { &self.exits } else { &[] }
+    }
 }
 
 impl Inserted {
@@ -148,13 +159,22 @@ impl Inserted {
         !self.gated_ffns.is_empty()
     }
 
-    /// Whether this is true of a model with so many gates.
-    fn check(&self, gates: usize) -> Result<(), String> {
-        let tokens = self.tokens.as_ref().map_or(0, |t| t.gates.len());
-        match self.gated_ffns.len() + tokens {
-            known if known == gates => Ok(()),
-            known => Err(format!("names {known} gates, the program has {gates}")),
+    /// Whether token exits decide at run time.
+    pub fn decides_tokens(&self) -> bool {
+        self.tokens.as_ref().is_some_and(|t| t.decides)
+    }
+
+    /// Whether this is true of a model with so many exits and gates.
+    fn check(&self, exits: usize, gates: usize) -> Result<(), String> {
+        let tokens = self.tokens.as_ref().map_or(0, |t| t.gates().len());
+        for (known, found, what) in
+            [(self.exits.len(), exits, "exits"), (self.gated_ffns.len() + tokens, gates, "gates")]
+        {
+            if known != found {
+                return Err(format!("names {known} {what}, the program has {found}"));
+            }
         }
+        Ok(())
     }
 }
 
@@ -221,7 +241,7 @@ impl Model {
         let inserted: Option<Inserted> =
             section(section::INSERTED).transpose()?.map(|t| from_json(path, t)).transpose()?;
         let inserted = inserted.unwrap_or_default();
-        inserted.check(gates.len()).map_err(wrong(section::INSERTED))?;
+        inserted.check(exits.len(), gates.len()).map_err(wrong(section::INSERTED))?;
         let candidates: Option<Candidates> =
             section(section::CANDIDATES).transpose()?.map(|t| from_json(path, t)).transpose()?;
         let candidates = candidates.map(Candidates::checked).transpose().map_err(wrong(section::CANDIDATES))?;

@@ -58,6 +58,7 @@ fn sections_that_contradict_each_other_are_refused() -> Result {
         (r#"{"exit":1,"#, r#"{"exit":7,"#, "section policy: it keeps candidate 7 of 2"),
         (r#""blocks":[0,2]"#, r#""blocks":[9  ]"#, "section candidates: 1 blocks have 2 heads"),
         (r#""blocks":[0,2]"#, r#""blocks":[2,0]"#, "section candidates: the blocks [2, 0] are not in order"),
+        (r#"{"exits":[0,2]"#, r#"{"exits":[0  ]"#, "section inserted: names 1 exits, the program has 2"),
         (r#""segment":["#, r#""segmant":["#, "segment"),
     ] {
         let refused = judged(&with(&good, from, to)?, folder.path(), &data);

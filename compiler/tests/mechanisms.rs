@@ -71,6 +71,11 @@ fn ffns_tokens_and_exits_compose() -> Result {
     assert!(plain > 0.8 && plain - dynamic <= 0.12, "{plain} to {dynamic}");
     let ratio = number(&value, "/dynamic/macs_ratio")?;
     assert!(ratio > 0.1 && ratio < 0.7, "{ratio}");
+    let histogram = value.pointer("/dynamic/token_exit_histogram").and_then(Value::as_array).ok_or("no histogram")?;
+    let left: Vec<u64> = histogram.iter().filter_map(Value::as_u64).collect();
+    assert_eq!(left.iter().sum::<u64>(), 200);
+    let mean = number(&value, "/dynamic/mean_token_exit")?;
+    assert!((0.0..7.0).contains(&mean) && left[..left.len() - 1].iter().any(|n| *n > 0), "{mean} of {left:?}");
     let run = json("run all.eec --inputs eval.npz --json", folder)?;
     let outputs: Vec<&str> = run
         .pointer("/outputs")
@@ -182,6 +187,10 @@ fn a_fixed_token_exit_needs_no_data() -> Result {
     let ratio = number(&value, "/dynamic/macs_ratio")?;
     assert!(ratio > 0.4 && ratio < 0.8, "{ratio}");
     assert!(names(&value, "/exits").is_empty());
+    assert_eq!(number(&value, "/dynamic/mean_token_exit")?, 3.0);
+    assert!(value.pointer("/verdict").is_some_and(Value::is_null), "nothing decides");
+    // It is the one choice that there is, so its own rival.
+    assert_eq!(value.pointer("/rivals/fixed_tokens/macs_ratio"), value.pointer("/dynamic/macs_ratio"));
     Ok(())
 }
 

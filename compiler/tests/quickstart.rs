@@ -127,10 +127,25 @@ fn evaluation_judges_the_compiled_model_and_its_rivals() -> Result {
         let accuracy = number(&value, rival)?;
         assert!(accuracy > 0.3 && accuracy < 1.0, "{rival}: {accuracy}");
     }
+    let (fixed, random) = (number(&value, "/rivals/fixed_depth/accuracy")?, number(&value, "/rivals/random/accuracy")?);
+    assert!(fixed >= random, "{random} is a mixture of depths as well, {fixed} the best one");
+    let parts = value.pointer("/rivals/fixed_depth/parts").and_then(Value::as_array).ok_or("no parts")?;
+    let sum = |of: &dyn Fn(&Value) -> Result<f64>| parts.iter().map(of).sum::<Result<f64>>();
+    assert!((sum(&|p| number(p, "/share"))? - 1.0).abs() < 1e-9);
+    let work = sum(&|p| Ok(number(p, "/share")? * number(p, "/macs_ratio")?))?;
+    assert!(work <= ratio + 1e-9 && (parts.len() == 1 || (work - ratio).abs() < 1e-9), "{work}, {ratio}");
+    let pays = value.pointer("/verdict/verdict").and_then(Value::as_str) == Some("pays");
+    assert_eq!(pays, dynamic > fixed, "{dynamic}, {fixed}");
     let histogram = value.pointer("/dynamic/exit_histogram").and_then(Value::as_array).ok_or("no histogram")?;
     let left: Vec<u64> = histogram.iter().filter_map(Value::as_u64).collect();
     assert_eq!(left.iter().sum::<u64>(), 400);
     assert!(left.len() > 1 && left[..left.len() - 1].iter().sum::<u64>() > 40, "{left:?}");
+    let mean = number(&value, "/dynamic/mean_exit")?;
+    let names = value.pointer("/dynamic/exits").and_then(Value::as_array).ok_or("no exits")?;
+    let block = |name: &Value| name.as_str().and_then(|n| n.strip_prefix("block ")?.parse::<f64>().ok());
+    let blocks = names.iter().filter_map(block).chain([number(&value, "/blocks")? - 1.0]);
+    let expected = blocks.zip(&left).map(|(block, n)| block * *n as f64 / 400.0).sum::<f64>();
+    assert!((mean - expected).abs() < 1e-9, "{mean}, {expected}");
     Ok(())
 }
 

@@ -13,6 +13,7 @@ mod bound;
 mod curve;
 mod error;
 pub mod gates;
+mod mixture;
 mod outcome;
 mod patience;
 mod policy;
@@ -30,9 +31,10 @@ use serde::{Deserialize, Serialize};
 
 pub use bound::{Method, Paired};
 pub use error::CalibrateError;
+pub use mixture::{Choice, Mixture, Share, best_mixture, frontier};
 pub use outcome::{CurvePoint, Drop, ExitQuality, Outcome};
 pub use policy::{ALWAYS, Measured, Policy, ThresholdExit, measure};
-pub use rivals::{FixedDepth, Random, Rivals, Verdict, best_depth, depths, random_accuracy, rivals, verdict};
+pub use rivals::{FixedDepth, Random, Rivals, Verdict, depths, random_accuracy, rivals, verdict};
 pub use samples::{Costs, MIN_ROWS, Reference, Samples, Signal, Split};
 
 use bound::DropTest;

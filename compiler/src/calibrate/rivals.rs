@@ -1,9 +1,11 @@
-//! What a dynamic model has to beat: the best static depth, and leaving by chance.
+//! What a dynamic model has to beat: fixed depths at the same work, and leaving by chance.
 
 use serde::{Deserialize, Serialize};
 
+use super::mixture::{Choice, Mixture, ROUNDING, Share, best_mixture};
 use super::policy::Measured;
 use super::samples::{Costs, Samples};
+use crate::display::coarse;
 
 /// The model cut after one exit, that exit's head for everyone, no rule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,9 +34,10 @@ pub struct Random {
 /// The rivals, measured on the same rows as the dynamic model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rivals {
-    /// The most accurate depth that executes no more than the dynamic model.
-    pub fixed_depth: Option<FixedDepth>,
-    /// Random decisions with the same histogram.
+    /// The best mixture of `depths`, by index, that executes no more than the dynamic model; absent if
+    /// every depth costs more.
+    pub fixed_depth: Option<Mixture>,
+    /// Random decisions with the same histogram: one mixture of depths, so never better than the best.
     pub random: Random,
     /// Every depth, the plain model last.
     pub depths: Vec<FixedDepth>,
@@ -60,6 +63,13 @@ impl Verdict {
     }
 }
 
+impl FixedDepth {
+    /// As a point of multiply-accumulates and accuracy.
+    pub fn choice(&self) -> Choice {
+        Choice { work: self.macs, quality: self.accuracy }
+    }
+}
+
 /// Every depth on `rows`, the plain model last.
 pub fn depths(samples: &Samples, costs: &Costs, rows: &[usize]) -> Vec<FixedDepth> {
     let accuracy = |correct: &[bool]| rows.iter().filter(|&&r| correct[r]).count() as f64 / rows.len().max(1) as f64;
@@ -77,16 +87,6 @@ pub fn depths(samples: &Samples, costs: &Costs, rows: &[usize]) -> Vec<FixedDept
     all
 }
 
-/// The most accurate of `depths` that costs at most `most`; of equally accurate ones the cheaper.
-/// `point` gives a depth's accuracy and cost.
-pub fn best_depth<D>(depths: &[D], most: f64, point: impl Fn(&D) -> (f64, f64)) -> Option<&D> {
-    let better = |a: &&D, b: &&D| {
-        let (a, b) = (point(a), point(b));
-        a.0.total_cmp(&b.0).then(b.1.total_cmp(&a.1))
-    };
-    depths.iter().filter(|d| point(d).1 <= most).max_by(better)
-}
-
 /// The expected accuracy if `histogram` samples, chosen at random, leave at depths of these accuracies.
 pub fn random_accuracy(histogram: &[u64], accuracies: impl IntoIterator<Item = f64>) -> f64 {
     let samples = histogram.iter().sum::<u64>().max(1) as f64;
@@ -97,7 +97,7 @@ pub fn random_accuracy(histogram: &[u64], accuracies: impl IntoIterator<Item = f
 pub fn rivals(dynamic: &Measured, depths: Vec<FixedDepth>) -> Rivals {
     let histogram: Vec<u64> = dynamic.exit_histogram.iter().map(|n| *n as u64).collect();
     Rivals {
-        fixed_depth: best_depth(&depths, dynamic.macs, |d| (d.accuracy, d.macs)).cloned(),
+        fixed_depth: best_mixture(&depths.iter().map(FixedDepth::choice).collect::<Vec<_>>(), dynamic.macs),
         random: Random {
             accuracy: random_accuracy(&histogram, depths.iter().map(|d| d.accuracy)),
             macs_ratio: dynamic.macs_ratio,
@@ -108,43 +108,32 @@ pub fn rivals(dynamic: &Measured, depths: Vec<FixedDepth>) -> Rivals {
 
 /// Judges `dynamic` against doing nothing and against its rivals.
 pub fn verdict(dynamic: &Measured, rivals: &Rivals) -> Verdict {
-    let percent = |x: f64| format!("{:.1} %", 100.0 * x);
+    let (quality, work) = (coarse(dynamic.accuracy), coarse(dynamic.macs_ratio));
     let reason = if dynamic.macs_ratio >= 1.0 {
-        format!("with exits {} of the plain model's work is executed, so nothing is saved", percent(dynamic.macs_ratio))
-    } else if let Some(d) = rivals.fixed_depth.as_ref().filter(|d| d.accuracy >= dynamic.accuracy) {
-        let work = if d.macs < dynamic.macs { "at fewer MACs" } else { "at the same MACs" };
-        format!(
-            "exit after {} for everyone is as accurate {work} ({} correct at {} of the work; \
-             with exits {} at {})",
-            d.name,
-            percent(d.accuracy),
-            percent(d.macs_ratio),
-            percent(dynamic.accuracy),
-            percent(dynamic.macs_ratio)
-        )
-    } else if rivals.random.accuracy >= dynamic.accuracy {
-        format!(
-            "random decisions with the same histogram are as accurate ({} correct; with exits {})",
-            percent(rivals.random.accuracy),
-            percent(dynamic.accuracy)
-        )
+        format!("with exits {work} of the plain model's work is executed, so nothing is saved")
+    } else if let Some(mixture) = rivals.fixed_depth.as_ref().filter(|m| m.quality >= dynamic.accuracy) {
+        format!("{}; with exits {quality} at {work})", as_good(mixture, dynamic, &rivals.depths))
     } else {
         return Verdict::Pays;
     };
     Verdict::DoesNotPay { reason }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_best_depth_is_affordable_and_of_equals_the_cheaper() {
-        let depths = [(0.7, 0.2), (0.8, 0.4), (0.8, 0.5), (0.9, 0.9)];
-        let best = |most: f64| best_depth(&depths, most, |d| *d);
-        assert_eq!(best(1.0), Some(&(0.9, 0.9)));
-        assert_eq!(best(0.6), Some(&(0.8, 0.4)));
-        assert_eq!(best(0.2), Some(&(0.7, 0.2)));
-        assert_eq!(best(0.1), None);
-    }
+/// How a mixture does as well as the dynamic model; ends inside a parenthesis.
+fn as_good(mixture: &Mixture, dynamic: &Measured, depths: &[FixedDepth]) -> String {
+    let place = |s: &Share| match depths.get(s.choice) {
+        Some(depth) if s.choice + 1 < depths.len() => format!("after {}", depth.name),
+        Some(_) | None => "at the end".into(),
+    };
+    let who = match &mixture.shares[..] {
+        [one] => format!("exit {} for everyone", place(one)),
+        all => {
+            let part = |s: &Share| format!("{} for {}", place(s), coarse(s.share));
+            format!("exit {}, by chance,", all.iter().map(part).collect::<Vec<_>>().join(" and "))
+        }
+    };
+    let less = mixture.work < dynamic.macs * (1.0 - ROUNDING);
+    let work = if less { "at fewer MACs" } else { "at the same MACs" };
+    let ratio = dynamic.macs_ratio * mixture.work / dynamic.macs;
+    format!("{who} is as accurate {work} ({} correct at {} of the work", coarse(mixture.quality), coarse(ratio))
 }

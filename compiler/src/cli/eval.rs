@@ -8,9 +8,11 @@ use serde_json::json;
 use super::output::{self, Bars};
 use super::{Execution, JSON_SCHEMA, Outcome};
 use crate::Error;
+use crate::calibrate::Verdict;
 use crate::capture::BATCH;
 use crate::dataset::Dataset;
-use crate::evaluate::{DynamicQuality, Evaluate, Evaluation, GateUse, Quality, Rival, Rivals, evaluate};
+use crate::display::{mixed_part, percent, quality};
+use crate::evaluate::{DynamicQuality, Evaluate, Evaluation, Mix, Part, Quality, Rival, Rivals, evaluate};
 use crate::model::Model;
 use crate::progress::{Progress, Silent};
 
@@ -24,8 +26,10 @@ use crate::progress::{Progress, Silent};
 /// included. Times are means over single samples and over batches of 32, both forms interleaved.
 /// Without `labels` in the data, agreement with the plain model is the measure.
 ///
-/// "All leave after block K" is the best fixed depth at no more work. Heads that were fitted are judged
-/// at every candidate, kept or not; `final` and `file` heads only at the model's own exits.
+/// "Fixed depth, mixed to equal work" is the best that fixed depths can do at the same work: each sample
+/// leaves after one of two blocks, by chance. Heads that were fitted are judged at every candidate, kept
+/// or not; `final` and `file` heads only at the model's own exits. Token exits and skipped FFNs are
+/// compared with fixed choices in the same way.
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// The compiled model (.eec); an .onnx is evaluated as it is
@@ -58,15 +62,6 @@ pub(super) fn run(args: Args) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn percent(share: f64) -> String {
-    format!("{:.2} %", 100.0 * share)
-}
-
-/// Accuracy or loss.
-fn quality(accuracy: Option<f64>, loss: Option<f64>) -> String {
-    accuracy.map(percent).or(loss.map(|l| format!("{l:.4}"))).unwrap_or_default()
-}
-
 fn text(e: &Evaluation, data: &Dataset) -> String {
     let plural = if e.samples == 1 { "" } else { "s" };
     let mut out = format!("{} sample{plural} of {}\n\n", e.samples, data.name);
@@ -82,14 +77,11 @@ fn text(e: &Evaluation, data: &Dataset) -> String {
         rows.extend(rival_rows(rivals, d));
     }
     out.push_str(&output::table(&rows));
-    out.push('\n');
-    if !d.exits.is_empty() {
-        out.push_str(&histogram(d, e.samples));
+    if let Some(Verdict::DoesNotPay { reason }) = &e.verdict {
+        out.push_str(&format!("\nAdaptivity does not pay here: {reason}.\n"));
     }
-    if !d.gates.is_empty() {
-        out.push_str(&gates(d));
-    }
-    out
+    let decisions = decisions(e, d);
+    if decisions.is_empty() { out } else { format!("{out}\n{decisions}") }
 }
 
 fn header(e: &Evaluation) -> Vec<String> {
@@ -131,39 +123,61 @@ fn ratios(d: &DynamicQuality, plain: &Quality) -> Vec<String> {
 }
 
 fn rival_rows(rivals: &Rivals, d: &DynamicQuality) -> Vec<Vec<String>> {
-    let shown =
-        |label: String, r: &Rival| vec![label, quality(r.accuracy, r.loss), format!("{:.3} of plain", r.macs_ratio)];
     let mut rows = Vec::new();
-    match &rivals.fixed_depth {
-        Some(r) => rows.push(shown(format!("all leave after {}", r.name), r)),
-        None if !d.exits.is_empty() => rows.push(vec!["no fixed depth costs as little".into()]),
-        None => {}
+    if rivals.fixed_depth.is_none() && !d.exits.is_empty() {
+        rows.push(vec!["no fixed depth costs as little".into()]);
     }
-    rows.extend(rivals.fixed_tokens.iter().map(|r| shown(format!("tokens always leave after {}", r.name), r)));
-    rows.extend(rivals.static_ffns.iter().map(|r| shown(format!("never {}", r.name), r)));
-    rows.extend(rivals.random.iter().map(|r| shown(r.name.clone(), r)));
+    let mixes = [&rivals.fixed_depth, &rivals.fixed_tokens, &rivals.static_ffns];
+    rows.extend(mixes.into_iter().flatten().flat_map(mix_rows));
+    rows.extend(rivals.random.iter().map(|r| rival_row(r.name.clone(), r)));
     rows
 }
 
-/// How often each gate took effect.
-fn gates(d: &DynamicQuality) -> String {
-    let most = d.gates.iter().map(|g| g.rows).max().unwrap_or(1).max(1);
-    let bar = |g: &GateUse| "#".repeat((40 * g.rows).div_ceil(most) as usize);
-    let cells: Vec<Vec<String>> = d.gates.iter().map(|g| vec![g.name.clone(), g.rows.to_string()]).collect();
-    let bars = d.gates.iter().map(bar);
-    output::table(&cells).lines().zip(bars).map(|(line, bar)| format!("{line}  {bar}\n")).collect()
+/// A mix and the choices in it, if they are several.
+fn mix_rows(mix: &Mix) -> Vec<Vec<String>> {
+    let part = |p: &Part| rival_row(mixed_part(p.share, &p.choice.name), &p.choice);
+    let parts = mix.parts.iter().filter(|_| mix.parts.len() > 1).map(part);
+    std::iter::once(rival_row(mix.whole.name.clone(), &mix.whole)).chain(parts).collect()
 }
 
-/// One bar per exit, the longest 40 wide.
-fn histogram(d: &DynamicQuality, samples: usize) -> String {
-    let most = d.exit_histogram.iter().copied().max().unwrap_or(1).max(1);
-    let names = d.exits.iter().map(|name| format!("after {name}")).chain(std::iter::once("full depth".into()));
-    let bar = |(name, n): (String, &u64)| {
-        let width = (40 * n).div_ceil(most) as usize;
-        vec![name, n.to_string(), percent(*n as f64 / samples.max(1) as f64), "#".repeat(width)]
+fn rival_row(name: String, r: &Rival) -> Vec<String> {
+    vec![name, quality(r.accuracy, r.loss), format!("{:.3} of plain", r.macs_ratio)]
+}
+
+/// Where samples left, where visual tokens did, and how many tokens skipped each FFN.
+fn decisions(e: &Evaluation, d: &DynamicQuality) -> String {
+    let mean = |what: &str, block: Option<f64>| {
+        let last = e.blocks.saturating_sub(1);
+        block.map(|b| format!("{what}: after block {b:.2} (staying counts as the last, block {last})\n"))
     };
-    let rows: Vec<Vec<String>> = names.zip(&d.exit_histogram).map(bar).collect();
-    let bars: Vec<String> = rows.iter().map(|r| r[3].clone()).collect();
-    let cells: Vec<Vec<String>> = rows.into_iter().map(|r| r[..3].to_vec()).collect();
-    output::table(&cells).lines().zip(bars).map(|(line, bar)| format!("{line}  {bar}\n")).collect()
+    let exits = d.exits.iter().map(|name| format!("after {name}")).chain(["full depth".into()]);
+    let (ffns, tokens) = d.gates.split_at(d.gates.len().saturating_sub(d.token_exit_histogram.len().saturating_sub(1)));
+    let gates = tokens.iter().map(|g| g.name.clone()).chain(["tokens stay".into()]);
+    let of = Some(e.samples.max(1));
+    let parts = [
+        if d.exits.is_empty() { String::new() } else { bars(exits.zip(d.exit_histogram.iter().copied()), of) },
+        mean("mean exit", d.mean_exit).unwrap_or_default(),
+        bars(gates.zip(d.token_exit_histogram.iter().copied()), of),
+        mean("mean token exit", d.mean_token_exit).unwrap_or_default(),
+        bars(ffns.iter().map(|g| (g.name.clone(), g.rows)), None),
+    ];
+    parts.concat()
+}
+
+/// One bar per line, the longest 40 wide; with shares of `of`, if it is given.
+fn bars(counts: impl Iterator<Item = (String, u64)>, of: Option<usize>) -> String {
+    let counts: Vec<(String, u64)> = counts.collect();
+    let most = counts.iter().map(|(_, n)| *n).max().unwrap_or(1).max(1);
+    let cells = |(name, n): &(String, u64)| {
+        let share = of.map(|of| percent(*n as f64 / of as f64));
+        [name.clone(), n.to_string()].into_iter().chain(share).collect::<Vec<_>>()
+    };
+    let rows: Vec<Vec<String>> = counts.iter().map(cells).collect();
+    let bar = |n: u64| "#".repeat((40 * n).div_ceil(most) as usize);
+    let lines = output::table(&rows);
+    lines
+        .lines()
+        .zip(&counts)
+        .map(|(line, (_, n))| format!("{line}  {}", bar(*n)).trim_end().to_owned() + "\n")
+        .collect()
 }

@@ -19,7 +19,7 @@ use clap::{Parser, Subcommand};
 use crate::Error;
 
 /// Version of every verb's `--json` output; it grows when a key changes its meaning or goes.
-pub(crate) const JSON_SCHEMA: u32 = 1;
+pub(crate) const JSON_SCHEMA: u32 = 2;
 
 /// The exit code of wrong usage, as clap has it.
 const USAGE: u8 = 2;

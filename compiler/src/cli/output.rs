@@ -8,8 +8,8 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::Error;
+pub(super) use crate::display::{si, table};
 use crate::progress::Progress;
-pub(super) use crate::table::table;
 
 /// Writes to stdout. A closed pipe (`eec inspect … | head`) ends the process quietly.
 pub(super) fn print(text: &str) -> Result<(), Error> {
@@ -64,15 +64,6 @@ impl Progress for Bars {
         if let Some(bar) = self.current.borrow_mut().take() {
             bar.finish_and_clear();
         }
-    }
-}
-
-/// `1234567` as `1.23 M`.
-pub(super) fn si(value: f64) -> String {
-    let units = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
-    match units.iter().find(|(scale, _)| value.abs() >= *scale) {
-        Some((scale, unit)) => format!("{:.2} {unit}", value / scale),
-        None => format!("{value}"),
     }
 }
 

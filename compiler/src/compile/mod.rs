@@ -86,6 +86,7 @@ pub fn compile(path: &Path, plain: Graph, data: Option<&Dataset>, options: &Comp
     model.reports.extend(exits.report);
     model.policy = exits.policy;
     model.candidates = exits.candidates;
+    model.inserted.exits = exits.exits.iter().flat_map(|e| &e.exits).map(|e| e.block).collect();
     model.dynamic = base.dynamic(exits.exits.as_ref(), is_gated, &model.inserted.gated_ffns)?;
     Ok(model)
 }

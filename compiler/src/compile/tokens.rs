@@ -83,8 +83,9 @@ impl<'a> Tokens<'a> {
         if let TokenRule::Fixed(Some(block)) = recipe.rule {
             let chosen = recipe::Places::Blocks(vec![block]);
             let standing = standing.at(&chosen, "token exit")?;
-            let places = Some(self.places(standing.blocks));
-            return Ok(Made { options: Some(fixed(&span, block)), places, report: None });
+            let options = fixed(&span, block);
+            let places = Some(self.places(standing.blocks, &options));
+            return Ok(Made { options: Some(options), places, report: None });
         }
         let data = self.work.data_for("choosing token exits")?;
         if standing.blocks.is_empty() {
@@ -97,8 +98,9 @@ impl<'a> Tokens<'a> {
         self.calibrate(&oracle)
     }
 
-    fn places(&self, candidates: Vec<usize>) -> TokenPlaces {
-        TokenPlaces { span: self.named_span, candidates, gates: Vec::new() }
+    fn places(&self, candidates: Vec<usize>, chosen: &TokenExits) -> TokenPlaces {
+        let exits = chosen.exits.iter().map(|e| e.block).collect();
+        TokenPlaces { span: self.named_span, candidates, exits, decides: chosen.decides() }
     }
 
     fn oracle<'d>(&self, data: &'d Dataset, span: Span, blocks: Vec<usize>) -> Result<Oracle<'d>, Error> {
@@ -158,10 +160,7 @@ impl<'a> Tokens<'a> {
             outcome: &outcome,
             stats: gates.as_ref().map_or(&[], |g| &g.stats),
         });
-        let places = options.as_ref().map(|options| {
-            let gates = options.exits.iter().filter(|_| options.decides()).map(|e| e.block).collect();
-            TokenPlaces { gates, ..self.places(oracle.blocks.clone()) }
-        });
+        let places = options.as_ref().map(|options| self.places(oracle.blocks.clone(), options));
         Ok(Made { options, places, report: Some(report) })
     }
 

@@ -10,15 +10,17 @@ use eec_runtime::Session;
 use serde::Serialize;
 
 use crate::Error;
+use crate::calibrate::Verdict;
 use crate::calibrate::gates::Quality as PerRow;
 use crate::dataset::Dataset;
 use crate::model::{Form, Model, run_options};
 use crate::progress::Progress;
 use crate::quality::{self, Runs, Scored, Truth};
 
-pub use rivals::{Rival, Rivals};
+pub use rivals::{Mix, Part, Rival, Rivals};
 
 use decode::Decoder;
+use rivals::Forms;
 use times::{Times, time_forms};
 
 /// Quality and cost of one form.
@@ -61,8 +63,20 @@ pub struct DynamicQuality {
     pub exit_histogram: Vec<u64>,
     /// The exits' names.
     pub exits: Vec<String>,
-    /// How often each gate took effect.
+    /// The mean number of the block after which samples left; who ran to the end counts as leaving after
+    /// the last. Absent without exits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean_exit: Option<f64>,
+    /// How often each gate took effect, those of FFNs before those of visual tokens.
     pub gates: Vec<GateUse>,
+    /// Samples whose visual tokens left, per gate; the last kept them to their own end. Empty if no gate
+    /// decides on visual tokens.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub token_exit_histogram: Vec<u64>,
+    /// The mean number of the block after which visual tokens left; who kept them counts as losing them
+    /// after the last. Absent without token exits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean_token_exit: Option<f64>,
 }
 
 /// How often a gate took effect.
@@ -79,6 +93,8 @@ pub struct GateUse {
 pub struct Evaluation {
     /// Samples.
     pub samples: usize,
+    /// Blocks of the plain model.
+    pub blocks: usize,
     /// Whether the data has labels.
     pub labels: bool,
     /// The plain model.
@@ -87,6 +103,8 @@ pub struct Evaluation {
     pub dynamic: Option<DynamicQuality>,
     /// The rivals; absent if nothing was inserted.
     pub rivals: Option<Rivals>,
+    /// Whether deciding per input is better than all rivals at equal work; absent if nothing decides.
+    pub verdict: Option<Verdict>,
 }
 
 /// How to evaluate.
@@ -122,10 +140,12 @@ pub fn evaluate(model: &Model, data: &Dataset, options: &Evaluate) -> Result<Eva
     let scored = job.score(&mut plain, "plain model")?;
     let mut out = Evaluation {
         samples: data.rows,
+        blocks: job.structure.blocks.len(),
         labels: data.labels.is_some(),
         plain: quality_of(&scored),
         dynamic: None,
         rivals: None,
+        verdict: None,
     };
     if model.dynamic.is_none() {
         job.time(&mut [&mut plain], &mut [&mut out.plain])?;
@@ -134,27 +154,60 @@ pub fn evaluate(model: &Model, data: &Dataset, options: &Evaluate) -> Result<Eva
     let mut session = model.session(Form::Dynamic, run_options(options.threads))?;
     let run = job.score(&mut session, "dynamic model")?;
     let mut quality = quality_of(&run);
-    let macs_ratio = quality.macs / out.plain.macs;
-    out.rivals = Some(job.rivals(&mut session, &scored, &run, macs_ratio)?);
+    let rivals = job.rivals(&mut session, Forms { plain: &scored, dynamic: &run })?;
     job.time(&mut [&mut plain, &mut session], &mut [&mut out.plain, &mut quality])?;
-    let names = |list: Vec<&str>| list.into_iter().map(String::from).collect::<Vec<String>>();
-    let gates = names(session.gates()).into_iter().zip(&run.gate_rows);
-    out.dynamic = Some(DynamicQuality {
-        macs_ratio,
-        time_ratio: quality.batch1_ms / out.plain.batch1_ms,
-        time_ratio_batch32: quality.batch32_ms / out.plain.batch32_ms,
-        token_time_ratio: quality.token_ms.zip(out.plain.token_ms).map(|(dynamic, plain)| dynamic / plain),
-        exit_histogram: run.exit_rows.clone(),
-        exits: names(session.exits()),
-        gates: gates.map(|(name, rows)| GateUse { name, rows: *rows }).collect(),
-        quality,
-    });
+    let decides = !session.exits().is_empty() || !session.gates().is_empty();
+    out.verdict = decides.then(|| rivals.verdict(&quality));
+    out.rivals = Some(rivals);
+    out.dynamic = Some(job.dynamic(&session, &run, quality, &out.plain));
     Ok(out)
 }
 
 impl Job<'_> {
     fn score(&self, session: &mut Session, stage: &str) -> Result<Scored, Error> {
         quality::score(self.data, session, &self.truth, self.runs, stage)
+    }
+
+    /// What a run of the dynamic model decided and cost.
+    fn dynamic(&self, session: &Session, run: &Scored, quality: Quality, plain: &Quality) -> DynamicQuality {
+        let inserted = &self.model.inserted;
+        let gates = session.gates().into_iter().zip(&run.gate_rows);
+        let token_exit_histogram = self.token_exits(run);
+        DynamicQuality {
+            macs_ratio: quality.macs / plain.macs,
+            time_ratio: quality.batch1_ms / plain.batch1_ms,
+            time_ratio_batch32: quality.batch32_ms / plain.batch32_ms,
+            token_time_ratio: quality.token_ms.zip(plain.token_ms).map(|(dynamic, plain)| dynamic / plain),
+            exit_histogram: run.exit_rows.clone(),
+            exits: session.exits().into_iter().map(String::from).collect(),
+            mean_exit: self.mean_block(&run.exit_rows, &inserted.exits),
+            gates: gates.map(|(name, rows)| GateUse { name: name.into(), rows: *rows }).collect(),
+            mean_token_exit: self.mean_token_exit(&token_exit_histogram),
+            token_exit_histogram,
+            quality,
+        }
+    }
+
+    /// Samples whose visual tokens left, per gate, then all others; empty if no gate decides.
+    fn token_exits(&self, run: &Scored) -> Vec<u64> {
+        let gates = self.model.inserted.tokens.as_ref().map_or(0, |t| t.gates().len());
+        let left = &run.gate_rows[run.gate_rows.len().saturating_sub(gates)..];
+        let kept = (self.data.rows as u64).saturating_sub(left.iter().sum());
+        if left.is_empty() { Vec::new() } else { left.iter().copied().chain([kept]).collect() }
+    }
+
+    fn mean_token_exit(&self, histogram: &[u64]) -> Option<f64> {
+        let places = self.model.inserted.tokens.as_ref()?;
+        match places.decides {
+            true => self.mean_block(histogram, &places.exits),
+            false => places.exits.first().map(|block| *block as f64),
+        }
+    }
+
+    /// The mean of the blocks after which rows left, the rest after the model's last; `None` if there is no
+    /// such block.
+    fn mean_block(&self, rows: &[u64], blocks: &[usize]) -> Option<f64> {
+        mean_block(rows, blocks, self.structure.blocks.len().checked_sub(1)?)
     }
 
     /// Times all forms, interleaved.
@@ -170,6 +223,14 @@ impl Job<'_> {
     }
 }
 
+/// The mean of `blocks` weighted by `rows`, of which the last left after block `last`; `None` without
+/// blocks.
+fn mean_block(rows: &[u64], blocks: &[usize], last: usize) -> Option<f64> {
+    let weighted = rows.iter().zip(blocks.iter().chain([&last])).map(|(n, block)| *n as f64 * *block as f64);
+    let all = rows.iter().sum::<u64>().max(1) as f64;
+    (!blocks.is_empty()).then(|| weighted.sum::<f64>() / all)
+}
+
 fn quality_of(scored: &Scored) -> Quality {
     let mean = scored.quality.mean();
     let (accuracy, loss) = match scored.quality {
@@ -177,4 +238,16 @@ fn quality_of(scored: &Scored) -> Quality {
         PerRow::Loss(_) => (None, Some(mean)),
     };
     Quality { accuracy, loss, macs: scored.macs_per_row(), ..Quality::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_stays_counts_as_leaving_after_the_last_block() {
+        assert_eq!(mean_block(&[3, 0, 1], &[0, 4], 7), Some(1.75));
+        assert_eq!(mean_block(&[4], &[], 7), None);
+        assert_eq!(mean_block(&[0, 0], &[2], 7), Some(0.0));
+    }
 }

@@ -7,7 +7,7 @@ use plotters::coord::ranged1d::SegmentValue;
 use plotters::prelude::*;
 
 use super::format::{has_exits, leaving, shown};
-use crate::calibrate::Outcome;
+use crate::calibrate::{FixedDepth, Outcome, frontier};
 
 /// Size of a plot in its own units; the page scales it.
 const SIZE: (u32, u32) = (520, 338);
@@ -78,8 +78,9 @@ fn draw_curve(area: &Area<'_>, outcome: &Outcome, measure: &str) -> Drawn {
     let percent = |work: f64, accuracy: f64| (100.0 * work, 100.0 * accuracy);
     let tried = outcome.curve.iter().map(|p| (percent(p.verify.macs_ratio, p.verify.accuracy), p.passed));
     let tried: Vec<((f64, f64), bool)> = tried.collect();
-    let depths: Points =
-        outcome.rivals.iter().flat_map(|r| &r.depths).map(|d| percent(d.macs_ratio, d.accuracy)).collect();
+    let fixed: &[FixedDepth] = outcome.rivals.as_ref().map_or(&[], |r| &r.depths);
+    let depths: Points = fixed.iter().map(|d| percent(d.macs_ratio, d.accuracy)).collect();
+    let mixed = frontier(&fixed.iter().map(FixedDepth::choice).collect::<Vec<_>>()).into_iter().map(|i| depths[i]);
     let lot: Points = outcome.rivals.iter().map(|r| percent(r.random.macs_ratio, r.random.accuracy)).collect();
     let all = tried.iter().map(|(p, _)| p).chain(&depths).chain(&lot);
     let (low, high) = all.fold((100.0f64, 0.0f64), |(low, high), p| (low.min(p.1), high.max(p.1)));
@@ -94,7 +95,7 @@ fn draw_curve(area: &Area<'_>, outcome: &Outcome, measure: &str) -> Drawn {
         .x_label_formatter(&|x| format!("{x:.0}"))
         .y_label_formatter(&|y| format!("{y:.0}"))
         .draw()?;
-    chart.draw_series(LineSeries::new(depths.iter().copied(), FIXED.stroke_width(1)))?;
+    chart.draw_series(LineSeries::new(mixed, FIXED.stroke_width(1)))?;
     chart.draw_series(depths.iter().map(|p| TriangleMarker::new(*p, 5, FIXED.filled())))?;
     chart.draw_series(LineSeries::new(tried.iter().map(|(p, _)| *p), DYNAMIC.stroke_width(2)))?;
     chart.draw_series(tried.iter().map(|(p, passed)| {

@@ -1,32 +1,8 @@
 //! Numbers as people read them, and the facts that text and HTML both state.
 
-use super::Report;
-use crate::calibrate::{ALWAYS, Drop, ExitQuality, FixedDepth, Measured, Outcome, Policy, Verdict};
-
-/// `83.42 %`.
-pub(super) fn percent(share: f64) -> String {
-    format!("{:.2} %", 100.0 * share)
-}
-
-/// `83.4 %`.
-pub(super) fn coarse(share: f64) -> String {
-    format!("{:.1} %", 100.0 * share)
-}
-
-/// A difference of shares in percentage points, with its sign: `-0.20`.
-pub(super) fn points(difference: f64) -> String {
-    // Avoids a negative zero.
-    format!("{:+.2}", 100.0 * difference + 0.0)
-}
-
-/// `12.3 M`.
-pub(super) fn si(value: f64) -> String {
-    let steps = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
-    match steps.into_iter().find(|(size, _)| value >= *size) {
-        Some((size, letter)) => format!("{:.1} {letter}", value / size),
-        None => format!("{value:.0}"),
-    }
-}
+use super::{Mechanism, Report};
+use crate::calibrate::{ALWAYS, Drop, ExitQuality, FixedDepth, Measured, Mixture, Outcome, Policy, Share, Verdict};
+use crate::display::{coarse, mixed_part, points};
 
 /// A threshold, or what stands for it.
 pub(super) fn threshold(exit: &ExitQuality) -> String {
@@ -75,13 +51,7 @@ pub(super) fn contenders(report: &Report, outcome: &Outcome) -> Vec<Contender> {
         all.push(of(&format!("with {words}{refused}"), shown(outcome)));
     }
     if let Some(rivals) = &outcome.rivals {
-        let fixed = |d: &FixedDepth| Contender {
-            name: report.mechanism.all_leave(&d.name),
-            quality: d.accuracy,
-            macs: d.macs,
-            work: d.macs_ratio,
-        };
-        all.extend(rivals.fixed_depth.as_ref().map(fixed));
+        all.extend(rivals.fixed_depth.iter().flat_map(|m| fixed(report.mechanism, m, &rivals.depths, &outcome.plain)));
         all.push(Contender {
             name: "random, same histogram".into(),
             quality: rivals.random.accuracy,
@@ -90,6 +60,25 @@ pub(super) fn contenders(report: &Report, outcome: &Outcome) -> Vec<Contender> {
         });
     }
     all
+}
+
+/// A mixture of depths and what it is made of, or the one depth that it is.
+fn fixed(mechanism: Mechanism, mixture: &Mixture, depths: &[FixedDepth], plain: &Measured) -> Vec<Contender> {
+    let part = |share: &Share| {
+        let depth = depths.get(share.choice)?;
+        let is_plain = share.choice + 1 == depths.len();
+        let name = if is_plain { "plain model".into() } else { mechanism.for_all(&depth.name) };
+        let name = if mixture.shares.len() > 1 { mixed_part(share.share, &name) } else { name };
+        Some(Contender { name, quality: depth.accuracy, macs: depth.macs, work: depth.macs_ratio })
+    };
+    let whole = Contender {
+        name: mechanism.mixed().into(),
+        quality: mixture.quality,
+        macs: mixture.work,
+        work: mixture.work / plain.macs,
+    };
+    let whole = (mixture.shares.len() > 1).then_some(whole);
+    whole.into_iter().chain(mixture.shares.iter().filter_map(part)).collect()
 }
 
 /// The verdict in one line.

@@ -1,9 +1,9 @@
 //! What a calibration of FFN gates says, as lines of a table and sentences.
 
 use super::Report;
-use super::format::{coarse, percent, points};
 use crate::calibrate::Verdict;
 use crate::calibrate::gates::{GateOutcome, Measured, Tried};
+use crate::display::{coarse, percent, points};
 
 /// The verdict in one line.
 pub(super) fn headline(outcome: &GateOutcome) -> String {

@@ -1,9 +1,10 @@
 //! The report as one HTML file: styles and plots inside, no scripts, nothing loaded.
 
-use super::format::{bound, coarse, has_exits, headline, points, rule};
+use super::format::{bound, has_exits, headline, rule};
 use super::html_tables::{asked, comparison, exits, gate_results, heads};
 use super::{Report, charts};
 use crate::calibrate::{Outcome, Verdict};
+use crate::display::{coarse, points};
 
 const STYLE: &str = include_str!("style.css");
 

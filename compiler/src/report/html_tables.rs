@@ -1,10 +1,11 @@
 //! The tables of the page.
 
-use super::format::{coarse, contenders, leaving, percent, si, threshold};
+use super::format::{contenders, leaving, threshold};
 use super::html::escape;
 use super::{Report, gates};
 use crate::calibrate::Outcome;
 use crate::calibrate::gates::GateOutcome;
+use crate::display::{coarse, percent, si};
 use crate::fit::FitStats;
 
 /// The model against its rivals.

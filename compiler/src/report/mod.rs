@@ -23,7 +23,7 @@ use crate::fit::FitStats;
 use crate::recipe::Recipe;
 
 /// The version of [`Report`]'s JSON form. It grows when a field changes its meaning or goes away.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// What a report is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,18 +56,28 @@ impl Mechanism {
         }
     }
 
-    /// The static rival at a place.
-    pub(crate) fn all_leave(self, place: &str) -> String {
+    /// The same choice for all inputs: at a place, or a set of FFNs.
+    pub(crate) fn for_all(self, choice: &str) -> String {
         match self {
-            Mechanism::ExitHeads | Mechanism::FfnGates => format!("all leave after {place}"),
-            Mechanism::TokenExits => format!("tokens always leave after {place}"),
+            Mechanism::ExitHeads => format!("all leave after {choice}"),
+            Mechanism::TokenExits => format!("tokens always leave after {choice}"),
+            Mechanism::FfnGates => format!("never {choice}"),
+        }
+    }
+
+    /// The best that such choices can do at the dynamic model's work.
+    pub(crate) fn mixed(self) -> &'static str {
+        match self {
+            Mechanism::ExitHeads => "fixed depth, mixed to equal work",
+            Mechanism::TokenExits => "fixed token exit, mixed to equal work",
+            Mechanism::FfnGates => "static FFNs, mixed to equal work",
         }
     }
 
     fn at_one_depth(self) -> &'static str {
         match self {
-            Mechanism::ExitHeads | Mechanism::FfnGates => "everyone leaves at one depth",
-            Mechanism::TokenExits => "tokens leave at one depth",
+            Mechanism::ExitHeads | Mechanism::FfnGates => "everyone leaves at one depth; line: mixed by chance",
+            Mechanism::TokenExits => "tokens leave at one depth; line: mixed by chance",
         }
     }
 

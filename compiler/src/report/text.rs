@@ -1,8 +1,9 @@
 //! The report as plain text, at most 80 columns wide.
 
-use super::format::{bound, coarse, contenders, has_exits, headline, leaving, percent, rule, si, threshold};
+use super::format::{bound, contenders, has_exits, headline, leaving, rule, threshold};
 use super::{Report, gates};
 use crate::calibrate::Outcome;
+use crate::display::{coarse, percent, si, table_within};
 
 /// Columns of a terminal.
 pub(super) const WIDTH: usize = 80;
@@ -29,7 +30,7 @@ impl Report {
         if let Some(outcome) = &self.gates {
             let mut rows = vec![gates::header(outcome)];
             rows.extend(gates::rows(outcome));
-            parts.push(table(&rows));
+            parts.push(table_within(&rows, WIDTH));
             parts.push(wrap(&gates::bound(self, outcome)).trim_start().to_string());
         }
         let reasons: String = self.reasons.iter().map(|r| wrap(&format!("- {r}"))).collect();
@@ -44,7 +45,7 @@ fn comparison(report: &Report, outcome: &Outcome) -> String {
     for c in contenders(report, outcome) {
         rows.push([c.name, percent(c.quality), si(c.macs), coarse(c.work)]);
     }
-    table(&rows)
+    table_within(&rows, WIDTH)
 }
 
 fn exits(outcome: &Outcome, measure: &str) -> String {
@@ -62,35 +63,7 @@ fn exits(outcome: &Outcome, measure: &str) -> String {
     }
     let end = shares.last().copied().unwrap_or(1.0);
     rows.push(["full depth".into(), percent(outcome.plain.accuracy), String::new(), coarse(end), String::new()]);
-    table(&rows)
-}
-
-/// The first column to the left, the others to the right. Long names are cut to fit the width.
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let mut widths = [0; N];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let others: usize = widths[1..].iter().map(|w| w + 2).sum();
-    widths[0] = widths[0].min(WIDTH.saturating_sub(others));
-    let line = |row: &[String; N]| {
-        let mut line = format!("{:<w$}", cut(&row[0], widths[0]), w = widths[0]);
-        for (cell, width) in row.iter().zip(&widths).skip(1) {
-            line.push_str(&format!("  {cell:>width$}"));
-        }
-        line.trim_end().to_owned() + "\n"
-    };
-    rows.iter().map(line).collect()
-}
-
-/// `text` with its end replaced by `…` if it is longer than `width`.
-fn cut(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
-        return text.to_owned();
-    }
-    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+    table_within(&rows, WIDTH)
 }
 
 /// Breaks at spaces; a word that is longer than a line is broken too.
