@@ -101,7 +101,7 @@ impl Ffn<'_> {
     fn choose(&self, field: &Field, plain: &Scored) -> Result<Made, Error> {
         let rule = self.recipe().rule;
         let mut candidates = field.static_sets(plain)?;
-        let static_order = candidates.last().map_or_else(Vec::new, |c| blocks_of(&c.options));
+        let static_order = growth(&candidates);
         if rule.tries(Family::Learned) {
             candidates.extend(field.learned(plain, self.work.recipe().seed)?);
         }
@@ -155,6 +155,16 @@ impl Ffn<'_> {
         let report = Report::of_gates(self.work.path, field.data, self.work.recipe(), &field.split, outcome);
         Ok(Made { graph, decide, static_order, report: Some(report) })
     }
+}
+
+/// The blocks in the order in which they entered sets that grow by one block each; a set itself lists
+/// them by depth.
+fn growth(sets: &[Candidate]) -> Vec<usize> {
+    let mut order = Vec::new();
+    for set in sets {
+        order.extend(blocks_of(&set.options).into_iter().find(|b| !order.contains(b)));
+    }
+    order
 }
 
 fn blocks_of(options: &FfnGates) -> Vec<usize> {
