@@ -259,8 +259,8 @@ fn attention_with_strided_heads_and_a_mask() {
     b.run_kernel("attention", Form::Attention(form));
     b.output("c", c, &[batch, queries, row]);
     for (queries, keys) in [(1, 1), (1, 65), (37, 50), (70, 130)] {
-        let (q, k) = (ramp(&[2, queries, 30], 0.3), ramp(&[2, keys, 30], 0.2));
-        let v = ramp(&[2, keys, 30], 1.0);
+        let (q, k) = (ramp(&[2, queries, 30], 0.02), ramp(&[2, keys, 30], 0.02));
+        let v = ramp(&[2, keys, 30], 0.02);
         let hidden = |i: usize| i / keys == 0 || (i % keys > i / keys % queries && keys > queries);
         let mask = (0..2 * queries * keys).map(|i| if hidden(i) { f32::NEG_INFINITY } else { 0.01 * i as f32 % 1.0 });
         let mask = Tensor::new(&[2, queries, keys], mask.collect()).unwrap();
