@@ -2,6 +2,7 @@
 //! next-token loss where it scores classes per token. Scores are judged batch by batch and not kept.
 
 use eec_ir::{Graph, Symbol};
+use eec_passes::ffn_gates::Granularity;
 use eec_passes::structure::Structure;
 use eec_runtime::{Control, Counters, Session};
 
@@ -46,11 +47,7 @@ pub struct Scored {
 impl Scored {
     /// Mean multiply-accumulates per row.
     pub fn macs_per_row(&self) -> f64 {
-        let rows = match &self.quality {
-            Quality::Correct(rows) => rows.len(),
-            Quality::Loss(rows) => rows.len(),
-        };
-        self.macs as f64 / rows.max(1) as f64
+        self.macs as f64 / self.quality.rows().max(1) as f64
     }
 }
 
@@ -61,6 +58,20 @@ pub struct Runs<'a> {
     pub threads: Option<usize>,
     /// Told about long work.
     pub progress: &'a dyn Progress,
+    /// Rows per run.
+    batch: usize,
+}
+
+impl<'a> Runs<'a> {
+    /// Runs of [`BATCH`] rows, or of one where FFN gates make the rows of a run decide together: measured
+    /// otherwise, rows would depend on each other.
+    pub fn new(threads: Option<usize>, progress: &'a dyn Progress, granularity: Granularity) -> Runs<'a> {
+        let batch = match granularity {
+            Granularity::Row => BATCH,
+            Granularity::All => 1,
+        };
+        Runs { threads, progress, batch }
+    }
 }
 
 /// Whether a model's main output scores classes per row or per token; an error for other outputs.
@@ -234,8 +245,8 @@ impl Pass<'_> {
     fn run(&self, session: &mut Session, take: &mut dyn FnMut(usize, &[f32], usize)) -> Result<Counted, Error> {
         let mut counted = Counted::default();
         self.runs.progress.begin(self.stage, self.data.rows);
-        for from in (0..self.data.rows).step_by(BATCH) {
-            let to = (from + BATCH).min(self.data.rows);
+        for from in (0..self.data.rows).step_by(self.runs.batch) {
+            let to = (from + self.runs.batch).min(self.data.rows);
             let run = session.run(&self.data.batch(from, to), self.control)?;
             let output = run.outputs.get(self.output);
             let scores = output.and_then(|(_, t)| Some((t.elements::<f32>()?, *t.dims().last()?)));

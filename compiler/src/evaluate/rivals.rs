@@ -2,7 +2,7 @@
 //! histogram. For each mechanism that the model has, the plain model with its static form is run.
 
 use eec_ir::Graph;
-use eec_passes::ffn_gates::{self, FfnGates, Granularity, Rule};
+use eec_passes::ffn_gates::{self, FfnGates, Rule};
 use eec_passes::token_exits;
 use eec_runtime::{Control, Session};
 use serde::Serialize;
@@ -11,7 +11,7 @@ use super::Job;
 use crate::Error;
 use crate::calibrate::gates::Quality as PerRow;
 use crate::calibrate::{best_depth, random_accuracy};
-use crate::compile::{candidate_classes, fixed_token_exit, gates_at, with_random_masks};
+use crate::compile::{Chance, candidate_classes, fixed_token_exit};
 use crate::dataset::Dataset;
 use crate::model::simplified;
 use crate::quality::{self, Scored};
@@ -157,11 +157,12 @@ impl Job<'_> {
     /// Sets of FFNs that never run, grown as calibration grew them, and chance per token.
     fn of_ffns(&self, rivals: &mut Rivals, plain: &Scored, run: &Scored, macs_ratio: f64) -> Result<(), Error> {
         let (graph, structure, inserted) = (&self.model.plain, &self.structure, &self.model.inserted);
+        let granularity = self.model.recipe.ffn_skip.granularity;
         let mut all = Vec::new();
         for count in 1..=inserted.static_ffns.len() {
             let mut blocks = inserted.static_ffns[..count].to_vec();
             blocks.sort_unstable();
-            let options = FfnGates { gates: gates_at(&blocks), rule: Rule::Static, granularity: Granularity::Row };
+            let options = FfnGates { gates: inserted.replacements.gates_at(&blocks)?, rule: Rule::Static, granularity };
             let edit = ffn_gates::apply_to(graph, structure, &options).map_err(Error::request)?;
             let names: Vec<String> = blocks.iter().map(usize::to_string).collect();
             all.push(self.run(&simplified(edit)?, plain, format!("the FFNs {}", names.join(", ")), "static sets")?);
@@ -171,12 +172,11 @@ impl Job<'_> {
             return Ok(());
         }
         let tokens = quality::tokens(graph, structure, self.data);
-        let rows = (self.data.rows * tokens).max(1) as f64;
-        let shares: Vec<f64> = run.gate_rows.iter().map(|n| *n as f64 / rows).collect();
-        let options =
-            FfnGates { gates: gates_at(&inserted.gated_ffns), rule: Rule::Given, granularity: Granularity::Row };
+        let chance = Chance { rows: self.data.rows, tokens, granularity };
+        let gates = inserted.replacements.gates_at(&inserted.gated_ffns)?;
+        let options = FfnGates { gates, rule: Rule::Given, granularity };
         let gated = ffn_gates::apply_to(graph, structure, &options).map_err(Error::request)?;
-        let data = with_random_masks(self.data, tokens, &inserted.gated_ffns, &shares)?;
+        let data = chance.with_masks(self.data, &inserted.gated_ffns, &chance.shares(&run.gate_rows))?;
         let name = "random, same histogram".into();
         rivals.random = Some(self.run_on(&data, &simplified(gated)?, plain, name, "random decisions")?);
         Ok(())

@@ -111,7 +111,8 @@ fn linear(x: &Matrix<f64>, y: &Matrix<f64>, rank: usize, seed: u64) -> Result<Ve
         let map = moments.map(rank, l2, seed);
         map.ok_or_else(|| format!("the sums of products are not positive definite at the penalty {l2:.0e}"))
     };
-    let l2 = if x.rows < MIN_ROWS_FOR_CHOICE { SMALL_DATA_L2 } else { choose_l2(|l2| Ok(held.error(&map(&fit, l2)?)))? };
+    let l2 =
+        if x.rows < MIN_ROWS_FOR_CHOICE { SMALL_DATA_L2 } else { choose_l2(|l2| Ok(held.error(&map(&fit, l2)?)))? };
     let LowRank { down, up } = map(&fit.join(&held), l2)?;
     Ok([down.values, vec![0.0; rank], up.values, vec![0.0; y.columns]].concat())
 }

@@ -40,12 +40,7 @@ pub(super) struct Trained {
 }
 
 /// Chooses the penalty, then fits on all rows, going on from where the choice ended.
-pub(super) fn train<L: Loss>(
-    shape: Shape,
-    x: &Matrix<f32>,
-    loss: &L,
-    options: &FitOptions,
-) -> Result<Trained, String> {
+pub(super) fn train<L: Loss>(shape: Shape, x: &Matrix<f32>, loss: &L, options: &FitOptions) -> Result<Trained, String> {
     let start = shape.start(options.seed);
     let choice = match options.l2 {
         L2::Fixed(l2) => Choice { l2, loss: None, parameters: start.clone(), evaluations: 0 },
@@ -78,13 +73,7 @@ struct Choice {
 
 /// Walks the grid from the strongest penalty, each fit starting at the last one's end, until the
 /// held-out loss rises.
-fn choose_l2<L: Loss>(
-    shape: Shape,
-    x: &Matrix<f32>,
-    loss: &L,
-    start: Vec<f64>,
-    seed: u64,
-) -> Result<Choice, String> {
+fn choose_l2<L: Loss>(shape: Shape, x: &Matrix<f32>, loss: &L, start: Vec<f64>, seed: u64) -> Result<Choice, String> {
     let (fit_rows, held_rows) = hold_out(x.rows, seed);
     let mut objective = Objective::new(shape, &x.select(&fit_rows), loss.select(&fit_rows), 0.0);
     let held = Objective::new(shape, &x.select(&held_rows), loss.select(&held_rows), 0.0);
