@@ -2,13 +2,11 @@
 //! next-token loss where it scores classes per token. Scores are judged batch by batch and not kept.
 
 use eec_ir::{Graph, Symbol};
-use eec_passes::ffn_gates::Granularity;
 use eec_passes::structure::Structure;
 use eec_runtime::{Control, Counters, Session};
 
 use crate::Error;
 use crate::calibrate::gates::Quality;
-use crate::capture::BATCH;
 use crate::dataset::Dataset;
 use crate::fit::argmax;
 use crate::lower::Names;
@@ -59,19 +57,7 @@ pub struct Runs<'a> {
     /// Told about long work.
     pub progress: &'a dyn Progress,
     /// Rows per run.
-    batch: usize,
-}
-
-impl<'a> Runs<'a> {
-    /// Runs of [`BATCH`] rows, or of one where FFN gates make the rows of a run decide together: measured
-    /// otherwise, rows would depend on each other.
-    pub fn new(threads: Option<usize>, progress: &'a dyn Progress, granularity: Granularity) -> Runs<'a> {
-        let batch = match granularity {
-            Granularity::Row => BATCH,
-            Granularity::All => 1,
-        };
-        Runs { threads, progress, batch }
-    }
+    pub batch: usize,
 }
 
 /// Whether a model's main output scores classes per row or per token; an error for other outputs.

@@ -116,7 +116,8 @@ struct Job<'a> {
 pub fn evaluate(model: &Model, data: &Dataset, options: &Evaluate) -> Result<Evaluation, Error> {
     let structure = structure::analyse(&model.plain).map_err(Error::request)?;
     let per_token = quality::scores_tokens(&model.plain, &structure)?;
-    let runs = Runs::new(options.threads, options.progress, model.recipe.ffn_skip.granularity);
+    let batch = model.recipe.ffn_skip.batch();
+    let runs = Runs { threads: options.threads, progress: options.progress, batch };
     let mut plain = model.session(Form::Plain, run_options(options.threads))?;
     let truth = Truth::new(data, &mut plain, structure.main_output, per_token, runs)?;
     let job = Job { model, structure, data, truth, runs };

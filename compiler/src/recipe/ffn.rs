@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{MAX_WIDTH, MaxDrop, ParseError, Places, refuse, serde_as_text};
 use crate::calibrate::gates::Family;
+use crate::capture::BATCH;
 
 /// Whether FFNs are skipped, where, and by which rule.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -25,6 +26,15 @@ pub struct FfnSkip {
 }
 
 impl FfnSkip {
+    /// Rows per run on data: [`BATCH`], or one where the tokens of a run decide together. Measured
+    /// otherwise, rows would depend on each other.
+    pub fn batch(&self) -> usize {
+        match self.granularity {
+            Granularity::All if self.rule != FfnRule::None => 1,
+            Granularity::All | Granularity::Row => BATCH,
+        }
+    }
+
     /// The rule with what differs from the default, for a reader.
     pub fn words(&self) -> String {
         let mut words = self.rule.to_string();

@@ -69,7 +69,8 @@ impl Ffn<'_> {
             return Ok(Made { report: Some(report), ..Made::default() });
         }
         let granularity = self.recipe().granularity;
-        let runs = Runs::new(self.work.options.threads, self.work.options.progress, granularity);
+        let batch = self.recipe().batch();
+        let runs = Runs { threads: self.work.options.threads, progress: self.work.options.progress, batch };
         let plain = quality::main_output_only(graph, structure.main_output);
         let mut session = quality::session(&plain, runs)?;
         let per_token = quality::scores_tokens(graph, structure)?;
