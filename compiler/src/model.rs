@@ -16,6 +16,7 @@ use eec_runtime::{Artifact, ArtifactWriter, MAGIC, Options, Session};
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::{Costs, Policy};
+use crate::compile::Replacements;
 use crate::lower::{Names, lower};
 use crate::recipe::Recipe;
 use crate::report::Report;
@@ -129,6 +130,8 @@ pub struct Inserted {
     pub static_ffns: Vec<usize>,
     /// The blocks whose FFNs have gates that decide, by the gates' numbers.
     pub gated_ffns: Vec<usize>,
+    /// What stands for FFNs that are skipped.
+    pub replacements: Replacements,
     /// Where visual tokens may leave.
     pub tokens: Option<TokenPlaces>,
 }

@@ -7,7 +7,6 @@ use eec_runtime::{Control, Counters, Session};
 
 use crate::Error;
 use crate::calibrate::gates::Quality;
-use crate::capture::BATCH;
 use crate::dataset::Dataset;
 use crate::fit::argmax;
 use crate::lower::Names;
@@ -46,11 +45,7 @@ pub struct Scored {
 impl Scored {
     /// Mean multiply-accumulates per row.
     pub fn macs_per_row(&self) -> f64 {
-        let rows = match &self.quality {
-            Quality::Correct(rows) => rows.len(),
-            Quality::Loss(rows) => rows.len(),
-        };
-        self.macs as f64 / rows.max(1) as f64
+        self.macs as f64 / self.quality.rows().max(1) as f64
     }
 }
 
@@ -61,6 +56,8 @@ pub struct Runs<'a> {
     pub threads: Option<usize>,
     /// Told about long work.
     pub progress: &'a dyn Progress,
+    /// Rows per run.
+    pub batch: usize,
 }
 
 /// Whether a model's main output scores classes per row or per token; an error for other outputs.
@@ -234,8 +231,8 @@ impl Pass<'_> {
     fn run(&self, session: &mut Session, take: &mut dyn FnMut(usize, &[f32], usize)) -> Result<Counted, Error> {
         let mut counted = Counted::default();
         self.runs.progress.begin(self.stage, self.data.rows);
-        for from in (0..self.data.rows).step_by(BATCH) {
-            let to = (from + BATCH).min(self.data.rows);
+        for from in (0..self.data.rows).step_by(self.runs.batch) {
+            let to = (from + self.runs.batch).min(self.data.rows);
             let run = session.run(&self.data.batch(from, to), self.control)?;
             let output = run.outputs.get(self.output);
             let scores = output.and_then(|(_, t)| Some((t.elements::<f32>()?, *t.dims().last()?)));

@@ -1,13 +1,15 @@
 //! The recipe: what the user asks for. One struct and one TOML form; the command's flags and the
 //! library fill the same struct, and the artifact carries it.
 
+mod ffn;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::calibrate::gates::Family;
+pub use ffn::{FfnRule, FfnSkip, Replace, granularity};
 
 /// What to make of a model.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -72,16 +74,6 @@ pub struct ExitHeads {
     pub rule: Rule,
 }
 
-/// Whether FFNs are skipped, where, and by which rule.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
-pub struct FfnSkip {
-    /// When an FFN is skipped.
-    pub rule: FfnRule,
-    /// In which blocks.
-    pub at: Places,
-}
-
 /// Whether visual tokens leave, which, where, and by which rule.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
@@ -125,6 +117,7 @@ macro_rules! serde_as_text {
         }
     };
 }
+use serde_as_text;
 
 /// The allowed drop as a fraction: of accuracy in percentage points, of a loss relative to it.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -313,87 +306,6 @@ impl fmt::Display for Rule {
     }
 }
 
-/// When FFNs are skipped. With a share, that share of all FFNs is, whatever it costs.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
-pub enum FfnRule {
-    /// Never.
-    #[default]
-    None,
-    /// By whichever rule calibration finds best.
-    Auto,
-    /// After an FFN that changed a token little (FFN-SkipLLM).
-    Cosine(Option<f64>),
-    /// By gates fitted to whether the token needs the FFN.
-    Learned(Option<f64>),
-    /// The same FFNs for all tokens.
-    Static(Option<f64>),
-}
-
-impl FfnRule {
-    /// The rules that may be chosen.
-    pub fn families(self) -> Vec<Family> {
-        match self {
-            FfnRule::None => Vec::new(),
-            FfnRule::Auto => vec![Family::Static, Family::Cosine, Family::Learned],
-            FfnRule::Cosine(_) => vec![Family::Cosine],
-            FfnRule::Learned(_) => vec![Family::Learned],
-            FfnRule::Static(_) => vec![Family::Static],
-        }
-    }
-
-    /// Whether policies of a family may be chosen.
-    pub fn tries(self, family: Family) -> bool {
-        self.families().contains(&family)
-    }
-
-    /// The share that is asked for.
-    pub fn share(self) -> Option<f64> {
-        match self {
-            FfnRule::None | FfnRule::Auto => None,
-            FfnRule::Cosine(share) | FfnRule::Learned(share) | FfnRule::Static(share) => share,
-        }
-    }
-}
-
-impl FromStr for FfnRule {
-    type Err = ParseError;
-
-    fn from_str(text: &str) -> Result<Self, ParseError> {
-        const EXPECTED: &str = "a rule for FFNs: none, auto, cosine, learned or static, with a share such as learned:25% \
-                                to fix it";
-        let (name, share) = text.split_once(':').map_or((text, None), |(name, share)| (name, Some(share)));
-        let share = match share.map(str::parse::<MaxDrop>) {
-            None => None,
-            Some(Ok(MaxDrop(share))) if share > 0.0 => Some(share),
-            Some(_) => return refuse(text, EXPECTED),
-        };
-        match (name, share) {
-            ("none", None) => Ok(FfnRule::None),
-            ("auto", None) => Ok(FfnRule::Auto),
-            ("cosine", share) => Ok(FfnRule::Cosine(share)),
-            ("learned", share) => Ok(FfnRule::Learned(share)),
-            ("static", share) => Ok(FfnRule::Static(share)),
-            _ => refuse(text, EXPECTED),
-        }
-    }
-}
-
-impl fmt::Display for FfnRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match self {
-            FfnRule::None => "none",
-            FfnRule::Auto => "auto",
-            FfnRule::Cosine(_) => "cosine",
-            FfnRule::Learned(_) => "learned",
-            FfnRule::Static(_) => "static",
-        };
-        match self.share() {
-            Some(share) => write!(f, "{name}:{}", MaxDrop(share)),
-            None => f.write_str(name),
-        }
-    }
-}
-
 /// When visual tokens leave.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum TokenRule {
@@ -487,7 +399,6 @@ impl fmt::Display for VisualTokens {
     }
 }
 
-serde_as_text!(FfnRule);
 serde_as_text!(TokenRule);
 serde_as_text!(VisualTokens);
 serde_as_text!(MaxDrop);

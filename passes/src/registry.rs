@@ -72,7 +72,7 @@ fn pass(text: &str) -> Result<Box<dyn Pass>, String> {
             Box::new(SeededGates {
                 at: options.required("at", places)?,
                 rule: options.required("rule", gate_rule)?,
-                granularity: options.take("granularity", granularity)?.unwrap_or(Granularity::Row),
+                granularity: options.take("granularity", Granularity::named)?.unwrap_or_default(),
                 replace: options.take("replace", |t| number(t).filter(|r| *r > 0))?,
             })
         }
@@ -205,14 +205,6 @@ fn token_rule(text: &str) -> Option<TokenRule> {
         None if text == "fixed" => Some(TokenRule::Fixed),
         Some(("learned", t)) => threshold(t).map(TokenRule::Learned),
         Some(("entropy", t)) => threshold(t).map(TokenRule::Entropy),
-        _ => None,
-    }
-}
-
-fn granularity(text: &str) -> Option<Granularity> {
-    match text {
-        "row" => Some(Granularity::Row),
-        "all" => Some(Granularity::All),
         _ => None,
     }
 }

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use eec_passes::ffn_gates::Granularity;
 use eec_runtime::replace_file;
 use serde_json::json;
 
@@ -14,7 +15,7 @@ use crate::compile::{Compile, compile};
 use crate::dataset::Dataset;
 use crate::model::Model;
 use crate::progress::{Progress, Silent};
-use crate::recipe::{self, FfnRule, Head, MaxDrop, Places, Recipe, Rule, TokenRule, VisualTokens};
+use crate::recipe::{self, FfnRule, Head, MaxDrop, Places, Recipe, Replace, Rule, TokenRule, VisualTokens};
 use crate::report;
 
 /// Compiles a model; with data, makes it leave early.
@@ -73,6 +74,20 @@ pub(super) struct Args {
     /// In which blocks FFNs may be skipped: auto, or a list such as 2,4 [default: auto]
     #[arg(long, value_name = "BLOCKS")]
     ffn_skip_at: Option<Places>,
+    /// What runs in the place of a skipped FFN [default: none]
+    ///
+    /// none: nothing. low-rank:R: a linear map of rank R. mlp:R: an MLP with R hidden units. Both are
+    /// fitted on half of the data to what the FFN adds, with the model's own weights frozen; their work
+    /// counts.
+    #[arg(long, value_name = "MODULE")]
+    ffn_replace: Option<Replace>,
+    /// Who decides about an FFN together: row or all [default: row]
+    ///
+    /// row: every token for itself; those that need the FFN are gathered. all: it is skipped only if all
+    /// tokens of the batch agree, which costs no gathering and suits decoding one token at a time. all is
+    /// fitted and judged one sample at a time; larger batches skip more rarely.
+    #[arg(long, value_name = "WHO", value_parser = recipe::granularity)]
+    ffn_granularity: Option<Granularity>,
     /// When the visual tokens of a vision-language model leave its sequence [default: none]
     ///
     /// learned: after the first block whose gate says that the model does not need them for this input
@@ -172,6 +187,8 @@ impl Args {
         let ffns = &mut recipe.ffn_skip;
         ffns.rule = self.ffn_skip.unwrap_or(ffns.rule);
         ffns.at = self.ffn_skip_at.clone().unwrap_or_else(|| ffns.at.clone());
+        ffns.replace = self.ffn_replace.unwrap_or(ffns.replace);
+        ffns.granularity = self.ffn_granularity.unwrap_or(ffns.granularity);
         let tokens = &mut recipe.token_exit;
         tokens.rule = self.token_exit.unwrap_or(tokens.rule);
         tokens.tokens = self.visual_tokens.clone().unwrap_or_else(|| tokens.tokens.clone());

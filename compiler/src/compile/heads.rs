@@ -146,20 +146,26 @@ fn folds(rows: &[usize]) -> Vec<(Vec<usize>, Vec<usize>)> {
 
 /// A fitted head as the pass takes it.
 pub(super) fn graph_head(head: &fit::Head) -> Result<Head, Error> {
-    let dense = |d: &fit::Dense| -> Result<(Tensor, Tensor), Error> {
-        let weight = Tensor::new(&[d.inputs, d.outputs], d.weight.clone()).map_err(Error::request)?;
-        Ok((weight, Tensor::vector(d.bias.clone())))
-    };
     let (weight, bias) = dense(&head.output)?;
     Ok(match &head.hidden {
         None => Head::Linear { weight, bias },
-        Some((hidden, activation)) => {
+        Some((hidden, function)) => {
             let (hidden_weight, hidden_bias) = dense(hidden)?;
-            let activation = match activation {
-                fit::Activation::Relu => exit_heads::Activation::Relu,
-                fit::Activation::GeluTanh => exit_heads::Activation::GeluTanh,
-            };
-            Head::Mlp { hidden_weight, hidden_bias, activation, weight, bias }
+            Head::Mlp { hidden_weight, hidden_bias, activation: activation(*function), weight, bias }
         }
     })
+}
+
+/// The weight and the bias of a fitted layer.
+pub(super) fn dense(layer: &fit::Dense) -> Result<(Tensor, Tensor), Error> {
+    let weight = Tensor::new(&[layer.inputs, layer.outputs], layer.weight.clone()).map_err(Error::request)?;
+    Ok((weight, Tensor::vector(layer.bias.clone())))
+}
+
+/// A fitted module's function as passes name it.
+pub(super) fn activation(function: fit::Activation) -> exit_heads::Activation {
+    match function {
+        fit::Activation::Relu => exit_heads::Activation::Relu,
+        fit::Activation::GeluTanh => exit_heads::Activation::GeluTanh,
+    }
 }

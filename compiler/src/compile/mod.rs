@@ -20,8 +20,10 @@ use crate::model::Model;
 use crate::progress::Progress;
 use crate::recipe::{FfnRule, Places, Recipe, TokenRule};
 
+pub use ffn::Replacements;
+
 pub(crate) use exits::candidate_classes;
-pub(crate) use ffn::{gates_at, with_random_masks};
+pub(crate) use ffn::Chance;
 pub(crate) use tokens::fixed_token_exit;
 
 use exits::Exits;
@@ -71,6 +73,7 @@ pub fn compile(path: &Path, plain: Graph, data: Option<&Dataset>, options: &Comp
     model.reports.extend(gated.report);
     model.inserted.static_ffns = gated.static_order;
     model.inserted.gated_ffns = gated.decide;
+    model.inserted.replacements = gated.replacements;
     let is_gated = gated.graph.is_some();
     let graph = gated.graph.unwrap_or_else(|| model.plain.clone());
     let structure = structure::analyse(&graph).map_err(Error::request)?;

@@ -13,7 +13,7 @@ use eec_runtime::Control;
 use super::Compile;
 use crate::Error;
 use crate::calibrate::{self, Goal, Split};
-use crate::capture::{BATCH, Captured, capture};
+use crate::capture::{Captured, capture};
 use crate::dataset::Dataset;
 use crate::fit;
 use crate::lower::Names;
@@ -93,7 +93,7 @@ fn run_named(
 ) -> Result<Captured, Error> {
     let program = lowered(graph, names)?;
     let mut session = session_of(program, graph, run_options(options.threads))?;
-    capture(&mut session, data, BATCH, Control::Auto, stage, options.progress)
+    capture(&mut session, data, options.recipe.ffn_skip.batch(), Control::Auto, stage, options.progress)
 }
 
 /// The model that a stage starts from.

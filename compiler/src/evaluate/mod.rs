@@ -84,7 +84,8 @@ pub struct DynamicQuality {
 pub struct GateUse {
     /// Its name.
     pub name: String,
-    /// Rows (samples, or tokens for an FFN's gate) for which it skipped or shortened work.
+    /// Rows (samples, or tokens for an FFN's gate that decides per token) for which it skipped or shortened
+    /// work.
     pub rows: u64,
 }
 
@@ -133,7 +134,8 @@ struct Job<'a> {
 pub fn evaluate(model: &Model, data: &Dataset, options: &Evaluate) -> Result<Evaluation, Error> {
     let structure = structure::analyse(&model.plain).map_err(Error::request)?;
     let per_token = quality::scores_tokens(&model.plain, &structure)?;
-    let runs = Runs { threads: options.threads, progress: options.progress };
+    let batch = model.recipe.ffn_skip.batch();
+    let runs = Runs { threads: options.threads, progress: options.progress, batch };
     let mut plain = model.session(Form::Plain, run_options(options.threads))?;
     let truth = Truth::new(data, &mut plain, structure.main_output, per_token, runs)?;
     let job = Job { model, structure, data, truth, runs };

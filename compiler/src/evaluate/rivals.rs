@@ -3,7 +3,7 @@
 //! with its static form is run.
 
 use eec_ir::Graph;
-use eec_passes::ffn_gates::{self, FfnGates, Granularity, Rule};
+use eec_passes::ffn_gates::{self, FfnGates, Rule};
 use eec_passes::token_exits;
 use eec_runtime::{Control, Session};
 use serde::Serialize;
@@ -12,7 +12,7 @@ use super::{Job, Quality};
 use crate::Error;
 use crate::calibrate::gates::Quality as PerRow;
 use crate::calibrate::{Choice, Verdict, best_mixture, random_accuracy};
-use crate::compile::{candidate_classes, fixed_token_exit, gates_at, with_random_masks};
+use crate::compile::{Chance, candidate_classes, fixed_token_exit};
 use crate::dataset::Dataset;
 use crate::display;
 use crate::model::{TokenPlaces, simplified};
@@ -230,11 +230,12 @@ impl Job<'_> {
     /// Sets of FFNs that never run, grown as calibration grew them, and chance per token.
     fn of_ffns(&self, rivals: &mut Rivals, forms: Forms) -> Result<(), Error> {
         let (graph, structure, inserted) = (&self.model.plain, &self.structure, &self.model.inserted);
+        let granularity = self.model.recipe.ffn_skip.granularity;
         let mut all = Vec::new();
         for count in 1..=inserted.static_ffns.len() {
             let mut blocks = inserted.static_ffns[..count].to_vec();
             blocks.sort_unstable();
-            let options = FfnGates { gates: gates_at(&blocks), rule: Rule::Static, granularity: Granularity::Row };
+            let options = FfnGates { gates: inserted.replacements.gates_at(&blocks)?, rule: Rule::Static, granularity };
             let edit = ffn_gates::apply_to(graph, structure, &options).map_err(Error::request)?;
             let names: Vec<String> = blocks.iter().map(usize::to_string).collect();
             let name = Mechanism::FfnGates.for_all(&format!("the FFNs {}", names.join(", ")));
@@ -245,12 +246,11 @@ impl Job<'_> {
             return Ok(());
         }
         let tokens = quality::tokens(graph, structure, self.data);
-        let rows = (self.data.rows * tokens).max(1) as f64;
-        let shares: Vec<f64> = forms.dynamic.gate_rows.iter().map(|n| *n as f64 / rows).collect();
-        let options =
-            FfnGates { gates: gates_at(&inserted.gated_ffns), rule: Rule::Given, granularity: Granularity::Row };
+        let chance = Chance { rows: self.data.rows, tokens, granularity };
+        let gates = inserted.replacements.gates_at(&inserted.gated_ffns)?;
+        let options = FfnGates { gates, rule: Rule::Given, granularity };
         let gated = ffn_gates::apply_to(graph, structure, &options).map_err(Error::request)?;
-        let data = with_random_masks(self.data, tokens, &inserted.gated_ffns, &shares)?;
+        let data = chance.with_masks(self.data, &inserted.gated_ffns, &chance.shares(&forms.dynamic.gate_rows))?;
         rivals.random = Some(self.run(&data, &simplified(gated)?, forms.plain, RANDOM.into(), "random decisions")?);
         Ok(())
     }

@@ -1,15 +1,15 @@
-//! What can be wrong with the data of a fit. Every message names the candidate exit.
+//! What can be wrong with the data of a fit. Every message names the place.
 
 use thiserror::Error;
 
-/// A refusal to fit a head.
+/// A refusal to fit a head or another module.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FitError {
     /// A matrix or vector has another length than its shape says.
-    #[error("exit '{candidate}': {what} holds {found} values, expected {expected}")]
+    #[error("fit at {candidate}: {what} holds {found} values, expected {expected}")]
     Length {
-        /// The candidate exit.
+        /// The place: a candidate exit, an FFN.
         candidate: String,
         /// Which input.
         what: &'static str,
@@ -19,9 +19,9 @@ pub enum FitError {
         found: usize,
     },
     /// A row to train on does not exist.
-    #[error("exit '{candidate}': row {row} is asked for, but the data has {rows} rows")]
+    #[error("fit at {candidate}: row {row} is asked for, but the data has {rows} rows")]
     RowOutOfRange {
-        /// The candidate exit.
+        /// The place: a candidate exit, an FFN.
         candidate: String,
         /// The row asked for.
         row: usize,
@@ -29,9 +29,9 @@ pub enum FitError {
         rows: usize,
     },
     /// A label is negative or not below the number of classes.
-    #[error("exit '{candidate}': row {row} has label {label}, but there are {classes} classes")]
+    #[error("fit at {candidate}: row {row} has label {label}, but there are {classes} classes")]
     LabelOutOfRange {
-        /// The candidate exit.
+        /// The place: a candidate exit, an FFN.
         candidate: String,
         /// The row of the label.
         row: usize,
@@ -41,9 +41,9 @@ pub enum FitError {
         classes: usize,
     },
     /// A feature or a logit of the plain model is NaN or infinite.
-    #[error("exit '{candidate}': {what} of row {row} is not finite (column {column})")]
+    #[error("fit at {candidate}: {what} of row {row} is not finite (column {column})")]
     NotFinite {
-        /// The candidate exit.
+        /// The place: a candidate exit, an FFN.
         candidate: String,
         /// Which input.
         what: &'static str,
@@ -53,9 +53,9 @@ pub enum FitError {
         column: usize,
     },
     /// Too few rows to learn anything from.
-    #[error("exit '{candidate}': {found} rows to train on, at least {needed} are needed")]
+    #[error("fit at {candidate}: {found} rows to train on, at least {needed} are needed")]
     TooFewRows {
-        /// The candidate exit.
+        /// The place: a candidate exit, an FFN.
         candidate: String,
         /// Least number of rows.
         needed: usize,
@@ -63,9 +63,9 @@ pub enum FitError {
         found: usize,
     },
     /// An option lies outside its range.
-    #[error("exit '{candidate}': {option} must be {range}")]
+    #[error("fit at {candidate}: {option} must be {range}")]
     Option {
-        /// The candidate exit.
+        /// The place: a candidate exit, an FFN.
         candidate: String,
         /// The option.
         option: &'static str,
@@ -73,9 +73,9 @@ pub enum FitError {
         range: &'static str,
     },
     /// The loss cannot be minimised: it is not finite where the fit starts.
-    #[error("exit '{candidate}': the optimiser failed: {reason}")]
+    #[error("fit at {candidate}: the optimiser failed: {reason}")]
     Optimiser {
-        /// The candidate exit.
+        /// The place: a candidate exit, an FFN.
         candidate: String,
         /// What it said.
         reason: String,

@@ -84,7 +84,13 @@ fn check_options(candidate: &str, classes: usize, options: &FitOptions) -> Resul
     }
 }
 
-fn check_length(candidate: &str, what: &'static str, found: usize, rows: usize, width: usize) -> Result<(), FitError> {
+pub(super) fn check_length(
+    candidate: &str,
+    what: &'static str,
+    found: usize,
+    rows: usize,
+    width: usize,
+) -> Result<(), FitError> {
     match rows.checked_mul(width) {
         Some(expected) if expected == found && width > 0 => Ok(()),
         product => {
@@ -94,7 +100,7 @@ fn check_length(candidate: &str, what: &'static str, found: usize, rows: usize, 
     }
 }
 
-fn check_finite(
+pub(super) fn check_finite(
     candidate: &str,
     what: &'static str,
     values: &[f32],

@@ -1,7 +1,41 @@
-//! The loss of a head: `α · CE(label) + (1 − α) · T² · KL(teacher ‖ student)`, teacher and
-//! student both at temperature `T` (Hinton, Vinyals and Dean, arXiv 1503.02531), mean over rows.
+//! What a fit minimises. For a head `α · CE(label) + (1 − α) · T² · KL(teacher ‖ student)`, teacher
+//! and student both at temperature `T` (Hinton, Vinyals and Dean, arXiv 1503.02531); for a map
+//! between vectors half the squared error. Both are means over rows.
 
 use super::matmul::{Matrix, Real};
+
+/// A loss of layers' outputs, whose targets it holds.
+pub(crate) trait Loss: Clone {
+    /// The targets of `rows` alone, in that order.
+    fn select(&self, rows: &[usize]) -> Self;
+
+    /// The mean loss over rows; `outputs` become its gradient.
+    fn loss_and_gradient<T: Real>(&self, outputs: &mut Matrix<T>) -> f64;
+}
+
+/// The vectors that outputs should equal.
+#[derive(Clone, Debug)]
+pub(crate) struct Squares {
+    /// `[rows, outputs]`.
+    pub(crate) targets: Matrix<f32>,
+}
+
+impl Loss for Squares {
+    fn select(&self, rows: &[usize]) -> Self {
+        Self { targets: self.targets.select(rows) }
+    }
+
+    fn loss_and_gradient<T: Real>(&self, outputs: &mut Matrix<T>) -> f64 {
+        let rows = outputs.rows.max(1) as f64;
+        let mut total = 0.0;
+        for (out, target) in outputs.values.iter_mut().zip(&self.targets.values) {
+            let error = out.to_f64() - f64::from(*target);
+            total += 0.5 * error * error;
+            *out = T::from_f64(error / rows);
+        }
+        total / rows
+    }
+}
 
 /// What the head should say about each row of a fit.
 #[derive(Clone, Debug)]
@@ -29,37 +63,6 @@ impl Soft {
         }
         let alpha = if labels.is_empty() { 0.0 } else { alpha };
         Self { classes, temperature, alpha, labels, teacher, negentropy }
-    }
-
-    /// The rows `rows` alone, in that order.
-    pub(crate) fn select(&self, rows: &[usize]) -> Self {
-        let c = self.classes;
-        let pick = |r: &usize| self.labels.get(*r).copied();
-        Self {
-            labels: rows.iter().filter_map(pick).collect(),
-            teacher: rows.iter().flat_map(|&r| &self.teacher[r * c..(r + 1) * c]).copied().collect(),
-            negentropy: rows.iter().map(|&r| self.negentropy[r]).collect(),
-            ..*self
-        }
-    }
-
-    /// The mean loss over rows; `logits[rows, classes]` become its gradient.
-    pub(crate) fn loss_and_gradient<T: Real>(&self, logits: &mut Matrix<T>) -> f64 {
-        let rows = logits.rows.max(1) as f64;
-        let mut total = 0.0;
-        let mut z = vec![0.0; self.classes];
-        let mut gradient = vec![0.0; self.classes];
-        for i in 0..logits.rows {
-            for (z, v) in z.iter_mut().zip(logits.row(i)) {
-                *z = v.to_f64();
-            }
-            gradient.fill(0.0);
-            total += self.add_label(i, &z, &mut gradient) + self.add_teacher(i, &z, &mut gradient);
-            for (out, g) in logits.row_mut(i).iter_mut().zip(&gradient) {
-                *out = T::from_f64(g / rows);
-            }
-        }
-        total / rows
     }
 
     /// Adds `α · CE` of row `i`.
@@ -91,6 +94,37 @@ impl Soft {
             cross += t * (norm - z / self.temperature);
         }
         weight * self.temperature.powi(2) * (cross + self.negentropy[i])
+    }
+}
+
+impl Loss for Soft {
+    fn select(&self, rows: &[usize]) -> Self {
+        let c = self.classes;
+        let pick = |r: &usize| self.labels.get(*r).copied();
+        Self {
+            labels: rows.iter().filter_map(pick).collect(),
+            teacher: rows.iter().flat_map(|&r| &self.teacher[r * c..(r + 1) * c]).copied().collect(),
+            negentropy: rows.iter().map(|&r| self.negentropy[r]).collect(),
+            ..*self
+        }
+    }
+
+    fn loss_and_gradient<T: Real>(&self, logits: &mut Matrix<T>) -> f64 {
+        let rows = logits.rows.max(1) as f64;
+        let mut total = 0.0;
+        let mut z = vec![0.0; self.classes];
+        let mut gradient = vec![0.0; self.classes];
+        for i in 0..logits.rows {
+            for (z, v) in z.iter_mut().zip(logits.row(i)) {
+                *z = v.to_f64();
+            }
+            gradient.fill(0.0);
+            total += self.add_label(i, &z, &mut gradient) + self.add_teacher(i, &z, &mut gradient);
+            for (out, g) in logits.row_mut(i).iter_mut().zip(&gradient) {
+                *out = T::from_f64(g / rows);
+            }
+        }
+        total / rows
     }
 }
 

@@ -76,6 +76,12 @@ impl<T: Real> Matrix<T> {
         &mut self.values[i * self.columns..(i + 1) * self.columns]
     }
 
+    /// The rows `rows` alone, in that order.
+    pub(crate) fn select(&self, rows: &[usize]) -> Self {
+        let values = rows.iter().flat_map(|&r| self.row(r)).copied().collect();
+        Self { rows: rows.len(), columns: self.columns, values }
+    }
+
     /// The sum over rows, one value per column.
     pub(crate) fn column_sums(&self) -> Vec<f64> {
         let mut sums = vec![0.0; self.columns];

@@ -1,15 +1,18 @@
 //! Fits exit heads after training, with the backbone frozen: features at a candidate exit in,
-//! the weights of a small classifier out. Knows arrays only, no graph and no files.
+//! the weights of a small classifier out. Also fits narrow modules that stand for an FFN. Knows
+//! arrays only, no graph and no files.
 //!
 //! A head learns from the labels, if there are any, and from the model's own final logits. The
 //! features are standardised for the fit and the standardisation is folded into the returned
 //! weights, so a head is a plain MatMul and Add on raw features. The optimiser is full-batch
 //! L-BFGS; the result is a function of the inputs, the options and the seed.
 
+mod bottleneck;
 mod error;
 mod head;
 mod inputs;
 mod loss;
+mod low_rank;
 mod matmul;
 mod objective;
 mod optimise;
@@ -21,6 +24,7 @@ mod train;
 
 use serde::{Deserialize, Serialize};
 
+pub use bottleneck::{Bottleneck, Narrow, fit_bottleneck};
 pub use error::FitError;
 pub use head::{Activation, Dense, Head, argmax};
 pub use inputs::{Features, Targets};

@@ -1,18 +1,18 @@
-//! The full-batch loss of a linear or two-layer head and its gradient, over one flat vector of
-//! parameters: `W₁[d, h], b₁[h], W₂[h, classes], b₂[classes]`, or `W[d, classes], b[classes]`.
+//! The full-batch loss of one or two dense layers and its gradient, over one flat vector of
+//! parameters: `W₁[d, h], b₁[h], W₂[h, outputs], b₂[outputs]`, or `W[d, outputs], b[outputs]`.
 
 use super::head::{Activation, Dense, Head};
-use super::loss::Soft;
+use super::loss::Loss;
 use super::matmul::{Matrix, Panels, Real, product};
 use super::random::Random;
 use super::standardise::Standardiser;
 
-/// The layers of a head.
+/// The layers of a head or of another small module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
     pub(crate) inputs: usize,
     pub(crate) hidden: Option<(usize, Activation)>,
-    pub(crate) classes: usize,
+    pub(crate) outputs: usize,
 }
 
 impl Shape {
@@ -28,7 +28,7 @@ impl Shape {
 
     /// Number of parameters.
     pub(crate) fn parameters(&self) -> usize {
-        self.split() + (self.last_inputs() + 1) * self.classes
+        self.split() + (self.last_inputs() + 1) * self.outputs
     }
 
     /// Where to start: zeros for a linear head, whose loss is convex; He's initialisation
@@ -44,7 +44,7 @@ impl Shape {
             *p = random.normal() * deviation;
         }
         let deviation = 0.1 / (h.max(1) as f64).sqrt();
-        for p in &mut parameters[self.split()..][..h * self.classes] {
+        for p in &mut parameters[self.split()..][..h * self.outputs] {
             *p = random.normal() * deviation;
         }
         parameters
@@ -56,13 +56,13 @@ impl Shape {
         let fold = self.hidden.is_none().then_some(standardiser);
         Head {
             hidden: self.hidden.map(|(h, activation)| (dense(first, self.inputs, h, Some(standardiser)), activation)),
-            output: dense(last, self.last_inputs(), self.classes, fold),
+            output: dense(last, self.last_inputs(), self.outputs, fold),
         }
     }
 }
 
 /// Rounds one layer to `f32`, with the standardisation of its inputs folded in.
-fn dense(parameters: &[f64], inputs: usize, outputs: usize, fold: Option<&Standardiser>) -> Dense {
+pub(super) fn dense(parameters: &[f64], inputs: usize, outputs: usize, fold: Option<&Standardiser>) -> Dense {
     let (weight, bias) = parameters.split_at(inputs * outputs);
     let (mut weight, mut bias) = (weight.to_vec(), bias.to_vec());
     if let Some(standardiser) = fold {
@@ -73,31 +73,31 @@ fn dense(parameters: &[f64], inputs: usize, outputs: usize, fold: Option<&Standa
 }
 
 /// Standardised features and targets, packed for repeated evaluation.
-pub(crate) struct Objective<T> {
+pub(crate) struct Objective<T, L> {
     shape: Shape,
     features: Panels<T>,
     transposed: Panels<T>,
-    soft: Soft,
+    loss: L,
     /// Weight of `½ · Σ W²`; biases are free.
     pub(crate) l2: f64,
 }
 
-impl<T: Real> Objective<T> {
+impl<T: Real, L: Loss> Objective<T, L> {
     /// Packs `features[rows, inputs]`.
-    pub(crate) fn new(shape: Shape, features: &Matrix<T>, soft: Soft, l2: f64) -> Self {
-        Self { shape, features: Panels::left(features), transposed: Panels::left_transposed(features), soft, l2 }
+    pub(crate) fn new(shape: Shape, features: &Matrix<T>, loss: L, l2: f64) -> Self {
+        Self { shape, features: Panels::left(features), transposed: Panels::left_transposed(features), loss, l2 }
     }
 
     /// The loss without the penalty.
     pub(crate) fn data_loss(&self, parameters: &[f64]) -> f64 {
         let (mut logits, _) = self.forward(parameters);
-        self.soft.loss_and_gradient(&mut logits)
+        self.loss.loss_and_gradient(&mut logits)
     }
 
     /// The penalised loss and its gradient.
     pub(crate) fn evaluate(&self, parameters: &[f64]) -> (f64, Vec<f64>) {
         let (mut residual, trace) = self.forward(parameters);
-        let mut value = self.soft.loss_and_gradient(&mut residual);
+        let mut value = self.loss.loss_and_gradient(&mut residual);
         let mut gradient = vec![0.0; parameters.len()];
         let split = self.shape.split();
         match trace {
@@ -122,16 +122,16 @@ impl<T: Real> Objective<T> {
     fn forward(&self, parameters: &[f64]) -> (Matrix<T>, Option<Trace<T>>) {
         let s = &self.shape;
         let (first, last) = parameters.split_at(s.split());
-        let output = weight(last, s.last_inputs(), s.classes);
+        let output = weight(last, s.last_inputs(), s.outputs);
         let Some((h, activation)) = s.hidden else {
-            return (layer(&self.features, &output, &last[s.inputs * s.classes..]), None);
+            return (layer(&self.features, &output, &last[s.inputs * s.outputs..]), None);
         };
         let mut values = layer(&self.features, &weight(first, s.inputs, h), &first[s.inputs * h..]);
         let mut slopes = Matrix::zeros(values.rows, h);
         for (v, slope) in values.values.iter_mut().zip(&mut slopes.values) {
             (*v, *slope) = activation.value_and_slope(*v);
         }
-        let logits = layer(&Panels::left(&values), &output, &last[h * s.classes..]);
+        let logits = layer(&Panels::left(&values), &output, &last[h * s.outputs..]);
         (logits, Some(Trace { values, slopes, output }))
     }
 
@@ -139,7 +139,7 @@ impl<T: Real> Objective<T> {
     fn weight_ranges(&self) -> [(usize, usize); 2] {
         let s = &self.shape;
         let hidden = s.hidden.map_or(0, |(h, _)| s.inputs * h);
-        [(0, hidden), (s.split(), s.last_inputs() * s.classes)]
+        [(0, hidden), (s.split(), s.last_inputs() * s.outputs)]
     }
 }
 
@@ -149,7 +149,7 @@ struct Trace<T> {
     values: Matrix<T>,
     /// Derivatives of the activation, `[rows, hidden]`.
     slopes: Matrix<T>,
-    /// Weights of the output layer, `[hidden, classes]`.
+    /// Weights of the output layer, `[hidden, outputs]`.
     output: Matrix<T>,
 }
 

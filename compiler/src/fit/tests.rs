@@ -115,12 +115,12 @@ fn bad_data_is_refused_by_name_and_row() {
         change(&mut bad);
         bad.fit(&FitOptions::default(), true).unwrap_err().to_string()
     };
-    assert_eq!(refuse(&|d| d.x[4 * 31 + 2] = f32::NAN), "exit 'block.3': feature of row 31 is not finite (column 2)");
+    assert_eq!(refuse(&|d| d.x[4 * 31 + 2] = f32::NAN), "fit at block.3: feature of row 31 is not finite (column 2)");
     assert_eq!(
         refuse(&|d| d.logits[3 * 8] = f32::INFINITY),
-        "exit 'block.3': plain logit of row 8 is not finite (column 0)"
+        "fit at block.3: plain logit of row 8 is not finite (column 0)"
     );
-    assert_eq!(refuse(&|d| d.labels[5] = 3), "exit 'block.3': row 5 has label 3, but there are 3 classes");
+    assert_eq!(refuse(&|d| d.labels[5] = 3), "fit at block.3: row 5 has label 3, but there are 3 classes");
     assert!(refuse(&|d| d.labels[5] = -1).contains("label -1"));
     assert!(refuse(&|d| d.x.truncate(399)).contains("399 values, expected 400"));
     let short = &good.labels[..99];

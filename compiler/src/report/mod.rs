@@ -243,7 +243,7 @@ fn bare(model: &Path, dataset: &Dataset, recipe: &Recipe, mechanism: Mechanism) 
             rule: match mechanism {
                 Mechanism::ExitHeads => recipe.exit_heads.rule.to_string(),
                 Mechanism::TokenExits => recipe.token_exit.rule.to_string(),
-                Mechanism::FfnGates => recipe.ffn_skip.rule.to_string(),
+                Mechanism::FfnGates => recipe.ffn_skip.words(),
             },
             max_drop: recipe.max_drop.0,
             confidence: recipe.confidence,

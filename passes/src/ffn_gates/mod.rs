@@ -127,13 +127,29 @@ pub struct HiddenLayer {
 }
 
 /// Who decides together.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Granularity {
     /// Every token for itself.
+    #[default]
     Row,
     /// The FFN is skipped only if all tokens of the batch want to; this mixes samples, so no exit
     /// can stand before such a gate unless the batch is one.
     All,
+}
+
+impl Granularity {
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<Granularity> {
+        [Granularity::Row, Granularity::All].into_iter().find(|g| g.name() == name)
+    }
+
+    /// What it is called in options.
+    pub fn name(self) -> &'static str {
+        match self {
+            Granularity::Row => "row",
+            Granularity::All => "all",
+        }
+    }
 }
 
 /// The graph with gates.

@@ -1,0 +1,171 @@
+//! Measures policies on both parts of the rows, tests them in order, and compares one with its rivals.
+
+use super::super::samples::{MIN_ROWS, Split};
+use super::super::{CalibrateError, Goal, Verdict};
+use super::measure::{compare, mean, p_value, standard_error};
+use super::{Family, GateOutcome, Measured, Quality, Trial, Tried};
+
+/// Standard errors added to a drop to predict whether it passes; this only ranks policies.
+const PREDICTED: f64 = 1.3;
+
+/// The plain model and the policies, measured.
+pub struct Contest<'a> {
+    plain: &'a Trial,
+    split: &'a Split,
+    goal: &'a Goal,
+    /// The policies, in the order given.
+    pub tried: Vec<Tried>,
+    /// The position of the cheapest that passed, if any did.
+    pub best: Option<usize>,
+}
+
+impl<'a> Contest<'a> {
+    /// Measures and tests `trials`; `families` may be chosen, the others only compared with.
+    ///
+    /// # Errors
+    ///
+    /// Rows of different numbers or kinds, fewer than [`MIN_ROWS`] rows in a part.
+    pub fn new(
+        plain: &'a Trial,
+        trials: &[Trial],
+        families: &[Family],
+        split: &'a Split,
+        goal: &'a Goal,
+    ) -> Result<Contest<'a>, CalibrateError> {
+        check(plain, trials, split)?;
+        let mut contest = Contest { plain, split, goal, tried: Vec::new(), best: None };
+        contest.tried = trials.iter().map(|t| contest.measure(t)).collect();
+        let order = contest.order(trials, families);
+        contest.walk(&order, trials);
+        let passed = (0..trials.len()).filter(|i| contest.tried[*i].passed);
+        contest.best = passed.min_by(|a, b| contest.tried[*a].macs_ratio.total_cmp(&contest.tried[*b].macs_ratio));
+        Ok(contest)
+    }
+
+    /// A policy's measurements.
+    pub fn measure(&self, trial: &Trial) -> Tried {
+        Tried {
+            family: trial.family,
+            name: trial.name.clone(),
+            macs_ratio: trial.macs / self.plain.macs.max(1.0),
+            skipped: trial.skipped,
+            tune: compare(self.plain, trial, &self.split.tune),
+            verify: compare(self.plain, trial, &self.split.verify),
+            p_value: None,
+            passed: false,
+        }
+    }
+
+    /// The policies that may be chosen and that no other beats on the tune rows, cautious ones first.
+    fn order(&self, trials: &[Trial], families: &[Family]) -> Vec<usize> {
+        let predicted =
+            |i: usize| self.tried[i].tune.drop + PREDICTED * standard_error(self.plain, &trials[i], &self.split.tune);
+        let mut order: Vec<usize> = (0..trials.len())
+            .filter(|i| families.contains(&trials[*i].family) && self.tried[*i].macs_ratio < 1.0)
+            .collect();
+        order.sort_by(|a, b| predicted(*a).total_cmp(&predicted(*b)));
+        let mut least = f64::INFINITY;
+        order.retain(|i| {
+            let cheaper = self.tried[*i].macs_ratio < least;
+            least = least.min(self.tried[*i].macs_ratio);
+            cheaper
+        });
+        order
+    }
+
+    fn walk(&mut self, order: &[usize], trials: &[Trial]) {
+        for i in order {
+            let p = p_value(self.plain, &trials[*i], &self.split.verify, self.goal);
+            self.tried[*i].p_value = Some(p);
+            self.tried[*i].passed = p <= 1.0 - self.goal.confidence;
+            if !self.tried[*i].passed {
+                return;
+            }
+        }
+    }
+
+    /// The best static set on the tune rows at no more work than policy `i`.
+    pub fn best_static(&self, i: usize) -> Option<usize> {
+        let limit = self.tried[i].macs_ratio + 1e-9;
+        let sets = (0..self.tried.len())
+            .filter(|s| *s != i && self.tried[*s].family == Family::Static && self.tried[*s].macs_ratio <= limit);
+        sets.min_by(|a, b| self.tried[*a].tune.drop.total_cmp(&self.tried[*b].tune.drop))
+    }
+
+    /// The verdict on policy `judged` (the plain model if absent), whose random rival is `random`.
+    pub fn outcome(self, judged: Option<usize>, random: Option<Tried>) -> GateOutcome {
+        let best_static = judged.and_then(|i| self.best_static(i));
+        let verdict = self.verdict(judged, best_static, random.as_ref());
+        let rows = &self.split.verify;
+        GateOutcome {
+            is_loss: matches!(self.plain.quality, Quality::Loss(_)),
+            plain: Measured { quality: mean(&self.plain.quality, rows), drop: 0.0 },
+            chosen: judged.filter(|_| verdict.pays()),
+            verdict,
+            best_static,
+            random,
+            tried: self.tried,
+            max_drop: self.goal.max_drop,
+            confidence: self.goal.confidence,
+        }
+    }
+
+    fn verdict(&self, judged: Option<usize>, best_static: Option<usize>, random: Option<&Tried>) -> Verdict {
+        let Some(judged) = judged.map(|i| &self.tried[i]) else {
+            let allowed = 100.0 * self.goal.max_drop;
+            return Verdict::DoesNotPay {
+                reason: format!(
+                    "nothing that skips FFNs keeps the drop within {allowed:.2} % at {:.0} % confidence on {} verify \
+                     rows",
+                    100.0 * self.goal.confidence,
+                    self.split.verify.len()
+                ),
+            };
+        };
+        if judged.family == Family::Static {
+            return Verdict::Pays;
+        }
+        let as_good = |rival: &Tried| rival.verify.drop <= judged.verify.drop;
+        let (drop, work) = (100.0 * judged.verify.drop, 100.0 * judged.macs_ratio);
+        if let Some(rival) = best_static.map(|i| &self.tried[i]).filter(|r| as_good(r)) {
+            return Verdict::DoesNotPay {
+                reason: format!(
+                    "adaptivity does not pay here: {} loses {:.2} % at {:.1} % of the work, deciding per token {drop:.2} \
+                     % at {work:.1} %",
+                    rival.name,
+                    100.0 * rival.verify.drop,
+                    100.0 * rival.macs_ratio
+                ),
+            };
+        }
+        if let Some(rival) = random.filter(|r| as_good(r)) {
+            return Verdict::DoesNotPay {
+                reason: format!(
+                    "random decisions with the same histogram lose {:.2} %, deciding per token {drop:.2} %",
+                    100.0 * rival.verify.drop
+                ),
+            };
+        }
+        Verdict::Pays
+    }
+}
+
+fn check(plain: &Trial, trials: &[Trial], split: &Split) -> Result<(), CalibrateError> {
+    let rows = plain.quality.rows();
+    for trial in trials {
+        let found = trial.quality.rows();
+        if found != rows {
+            let what = trial.name.clone();
+            return Err(CalibrateError::Length { what, expected: rows, found });
+        }
+    }
+    for (part, list) in [("tune", &split.tune), ("verify", &split.verify)] {
+        if list.len() < MIN_ROWS {
+            return Err(CalibrateError::TooFewRows { part, needed: MIN_ROWS, found: list.len() });
+        }
+        if let Some(row) = list.iter().copied().find(|r| *r >= rows) {
+            return Err(CalibrateError::RowOutOfRange { part, row, rows });
+        }
+    }
+    Ok(())
+}
