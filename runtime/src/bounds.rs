@@ -77,6 +77,9 @@ pub(crate) fn check(program: &Program, repeats: &Repeats, extents: &mut Extents)
 /// More elements than this are refused, whatever the memory.
 const MAX_ELEMENTS: i64 = 1 << 44;
 
+/// More keys of an attention are refused: threads keep the scores of some queries.
+const MAX_KEYS: i64 = 1 << 22;
+
 /// Gives the rows of every block that can run their range.
 fn bind_rows(program: &Program, id: BlockId, extents: &mut Extents) {
     for step in &program.block(id).steps {
@@ -378,13 +381,13 @@ impl Checker<'_> {
         let axes = |a: &Dim, b: &Dim| self.space(form.batch.iter().chain([a, b]));
         let (q, k, v) = (axes(&form.m, &form.d)?, axes(&form.d, &form.n)?, axes(&form.n, &form.width)?);
         let (scores, c) = (axes(&form.m, &form.n)?, axes(&form.m, &form.width)?);
-        let none = Extent::point(0);
-        if c.contains(&0) {
-            return Ok(());
+        if scores[scores.len() - 1] > MAX_KEYS {
+            return Err(format!("an attention has more than {MAX_KEYS} keys"));
         }
-        self.view(&form.c, &c, none)?;
-        // Where a dim is 0, nothing of this operand is read.
+        let none = Extent::point(0);
+        // Where a dim is 0, nothing of this operand is touched.
         let read = |view: &View, sizes: &[i64]| if sizes.contains(&0) { Ok(()) } else { self.view(view, sizes, none) };
+        read(&form.c, &c)?;
         read(&form.q, &q)?;
         read(&form.k, &k)?;
         read(&form.v, &v)?;

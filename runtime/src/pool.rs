@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 /// inferences of a loop, shorter than anything a user would see on a power meter.
 const SPIN: Duration = Duration::from_micros(200);
 
+/// Rounds of 64 looks at the state after which a spinning worker yields.
+const YIELD: u32 = 64;
+
 /// Chunks per thread that a job aims for, so that a late or slow thread costs little.
 const CHUNKS_PER_THREAD: usize = 4;
 
@@ -210,7 +213,7 @@ impl Shared {
 
     /// The number of the next open job after `seen`, or `None` when the pool stops.
     fn wait(&self, index: usize, seen: u64) -> Option<u64> {
-        let mut idle_since = None;
+        let (mut idle_since, mut rounds) = (None, 0u32);
         loop {
             for _ in 0..64 {
                 if let Some(epoch) = self.open_after(seen) {
@@ -221,8 +224,13 @@ impl Shared {
             if self.stop.load(Ordering::SeqCst) {
                 return None;
             }
+            rounds += 1;
             if self.runs.load(Ordering::Relaxed) > 0 {
                 idle_since = None;
+                if rounds.is_multiple_of(YIELD) {
+                    // Where there are more threads than cores, another one may have the work.
+                    thread::yield_now();
+                }
             } else if idle_since.get_or_insert_with(Instant::now).elapsed() >= SPIN {
                 self.park(index, seen);
                 idle_since = None;

@@ -4,7 +4,7 @@
 use eec_ir::program::{Attention, Form, Scalar, View};
 use eec_ir::{DType, Dim, NodeId, Op, ValueId};
 
-use super::linear::{Product, as_row};
+use super::linear::Product;
 use super::{LowerError, Lowering, dim_index};
 
 /// An attention whose last product is not reached yet.
@@ -42,7 +42,8 @@ impl Lowering<'_> {
         let (scores, region) = (self.result(id), self.graph.node(id).parent);
         let ty = self.graph.ty(scores);
         let batch = ty.rank().checked_sub(2)?;
-        if ty.dtype != DType::F32 || !(1..=Attention::MAX_BATCH).contains(&batch) {
+        let matrices = self.graph.node(id).inputs.iter().all(|v| self.graph.ty(*v).rank() >= 2);
+        if !matrices || ty.dtype != DType::F32 || !(1..=Attention::MAX_BATCH).contains(&batch) {
             return None;
         }
         let (mut value, mut nodes, mut scale, mut mask) = (scores, Vec::new(), 1.0, None);
@@ -90,7 +91,7 @@ impl Lowering<'_> {
         let Waiting { scores, mask, instead_of_nan } = waiting;
         let mask = mask.map(|v| self.shown(v)).transpose()?;
         let (v, result) = (self.shown(self.input(id, 1))?, self.result(id));
-        let (q, k) = (as_row(scores.a), scores.b);
+        let (q, k) = (scores.a, scores.b);
         let last = |dims: &[Dim], back: usize| dims[dims.len() - back].clone();
         let (m, d, n, width) = (last(&q.dims, 2), last(&q.dims, 1), last(&k.dims, 1), last(&v.dims, 1));
         let dims = &self.graph.ty(result).dims;

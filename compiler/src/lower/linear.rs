@@ -299,7 +299,7 @@ impl Lowering<'_> {
 }
 
 /// A vector on the left of a product is one row.
-pub(super) fn as_row(a: Shown) -> Shown {
+fn as_row(a: Shown) -> Shown {
     if a.dims.len() > 1 {
         return a;
     }

@@ -67,6 +67,8 @@ pub(super) struct Emitter<'a, 'b> {
     pub(super) strip: Option<Strip>,
     /// Per expression where its values for a strip are.
     pub(super) slots: Vec<Option<StackSlot>>,
+    /// Where a function gets the values that are being computed.
+    pub(super) vector_slot: Option<StackSlot>,
 }
 
 /// A pass over the inner axes: called with the accumulator slot and the accumulators.
@@ -104,6 +106,7 @@ pub(super) fn emit(
         reduced: vec![Lanes::One(zero); code.body.reductions.len()],
         strip: None,
         slots: vec![None; code.body.exprs.len()],
+        vector_slot: None,
         b,
     };
     emitter.prepare(symbols);

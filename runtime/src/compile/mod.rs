@@ -149,6 +149,9 @@ impl Compiler {
             ("is_pic", "false"),
             ("use_colocated_libcalls", "false"),
             ("enable_verifier", VERIFIER),
+            // A frame larger than a guard page must not step over it.
+            ("enable_probestack", "true"),
+            ("probestack_strategy", "inline"),
         ] {
             flags.set(name, value).map_err(|e| host(&e))?;
         }
@@ -197,9 +200,16 @@ impl Compiler {
         let id = self.module.declare_anonymous_function(&signature)?;
         self.codegen.func.signature = signature;
         self.codegen.func.name = UserFuncName::user(0, id.as_u32());
-        let i = self.import(&["sin", "cos", "pow", "exp", "log", "tanh", "erf", "sigmoid"])?;
-        let (sin, cos, pow) = (i[0], i[1], i[2]);
-        let imports = Imports { sin, cos, pow, exp: i[3], log: i[4], tanh: i[5], erf: i[6], sigmoid: i[7] };
+        let imports = Imports {
+            sin: self.import("sin")?,
+            cos: self.import("cos")?,
+            pow: self.import("pow")?,
+            exp: self.import("exp")?,
+            log: self.import("log")?,
+            tanh: self.import("tanh")?,
+            erf: self.import("erf")?,
+            sigmoid: self.import("sigmoid")?,
+        };
         let mut b = FunctionBuilder::new(&mut self.codegen.func, &mut self.builder);
         loops::emit(&mut b, code, plan, imports, self.fused, symbols);
         b.finalize(self.module.target_config());
@@ -221,18 +231,14 @@ impl Compiler {
         signature
     }
 
-    /// References to precompiled functions in the function being built.
-    fn import(&mut self, names: &[&str]) -> Result<Vec<FuncRef>, CompileError> {
-        let mut found = Vec::new();
-        for name in names {
-            let Some((_, params, result, _)) = imports().into_iter().find(|i| i.0 == *name) else {
-                return Err(CompileError::Codegen(format!("no function {name}")));
-            };
-            let signature = self.signature(params, result);
-            let id = self.module.declare_function(name, Linkage::Import, &signature)?;
-            found.push(self.module.declare_func_in_func(id, &mut self.codegen.func));
-        }
-        Ok(found)
+    /// A reference to a precompiled function in the function being built.
+    fn import(&mut self, name: &str) -> Result<FuncRef, CompileError> {
+        let Some((_, params, result, _)) = imports().into_iter().find(|i| i.0 == name) else {
+            return Err(CompileError::Codegen(format!("no function {name}")));
+        };
+        let signature = self.signature(params, result);
+        let id = self.module.declare_function(name, Linkage::Import, &signature)?;
+        Ok(self.module.declare_func_in_func(id, &mut self.codegen.func))
     }
 
     fn entry(
@@ -247,18 +253,17 @@ impl Compiler {
         let id = self.module.declare_anonymous_function(&signature)?;
         self.codegen.func.signature = signature;
         self.codegen.func.name = UserFuncName::user(0, id.as_u32());
-        let h = self.import(&HELPERS)?;
         let helpers = Helpers {
-            run_loop: h[0],
-            run_matmul: h[1],
-            run_conv: h[2],
-            run_pool: h[3],
-            run_scan: h[4],
-            count_rows: h[5],
-            gather_rows: h[6],
-            scatter_rows: h[7],
-            clock: h[8],
-            run_attention: h[9],
+            run_loop: self.import("run_loop")?,
+            run_matmul: self.import("run_matmul")?,
+            run_attention: self.import("run_attention")?,
+            run_conv: self.import("run_conv")?,
+            run_pool: self.import("run_pool")?,
+            run_scan: self.import("run_scan")?,
+            count_rows: self.import("count_rows")?,
+            gather_rows: self.import("gather_rows")?,
+            scatter_rows: self.import("scatter_rows")?,
+            clock: self.import("clock")?,
         };
         let ids = self.loops.clone();
         let loops: Vec<FuncRef> =
@@ -276,19 +281,6 @@ impl Compiler {
 
 /// Checks generated code in debug builds.
 const VERIFIER: &str = if cfg!(debug_assertions) { "true" } else { "false" };
-
-const HELPERS: [&str; 10] = [
-    "run_loop",
-    "run_matmul",
-    "run_conv",
-    "run_pool",
-    "run_scan",
-    "count_rows",
-    "gather_rows",
-    "scatter_rows",
-    "clock",
-    "run_attention",
-];
 
 type Import = (&'static str, &'static [Type], Option<Type>, *const u8);
 

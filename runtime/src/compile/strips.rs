@@ -16,6 +16,10 @@ use super::plan::{Level, is_precompiled};
 /// changes the order of no sum.
 const STRIP: i64 = 256;
 
+/// Functions of a loop that get a strip of their own at most, so that the stack stays small; others are
+/// called for every vector.
+const MAX_STRIPS: usize = 32;
+
 /// The strip that is being walked.
 pub(super) struct Strip {
     /// Its first index on the vector axis.
@@ -48,7 +52,11 @@ impl Emitter<'_, '_> {
     /// A function of the one or four values that are being computed.
     pub(super) fn precompiled(&mut self, function: UnaryFn, x: Value) -> Value {
         let (ty, len) = if self.wide { (F32X4, 4) } else { (F32, 1) };
-        let slot = self.slot(len);
+        let slot = match self.vector_slot {
+            Some(slot) => slot,
+            None => self.slot(4),
+        };
+        self.vector_slot = Some(slot);
         self.b.ins().stack_store(I64, x, slot, 0);
         let (address, len) = (self.b.ins().stack_addr(I64, slot, 0), self.b.ins().iconst(I64, len));
         let callee = self.function(function);
@@ -94,11 +102,16 @@ impl Emitter<'_, '_> {
                 super::exprs::operands(&exprs[id], &mut |o| needed[o.0 as usize] = true);
             }
         }
+        let precompiled = |id: &usize| matches!(exprs[*id], Expr::Unary(f, _) if is_precompiled(f));
         let varies = |id: &usize| needed[*id] && self.plan.places[*id].varies;
-        (0..exprs.len())
-            .filter(varies)
-            .filter(|id| matches!(exprs[*id], Expr::Unary(f, _) if is_precompiled(f)))
-            .collect()
+        let mut free = MAX_STRIPS.saturating_sub(self.slots.iter().flatten().count());
+        let mut has_slot = |id: &usize| {
+            let known = self.slots[*id].is_some();
+            let fits = known || free > 0;
+            free -= usize::from(fits && !known);
+            fits
+        };
+        (0..exprs.len()).filter(|id| varies(id) && precompiled(id) && has_slot(id)).collect()
     }
 
     /// Walks `from..limit` of the vector axis: as a whole, or in strips if `roots` need precompiled

@@ -79,6 +79,9 @@ impl AttentionArgs {
 /// For every index of the batch q, k, v and the mask are readable and c writable as described, and c
 /// overlaps nothing that is read.
 pub(crate) unsafe fn attention(pool: &Pool, args: &AttentionArgs) {
+    if args.width == 0 {
+        return;
+    }
     let rows = args.rows(pool.threads());
     let blocks = args.m.div_ceil(rows);
     let items = args.batch.iter().product::<usize>() * blocks;

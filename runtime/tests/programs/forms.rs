@@ -1,6 +1,6 @@
 //! Products, convolutions, poolings and running sums.
 
-use eec_ir::program::{Attention, Conv, Form, MatMul, Per, Pool, PoolKind, Scan};
+use eec_ir::program::{Attention, Conv, Form, MatMul, Per, Pool, PoolKind, Scan, View};
 use eec_ir::{DType, Dim, Tensor};
 use eec_runtime::ErrorKind;
 
@@ -258,7 +258,7 @@ fn attention_with_strided_heads_and_a_mask() {
     };
     b.run_kernel("attention", Form::Attention(form));
     b.output("c", c, &[batch, queries, row]);
-    for (queries, keys) in [(1, 1), (1, 65), (37, 50), (70, 130)] {
+    for (queries, keys) in [(1, 1), (1, 65), (37, 50), (70, 130), (5, 2500)] {
         let (q, k) = (ramp(&[2, queries, 30], 0.02), ramp(&[2, keys, 30], 0.02));
         let v = ramp(&[2, keys, 30], 0.02);
         let hidden = |i: usize| i / keys == 0 || (i % keys > i / keys % queries && keys > queries);
@@ -291,6 +291,56 @@ fn attended(q: &[f32], k: &[f32], v: &[f32], mask: &[f32], [queries, keys]: [usi
         *out = scores.iter().enumerate().map(|(key, s)| share(s) * row(v, keys, key, column)).sum::<f64>() as f32;
     }
     out
+}
+
+/// One head of 2 queries, 3 keys and width `width`, without a mask.
+fn small_attention(b: &mut Builder, width: i64) -> Attention {
+    let q = b.input("q", DType::F32, &[n(2), n(4)]);
+    let k = b.input("k", DType::F32, &[n(3), n(4)]);
+    let c = b.temp(DType::F32, n(2 * width));
+    b.output("c", c, &[n(2), n(width)]);
+    Attention {
+        batch: vec![],
+        m: n(2),
+        n: n(3),
+        d: n(4),
+        width: n(width),
+        q: view(q, vec![n(4), n(1)]),
+        k: view(k, vec![n(1), n(4)]),
+        v: view(k, vec![n(4), n(1)]),
+        mask: None,
+        c: view(c, vec![n(width), n(1)]),
+        scale: 1.0,
+        instead_of_nan: None,
+    }
+}
+
+#[test]
+fn attention_keeps_nan_where_nothing_replaces_it() {
+    let mut b = Builder::new("nan");
+    let form = small_attention(&mut b, 4);
+    b.run_kernel("attention", Form::Attention(form));
+    let q = Tensor::new(&[2, 4], vec![f32::NAN, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]).unwrap();
+    let k = ramp(&[3, 4], 0.1);
+    let found = floats(&b.run(&[("q", q), ("k", k)]).outputs[0].1);
+    assert!(found[..4].iter().all(|x| x.is_nan()) && found[4..].iter().all(|x| x.is_finite()), "{found:?}");
+}
+
+#[test]
+fn attention_that_reads_outside_is_refused() {
+    let far = |form: &mut Attention, view: fn(&mut Attention) -> &mut View| view(form).offset = n(1 << 40);
+    let views: [fn(&mut Attention) -> &mut View; 4] = [|f| &mut f.q, |f| &mut f.k, |f| &mut f.v, |f| &mut f.c];
+    for (i, view) in views.into_iter().enumerate() {
+        for width in [4, 0] {
+            let mut b = Builder::new("hostile");
+            let mut form = small_attention(&mut b, width);
+            far(&mut form, view);
+            b.run_kernel("attention", Form::Attention(form));
+            let run = b.try_run(&[("q", ramp(&[2, 4], 1.0)), ("k", ramp(&[3, 4], 1.0))], 1);
+            // Of values without width, neither these nor the result have an element to touch.
+            assert_eq!(run.is_err(), width > 0 || i < 2, "view {i}, width {width}");
+        }
+    }
 }
 
 #[test]

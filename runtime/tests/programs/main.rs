@@ -8,3 +8,5 @@ mod forms;
 mod functions;
 mod joins;
 mod loops;
+mod plans;
+mod strips;

@@ -8,7 +8,8 @@
 //! 5. Kernels write `Temp` buffers only and never one that they read.
 //! 6. Views have a stride per axis; expressions are well typed, operands first; reductions use only
 //!    earlier ones, and what is stored per row does not depend on the inner index.
-//! 7. Dims have coefficients below [`Dim::LIMIT`]; axes, arguments and tables are of bounded size.
+//! 7. Dims have coefficients below [`Dim::LIMIT`]; axes, arguments, expressions and tables are of bounded
+//!    number.
 //! 8. A parameter is defined by one block, a result by one step, a `Temp` by the kernels of one block,
 //!    all before it is read, and it is read only in that block and those inside it.
 //!
@@ -84,6 +85,9 @@ const MAX_AXES: usize = 64;
 
 /// A loop may not have more views, nor a program more symbols: a call passes them on the stack.
 const MAX_ARGUMENTS: usize = 1 << 14;
+
+/// Expressions of a loop, whose code must stay of a size that a stack bears.
+const MAX_EXPRS: usize = 1 << 12;
 
 /// A program may not have more buffers, kernels or exits: code generators address tables with 32-bit offsets.
 const MAX_ITEMS: usize = 1 << 24;
@@ -370,6 +374,7 @@ impl Verifier<'_> {
         let axes = form.dims.len() + form.inner.len();
         self.at_most(place, MAX_AXES, axes, "axes");
         self.at_most(place, MAX_ARGUMENTS, form.inputs.len() + form.stores.len(), "inputs and stores");
+        self.at_most(place, MAX_EXPRS, form.exprs.len() + form.reductions.len(), "expressions and reductions");
         for view in &form.inputs {
             self.view(place, view, axes);
             self.buffer(place, view.buffer);
