@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::kernels::attention::{AttentionArgs, attention};
 use crate::kernels::conv::{ConvArgs, Window, conv};
 use crate::kernels::math::Function;
-use crate::kernels::matmul::{BatchMatMulArgs, MatMulArgs, batch_matmul, matmul};
+use crate::kernels::matmul::{BatchMatMulArgs, MatMulArgs, batch_matmul, matmul, matmuls};
 use crate::kernels::pool2d::{PoolArgs, PoolKind, pool2d};
 use crate::kernels::scratch::NoMemory;
 use crate::kernels::simd::Isa;
@@ -157,6 +157,41 @@ pub(crate) unsafe extern "C" fn run_matmul(context: *const Context, words: *cons
         let axes = *words.add(2) as usize;
         let words = std::slice::from_raw_parts(words, MATMUL_WORDS + 4 * axes);
         guarded(context, words[0], |host| matmul_words(host, words));
+    }
+}
+
+/// Products in one call at most.
+pub(crate) const GROUP: usize = 4;
+
+/// Runs `count` products, at most [`GROUP`], that need nothing of each other. Each has the words of
+/// [`run_matmul`], with packed weights, no batch axes and a bias of stride 1.
+pub(crate) unsafe extern "C" fn run_matmuls(context: *const Context, words: *const i64, count: i64) {
+    // SAFETY: generated code passes its context and as many words as it says, which describe operands
+    // whose bounds were checked before the run.
+    unsafe {
+        let words = std::slice::from_raw_parts(words, MATMUL_WORDS * count as usize);
+        guarded(context, words[0], |host| match words.as_chunks::<MATMUL_WORDS>().0 {
+            [a, b] => matmuls(&host.pool, &[a, b].map(|w| packed_product(host, w))),
+            [a, b, c] => matmuls(&host.pool, &[a, b, c].map(|w| packed_product(host, w))),
+            [a, b, c, d] => matmuls(&host.pool, &[a, b, c, d].map(|w| packed_product(host, w))),
+            // No other number is asked for.
+            _ => {}
+        });
+    }
+}
+
+/// A product with packed weights and no batch.
+fn packed_product(host: &Host, words: &[i64; MATMUL_WORDS]) -> MatMulArgs {
+    MatMulArgs {
+        a: Strided { ptr: words[6] as *const f32, row: words[7] as isize, column: words[8] as isize },
+        b: host.packed[words[1] as usize].as_ptr(),
+        c: words[12] as *mut f32,
+        c_row: words[13] as isize,
+        m: words[3] as usize,
+        k: words[5] as usize,
+        n: words[4] as usize,
+        scale: f32::from_bits(words[16] as u32),
+        bias: if words[14] == 0 { Bias::None } else { Bias::PerColumn(words[14] as *const f32) },
     }
 }
 

@@ -11,13 +11,14 @@ use eec_ir::{BufferId, DType, KernelId};
 
 use super::lanes::memory;
 use super::{LoopSite, size};
-use crate::context::{ATTENTION_WORDS, CONV_WORDS, MATMUL_WORDS, POOL_WORDS, SCAN_WORDS, field};
+use crate::context::{ATTENTION_WORDS, CONV_WORDS, GROUP, MATMUL_WORDS, POOL_WORDS, SCAN_WORDS, field};
 
 /// Precompiled functions that the entry function calls.
 #[derive(Clone, Copy)]
 pub(super) struct Helpers {
     pub(super) run_loop: FuncRef,
     pub(super) run_matmul: FuncRef,
+    pub(super) run_matmuls: FuncRef,
     pub(super) run_attention: FuncRef,
     pub(super) run_conv: FuncRef,
     pub(super) run_pool: FuncRef,
@@ -77,7 +78,7 @@ impl Tables {
     }
 }
 
-impl Entry<'_, '_> {
+impl<'a> Entry<'a, '_> {
     /// Emits the body and the function's end.
     pub(super) fn emit(&mut self) {
         self.block(BlockId(0));
@@ -89,13 +90,52 @@ impl Entry<'_, '_> {
 
     pub(super) fn block(&mut self, id: BlockId) {
         let program = self.program;
-        for step in &program.block(id).steps {
+        let mut steps = program.block(id).steps.as_slice();
+        while let [step, rest @ ..] = steps {
+            let group = self.group(steps);
+            if group.len() > 1 {
+                self.matmuls(&group);
+                steps = &steps[group.len()..];
+                continue;
+            }
             match step {
                 Step::Run(kernel) => self.run(*kernel),
                 Step::If(step) => self.branch(step),
                 Step::Route(step) => self.route(step),
             }
+            steps = rest;
         }
+    }
+
+    /// The products with packed weights that `steps` begin with and that need nothing of each other, like
+    /// those for queries, keys and values. A profile measures each by itself.
+    fn group(&self, steps: &[Step]) -> Vec<(KernelId, &'a MatMul)> {
+        let program = self.program;
+        let mut group: Vec<(KernelId, &MatMul)> = Vec::new();
+        for step in steps.iter().take(if self.profile { 0 } else { GROUP }) {
+            let Step::Run(id) = step else { break };
+            let Form::MatMul(form) = &program.kernel(*id).form else { break };
+            let dense_bias = form.bias.as_ref().is_none_or(|bias| bias.strides[0].as_const() == Some(1));
+            let plain = self.packed[id.index()].is_some() && form.batch.is_empty() && dense_bias;
+            let reads = program.kernel(*id).form.reads();
+            if !plain
+                || group.iter().any(|(_, before)| reads.contains(&before.c.buffer) || before.c.buffer == form.c.buffer)
+            {
+                break;
+            }
+            group.push((*id, form));
+        }
+        group
+    }
+
+    fn matmuls(&mut self, group: &[(KernelId, &MatMul)]) {
+        let mut words = Vec::with_capacity(group.len() * MATMUL_WORDS);
+        for (id, form) in group {
+            self.count_run(*id);
+            words.extend(self.matmul_words(*id, form));
+        }
+        let (words, count) = (self.words(&words), self.number(group.len() as i64));
+        self.b.ins().call(self.helpers.run_matmuls, &[self.tables.context, words, count]);
     }
 
     pub(super) fn size(&mut self, dim: &Dim) -> Value {
@@ -126,15 +166,21 @@ impl Entry<'_, '_> {
         self.b.ins().store(memory(), new, table, offset);
     }
 
-    fn run(&mut self, id: KernelId) {
+    /// Counts one run of a kernel and its work.
+    fn count_run(&mut self, id: KernelId) {
         let program = self.program;
-        let kernel = program.kernel(id);
         let one = self.number(1);
         self.count(1 + program.exits.len() + program.gates.len() + id.index(), one);
-        if kernel.macs != Dim::default() {
-            let macs = self.size(&kernel.macs);
+        let macs = &program.kernel(id).macs;
+        if *macs != Dim::default() {
+            let macs = self.size(macs);
             self.count(0, macs);
         }
+    }
+
+    fn run(&mut self, id: KernelId) {
+        let kernel = self.program.kernel(id);
+        self.count_run(id);
         let start = self.profile.then(|| self.clock());
         match &kernel.form {
             Form::Loop(form) => self.run_loop(id, &Dim::product(&form.dims)),
@@ -191,6 +237,12 @@ impl Entry<'_, '_> {
     }
 
     fn matmul(&mut self, id: KernelId, form: &MatMul) {
+        let words = self.matmul_words(id, form);
+        let words = self.words(&words);
+        self.b.ins().call(self.helpers.run_matmul, &[self.tables.context, words]);
+    }
+
+    fn matmul_words(&mut self, id: KernelId, form: &MatMul) -> Vec<Value> {
         let axes = form.batch.len();
         let packed = self.packed[id.index()].map_or(-1, |p| p as i64);
         let mut words = vec![self.number(id.index() as i64), self.number(packed), self.number(axes as i64)];
@@ -214,8 +266,7 @@ impl Entry<'_, '_> {
                 words.push(self.size(dim));
             }
         }
-        let words = self.words(&words);
-        self.b.ins().call(self.helpers.run_matmul, &[self.tables.context, words]);
+        words
     }
 
     fn attention(&mut self, id: KernelId, form: &Attention) {

@@ -27,7 +27,7 @@ use self::entry::{Entry, Helpers, Tables};
 use self::loops::{ARG_BUFFERS, Imports};
 use self::plan::{LoopCode, Plan};
 pub(crate) use self::profile::MEASURES;
-use crate::context::{self, ATTENTION_WORDS, CONV_WORDS, Context, MATMUL_WORDS};
+use crate::context::{self, ATTENTION_WORDS, CONV_WORDS, Context, GROUP, MATMUL_WORDS};
 
 /// Why code could not be generated.
 #[derive(Debug, thiserror::Error)]
@@ -256,6 +256,7 @@ impl Compiler {
         let helpers = Helpers {
             run_loop: self.import("run_loop")?,
             run_matmul: self.import("run_matmul")?,
+            run_matmuls: self.import("run_matmuls")?,
             run_attention: self.import("run_attention")?,
             run_conv: self.import("run_conv")?,
             run_pool: self.import("run_pool")?,
@@ -285,10 +286,11 @@ const VERIFIER: &str = if cfg!(debug_assertions) { "true" } else { "false" };
 type Import = (&'static str, &'static [Type], Option<Type>, *const u8);
 
 /// The functions that generated code may call.
-fn imports() -> [Import; 18] {
+fn imports() -> [Import; 19] {
     [
         ("run_loop", &[I64; 5], None, context::run_loop as *const u8),
         ("run_matmul", &[I64; 2], None, context::run_matmul as *const u8),
+        ("run_matmuls", &[I64; 3], None, context::run_matmuls as *const u8),
         ("run_attention", &[I64; 2], None, context::run_attention as *const u8),
         ("run_conv", &[I64; 2], None, context::run_conv as *const u8),
         ("run_pool", &[I64; 2], None, context::run_pool as *const u8),
@@ -312,7 +314,7 @@ fn imports() -> [Import; 18] {
 fn words(program: &Program, sites: &[Option<LoopSite>]) -> usize {
     let of_loops = sites.iter().flatten().map(|s| ARG_BUFFERS + s.buffers.len() + s.symbols.len());
     let of_products = program.kernels.iter().map(|k| match &k.form {
-        Form::MatMul(form) => MATMUL_WORDS + 4 * form.batch.len(),
+        Form::MatMul(form) => (MATMUL_WORDS + 4 * form.batch.len()).max(GROUP * MATMUL_WORDS),
         Form::Attention(_) => ATTENTION_WORDS,
         Form::Loop(_) | Form::Conv(_) | Form::Pool(_) | Form::Scan(_) => CONV_WORDS,
     });

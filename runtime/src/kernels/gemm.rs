@@ -74,7 +74,7 @@ struct Plan {
 
 impl Plan {
     fn new(isa: &Isa, threads: usize, shape: Shape, packs: bool) -> Plan {
-        let rows = shape.m.div_ceil(shape.m.div_ceil(ROWS));
+        let rows = shape.m.div_ceil(shape.m.div_ceil(ROWS).max(1));
         let mut plan = Plan { shape, rows, strip: isa.nr() };
         let rows = shape.m.max(FREE_ROWS);
         let work = shape.batches.saturating_mul(rows).saturating_mul(shape.n).saturating_mul(shape.k);
@@ -95,7 +95,7 @@ impl Plan {
     }
 
     fn blocks(&self) -> usize {
-        self.shape.m.div_ceil(self.rows)
+        self.shape.m.div_ceil(self.rows.max(1))
     }
 
     fn strips(&self) -> usize {
@@ -129,16 +129,32 @@ impl Plan {
 ///
 /// The operands of every product are valid for its shape and no C overlaps another operand.
 pub(super) unsafe fn run<P: Problem>(pool: &Pool, isa: &Isa, shape: Shape, problem: &P) {
-    if shape.batches == 0 || shape.m == 0 || shape.n == 0 {
-        return;
-    }
-    let plan = Plan::new(isa, pool.threads(), shape, P::PACKS);
-    let scratch = if P::PACKS { SLICE.min(shape.k) * plan.strip } else { 0 };
-    pool.run(plan.items(), plan.grain(), &|items| {
+    // SAFETY: the caller's promise.
+    unsafe { run_all(pool, isa, &[(shape, problem)]) }
+}
+
+/// [`run`] for problems that do not depend on each other, shared among the threads as one job: waiting
+/// for a thread takes as long as a small product.
+///
+/// # Safety
+///
+/// As for [`run`]; no C overlaps an operand of another problem either.
+pub(super) unsafe fn run_all<P: Problem, const N: usize>(pool: &Pool, isa: &Isa, problems: &[(Shape, &P); N]) {
+    let plans = problems.each_ref().map(|(shape, _)| Plan::new(isa, pool.threads(), *shape, P::PACKS));
+    let scratch = plans.iter().map(|p| if P::PACKS { SLICE.min(p.shape.k) * p.strip } else { 0 }).max().unwrap_or(0);
+    let items = plans.iter().map(Plan::items).sum();
+    let grain = plans.iter().map(Plan::grain).min().unwrap_or(1);
+    pool.run(items, grain, &|items| {
         with_floats(scratch, |scratch| {
-            for item in items {
-                // SAFETY: items are disjoint parts of C; the rest is the caller's promise.
-                unsafe { block(isa, &plan, problem, item, scratch) };
+            for mut item in items {
+                for (plan, (_, problem)) in plans.iter().zip(problems) {
+                    if item < plan.items() {
+                        // SAFETY: items are disjoint parts of C; the rest is the caller's promise.
+                        unsafe { block(isa, plan, *problem, item, scratch) };
+                        break;
+                    }
+                    item -= plan.items();
+                }
             }
         });
     });

@@ -122,6 +122,19 @@ unsafe fn matmul_for(isa: &Isa, pool: &Pool, args: &MatMulArgs) {
     unsafe { gemm::run(pool, isa, shape, &Packed(args)) }
 }
 
+/// [`matmul`] for several products that do not depend on each other, as one job.
+///
+/// # Safety
+///
+/// As for [`matmul`]; no C overlaps an operand of another product either.
+pub(crate) unsafe fn matmuls<const N: usize>(pool: &Pool, args: &[MatMulArgs; N]) {
+    let products = args.each_ref().map(Packed);
+    let shape = |args: &MatMulArgs| Shape { batches: 1, m: args.m, k: args.k, n: args.n };
+    let problems = products.each_ref().map(|p| (shape(p.0), p));
+    // SAFETY: the caller's promise.
+    unsafe { gemm::run_all(pool, Isa::get(), &problems) }
+}
+
 /// Computes a batch of products.
 ///
 /// # Safety

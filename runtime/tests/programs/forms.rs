@@ -369,3 +369,52 @@ fn attention_over_no_keys_is_zero() {
     let run = b.run(&[("q", ramp(&[2, 4], 1.0)), ("k", Tensor::new::<f32>(&[0, 4], vec![]).unwrap())]);
     assert_eq!(floats(&run.outputs[0].1), vec![0.0; 8]);
 }
+
+/// Products one after the other, of which the third reads the first one's result.
+#[test]
+fn products_that_follow_each_other() {
+    let mut b = Builder::new("three");
+    let rows = d("rows");
+    let x = b.input("x", DType::F32, &[rows.clone(), n(40)]);
+    let product = |b: &mut Builder, from, columns: i64, scale: f32| {
+        let w = b.constant(ramp(&[40, columns as usize], scale));
+        let y = b.temp(DType::F32, &rows * &n(columns));
+        let form = MatMul {
+            batch: vec![],
+            m: rows.clone(),
+            n: n(columns),
+            k: n(40),
+            a: view(from, vec![n(40), n(1)]),
+            b: view(w, vec![n(columns), n(1)]),
+            c: view(y, vec![n(columns), n(1)]),
+            scale: 1.0,
+            bias: None,
+        };
+        b.run_kernel("product", Form::MatMul(form));
+        y
+    };
+    let first = product(&mut b, x, 40, 0.01);
+    let second = product(&mut b, x, 130, 0.02);
+    let third = product(&mut b, first, 70, 0.03);
+    for (name, y, columns) in [("a", first, 40), ("b", second, 130), ("c", third, 70)] {
+        b.output(name, y, &[rows.clone(), n(columns)]);
+    }
+    let times = |x: &[f32], columns: usize, scale: f32| -> Vec<f32> {
+        let w = floats(&ramp(&[40, columns], scale));
+        let dot = |i: usize| (0..40).map(|k| x[i / columns * 40 + k] * w[k * columns + i % columns]).sum();
+        (0..x.len() / 40 * columns).map(dot).collect()
+    };
+    for rows in [1, 7, 150] {
+        let x = ramp(&[rows, 40], 0.1);
+        let run = b.try_run(&[("x", x.clone())], 3).unwrap();
+        let first = times(&floats(&x), 40, 0.01);
+        let expected = [first.clone(), times(&floats(&x), 130, 0.02), times(&first, 70, 0.03)];
+        for ((_, found), expected) in run.outputs.iter().zip(expected) {
+            let scale = expected.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+            let found = floats(found);
+            assert!(found.iter().zip(&expected).all(|(f, e)| (f - e).abs() <= 1e-5 * scale), "{rows} rows");
+        }
+        assert_eq!(run.outputs, b.try_run(&[("x", x)], 1).unwrap().outputs);
+        assert_eq!(run.counters.per_kernel, [1, 1, 1]);
+    }
+}
