@@ -96,10 +96,14 @@ pub(super) fn softmax<const FUSED: bool>(scores: &mut [f32], instead: Option<f32
             *max = if *x > *max { *x } else { *max };
         }
     }
-    let mut top = f32::NEG_INFINITY;
-    for x in max {
-        top = if x > top { x } else { top };
+    let mut half = BLOCK;
+    while half > 1 {
+        half /= 2;
+        for i in 0..half {
+            max[i] = if max[i + half] > max[i] { max[i + half] } else { max[i] };
+        }
     }
+    let top = max[0];
     let mut sum = [0.0; BLOCK];
     for block in &mut *blocks {
         for (sum, x) in sum.iter_mut().zip(block) {
@@ -114,9 +118,11 @@ pub(super) fn softmax<const FUSED: bool>(scores: &mut [f32], instead: Option<f32
             sum[i] += sum[i + half];
         }
     }
+    // The sum is at least 1, the share of the largest.
+    let inverse = 1.0 / sum[0];
     for block in blocks {
         for x in block {
-            let y = *x / sum[0];
+            let y = *x * inverse;
             *x = match instead {
                 Some(instead) if y.is_nan() => instead,
                 _ => y,
