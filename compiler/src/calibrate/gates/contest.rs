@@ -112,42 +112,49 @@ impl<'a> Contest<'a> {
 
     fn verdict(&self, judged: Option<usize>, best_static: Option<usize>, random: Option<&Tried>) -> Verdict {
         let Some(judged) = judged.map(|i| &self.tried[i]) else {
-            let allowed = 100.0 * self.goal.max_drop;
-            return Verdict::DoesNotPay {
-                reason: format!(
-                    "nothing that skips FFNs keeps the drop within {allowed:.2} % at {:.0} % confidence on {} verify \
-                     rows",
-                    100.0 * self.goal.confidence,
-                    self.split.verify.len()
-                ),
-            };
+            return refused(format!("nothing that skips FFNs keeps the drop within {}", self.allowed()));
         };
+        if judged.macs_ratio >= 1.0 {
+            return refused("it saves no work".into());
+        }
+        if !judged.passed {
+            return refused(format!("it was not shown to keep the drop within {}", self.allowed()));
+        }
         if judged.family == Family::Static {
             return Verdict::Pays;
         }
         let as_good = |rival: &Tried| rival.verify.drop <= judged.verify.drop;
         let (drop, work) = (100.0 * judged.verify.drop, 100.0 * judged.macs_ratio);
         if let Some(rival) = best_static.map(|i| &self.tried[i]).filter(|r| as_good(r)) {
-            return Verdict::DoesNotPay {
-                reason: format!(
-                    "adaptivity does not pay here: {} loses {:.2} % at {:.1} % of the work, deciding per token {drop:.2} \
-                     % at {work:.1} %",
-                    rival.name,
-                    100.0 * rival.verify.drop,
-                    100.0 * rival.macs_ratio
-                ),
-            };
+            return refused(format!(
+                "{} loses {:.2} % at {:.1} % of the work, deciding per token {drop:.2} % at {work:.1} %",
+                rival.name,
+                100.0 * rival.verify.drop,
+                100.0 * rival.macs_ratio
+            ));
         }
         if let Some(rival) = random.filter(|r| as_good(r)) {
-            return Verdict::DoesNotPay {
-                reason: format!(
-                    "random decisions with the same histogram lose {:.2} %, deciding per token {drop:.2} %",
-                    100.0 * rival.verify.drop
-                ),
-            };
+            return refused(format!(
+                "random decisions with the same histogram lose {:.2} %, deciding per token {drop:.2} %",
+                100.0 * rival.verify.drop
+            ));
         }
         Verdict::Pays
     }
+
+    /// What is tested, in words.
+    fn allowed(&self) -> String {
+        format!(
+            "{:.2} % at {:.0} % confidence on {} verify rows",
+            100.0 * self.goal.max_drop,
+            100.0 * self.goal.confidence,
+            self.split.verify.len()
+        )
+    }
+}
+
+fn refused(reason: String) -> Verdict {
+    Verdict::DoesNotPay { reason }
 }
 
 fn check(plain: &Trial, trials: &[Trial], split: &Split) -> Result<(), CalibrateError> {

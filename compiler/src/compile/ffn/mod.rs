@@ -24,7 +24,7 @@ use crate::Error;
 use crate::calibrate::MIN_ROWS;
 use crate::calibrate::gates::{Contest, Family, GateOutcome, Trial};
 use crate::quality::{self, Runs, Scored, Truth};
-use crate::recipe::{FfnRule, FfnSkip};
+use crate::recipe::FfnSkip;
 use crate::report::{self, Mechanism, Report};
 
 use field::{Candidate, Field};
@@ -106,7 +106,7 @@ impl Ffn<'_> {
         let trials: Vec<Trial> = candidates.iter().map(|c| c.trial.clone()).collect();
         let contest = Contest::new(&plain_trial, &trials, &rule.families(), &field.split, &goal)?;
         let wanted = rule.share().map(|share| nearest(&trials, &rule.families(), share));
-        let judged = self.judged(&contest, wanted);
+        let judged = wanted.unwrap_or(contest.best);
         let random = judged.map(|i| field.random(&contest, &candidates[i])).transpose()?.flatten();
         let mut outcome = contest.outcome(judged, random);
         if wanted.is_some() {
@@ -114,18 +114,6 @@ impl Ffn<'_> {
             outcome.chosen = judged;
         }
         self.build(field, outcome, &candidates, static_order)
-    }
-
-    /// The policy to judge: the one with the share asked for, or the cheapest that passed. With `auto` a
-    /// static set that is as good takes its place.
-    fn judged(&self, contest: &Contest, wanted: Option<Option<usize>>) -> Option<usize> {
-        let judged = wanted.unwrap_or(contest.best)?;
-        let rival = contest.best_static(judged).filter(|_| self.recipe().rule == FfnRule::Auto);
-        let as_good = |s: &usize| {
-            let (a, b) = (&contest.tried[*s], &contest.tried[judged]);
-            a.tune.drop <= b.tune.drop && a.verify.drop <= b.verify.drop
-        };
-        rival.filter(as_good).or(Some(judged))
     }
 
     fn build(
