@@ -28,8 +28,8 @@ impl Field<'_> {
             for (_, threshold) in quantiles(&mut cosines) {
                 let rule = Rule::Cosine { threshold, skip_next, warm_up: self.warm_up() };
                 let options = self.options(&self.blocks[inner.clone()], rule)?;
-                let (mut candidate, _) = self.run(Family::Cosine, options, "cosine rules")?;
-                let skipped = 100.0 * candidate.trial.skipped;
+                let mut candidate = self.run(Family::Cosine, options, "cosine rules")?;
+                let skipped = 100.0 * candidate.trial.skipped();
                 candidate.trial.name =
                     format!("cosine above {threshold:.4}, next {skip_next}: {skipped:.0} % of FFNs skipped");
                 out.push(candidate);
@@ -40,7 +40,7 @@ impl Field<'_> {
 
     fn warm_up(&self) -> usize {
         match self.granularity {
-            Granularity::Row if self.truth.per_token => WARM_UP,
+            Granularity::Row if self.tune.truth.per_token => WARM_UP,
             // Exempt tokens would hold back all others of a run.
             Granularity::Row | Granularity::All => 0,
         }
