@@ -98,6 +98,7 @@ impl<'a> Contest<'a> {
             is_loss: matches!(self.plain.verify.quality, Quality::Loss(_)),
             plain: Measured { quality: mean(&self.plain.verify.quality), drop: 0.0 },
             chosen: judged.filter(|_| verdict.pays()),
+            missed: None,
             verdict,
             best_static,
             random,

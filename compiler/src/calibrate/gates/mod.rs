@@ -141,6 +141,9 @@ pub struct GateOutcome {
     pub plain: Measured,
     /// The position in `tried` of the policy to build; absent for the plain model.
     pub chosen: Option<usize>,
+    /// The share of FFNs that was asked for, if the policy chosen skips another by more than one FFN.
+    #[serde(default)]
+    pub missed: Option<f64>,
     /// Whether it pays, or why nothing does.
     pub verdict: Verdict,
     /// The best static set at no more work than the policy judged.

@@ -24,6 +24,8 @@ pub(super) struct Field<'a> {
     pub(super) verify: Rows,
     /// FFNs of the whole model.
     pub(super) ffns: usize,
+    /// The share of all FFNs that the user asks to skip.
+    pub(super) share: Option<f64>,
     pub(super) granularity: Granularity,
     /// What stands for skipped FFNs.
     pub(super) replacements: Replacements,

@@ -6,7 +6,7 @@ use eec_passes::ffn_gates::{LearnedGate, Rule};
 
 use super::features::Tokens;
 use super::field::{Candidate, Field};
-use super::thresholds::{deciding, quantiles};
+use super::thresholds::{deciding, quantiles, shares};
 use crate::Error;
 use crate::calibrate::gates::Family;
 use crate::fit::{self, Features, FitOptions, Targets};
@@ -33,7 +33,8 @@ impl Field<'_> {
         }
         self.runs.progress.end();
         let mut out = Vec::new();
-        for (share, threshold) in quantiles(&mut scores) {
+        let shares = shares(gates.len(), self.ffns, self.share);
+        for (share, threshold) in quantiles(&mut scores, &shares) {
             let learned: Result<Vec<LearnedGate>, Error> = gates.iter().map(|h| learned_gate(h, threshold)).collect();
             let options = self.options(&self.blocks, Rule::Learned { gates: learned? })?;
             let stage = format!("learned gates, {:.0} % of tokens", 100.0 * share);

@@ -92,10 +92,10 @@ impl Ffn<'_> {
         };
         let ((tune, of_tune), (verify, of_verify)) = (run(&split.tune)?, run(&split.verify)?);
         let ffns = structure.blocks.iter().filter(|b| b.ffn().is_some()).count();
-        let granularity = self.recipe().granularity;
-        let replacements = Replacements::default();
+        let FfnSkip { granularity, rule, .. } = *self.recipe();
+        let (share, replacements) = (rule.share(), Replacements::default());
         Ok((
-            Field { base: self.base, runs, blocks, tune, verify, ffns, granularity, replacements },
+            Field { base: self.base, runs, blocks, tune, verify, ffns, share, granularity, replacements },
             [of_tune, of_verify],
         ))
     }
@@ -117,6 +117,7 @@ impl Ffn<'_> {
         let mut outcome = contest.outcome(judged, random);
         if wanted.is_some() {
             outcome.chosen = judged;
+            outcome.missed = rule.share().zip(judged).and_then(|(s, i)| missed(s, trials[i].skipped(), field.ffns));
         }
         let chosen = outcome.chosen.map(|i| &candidates[i].options);
         let graph = chosen.map(|options| field.gated(options)).transpose()?;
@@ -158,4 +159,21 @@ fn blocks_of(options: &FfnGates) -> Vec<usize> {
 fn nearest(trials: &[Trial], among: &[usize], share: f64) -> Option<usize> {
     let near = |i: &usize| (trials[*i].tune.skipped - share).abs();
     among.iter().copied().min_by(|a, b| near(a).total_cmp(&near(b)))
+}
+
+/// The share asked for, if another was reached by more than one FFN.
+fn missed(asked: f64, reached: f64, ffns: usize) -> Option<f64> {
+    Some(asked).filter(|_| (asked - reached).abs() * ffns as f64 > 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_missed_by_more_than_one_ffn() {
+        assert_eq!(missed(0.8, 0.75, 8), None);
+        assert_eq!(missed(0.8, 0.5, 8), Some(0.8));
+        assert_eq!(missed(0.1, 0.25, 8), Some(0.1));
+    }
 }

@@ -11,8 +11,7 @@ impl Field<'_> {
     pub(super) fn static_sets(&self) -> Result<Vec<Candidate>, Error> {
         let mut chosen: Vec<usize> = Vec::new();
         let mut sets = Vec::new();
-        // Beyond half of the FFNs a set is of no use, and the search would cost the square of the depth.
-        for count in 1..=self.blocks.len().div_ceil(2) {
+        for count in 1..=largest(self.blocks.len(), self.ffns, self.share) {
             let stage = format!("static sets of {count}");
             let mut best: Option<(f64, Vec<usize>)> = None;
             for block in self.blocks.iter().filter(|b| !chosen.contains(b)) {
@@ -34,7 +33,27 @@ impl Field<'_> {
     }
 }
 
+/// The size of the largest set. Beyond half of the FFNs a set is seldom of use, and the search costs the
+/// square of its size, so only a share of all `ffns` that is asked for leads further.
+fn largest(blocks: usize, ffns: usize, share: Option<f64>) -> usize {
+    let asked = (share.unwrap_or(0.0) * ffns as f64).round() as usize;
+    asked.max(blocks.div_ceil(2)).min(blocks)
+}
+
 fn sorted(mut blocks: Vec<usize>) -> Vec<usize> {
     blocks.sort_unstable();
     blocks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_grow_to_the_share_asked_for_or_to_half() {
+        assert_eq!(largest(8, 8, None), 4);
+        assert_eq!(largest(8, 8, Some(0.25)), 4);
+        assert_eq!(largest(8, 8, Some(0.8)), 6);
+        assert_eq!(largest(3, 8, Some(0.8)), 3);
+    }
 }
