@@ -158,7 +158,8 @@ fn refused(reason: String) -> Verdict {
 fn check(plain: &Trial, trials: &[Trial]) -> Result<(), CalibrateError> {
     let rows = |t: &Trial| [("tune", t.tune.quality.rows()), ("verify", t.verify.quality.rows())];
     for trial in trials {
-        for ((_, expected), (_, found)) in rows(plain).into_iter().zip(rows(trial)).filter(|(p, t)| p != t) {
+        let other = rows(plain).into_iter().zip(rows(trial)).find(|(p, t)| p != t);
+        if let Some(((_, expected), (_, found))) = other {
             return Err(CalibrateError::Length { what: trial.name.clone(), expected, found });
         }
     }
