@@ -125,7 +125,7 @@ fn work_on_verify_rows_plays_no_part_in_the_order_of_tests() {
         (outcome.tried.iter().map(|t| t.p_value.is_some()).collect(), outcome.chosen)
     };
     assert_eq!(tested(&[cautious.clone(), bold.clone()]), (vec![true, true], Some(1)));
-    bold.verify.macs *= 1.6;
+    bold.verify.macs *= 1.8;
     assert_eq!(tested(&[cautious, bold]), (vec![true, true], Some(1)));
 }
 
