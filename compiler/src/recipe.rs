@@ -84,8 +84,18 @@ pub struct TokenExits {
     pub tokens: VisualTokens,
     /// After which blocks they may leave.
     pub at: Places,
-    /// Hidden units of a learned gate (chosen if absent).
+    /// Hidden units of a learned gate; 16 if absent.
+    #[serde(deserialize_with = "deserialize_width")]
     pub width: Option<usize>,
+}
+
+fn deserialize_width<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<usize>, D::Error> {
+    match Option::<usize>::deserialize(d)? {
+        Some(width) if !(1..=MAX_WIDTH).contains(&width) => {
+            refuse(&width.to_string(), "a width from 1 to 16384").map_err(serde::de::Error::custom)
+        }
+        width => Ok(width),
+    }
 }
 
 /// A text that is not a value of what it should be.
@@ -448,6 +458,9 @@ mod tests {
         for text in rules.into_iter().chain(["softmax", ""]) {
             assert!(text.parse::<Rule>().is_err(), "{text}");
         }
+        for width in ["0", "16385", "-1"] {
+            assert!(Recipe::from_toml(&format!("[token-exit]\nwidth = {width}")).is_err(), "{width}");
+        }
         assert!("mlp:99999999999".parse::<Head>().is_err());
         assert!("0".parse::<MaxDrop>().is_ok() && confidence("1").is_err() && confidence("NaN").is_err());
         assert!(Recipe::from_toml("confidence = 1.5").is_err() && Recipe::from_toml("confidence = 0.95").is_ok());
@@ -465,11 +478,14 @@ mod tests {
                 head: Head::Final,
                 rule: Rule::Entropy(Some(0.25)),
             },
+            token_exit: TokenExits { width: Some(16384), ..TokenExits::default() },
             max_drop: MaxDrop(0.01),
             ..Recipe::default()
         };
         let text = toml::to_string(&recipe).unwrap_or_default();
         assert_eq!(Recipe::from_toml(&text).as_ref(), Ok(&recipe));
+        let carried = serde_json::to_string(&Recipe::default()).unwrap_or_default();
+        assert_eq!(serde_json::from_str(&carried).ok(), Some(Recipe::default()));
         assert!(Recipe::from_toml("max-dorp = \"1%\"").is_err());
     }
 }

@@ -172,6 +172,18 @@ fn rows_that_decide_together_skip_only_if_all_agree() -> Result {
     Ok(())
 }
 
+/// Two of eight FFNs are a quarter, whatever more is asked for.
+#[test]
+fn a_share_that_the_places_do_not_hold_is_said() -> Result {
+    let (rule, at) = (FfnRule::Static(Some(0.8)), Places::Blocks(vec![3, 4]));
+    let model = compiled(FfnSkip { rule, at, ..FfnSkip::default() })?;
+    let gates = model.reports[0].gates.as_ref().ok_or("no report on gates")?;
+    let chosen = &gates.tried[gates.chosen.ok_or("nothing was built")?];
+    assert_eq!((chosen.skipped, gates.missed), (0.25, Some(0.8)));
+    shared::place::says(&model.reports[0].text().replace('\n', " "), &["80.0 % of the FFNs were asked for", "25.0 %"]);
+    Ok(())
+}
+
 #[test]
 fn a_rank_above_the_width_is_refused() -> Result {
     let asked = FfnSkip { rule: FfnRule::Static(None), replace: Replace::LowRank(4096), ..FfnSkip::default() };

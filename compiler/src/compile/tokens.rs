@@ -19,6 +19,7 @@ use crate::capture::Column;
 use crate::dataset::Dataset;
 use crate::fit::{Activation, FitOptions, FitStats, HeadKind, Targets, argmax};
 use crate::model::TokenPlaces;
+use crate::quality::cross_entropy;
 use crate::recipe::{self, TokenRule, VisualTokens};
 use crate::report::{self, Mechanism, Report};
 
@@ -230,7 +231,7 @@ impl Oracle<'_> {
             let (with, without) = (self.plain.row(row), without.row(row));
             let truth = self.data.labels.as_ref().and_then(|l| usize::try_from(l[row]).ok());
             let class = truth.unwrap_or_else(|| argmax(with));
-            let near = loss(without, class) <= LOSS_TOLERANCE * loss(with, class);
+            let near = cross_entropy(without, class) <= LOSS_TOLERANCE * cross_entropy(with, class);
             i64::from(near && argmax(with) == argmax(without))
         };
         (0..self.data.rows).map(unneeded).collect()
@@ -300,13 +301,6 @@ pub(crate) fn fixed_token_exit(
 /// All tokens leave after `block`.
 fn fixed(span: &Span, block: usize) -> TokenExits {
     TokenExits { span: span.clone(), exits: vec![TokenExit { block, decision: Decision::Always }] }
-}
-
-/// The cross-entropy of scores with a class, in nats.
-fn loss(scores: &[f32], class: usize) -> f64 {
-    let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = scores.iter().map(|s| f64::from(s - most).exp()).sum();
-    sum.ln() - f64::from(scores.get(class).copied().unwrap_or(f32::NEG_INFINITY) - most)
 }
 
 /// Multiply-accumulates of a dense head.

@@ -5,8 +5,17 @@ use crate::calibrate::Verdict;
 use crate::calibrate::gates::{GateOutcome, Measured, Tried};
 use crate::display::{coarse, percent, points};
 
-/// The verdict in one line.
+/// The verdict in one line, and the share of FFNs if another was asked for.
 pub(super) fn headline(outcome: &GateOutcome) -> String {
+    let mut line = verdict(outcome);
+    if let Some((asked, chosen)) = outcome.missed.zip(outcome.chosen) {
+        let reached = coarse(outcome.tried[chosen].skipped);
+        line.push_str(&format!(" {} of the FFNs were asked for, {reached} are skipped.", coarse(asked)));
+    }
+    line
+}
+
+fn verdict(outcome: &GateOutcome) -> String {
     match (&outcome.verdict, outcome.chosen.map(|i| &outcome.tried[i])) {
         (Verdict::Pays, Some(chosen)) => format!(
             "Skipping FFNs pays: {} of the work saved by {}, {} ({:.2} allowed).",
@@ -36,29 +45,31 @@ pub(super) fn header(outcome: &GateOutcome) -> [String; 5] {
     ["", quality, "change", "FFNs skipped", "work"].map(String::from)
 }
 
-/// The plain model, the policy and its rivals, then everything tried, on the verify rows.
+/// The plain model, the policy and its rivals, on the verify rows.
 pub(super) fn rows(outcome: &GateOutcome) -> Vec<[String; 5]> {
-    let quality = |m: &Measured| if outcome.is_loss { format!("{:.4}", m.quality) } else { percent(m.quality) };
-    let row = |name: String, t: &Tried| {
-        [name, quality(&t.verify), change(outcome, &t.verify), coarse(t.skipped), coarse(t.macs_ratio)]
+    let named = |role: &str, i: usize| {
+        let tried = &outcome.tried[i];
+        row(outcome, format!("{role}: {}", tried.name), tried)
     };
-    let plain = ["plain model".into(), quality(&outcome.plain), String::new(), coarse(0.0), coarse(1.0)];
-    let mut rows = vec![plain];
-    rows.extend(outcome.chosen.map(|i| row(format!("chosen: {}", outcome.tried[i].name), &outcome.tried[i])));
-    rows.extend(
-        outcome.best_static.map(|i| row(format!("static rival: {}", outcome.tried[i].name), &outcome.tried[i])),
-    );
-    rows.extend(outcome.random.as_ref().map(|t| row(t.name.clone(), t)));
+    let quality = quality(outcome, &outcome.plain);
+    let mut rows = vec![["plain model".into(), quality, String::new(), coarse(0.0), coarse(1.0)]];
+    rows.extend(outcome.chosen.map(|i| named("chosen", i)));
+    rows.extend(outcome.best_static.map(|i| named("static rival", i)));
+    rows.extend(outcome.random.as_ref().map(|t| row(outcome, t.name.clone(), t)));
     rows
 }
 
 /// The policies tried, on the verify rows.
 pub(super) fn tried(outcome: &GateOutcome) -> Vec<[String; 5]> {
-    let quality = |m: &Measured| if outcome.is_loss { format!("{:.4}", m.quality) } else { percent(m.quality) };
-    let row = |t: &Tried| {
-        [t.name.clone(), quality(&t.verify), change(outcome, &t.verify), coarse(t.skipped), coarse(t.macs_ratio)]
-    };
-    outcome.tried.iter().map(row).collect()
+    outcome.tried.iter().map(|t| row(outcome, t.name.clone(), t)).collect()
+}
+
+fn row(outcome: &GateOutcome, name: String, t: &Tried) -> [String; 5] {
+    [name, quality(outcome, &t.verify), change(outcome, &t.verify), coarse(t.skipped), coarse(t.macs_ratio)]
+}
+
+fn quality(outcome: &GateOutcome, measured: &Measured) -> String {
+    if outcome.is_loss { format!("{:.4}", measured.quality) } else { percent(measured.quality) }
 }
 
 /// What is known about the drop, as a sentence; empty if nothing was chosen.

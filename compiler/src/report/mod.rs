@@ -20,7 +20,7 @@ use crate::calibrate::gates::GateOutcome;
 use crate::calibrate::{Costs, Outcome, Reference, Split};
 use crate::dataset::Dataset;
 use crate::fit::FitStats;
-use crate::recipe::Recipe;
+use crate::recipe::{FfnRule, Recipe, TokenRule};
 
 /// The version of [`Report`]'s JSON form. It grows when a field changes its meaning or goes away.
 pub const SCHEMA: u32 = 3;
@@ -237,8 +237,15 @@ fn bare(model: &Path, dataset: &Dataset, recipe: &Recipe, mechanism: Mechanism) 
             },
             head: match mechanism {
                 Mechanism::ExitHeads => recipe.exit_heads.head.to_string(),
-                Mechanism::TokenExits => "mlp on the text".into(),
-                Mechanism::FfnGates => "linear on the token".into(),
+                Mechanism::TokenExits => match recipe.token_exit.rule {
+                    TokenRule::Learned | TokenRule::Auto => "mlp on the text".into(),
+                    TokenRule::Entropy => "linear, of the answer".into(),
+                    TokenRule::Fixed(_) | TokenRule::None => "none".into(),
+                },
+                Mechanism::FfnGates => match recipe.ffn_skip.rule {
+                    FfnRule::Learned(_) | FfnRule::Auto => "linear on the token".into(),
+                    FfnRule::Cosine(_) | FfnRule::Static(_) | FfnRule::None => "none".into(),
+                },
             },
             rule: match mechanism {
                 Mechanism::ExitHeads => recipe.exit_heads.rule.to_string(),

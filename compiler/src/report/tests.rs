@@ -2,8 +2,9 @@
 
 use super::text::{WIDTH, wrap};
 use super::*;
+use crate::calibrate::gates::{Family, Measured, Tried};
 use crate::calibrate::synthetic::{costs, patient, samples};
-use crate::calibrate::{ALWAYS, Goal, Policy, Samples, ThresholdExit, calibrate, judge};
+use crate::calibrate::{ALWAYS, Goal, Policy, Samples, ThresholdExit, Verdict, calibrate, judge};
 use crate::recipe::Recipe;
 
 fn dataset(rows: usize) -> Dataset {
@@ -120,6 +121,49 @@ fn patience_and_missing_candidates() {
     check_forms(&none);
     assert!(none.text().contains("no block of the model can have one"));
     assert!(none.html().contains("<li>block 0 has state"));
+}
+
+#[test]
+fn heads_are_those_of_the_rule() {
+    let head = |mechanism, rule: &str| {
+        let (model, data) = (Path::new("m.onnx"), dataset(9));
+        let recipe = Recipe::from_toml(&format!("[token-exit]\nrule = \"{rule}\"\n")).unwrap_or_else(|e| panic!("{e}"));
+        without_candidates(model, &data, &recipe, mechanism, &[]).recipe.head
+    };
+    let heads = ["learned", "entropy", "fixed:3"].map(|rule| head(Mechanism::TokenExits, rule));
+    assert_eq!(heads, ["mlp on the text", "linear, of the answer", "none"]);
+    assert_eq!(head(Mechanism::FfnGates, "learned"), "none", "no FFN is skipped");
+}
+
+#[test]
+fn a_share_that_was_missed_is_said() {
+    let measured = |drop| Measured { quality: 3.0 + drop, drop };
+    let set = Tried {
+        family: Family::Static,
+        name: "never the FFNs 3, 4".into(),
+        macs_ratio: 0.9,
+        skipped: 0.25,
+        tune: measured(0.2),
+        verify: measured(0.3),
+        p_value: Some(0.9),
+        passed: false,
+    };
+    let outcome = |missed| GateOutcome {
+        is_loss: true,
+        plain: measured(0.0),
+        chosen: Some(0),
+        missed,
+        verdict: Verdict::DoesNotPay { reason: "it was not shown".into() },
+        best_static: None,
+        random: None,
+        tried: vec![set.clone()],
+        max_drop: 0.01,
+        confidence: 0.9,
+    };
+    let built = "Built as asked (never the FFNs 3, 4), but it does not pay: it was not shown.";
+    assert_eq!(gates::headline(&outcome(None)), built);
+    let missed = gates::headline(&outcome(Some(0.8)));
+    assert_eq!(missed.strip_prefix(built), Some(" 80.0 % of the FFNs were asked for, 25.0 % are skipped."));
 }
 
 #[test]

@@ -1,7 +1,4 @@
 //! What a gate computes: scores, cosines, the countdown, and what runs in an FFN's place.
-//!
-//! The same functions build the gated graph and the graphs that calibration runs, so both see equal
-//! bits.
 
 use eec_ir::{DType, Op, Tensor, ValueId};
 

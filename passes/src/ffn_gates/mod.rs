@@ -22,7 +22,7 @@ use eec_ir::{Graph, Tensor};
 pub use crate::dense::Activation;
 pub use candidate::{Candidate, candidates};
 pub use error::FfnGateError;
-pub use taps::{cosine_graph, score_graph, with_taps};
+pub use taps::with_taps;
 
 use crate::structure::Structure;
 

@@ -197,28 +197,39 @@ fn the_cosine_rule_counts_down_token_by_token() {
     }
 }
 
+/// A gate's score of a token, in double precision.
+fn score(gate: &LearnedGate, x: &[f32]) -> f64 {
+    let dense = |x: &[f64], weight: &Tensor, bias: &[f32]| -> Vec<f64> {
+        let (w, width) = (floats(weight), bias.len());
+        let column = |j: usize| x.iter().enumerate().map(|(i, x)| x * f64::from(w[i * width + j])).sum::<f64>();
+        bias.iter().enumerate().map(|(j, b)| column(j) + f64::from(*b)).collect()
+    };
+    let mut feature: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
+    if let Some(hidden) = &gate.hidden {
+        assert_eq!(hidden.activation, Activation::Relu);
+        feature = dense(&feature, &hidden.weight, &floats(&hidden.bias)).into_iter().map(|h| h.max(0.0)).collect();
+    }
+    dense(&feature, &gate.weight, &[gate.bias])[0]
+}
+
 #[test]
-fn learned_gates_decide_token_by_token_from_the_scores_that_calibration_sees() {
+fn learned_gates_decide_token_by_token() {
     let (graph, data) = (fixtures::vit(&batch()), tensor(&[4, 5, 7], 100, 4.0));
     let blocks = [0, 1, 2];
     let Rule::Learned { gates: mut classifiers } = learned(&blocks, 0.0) else { panic!("learned") };
-    let score = |b: usize, gate: &LearnedGate, x: &[f32]| {
-        let graph = score_graph(&[(b, gate)]).unwrap();
-        floats(&evaluate(&graph, &[Tensor::new(&[1, 6], x.to_vec()).unwrap()]).unwrap()[0])[0]
-    };
     // Thresholds in the middle of what the plain model's tokens score.
     let mut scores = [const { Vec::new() }; 3];
     by_hand(&graph, &data, |b, _, x, _| {
-        scores[b].push(score(b, &classifiers[b], x));
+        scores[b].push(score(&classifiers[b], x));
         false
     });
     for (gate, scores) in classifiers.iter_mut().zip(&mut scores) {
-        scores.sort_by(f32::total_cmp);
-        gate.threshold = scores[10];
+        scores.sort_by(f64::total_cmp);
+        gate.threshold = ((scores[9] + scores[10]) / 2.0) as f32;
     }
     let mut skipped = [0; 3];
     let want = by_hand(&graph, &data, |b, _, x, _| {
-        let skip = score(b, &classifiers[b], x) > classifiers[b].threshold;
+        let skip = score(&classifiers[b], x) > f64::from(classifiers[b].threshold);
         skipped[b] += usize::from(skip);
         skip
     });
@@ -277,15 +288,29 @@ fn taps_are_the_stream_around_the_ffns() {
     let names: Vec<&str> = tapped.output_names().iter().map(|n| &**n).collect();
     assert_eq!(names, ["logits", "ffn_in.1", "ffn_out.1"]);
     let outputs = evaluate(&tapped, std::slice::from_ref(&data)).unwrap();
-    let rows = |t: &Tensor| t.reshaped(&[10, 6]).unwrap();
-    let pair = [rows(&outputs[1]), rows(&outputs[2])];
-    let cosines = floats(&evaluate(&cosine_graph(&[1], 6).unwrap(), &pair).unwrap()[0]);
-    for ((x, y), c) in floats(&pair[0]).chunks(6).zip(floats(&pair[1]).chunks(6)).zip(cosines) {
-        assert!((cos(x, y) - f64::from(c)).abs() < 1e-6);
+    let mut around = [Vec::new(), Vec::new()];
+    by_hand(&graph, &data, |b, _, x, y| {
+        if b == 1 {
+            around[0].extend_from_slice(x);
+            around[1].extend_from_slice(y);
+        }
+        false
+    });
+    assert_eq!([floats(&outputs[1]), floats(&outputs[2])], around);
+}
+
+#[test]
+fn the_cosine_with_zero_is_zero() {
+    let mut graph = Graph::new("cosines");
+    let ty = eec_ir::Type::new(DType::F32, [batch(), int(6)]);
+    let [x, y] = ["x", "y"].map(|name| graph.add_input(name, ty.clone()));
+    let mut emit = crate::emit::Emit::new(&mut graph, Graph::ROOT, NAME, "ffn.0".into());
+    let cosine = decide::cosine(&mut emit, x, y).unwrap();
+    graph.set_outputs(vec![("cosine".into(), cosine)]);
+    let (zero, one) = (Tensor::new(&[1, 6], vec![0.0f32; 6]).unwrap(), Tensor::new(&[1, 6], vec![1.0f32; 6]).unwrap());
+    for pair in [[zero.clone(), zero.clone()], [zero, one]] {
+        assert_eq!(floats(&evaluate(&graph, &pair).unwrap()[0]), [0.0]);
     }
-    let zero = Tensor::new(&[1, 6], vec![0.0f32; 6]).unwrap();
-    let cosine = evaluate(&cosine_graph(&[0], 6).unwrap(), &[zero.clone(), zero]).unwrap();
-    assert_eq!(floats(&cosine[0]), [0.0]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Measures policies on both parts of the rows, tests them in order, and compares one with its rivals.
 
-use super::super::samples::{MIN_ROWS, Split};
+use super::super::samples::MIN_ROWS;
 use super::super::{CalibrateError, Goal, Verdict};
 use super::measure::{compare, mean, p_value, standard_error};
 use super::{Family, GateOutcome, Measured, Quality, Trial, Tried};
@@ -11,7 +11,6 @@ const PREDICTED: f64 = 1.3;
 /// The plain model and the policies, measured.
 pub struct Contest<'a> {
     plain: &'a Trial,
-    split: &'a Split,
     goal: &'a Goal,
     /// The policies, in the order given.
     pub tried: Vec<Tried>,
@@ -20,25 +19,25 @@ pub struct Contest<'a> {
 }
 
 impl<'a> Contest<'a> {
-    /// Measures and tests `trials`; `families` may be chosen, the others only compared with.
+    /// Measures `trials` and tests those at the positions `may`; the others are only compared with. What
+    /// may be chosen and the order of tests must not depend on the verify rows.
     ///
     /// # Errors
     ///
-    /// Rows of different numbers or kinds, fewer than [`MIN_ROWS`] rows in a part.
+    /// Parts of other numbers of rows than the plain model's, fewer than [`MIN_ROWS`] rows in a part.
     pub fn new(
         plain: &'a Trial,
         trials: &[Trial],
-        families: &[Family],
-        split: &'a Split,
+        may: &[usize],
         goal: &'a Goal,
     ) -> Result<Contest<'a>, CalibrateError> {
-        check(plain, trials, split)?;
-        let mut contest = Contest { plain, split, goal, tried: Vec::new(), best: None };
+        check(plain, trials)?;
+        let mut contest = Contest { plain, goal, tried: Vec::new(), best: None };
         contest.tried = trials.iter().map(|t| contest.measure(t)).collect();
-        let order = contest.order(trials, families);
+        let order = contest.order(trials, may);
         contest.walk(&order, trials);
-        let passed = (0..trials.len()).filter(|i| contest.tried[*i].passed);
-        contest.best = passed.min_by(|a, b| contest.tried[*a].macs_ratio.total_cmp(&contest.tried[*b].macs_ratio));
+        // Each is cheaper on the tune rows than those before it.
+        contest.best = order.into_iter().take_while(|i| contest.tried[*i].passed).last();
         Ok(contest)
     }
 
@@ -47,27 +46,26 @@ impl<'a> Contest<'a> {
         Tried {
             family: trial.family,
             name: trial.name.clone(),
-            macs_ratio: trial.macs / self.plain.macs.max(1.0),
-            skipped: trial.skipped,
-            tune: compare(self.plain, trial, &self.split.tune),
-            verify: compare(self.plain, trial, &self.split.verify),
+            macs_ratio: (trial.tune.macs + trial.verify.macs)
+                / (self.plain.tune.macs + self.plain.verify.macs).max(1.0),
+            skipped: trial.skipped(),
+            tune: compare(&self.plain.tune.quality, &trial.tune.quality),
+            verify: compare(&self.plain.verify.quality, &trial.verify.quality),
             p_value: None,
             passed: false,
         }
     }
 
-    /// The policies that may be chosen and that no other beats on the tune rows, cautious ones first.
-    fn order(&self, trials: &[Trial], families: &[Family]) -> Vec<usize> {
-        let predicted =
-            |i: usize| self.tried[i].tune.drop + PREDICTED * standard_error(self.plain, &trials[i], &self.split.tune);
-        let mut order: Vec<usize> = (0..trials.len())
-            .filter(|i| families.contains(&trials[*i].family) && self.tried[*i].macs_ratio < 1.0)
-            .collect();
+    /// The policies that may be chosen and that no other beats, cautious ones first, by the tune rows alone.
+    fn order(&self, trials: &[Trial], may: &[usize]) -> Vec<usize> {
+        let error = |i: usize| standard_error(&self.plain.tune.quality, &trials[i].tune.quality);
+        let predicted = |i: usize| self.tried[i].tune.drop + PREDICTED * error(i);
+        let mut order: Vec<usize> = may.to_vec();
         order.sort_by(|a, b| predicted(*a).total_cmp(&predicted(*b)));
-        let mut least = f64::INFINITY;
+        let mut least = self.plain.tune.macs;
         order.retain(|i| {
-            let cheaper = self.tried[*i].macs_ratio < least;
-            least = least.min(self.tried[*i].macs_ratio);
+            let cheaper = trials[*i].tune.macs < least;
+            least = least.min(trials[*i].tune.macs);
             cheaper
         });
         order
@@ -75,7 +73,7 @@ impl<'a> Contest<'a> {
 
     fn walk(&mut self, order: &[usize], trials: &[Trial]) {
         for i in order {
-            let p = p_value(self.plain, &trials[*i], &self.split.verify, self.goal);
+            let p = p_value(&self.plain.verify.quality, &trials[*i].verify.quality, self.goal);
             self.tried[*i].p_value = Some(p);
             self.tried[*i].passed = p <= 1.0 - self.goal.confidence;
             if !self.tried[*i].passed {
@@ -96,11 +94,11 @@ impl<'a> Contest<'a> {
     pub fn outcome(self, judged: Option<usize>, random: Option<Tried>) -> GateOutcome {
         let best_static = judged.and_then(|i| self.best_static(i));
         let verdict = self.verdict(judged, best_static, random.as_ref());
-        let rows = &self.split.verify;
         GateOutcome {
-            is_loss: matches!(self.plain.quality, Quality::Loss(_)),
-            plain: Measured { quality: mean(&self.plain.quality, rows), drop: 0.0 },
+            is_loss: matches!(self.plain.verify.quality, Quality::Loss(_)),
+            plain: Measured { quality: mean(&self.plain.verify.quality), drop: 0.0 },
             chosen: judged.filter(|_| verdict.pays()),
+            missed: None,
             verdict,
             best_static,
             random,
@@ -112,60 +110,61 @@ impl<'a> Contest<'a> {
 
     fn verdict(&self, judged: Option<usize>, best_static: Option<usize>, random: Option<&Tried>) -> Verdict {
         let Some(judged) = judged.map(|i| &self.tried[i]) else {
-            let allowed = 100.0 * self.goal.max_drop;
-            return Verdict::DoesNotPay {
-                reason: format!(
-                    "nothing that skips FFNs keeps the drop within {allowed:.2} % at {:.0} % confidence on {} verify \
-                     rows",
-                    100.0 * self.goal.confidence,
-                    self.split.verify.len()
-                ),
-            };
+            return refused(format!("nothing that skips FFNs keeps the drop within {}", self.allowed()));
         };
+        if judged.macs_ratio >= 1.0 {
+            return refused("it saves no work".into());
+        }
+        if !judged.passed {
+            return refused(format!("it was not shown to keep the drop within {}", self.allowed()));
+        }
         if judged.family == Family::Static {
             return Verdict::Pays;
         }
         let as_good = |rival: &Tried| rival.verify.drop <= judged.verify.drop;
         let (drop, work) = (100.0 * judged.verify.drop, 100.0 * judged.macs_ratio);
         if let Some(rival) = best_static.map(|i| &self.tried[i]).filter(|r| as_good(r)) {
-            return Verdict::DoesNotPay {
-                reason: format!(
-                    "adaptivity does not pay here: {} loses {:.2} % at {:.1} % of the work, deciding per token {drop:.2} \
-                     % at {work:.1} %",
-                    rival.name,
-                    100.0 * rival.verify.drop,
-                    100.0 * rival.macs_ratio
-                ),
-            };
+            return refused(format!(
+                "{} loses {:.2} % at {:.1} % of the work, deciding per token {drop:.2} % at {work:.1} %",
+                rival.name,
+                100.0 * rival.verify.drop,
+                100.0 * rival.macs_ratio
+            ));
         }
         if let Some(rival) = random.filter(|r| as_good(r)) {
-            return Verdict::DoesNotPay {
-                reason: format!(
-                    "random decisions with the same histogram lose {:.2} %, deciding per token {drop:.2} %",
-                    100.0 * rival.verify.drop
-                ),
-            };
+            return refused(format!(
+                "random decisions with the same histogram lose {:.2} %, deciding per token {drop:.2} %",
+                100.0 * rival.verify.drop
+            ));
         }
         Verdict::Pays
     }
+
+    /// What is tested, in words.
+    fn allowed(&self) -> String {
+        format!(
+            "{:.2} % at {:.0} % confidence on {} verify rows",
+            100.0 * self.goal.max_drop,
+            100.0 * self.goal.confidence,
+            self.plain.verify.quality.rows()
+        )
+    }
 }
 
-fn check(plain: &Trial, trials: &[Trial], split: &Split) -> Result<(), CalibrateError> {
-    let rows = plain.quality.rows();
+fn refused(reason: String) -> Verdict {
+    Verdict::DoesNotPay { reason }
+}
+
+fn check(plain: &Trial, trials: &[Trial]) -> Result<(), CalibrateError> {
+    let rows = |t: &Trial| [("tune", t.tune.quality.rows()), ("verify", t.verify.quality.rows())];
     for trial in trials {
-        let found = trial.quality.rows();
-        if found != rows {
-            let what = trial.name.clone();
-            return Err(CalibrateError::Length { what, expected: rows, found });
+        let other = rows(plain).into_iter().zip(rows(trial)).find(|(p, t)| p != t);
+        if let Some(((_, expected), (_, found))) = other {
+            return Err(CalibrateError::Length { what: trial.name.clone(), expected, found });
         }
     }
-    for (part, list) in [("tune", &split.tune), ("verify", &split.verify)] {
-        if list.len() < MIN_ROWS {
-            return Err(CalibrateError::TooFewRows { part, needed: MIN_ROWS, found: list.len() });
-        }
-        if let Some(row) = list.iter().copied().find(|r| *r >= rows) {
-            return Err(CalibrateError::RowOutOfRange { part, row, rows });
-        }
+    match rows(plain).into_iter().find(|(_, found)| *found < MIN_ROWS) {
+        Some((part, found)) => Err(CalibrateError::TooFewRows { part, needed: MIN_ROWS, found }),
+        None => Ok(()),
     }
-    Ok(())
 }

@@ -57,7 +57,7 @@ pub enum Quality {
 impl Quality {
     /// The mean over all rows: of right answers, or of losses.
     pub fn mean(&self) -> f64 {
-        measure::mean(self, &(0..self.rows()).collect::<Vec<_>>())
+        measure::mean(self)
     }
 
     /// The number of rows.
@@ -69,19 +69,37 @@ impl Quality {
     }
 }
 
-/// A policy that was run on all rows.
+/// What running a policy on one part of the rows gave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    /// Quality per row.
+    pub quality: Quality,
+    /// Multiply-accumulates on all of its rows, gates counted.
+    pub macs: f64,
+    /// Share of the FFNs (of all blocks) that were skipped, over tokens.
+    pub skipped: f64,
+}
+
+/// A policy that was run on both parts of the rows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trial {
     /// How it decides.
     pub family: Family,
     /// For a reader: "learned, 25 % of FFNs skipped".
     pub name: String,
-    /// Quality per row.
-    pub quality: Quality,
-    /// Mean multiply-accumulates per row, gates counted.
-    pub macs: f64,
-    /// Share of the FFNs (of all blocks) that were skipped, over tokens.
-    pub skipped: f64,
+    /// On the rows that policies are fitted to and put in order on.
+    pub tune: Part,
+    /// On the rows that they are tested on.
+    pub verify: Part,
+}
+
+impl Trial {
+    /// Share of the FFNs (of all blocks) that were skipped, over the tokens of both parts.
+    pub fn skipped(&self) -> f64 {
+        let parts = [&self.tune, &self.verify].map(|p| (p.quality.rows() as f64, p.skipped));
+        let rows: f64 = parts.iter().map(|(rows, _)| rows).sum();
+        parts.iter().map(|(rows, share)| rows * share).sum::<f64>() / rows.max(1.0)
+    }
 }
 
 /// What a policy does on a set of rows.
@@ -123,6 +141,9 @@ pub struct GateOutcome {
     pub plain: Measured,
     /// The position in `tried` of the policy to build; absent for the plain model.
     pub chosen: Option<usize>,
+    /// The share of FFNs that was asked for, if the policy chosen skips another by more than one FFN.
+    #[serde(default)]
+    pub missed: Option<f64>,
     /// Whether it pays, or why nothing does.
     pub verdict: Verdict,
     /// The best static set at no more work than the policy judged.

@@ -4,7 +4,7 @@ use eec_passes::ffn_gates::{Granularity, Rule};
 
 use super::features::Tokens;
 use super::field::{Candidate, Field};
-use super::thresholds::{deciding, quantiles};
+use super::thresholds::{deciding, quantiles, shares};
 use crate::Error;
 use crate::calibrate::gates::Family;
 
@@ -24,12 +24,13 @@ impl Field<'_> {
         let per_row = self.tokens();
         let of_block = |i| deciding(cosines(&before[i], &after[i]), per_row, self.granularity);
         let mut cosines: Vec<f32> = inner.clone().flat_map(of_block).collect();
+        let shares = shares(inner.len(), self.ffns, self.share);
         for skip_next in SKIP_NEXT {
-            for (_, threshold) in quantiles(&mut cosines) {
+            for (_, threshold) in quantiles(&mut cosines, &shares) {
                 let rule = Rule::Cosine { threshold, skip_next, warm_up: self.warm_up() };
                 let options = self.options(&self.blocks[inner.clone()], rule)?;
-                let (mut candidate, _) = self.run(Family::Cosine, options, "cosine rules")?;
-                let skipped = 100.0 * candidate.trial.skipped;
+                let mut candidate = self.run(Family::Cosine, options, "cosine rules")?;
+                let skipped = 100.0 * candidate.trial.skipped();
                 candidate.trial.name =
                     format!("cosine above {threshold:.4}, next {skip_next}: {skipped:.0} % of FFNs skipped");
                 out.push(candidate);
@@ -40,7 +41,7 @@ impl Field<'_> {
 
     fn warm_up(&self) -> usize {
         match self.granularity {
-            Granularity::Row if self.truth.per_token => WARM_UP,
+            Granularity::Row if self.tune.truth.per_token => WARM_UP,
             // Exempt tokens would hold back all others of a run.
             Granularity::Row | Granularity::All => 0,
         }

@@ -27,9 +27,9 @@ impl Tokens {
 }
 
 impl Field<'_> {
-    /// The rows that are fitted on.
-    pub(super) fn fit_rows(&self) -> Vec<usize> {
-        self.split.tune.iter().copied().take((FIT_TOKENS / self.tokens()).max(1)).collect()
+    /// How many of the tune rows, from the first, are fitted on.
+    pub(super) fn fit_rows(&self) -> usize {
+        (FIT_TOKENS / self.tokens()).clamp(1, self.tune.data.rows.max(1))
     }
 
     /// What the FFNs of all blocks read, per block.
@@ -59,7 +59,7 @@ impl Field<'_> {
         tapped.set_outputs(kept);
         tapped.remove_dead();
         let mut session = quality::session(&tapped, self.runs)?;
-        let data = self.data.select(&self.fit_rows());
+        let data = self.tune.data.clone().truncated(self.fit_rows());
         let progress = self.runs.progress;
         let captured = capture(&mut session, &data, BATCH, Control::Auto, "reading FFN inputs", progress)?;
         let per_row = self.tokens();

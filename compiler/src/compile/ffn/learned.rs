@@ -6,7 +6,7 @@ use eec_passes::ffn_gates::{LearnedGate, Rule};
 
 use super::features::Tokens;
 use super::field::{Candidate, Field};
-use super::thresholds::{deciding, quantiles};
+use super::thresholds::{deciding, quantiles, shares};
 use crate::Error;
 use crate::calibrate::gates::Family;
 use crate::fit::{self, Features, FitOptions, Targets};
@@ -21,46 +21,47 @@ impl Field<'_> {
         let mut scores: Vec<f32> = Vec::new();
         self.runs.progress.begin("fitting gates", self.blocks.len());
         for ((block, x), harm) in self.blocks.iter().zip(&features).zip(&harms) {
-            let head = self.fit_gate(*block, x, harm, &rows, seed)?;
+            let head = self.fit_gate(*block, x, harm, rows, seed)?;
             let score = |row| {
                 let logits = head.logits(row);
                 logits[1] - logits[0]
             };
             let of_tokens = x.values.chunks(x.width).map(score).collect();
-            scores.extend(deciding(of_tokens, x.count() / rows.len().max(1), self.granularity));
+            scores.extend(deciding(of_tokens, x.count() / rows.max(1), self.granularity));
             gates.push(head);
             self.runs.progress.advance(1);
         }
         self.runs.progress.end();
         let mut out = Vec::new();
-        for (share, threshold) in quantiles(&mut scores) {
+        let shares = shares(gates.len(), self.ffns, self.share);
+        for (share, threshold) in quantiles(&mut scores, &shares) {
             let learned: Result<Vec<LearnedGate>, Error> = gates.iter().map(|h| learned_gate(h, threshold)).collect();
             let options = self.options(&self.blocks, Rule::Learned { gates: learned? })?;
             let stage = format!("learned gates, {:.0} % of tokens", 100.0 * share);
-            let (mut candidate, _) = self.run(Family::Learned, options, &stage)?;
-            candidate.trial.name = format!("learned gates, {:.0} % of FFNs skipped", 100.0 * candidate.trial.skipped);
+            let mut candidate = self.run(Family::Learned, options, &stage)?;
+            candidate.trial.name = format!("learned gates, {:.0} % of FFNs skipped", 100.0 * candidate.trial.skipped());
             out.push(candidate);
         }
         Ok(out)
     }
 
-    /// Per gated block, what skipping its FFN for all tokens adds to the loss of each token (or row).
+    /// Per gated block, what skipping its FFN for all tokens adds to the loss of each token (or row) of the
+    /// tune rows; `plain` is the plain model on them.
     fn counterfactual(&self, plain: &Scored) -> Result<Vec<Vec<f32>>, Error> {
         let mut harms = Vec::new();
         for block in &self.blocks {
             let options = self.options(&[*block], Rule::Static)?;
-            let (_, scored) = self.run(Family::Static, options, &format!("without FFN {block}"))?;
+            let scored = self.tuned(&options, &format!("without FFN {block}"))?;
             harms.push(scored.losses.iter().zip(&plain.losses).map(|(without, with)| without - with).collect());
         }
         Ok(harms)
     }
 
     /// A gate whose target is the more certain, the more skipping lowers the loss.
-    fn fit_gate(&self, block: usize, x: &Tokens, harm: &[f32], rows: &[usize], seed: u64) -> Result<fit::Head, Error> {
-        let per_row = x.count() / rows.len().max(1);
+    fn fit_gate(&self, block: usize, x: &Tokens, harm: &[f32], rows: usize, seed: u64) -> Result<fit::Head, Error> {
+        let per_row = x.count() / rows.max(1);
         let harm_of = |token: usize| {
-            let row = rows[token / per_row.max(1)];
-            let width = harm.len() / self.data.rows.max(1);
+            let (row, width) = (token / per_row.max(1), harm.len() / self.tune.data.rows.max(1));
             harm[row * width + (token % per_row.max(1)).min(width - 1)]
         };
         let harms: Vec<f32> = (0..x.count()).map(harm_of).collect();

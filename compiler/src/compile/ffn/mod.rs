@@ -21,13 +21,14 @@ pub use replace::Replacements;
 use super::places::Standing;
 use super::work::{Base, Work};
 use crate::Error;
-use crate::calibrate::MIN_ROWS;
 use crate::calibrate::gates::{Contest, Family, GateOutcome, Trial};
+use crate::calibrate::{MIN_ROWS, Split};
+use crate::dataset::Dataset;
 use crate::quality::{self, Runs, Scored, Truth};
-use crate::recipe::{FfnRule, FfnSkip};
+use crate::recipe::FfnSkip;
 use crate::report::{self, Mechanism, Report};
 
-use field::{Candidate, Field};
+use field::{Candidate, Field, Rows, part};
 
 /// The name of the pass in errors.
 const PASS: &str = "ffn-gates";
@@ -68,87 +69,83 @@ impl Ffn<'_> {
             let report = report::without_candidates(self.work.path, data, asked, Mechanism::FfnGates, why);
             return Ok(Made { report: Some(report), ..Made::default() });
         }
-        let granularity = self.recipe().granularity;
-        let batch = self.recipe().batch();
-        let runs = Runs { threads: self.work.options.threads, progress: self.work.options.progress, batch };
-        let plain = quality::main_output_only(graph, structure.main_output);
-        let mut session = quality::session(&plain, runs)?;
-        let per_token = quality::scores_tokens(graph, structure)?;
-        let truth = Truth::new(data, &mut session, 0, per_token, runs)?;
-        let scored = quality::score(data, &mut session, &truth, runs, "plain model")?;
         let split = self.work.split_of(data.rows, 2 * MIN_ROWS)?;
-        let ffns = structure.blocks.iter().filter(|b| b.ffn().is_some()).count();
-        let replacements = Replacements::default();
-        let blocks = standing.blocks;
-        let mut field = Field { base: self.base, data, truth, runs, blocks, split, ffns, granularity, replacements };
+        let (mut field, plain) = self.field(data, &split, standing.blocks)?;
         field.replacements = field.fit_replacements(self.recipe().replace, self.work.recipe().seed)?;
-        self.choose(field, &scored)
+        let (made, outcome) = self.choose(field, plain)?;
+        let report = Report::of_gates(self.work.path, data, self.work.recipe(), &split, outcome);
+        Ok(Made { report: Some(report), ..made })
     }
 
-    fn choose(&self, field: Field, plain: &Scored) -> Result<Made, Error> {
+    /// What all trials share, and the plain model on both parts of the rows.
+    fn field(&self, data: &Dataset, split: &Split, blocks: Vec<usize>) -> Result<(Field<'_>, [Scored; 2]), Error> {
+        let Base { graph, structure, .. } = *self.base;
+        let options = self.work.options;
+        let runs = Runs { threads: options.threads, progress: options.progress, batch: self.recipe().batch() };
+        let mut session = quality::session(&quality::main_output_only(graph, structure.main_output), runs)?;
+        let per_token = quality::scores_tokens(graph, structure)?;
+        let mut run = |rows: &[usize]| -> Result<_, Error> {
+            let data = data.select(rows);
+            let truth = Truth::new(&data, &mut session, 0, per_token, runs)?;
+            let scored = quality::score(&data, &mut session, &truth, runs, "plain model")?;
+            Ok((Rows { data, truth }, scored))
+        };
+        let ((tune, of_tune), (verify, of_verify)) = (run(&split.tune)?, run(&split.verify)?);
+        let ffns = structure.blocks.iter().filter(|b| b.ffn().is_some()).count();
+        let FfnSkip { granularity, rule, .. } = *self.recipe();
+        let (share, replacements) = (rule.share(), Replacements::default());
+        Ok((
+            Field { base: self.base, runs, blocks, tune, verify, ffns, share, granularity, replacements },
+            [of_tune, of_verify],
+        ))
+    }
+
+    fn choose(&self, field: Field, [tune, verify]: [Scored; 2]) -> Result<(Made, GateOutcome), Error> {
         let rule = self.recipe().rule;
-        let mut candidates = field.static_sets(plain)?;
-        let static_order = growth(&candidates);
+        let candidates = self.candidates(&field, &tune)?;
+        let (tune, verify) = (part(tune, 0.0), part(verify, 0.0));
+        let plain = Trial { family: Family::Static, name: "plain".into(), tune, verify };
+        let goal = self.work.goal();
+        let trials: Vec<Trial> = candidates.iter().map(|c| c.trial.clone()).collect();
+        let tried: Vec<usize> = (0..trials.len()).filter(|i| rule.tries(trials[*i].family)).collect();
+        // A share that the user names leaves one policy, which is built whether it pays or not.
+        let wanted = rule.share().map(|share| nearest(&trials, &tried, share));
+        let may = wanted.map_or(tried, |i| i.into_iter().collect());
+        let contest = Contest::new(&plain, &trials, &may, &goal)?;
+        let judged = wanted.unwrap_or(contest.best);
+        let random = judged.map(|i| field.random(&contest, &candidates[i])).transpose()?.flatten();
+        let mut outcome = contest.outcome(judged, random);
+        if wanted.is_some() {
+            outcome.chosen = judged;
+            outcome.missed = rule.share().zip(judged).and_then(|(s, i)| missed(s, trials[i].skipped(), field.ffns));
+        }
+        let chosen = outcome.chosen.map(|i| &candidates[i].options);
+        let graph = chosen.map(|options| field.gated(options)).transpose()?;
+        let decides = chosen.filter(|o| !matches!(o.rule, Rule::Static));
+        let decide = decides.map_or_else(Vec::new, blocks_of);
+        let (static_order, replacements) = (growth(&candidates), field.replacements);
+        Ok((Made { graph, decide, static_order, replacements, report: None }, outcome))
+    }
+
+    /// The policies that are tried, and static sets to compare them with; `plain` on the tune rows.
+    fn candidates(&self, field: &Field, plain: &Scored) -> Result<Vec<Candidate>, Error> {
+        let rule = self.recipe().rule;
+        let mut candidates = field.static_sets()?;
         if rule.tries(Family::Learned) {
             candidates.extend(field.learned(plain, self.work.recipe().seed)?);
         }
         if rule.tries(Family::Cosine) {
             candidates.extend(field.cosine()?);
         }
-        let plain_trial = Trial {
-            family: Family::Static,
-            name: "plain".into(),
-            quality: plain.quality.clone(),
-            macs: plain.macs_per_row(),
-            skipped: 0.0,
-        };
-        let goal = self.work.goal();
-        let trials: Vec<Trial> = candidates.iter().map(|c| c.trial.clone()).collect();
-        let contest = Contest::new(&plain_trial, &trials, &rule.families(), &field.split, &goal)?;
-        let wanted = rule.share().map(|share| nearest(&trials, &rule.families(), share));
-        let judged = self.judged(&contest, wanted);
-        let random = judged.map(|i| field.random(&contest, &candidates[i])).transpose()?.flatten();
-        let mut outcome = contest.outcome(judged, random);
-        if wanted.is_some() {
-            // A share that the user names is built, whether it pays or not.
-            outcome.chosen = judged;
-        }
-        self.build(field, outcome, &candidates, static_order)
-    }
-
-    /// The policy to judge: the one with the share asked for, or the cheapest that passed. With `auto` a
-    /// static set that is as good takes its place.
-    fn judged(&self, contest: &Contest, wanted: Option<Option<usize>>) -> Option<usize> {
-        let judged = wanted.unwrap_or(contest.best)?;
-        let rival = contest.best_static(judged).filter(|_| self.recipe().rule == FfnRule::Auto);
-        let as_good = |s: &usize| {
-            let (a, b) = (&contest.tried[*s], &contest.tried[judged]);
-            a.tune.drop <= b.tune.drop && a.verify.drop <= b.verify.drop
-        };
-        rival.filter(as_good).or(Some(judged))
-    }
-
-    fn build(
-        &self,
-        field: Field,
-        outcome: GateOutcome,
-        candidates: &[Candidate],
-        static_order: Vec<usize>,
-    ) -> Result<Made, Error> {
-        let chosen = outcome.chosen.map(|i| &candidates[i].options);
-        let graph = chosen.map(|options| field.gated(options)).transpose()?;
-        let decides = chosen.filter(|o| !matches!(o.rule, Rule::Static));
-        let decide = decides.map_or_else(Vec::new, blocks_of);
-        let report = Report::of_gates(self.work.path, field.data, self.work.recipe(), &field.split, outcome);
-        Ok(Made { graph, decide, static_order, replacements: field.replacements, report: Some(report) })
+        Ok(candidates)
     }
 }
 
-/// The blocks in the order in which they entered sets that grow by one block each; a set itself lists
-/// them by depth.
-fn growth(sets: &[Candidate]) -> Vec<usize> {
+/// The blocks in the order in which they entered the static sets, which grow by one block each; a set
+/// itself lists them by depth.
+fn growth(candidates: &[Candidate]) -> Vec<usize> {
     let mut order = Vec::new();
-    for set in sets {
+    for set in candidates.iter().filter(|c| c.trial.family == Family::Static) {
         order.extend(blocks_of(&set.options).into_iter().find(|b| !order.contains(b)));
     }
     order
@@ -158,9 +155,25 @@ fn blocks_of(options: &FfnGates) -> Vec<usize> {
     options.gates.iter().map(|g| g.block).collect()
 }
 
-/// The trial of these families whose share of skipped FFNs is nearest.
-fn nearest(trials: &[Trial], families: &[Family], share: f64) -> Option<usize> {
-    let near = |i: &usize| (trials[*i].skipped - share).abs();
-    let mine = (0..trials.len()).filter(|i| families.contains(&trials[*i].family));
-    mine.min_by(|a, b| near(a).total_cmp(&near(b)))
+/// Of the trials at these positions, the one whose share of skipped FFNs is nearest on the tune rows.
+fn nearest(trials: &[Trial], among: &[usize], share: f64) -> Option<usize> {
+    let near = |i: &usize| (trials[*i].tune.skipped - share).abs();
+    among.iter().copied().min_by(|a, b| near(a).total_cmp(&near(b)))
+}
+
+/// The share asked for, if another was reached by more than one FFN.
+fn missed(asked: f64, reached: f64, ffns: usize) -> Option<f64> {
+    Some(asked).filter(|_| (asked - reached).abs() * ffns as f64 > 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_missed_by_more_than_one_ffn() {
+        assert_eq!(missed(0.8, 0.75, 8), None);
+        assert_eq!(missed(0.8, 0.5, 8), Some(0.8));
+        assert_eq!(missed(0.1, 0.25, 8), Some(0.1));
+    }
 }

@@ -16,11 +16,21 @@ pub(super) fn deciding(values: Vec<f32>, per_row: usize, granularity: Granularit
     }
 }
 
+/// The shares of the decisions of `gates` gates at which `share` of all `ffns` is skipped, and at which
+/// thresholds are tried anyway, rising.
+pub(super) fn shares(gates: usize, ffns: usize, share: Option<f64>) -> Vec<f64> {
+    let asked = share.map(|s| (s * ffns as f64 / gates.max(1) as f64).min(1.0));
+    let mut shares: Vec<f64> = SHARES.into_iter().chain(asked).collect();
+    shares.sort_by(f64::total_cmp);
+    shares.dedup();
+    shares
+}
+
 /// For each share, the value that this share of `values` exceeds.
-pub(super) fn quantiles(values: &mut [f32]) -> Vec<(f64, f32)> {
+pub(super) fn quantiles(values: &mut [f32], shares: &[f64]) -> Vec<(f64, f32)> {
     values.sort_by(f32::total_cmp);
     let at = |share: &f64| ((1.0 - share) * values.len() as f64) as usize;
-    SHARES.iter().filter_map(|s| Some((*s, *values.get(at(s).min(values.len().saturating_sub(1)))?))).collect()
+    shares.iter().filter_map(|s| Some((*s, *values.get(at(s).min(values.len().saturating_sub(1)))?))).collect()
 }
 
 #[cfg(test)]
@@ -37,10 +47,19 @@ mod tests {
     #[test]
     fn a_share_of_the_values_exceeds_its_threshold() {
         let mut values: Vec<f32> = (0..200).rev().map(|i| i as f32).collect();
-        for (share, threshold) in quantiles(&mut values) {
+        for (share, threshold) in quantiles(&mut values, &SHARES) {
             let above = values.iter().filter(|v| **v > threshold).count();
             assert!((above as f64 / 200.0 - share).abs() < 0.01, "{share}: {above}");
         }
-        assert!(quantiles(&mut []).is_empty());
+        assert!(quantiles(&mut [], &SHARES).is_empty());
+    }
+
+    #[test]
+    fn the_share_asked_for_is_tried() {
+        assert_eq!(shares(8, 8, None), SHARES);
+        assert_eq!(shares(8, 8, Some(0.8)).last(), Some(&0.8));
+        assert_eq!(shares(8, 8, Some(0.25)), SHARES);
+        assert!(shares(4, 8, Some(0.25)).contains(&0.5), "half of the decisions of half of the FFNs");
+        assert_eq!(shares(4, 8, Some(0.8)).last(), Some(&1.0));
     }
 }
