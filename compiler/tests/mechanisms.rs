@@ -133,6 +133,50 @@ fn tokens_leave_by_the_entropy_of_an_answer() -> Result {
     exported_alike(&made, folder)
 }
 
+/// What cosine gates know of every token goes past a token exit with the tokens that are left.
+#[test]
+fn tokens_leave_between_cosine_gates() -> Result {
+    let folder = folder()?;
+    let folder = folder.path();
+    let compile = "--data calib.npz --ffn-skip cosine:25% --token-exit learned --token-exits-at 0,4 --exits none \
+                   --max-drop 60% -o made.eec";
+    let compiled = json(&format!("compile model.onnx {compile} --json"), folder)?;
+    let gates = names(&compiled, "/gates");
+    let is_token = |g: &&String| g.starts_with("tokens after");
+    assert!(gates.iter().any(|g| is_token(&g)) && !gates.iter().all(|g| is_token(&g)), "{gates:?}");
+    json("run made.eec --no-exit --inputs eval.npz --save-outputs never.npz --json", folder)?;
+    json("run model.onnx --inputs eval.npz --save-outputs plain.npz --json", folder)?;
+    let [never, plain] = ["never.npz", "plain.npz"].map(|f| read_npz(&folder.join(f)));
+    assert_eq!(array(&never?, "logits")?, array(&plain?, "logits")?);
+    json("run made.eec --inputs eval.npz --save-outputs made.npz --json", folder)?;
+    let made = read_npz(&folder.join("made.npz"))?;
+    let taken = array(&made, "token_exit")?.to_i64s().ok_or("not integers")?;
+    assert!(taken.iter().any(|k| *k != taken[0]), "no mixture: {taken:?}");
+    let Some(theirs) = exported(folder)? else { return Ok(()) };
+    shared::compare("token_exit", array(&theirs, "token_exit")?, array(&made, "token_exit")?)?;
+    let [theirs, ours] = [array(&theirs, "logits")?, array(&made, "logits")?];
+    let alike = |row: &usize| {
+        let [theirs, ours] = [theirs, ours].map(|t| t.rows(*row, row + 1));
+        shared::compare("logits", &theirs, &ours).is_ok()
+    };
+    // The cosine of a token may lie as near to the threshold as rounding goes.
+    let alike = (0..taken.len()).filter(alike).count();
+    assert!(alike + 2 >= taken.len(), "{alike} rows of {} are alike", taken.len());
+    Ok(())
+}
+
+/// One FFN alone has none before it that says whether it is skipped.
+#[test]
+fn cosine_gates_at_too_few_ffns_are_left_out_with_the_reason() -> Result {
+    let folder = folder()?;
+    let compile = "compile model.onnx --data calib.npz --ffn-skip cosine --ffn-skip-at 0 --exits none -o a.eec --json";
+    let compiled = json(compile, folder.path())?;
+    assert!(names(&compiled, "/gates").is_empty());
+    let reasons = names(&compiled, "/reports/0/reasons");
+    assert!(reasons.iter().any(|r| r.contains("the cosine rule needs at least 3 FFNs")), "{reasons:?}");
+    Ok(())
+}
+
 /// More samples are right than if as many, chosen by chance, had gone each way.
 fn better_than_chance(taken: &[i64], logits: &Tensor, sides: &[Tensor], folder: &Path) -> Result {
     let [chosen, early, late] = [logits, &sides[0], &sides[1]].map(|logits| accuracy(logits, folder));
@@ -167,13 +211,16 @@ fn counted_alike(taken: &[i64], folder: &Path) -> Result {
     Ok(())
 }
 
-/// Exported, `made.eec` gives in ONNX Runtime what it gave here.
-fn exported_alike(made: &Arrays, folder: &Path) -> Result {
+/// What ONNX Runtime gives for `made.eec`, exported; `None` without it.
+fn exported(folder: &Path) -> Result<Option<Arrays>> {
     assert!(output("export made.eec -o made.onnx", folder)?.status.success());
     let at = |name: &str| folder.join(name);
-    let Some(theirs) = shared::onnx_runtime(&at("made.onnx"), &at("eval.npz"), &at("theirs.npz"))? else {
-        return Ok(());
-    };
+    Ok(shared::onnx_runtime(&at("made.onnx"), &at("eval.npz"), &at("theirs.npz"))?)
+}
+
+/// Exported, `made.eec` gives in ONNX Runtime what it gave here.
+fn exported_alike(made: &Arrays, folder: &Path) -> Result {
+    let Some(theirs) = exported(folder)? else { return Ok(()) };
     made.iter().try_for_each(|(name, tensor)| Ok(shared::compare(name, array(&theirs, name)?, tensor)?))
 }
 

@@ -79,7 +79,8 @@ impl<'a> Tokens<'a> {
     pub(super) fn make(&self) -> Result<Made, Error> {
         let recipe = &self.work.recipe().token_exit;
         let span = span(self.base.graph, self.base.structure, self.named_span)?;
-        let standing = Standing::of(token_exits::candidates(self.base.graph, self.base.structure, &span));
+        let decides = !matches!(recipe.rule, TokenRule::Fixed(_));
+        let standing = Standing::of(token_exits::candidates(self.base.graph, self.base.structure, &span, decides));
         let standing = standing.at(&recipe.at, "token exit")?;
         if let TokenRule::Fixed(Some(block)) = recipe.rule {
             let chosen = recipe::Places::Blocks(vec![block]);

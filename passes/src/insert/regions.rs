@@ -7,18 +7,38 @@ use super::attach::Scope;
 use super::build::Builder;
 use super::plan::{Outer, Place};
 use crate::clone::{self, Substitution, ValueMap};
+use crate::token_exits::Axis;
 
 /// A value with its rows as first dim.
 pub(super) struct Packed {
     pub(super) value: ValueId,
-    /// The dims it had, if its rows were elsewhere.
-    dims: Option<Vec<Dim>>,
+    /// The dims it had.
+    dims: Vec<Dim>,
+    form: Form,
+}
+
+/// Where the rows of a value are.
+#[derive(Clone, Copy)]
+enum Form {
+    /// They are its first dim.
+    First,
+    /// They come first, but share this dim with others: `[rows*7, 4]`. Dims before it are 1.
+    Shared { axis: usize },
+    /// Others come before them.
+    Inside,
 }
 
 impl Packed {
-    /// Whether its rows were elsewhere.
-    pub(super) fn is_moved(&self) -> bool {
-        self.dims.is_some()
+    /// The axes that were `axes` before the rows became the first dim; `None` if they are no axes now.
+    pub(super) fn axes(&self, axes: &[Axis]) -> Option<Vec<Axis>> {
+        match self.form {
+            Form::First => Some(axes.to_vec()),
+            Form::Shared { axis: first } => {
+                let split = |a: &Axis| Some(Axis { axis: a.axis.checked_sub(first)? + 1, with_batch: false });
+                axes.iter().map(split).collect()
+            }
+            Form::Inside => axes.is_empty().then(Vec::new),
+        }
     }
 }
 
@@ -61,14 +81,17 @@ impl Builder<'_> {
 
     fn pack(&mut self, scope: &Scope, outer: &Outer, path: &str) -> Result<Packed, InsertError> {
         let value = scope.get(self.attach.source, outer.value, "the rest")?;
-        let Some(split) = self.rows_inside(scope, outer, value) else {
-            return Ok(Packed { value, dims: None });
-        };
-        let dims = self.attach.target.ty(value).dims.clone();
+        let ty = self.attach.target.ty(value).clone();
+        let rows = scope.rows_dim(self.attach.structure);
+        let before = Substitution::apply_all(&scope.sizes(), &outer.before);
+        let (split, form) = split_rows(&ty, &before, &rows);
+        let Some(split) = split else { return Ok(Packed { value, dims: ty.dims, form }) };
         let mut emit = self.attach.emit(scope.region, path);
-        let split = emit.op("split-rows", Op::Reshape { dims: split.to_vec() }, &[value])?;
-        let value = emit.op("rows-first", Op::Transpose { perm: vec![1, 0, 2] }, &[split])?;
-        Ok(Packed { value, dims: Some(dims) })
+        let mut value = emit.op("split-rows", Op::Reshape { dims: split }, &[value])?;
+        if matches!(form, Form::Inside) {
+            value = emit.op("rows-first", Op::Transpose { perm: vec![1, 0, 2] }, &[value])?;
+        }
+        Ok(Packed { value, dims: ty.dims, form })
     }
 
     /// The inverse of [`Builder::pack_all`] on a region's parameters.
@@ -81,33 +104,52 @@ impl Builder<'_> {
         inner: &mut Scope,
         path: &str,
     ) -> Result<(), InsertError> {
-        let rows = outside.rows_dim(self.attach.structure);
         for ((outer, packed), param) in place.outers.iter().zip(packed).zip(params) {
-            let value = match (&packed.dims, rows.as_symbol()) {
-                (Some(dims), Some(from)) => {
-                    let here = Substitution { from: from.clone(), to: inner.rows_dim(self.attach.structure) };
-                    let dims = dims.iter().map(|d| here.apply(d)).collect();
-                    let mut emit = self.attach.emit(inner.region, path);
+            let dims = self.dims_inside(outer, packed, outside, inner);
+            let mut emit = self.attach.emit(inner.region, path);
+            let value = match packed.form {
+                Form::First => *param,
+                Form::Shared { .. } => emit.op("join-rows", Op::Reshape { dims }, &[*param])?,
+                Form::Inside => {
                     let back = emit.op("rows-back", Op::Transpose { perm: vec![1, 0, 2] }, &[*param])?;
                     emit.op("join-rows", Op::Reshape { dims }, &[back])?
                 }
-                _ => *param,
             };
             inner.map.insert(outer.value, value);
         }
         Ok(())
     }
 
-    /// The sizes before the rows, the rows, and after them; `None` if the first dim is the rows.
-    fn rows_inside(&self, scope: &Scope, outer: &Outer, value: ValueId) -> Option<[Dim; 3]> {
-        let ty = self.attach.target.ty(value);
-        let rows = scope.rows_dim(self.attach.structure);
-        if ty.dims.first() == Some(&rows) {
-            return None;
+    /// The dims of a packed value in `inner`, which may have other rows and another length.
+    fn dims_inside(&self, outer: &Outer, packed: &Packed, outside: &Scope, inner: &Scope) -> Vec<Dim> {
+        let (from, to) = (outside.rows_dim(self.attach.structure), inner.rows_dim(self.attach.structure));
+        let rows = from.as_symbol().map(|from| Substitution { from: from.clone(), to: to.clone() });
+        let rows: Vec<Substitution> = rows.into_iter().collect();
+        let mut dims: Vec<Dim> = packed.dims.iter().map(|d| Substitution::apply_all(&rows, d)).collect();
+        if let (Some(length), Some(tokens)) = (&inner.length, &self.plan.tokens) {
+            for a in tokens.trace.axes(outer.value) {
+                dims[a.axis] = if a.with_batch { &to * &length.to } else { length.to.clone() };
+            }
         }
-        let before = Substitution::apply_all(&scope.sizes(), &outer.before);
-        let after = ty.elements().exact_div(&(&before * &rows))?;
-        Some([before, rows, after])
+        dims
+    }
+}
+
+/// Where the rows are in a value with `before` elements before them, and the dims in which they have
+/// one of their own, if they have none yet.
+fn split_rows(ty: &Type, before: &Dim, rows: &Dim) -> (Option<Vec<Dim>>, Form) {
+    let one = Dim::from(1);
+    if ty.dims.first() == Some(rows) {
+        return (None, Form::First);
+    }
+    let first = ty.dims.iter().position(|d| *d != one).filter(|_| *before == one);
+    if let Some((axis, rest)) = first.and_then(|axis| Some((axis, ty.dims[axis].exact_div(rows)?))) {
+        let dims = [&[rows.clone(), rest], &ty.dims[axis + 1..]].concat();
+        return (Some(dims), Form::Shared { axis });
+    }
+    match ty.elements().exact_div(&(before * rows)) {
+        Some(after) => (Some(vec![before.clone(), rows.clone(), after]), Form::Inside),
+        None => (None, Form::First),
     }
 }
 

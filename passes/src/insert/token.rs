@@ -5,7 +5,7 @@ use eec_ir::{Dim, Op, RegionId, Tensor, ValueId};
 
 use super::attach::Scope;
 use super::build::{Builder, Carry, Results};
-use super::plan::{Place, Tokens};
+use super::plan::{Outer, Place, Tokens};
 use super::regions::{Packed, Region, joined};
 use super::{Emit, InsertError};
 use crate::clone::{self, Substitution};
@@ -191,8 +191,7 @@ impl Builder<'_> {
         let tables = place.tables.iter().map(|v| self.here(&mut outside, *v)).collect::<Result<Vec<_>, _>>()?;
 
         let then = self.region(&operands[1..]);
-        refuse_packed(place, tokens, &packed)?;
-        let short = self.shortened(place, tokens, exit, &then, &tables)?;
+        let short = self.shortened(place, tokens, exit, &then, &packed, &tables)?;
         let other = self.region(&operands[1..]);
         let long: Vec<ValueId> = other.params.iter().chain(&tables).copied().collect();
         let join = self.join(&then, &short, &other, &long);
@@ -222,21 +221,22 @@ impl Builder<'_> {
         tokens: &Tokens,
         exit: &TokenExit,
         then: &Region,
+        packed: &[Packed],
         tables: &[ValueId],
     ) -> Result<Vec<ValueId>, InsertError> {
         let carried = exit.carry.values().len();
-        let sources: Vec<Option<ValueId>> = std::iter::once(Some(place.cut))
-            .chain((0..carried).map(|_| None))
-            .chain(place.outers.iter().map(|o| Some(o.value)))
-            .chain(place.tables.iter().map(|v| Some(*v)))
-            .collect();
+        let mut axes = vec![tokens.trace.axes(place.cut).to_vec()];
+        axes.resize(1 + carried, Vec::new());
+        for (outer, packed) in place.outers.iter().zip(packed) {
+            axes.push(packed_axes(place, tokens, outer, packed)?);
+        }
+        axes.extend(place.tables.iter().map(|v| tokens.trace.axes(*v).to_vec()));
         let rows = Dim::from(then.rows.clone());
         let mut emit = self.emit(then.id, exit.path.as_str());
         let number = emit.fill("number", Tensor::scalar(exit.number as i64), &rows)?;
         let kept = kept_positions(&mut emit, &tokens.span)?;
-        let mut short = Vec::with_capacity(sources.len());
-        for (source, value) in sources.iter().zip(then.params.iter().chain(tables)) {
-            let axes: &[Axis] = source.map_or(&[], |v| tokens.trace.axes(v));
+        let mut short = Vec::with_capacity(axes.len());
+        for (axes, value) in axes.iter().zip(then.params.iter().chain(tables)) {
             short.push(shorten(&mut emit, *value, axes, kept, &rows)?);
         }
         if carried > 0 {
@@ -268,15 +268,11 @@ struct Join {
     length: Dim,
 }
 
-/// A value whose rows are not its first dim cannot be shortened.
-fn refuse_packed(place: &Place, tokens: &Tokens, packed: &[Packed]) -> Result<(), InsertError> {
-    let both = |(o, p): &(&super::plan::Outer, &Packed)| p.is_moved() && !tokens.trace.axes(o.value).is_empty();
-    match place.outers.iter().zip(packed).find(both) {
-        None => Ok(()),
-        Some((outer, _)) => Err(InsertError::NotACandidate {
-            what: "token exit",
-            block: place.block,
-            reason: format!("value {} holds the sequence, and the batch is not its first dim", outer.value),
-        }),
-    }
+/// Where a packed value holds the sequence. One with others before its rows cannot be shortened.
+fn packed_axes(place: &Place, tokens: &Tokens, outer: &Outer, packed: &Packed) -> Result<Vec<Axis>, InsertError> {
+    packed.axes(tokens.trace.axes(outer.value)).ok_or_else(|| InsertError::NotACandidate {
+        what: "token exit",
+        block: place.block,
+        reason: format!("value {} holds the sequence, and the batch is not before all others in it", outer.value),
+    })
 }

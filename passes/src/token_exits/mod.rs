@@ -16,7 +16,7 @@ mod span;
 mod tests;
 mod trace;
 
-use eec_ir::{Graph, Symbol};
+use eec_ir::{Graph, Symbol, Tensor};
 
 pub use gate::{text_feature_width, with_taps};
 pub use span::Span;
@@ -107,9 +107,30 @@ pub fn apply_to(graph: &Graph, structure: &Structure, options: &TokenExits) -> R
     insert::apply(graph, structure, Decisions { tokens: Some(options), ..Decisions::default() })
 }
 
-/// For every block, whether tokens may leave after it, or why not.
-pub fn candidates(graph: &Graph, structure: &Structure, span: &Span) -> Vec<Result<(), String>> {
-    (0..structure.blocks.len()).map(|block| candidate(graph, structure, span, block)).collect()
+/// For every block, whether tokens may leave after it, or why not: for all inputs, or where a gate
+/// `decides`. Every block is tried alone.
+pub fn candidates(graph: &Graph, structure: &Structure, span: &Span, decides: bool) -> Vec<Result<(), String>> {
+    (0..structure.blocks.len()).map(|block| try_alone(graph, structure, span, block, decides)).collect()
+}
+
+/// Puts a token exit after `block`, so that the verdict is that of the insertion.
+fn try_alone(graph: &Graph, structure: &Structure, span: &Span, block: usize, decides: bool) -> Result<(), String> {
+    candidate(graph, structure, span, block)?;
+    let decision = if decides { probe(graph, structure, block)? } else { Decision::Always };
+    let options = TokenExits { span: span.clone(), exits: vec![TokenExit { block, decision }] };
+    match apply_to(graph, structure, &options) {
+        Ok(_) => Ok(()),
+        Err(InsertError::NotACandidate { reason, .. }) => Err(reason),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// A gate after `block` that nobody asks.
+fn probe(graph: &Graph, structure: &Structure, block: usize) -> Result<Decision, String> {
+    let width = text_feature_width(graph, structure, block).ok_or("the width of its value is not known")?;
+    let weight = Tensor::new(&[width, 2], vec![0.0f32; 2 * width]).map_err(|e| e.to_string())?;
+    let head = Head::Linear { weight, bias: Tensor::vector(vec![0.0f32; 2]) };
+    Ok(Decision::Learned { head, threshold: 1.0 })
 }
 
 /// Whether tokens may leave after a block of the structure, or why not.

@@ -283,6 +283,91 @@ fn a_model_without_visual_tokens_is_refused() {
     assert!(pass.run(&mut graph, &mut Context::default()).unwrap_err().to_string().contains("no visual tokens"));
 }
 
+/// `graph` with FFNs that tokens skip after one that changed them little. The countdown and the
+/// warm-up of every token, `[batch*tokens]`, are needed after each block.
+fn with_countdown(graph: &Graph) -> Graph {
+    let mut graph = graph.clone();
+    let passes = pipeline("ffn-gates{at=[0, 1, 2, 3], rule=cosine:0.5/1/2}").unwrap();
+    passes[0].run(&mut graph, &mut Context::default()).unwrap();
+    graph
+}
+
+#[test]
+fn what_ffn_gates_know_of_tokens_goes_on_with_those_that_are_left() {
+    for plain in models().iter().map(VisionLanguage::graph) {
+        let (graph, data) = (with_countdown(&plain), inputs(&plain, 5));
+        assert_ne!(run(&graph, &data), run(&plain, &data), "no token skips");
+        let structure = analyse(&graph).unwrap();
+        let verdicts = candidates(&graph, &structure, &span(&graph), true);
+        assert!(verdicts[..3].iter().all(Result::is_ok), "{verdicts:?}");
+        let twice = |threshold| run(&apply(&graph, vec![learned(0, threshold), learned(1, threshold)]), &data);
+        assert_eq!(twice(1.0)[0], run(&graph, &data)[0]);
+        let left = run(&apply(&graph, vec![fixed(0)]), &data);
+        assert_eq!(twice(-1.0)[0], left[0]);
+        let threshold = splitting(confidences(&graph, |t| learned(1, t), &data));
+        let made = apply(&graph, vec![learned(1, threshold)]);
+        let have = run(&made, &data);
+        let taken = have[1].to_i64s().unwrap();
+        let sides = [run(&apply(&graph, vec![fixed(1)]), &data), run(&graph, &data)];
+        assert!(taken.contains(&0) && taken.contains(&1), "no mixture: {taken:?}");
+        for (row, taken) in taken.iter().enumerate() {
+            assert_eq!(run(&made, &rows(&data, row)), rows(&have, row));
+            assert_eq!(have[0].rows(row, row + 1), sides[*taken as usize][0].rows(row, row + 1));
+        }
+    }
+}
+
+/// Blocks on 2 visual tokens and 3 words, and FFNs that weigh the tokens by f32 `[5, batch, 1]`.
+fn batch_inside() -> Graph {
+    let mut net = Net::new("batch-inside");
+    let image = net.input("image", eec_ir::DType::F32, &[&batch(), &int(2), &int(6)]);
+    let ids = net.input("words", eec_ir::DType::I64, &[&batch(), &int(3)]);
+    let weights = net.input("weights", eec_ir::DType::F32, &[&batch(), &int(5), &int(1)]);
+    let table = net.weight(&[11, 6]);
+    let words = net.op(Op::Gather { axis: 0 }, &[table, ids]);
+    let visual = net.linear(image, 6, 6);
+    let mut x = net.op(Op::Concat { axis: 1 }, &[visual, words]);
+    let swap = Op::Transpose { perm: vec![1, 0, 2] };
+    let weights = net.op(swap.clone(), &[weights]);
+    for _ in 0..3 {
+        x = net.pre_norm_block(x, 2, 3);
+        let n = net.norm(x, 6);
+        let n = net.op(swap.clone(), &[n]);
+        let n = net.op(Op::Mul {}, &[n, weights]);
+        let n = net.op(swap.clone(), &[n]);
+        let f = net.ffn(n, 6, 11);
+        x = net.op(Op::Add {}, &[x, f]);
+    }
+    let x = net.op(Op::ReduceMean { axes: vec![1], keepdims: false }, &[x]);
+    let y = net.linear(x, 6, 3);
+    net.finish(y)
+}
+
+#[test]
+fn a_verdict_is_that_of_the_insertion() {
+    let graph = batch_inside();
+    let structure = analyse(&graph).unwrap();
+    let span = span(&graph);
+    let verdicts = candidates(&graph, &structure, &span, true);
+    for (block, verdict) in verdicts.iter().enumerate().take(2) {
+        let reason = verdict.as_ref().unwrap_err();
+        assert!(reason.contains("the batch is not before all others in it"), "{reason}");
+        let head = head(12, 2, 40);
+        let exit = TokenExit { block, decision: Decision::Learned { head, threshold: 0.5 } };
+        let refusal = format!("no token exit can stand after block {block}: {reason}");
+        assert_eq!(refused(&graph, span.clone(), vec![exit]), refusal);
+    }
+    let fixed_verdicts = candidates(&graph, &structure, &span, false);
+    assert!(fixed_verdicts[..2].iter().all(Result::is_ok), "{fixed_verdicts:?}");
+    apply(&graph, vec![fixed(0)]);
+
+    let vit = fixtures::vit(&int(1));
+    let structure = analyse(&vit).unwrap();
+    let span = Span::at(&vit, &structure, 1, 2).unwrap();
+    let reason = candidates(&vit, &structure, &span, true)[0].clone().unwrap_err();
+    assert_eq!(reason, "its decision needs a symbolic batch");
+}
+
 /// Why tokens 1 and 2 of five may not leave a value f32 `[batch, 5, 6]` that passes through `op`.
 fn follow(op: impl Fn(&mut Net, ValueId) -> ValueId) -> Result<(), String> {
     let mut net = Net::new("one-op");

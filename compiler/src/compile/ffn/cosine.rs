@@ -14,6 +14,10 @@ const SKIP_NEXT: [usize; 2] = [1, 2];
 /// First tokens that the rule exempts, as published for attention sinks, on models of text.
 const WARM_UP: usize = 4;
 
+/// FFNs without which the rule skips none: it leaves the first alone, and needs one that runs before
+/// the first that can be skipped.
+pub(super) const LEAST: usize = 3;
+
 impl Field<'_> {
     /// The cosine rule at rising thresholds.
     pub(super) fn cosine(&self) -> Result<Vec<Candidate>, Error> {

@@ -25,7 +25,7 @@ use crate::calibrate::gates::{Contest, Family, GateOutcome, Trial};
 use crate::calibrate::{MIN_ROWS, Split};
 use crate::dataset::Dataset;
 use crate::quality::{self, Runs, Scored, Truth};
-use crate::recipe::FfnSkip;
+use crate::recipe::{FfnRule, FfnSkip};
 use crate::report::{self, Mechanism, Report};
 
 use field::{Candidate, Field, Rows, part};
@@ -63,8 +63,11 @@ impl Ffn<'_> {
         let data = self.work.data_for("choosing which FFNs to skip")?;
         let Base { graph, structure, .. } = *self.base;
         let verdicts = ffn_gates::candidates(graph, structure).into_iter().map(|c| c.verdict);
-        let standing = Standing::of(verdicts).at(&self.recipe().at, "FFN gate")?;
-        if standing.blocks.is_empty() {
+        let mut standing = Standing::of(verdicts).at(&self.recipe().at, "FFN gate")?;
+        let too_few = self.too_few(standing.blocks.len());
+        let stands = !standing.blocks.is_empty() && too_few.is_none();
+        standing.reasons.extend(too_few);
+        if !stands {
             let (asked, why) = (self.work.recipe(), &standing.reasons);
             let report = report::without_candidates(self.work.path, data, asked, Mechanism::FfnGates, why);
             return Ok(Made { report: Some(report), ..Made::default() });
@@ -75,6 +78,18 @@ impl Ffn<'_> {
         let (made, outcome) = self.choose(field, plain)?;
         let report = Report::of_gates(self.work.path, data, self.work.recipe(), &split, outcome);
         Ok(Made { report: Some(report), ..made })
+    }
+
+    /// Why the rule can skip none of as many FFNs; `None` if it can.
+    fn too_few(&self, ffns: usize) -> Option<String> {
+        let few = matches!(self.recipe().rule, FfnRule::Cosine(_)) && ffns < cosine::LEAST;
+        few.then(|| {
+            format!(
+                "the cosine rule needs at least {} FFNs to skip any, found {ffns}: it leaves the first alone, and only \
+                 an FFN that ran says whether those after it are skipped",
+                cosine::LEAST
+            )
+        })
     }
 
     /// What all trials share, and the plain model on both parts of the rows.
