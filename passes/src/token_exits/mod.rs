@@ -115,7 +115,6 @@ pub fn candidates(graph: &Graph, structure: &Structure, span: &Span, decides: bo
 
 /// Puts a token exit after `block`, so that the verdict is that of the insertion.
 fn try_alone(graph: &Graph, structure: &Structure, span: &Span, block: usize, decides: bool) -> Result<(), String> {
-    candidate(graph, structure, span, block)?;
     let decision = if decides { probe(graph, structure, block)? } else { Decision::Always };
     let options = TokenExits { span: span.clone(), exits: vec![TokenExit { block, decision }] };
     match apply_to(graph, structure, &options) {
