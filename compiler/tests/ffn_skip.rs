@@ -200,3 +200,28 @@ fn a_rank_above_the_width_is_refused() -> Result {
     );
     Ok(())
 }
+
+/// What is decided before an exit is work too: the costs of exits are those of a run.
+#[test]
+fn exits_after_gates_are_judged_by_the_work_that_runs() -> Result {
+    let path = carried("model.onnx");
+    let plain = Model::open(&path)?;
+    let data = data("calib.npz", ROWS, &plain)?;
+    let gates = FfnSkip { rule: FfnRule::Learned(Some(0.05)), at: Places::Blocks(vec![4]), ..FfnSkip::default() };
+    let model = |exit_heads: ExitHeads| {
+        let recipe = Recipe { ffn_skip: gates.clone(), exit_heads, max_drop: MaxDrop(0.1), ..Recipe::default() };
+        let options = Compile { recipe, threads: None, progress: &Silent };
+        compile(&path, Model::open(&path)?.plain, Some(&data), &options)
+    };
+    let with_exits = model(ExitHeads { at: Places::Blocks(vec![5]), ..ExitHeads::default() })?;
+    let [_, report] = &with_exits.reports[..] else { return Err("two stages report".into()) };
+    let costs = report.costs.as_ref().ok_or("no costs")?;
+    let so_far = model(ExitHeads { at: Places::None, ..ExitHeads::default() })?;
+    let counted = run(&mut so_far.session(Form::Dynamic, run_options(None))?, &data, Control::Auto)?.counters.macs;
+    let counted = counted as f64 / data.rows as f64;
+    assert!((costs.plain() / counted - 1.0).abs() < 0.01, "{} against {counted}", costs.plain());
+    let plain = run(&mut session(&so_far.plain)?, &data, Control::Auto)?.counters.macs as f64;
+    assert!(counted < 0.99 * plain / data.rows as f64, "the gates save work");
+
+    Ok(())
+}

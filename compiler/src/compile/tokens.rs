@@ -106,18 +106,21 @@ impl<'a> Tokens<'a> {
 
     fn oracle<'d>(&self, data: &'d Dataset, span: Span, blocks: Vec<usize>) -> Result<Oracle<'d>, Error> {
         let mut plain = self.work.run(self.base.graph, data, "plain model")?;
+        // FFN gates decide in the graph, so work is what runs executed.
+        let per_row = |macs: u64| macs / data.rows.max(1) as u64;
+        let whole = per_row(plain.macs);
         let plain = plain.columns.swap_remove(self.base.structure.main_output);
         check_labels(data, plain.width)?;
         let (mut without, mut macs) = (Vec::new(), Vec::new());
         for block in &blocks {
             let edit = token_exits::apply_to(self.base.graph, self.base.structure, &fixed(&span, *block));
             let edit = edit.map_err(pass_error("token-exits"))?;
-            macs.push(costs::of_graph(self.base, &edit, data)?);
             let stage = format!("without visual tokens after block {block}");
             let mut run = self.work.run(&edit, data, &stage)?;
+            macs.push(per_row(run.macs));
             without.push(run.columns.swap_remove(self.base.structure.main_output));
         }
-        macs.push(costs::of_graph(self.base, self.base.graph, data)?);
+        macs.push(whole);
         Ok(Oracle { data, span, blocks, plain, without, macs })
     }
 
