@@ -194,6 +194,26 @@ fn a_fixed_token_exit_needs_no_data() -> Result {
     Ok(())
 }
 
+/// With data a fixed token exit is judged by what is allowed, built either way, and the report says which.
+#[test]
+fn a_fixed_token_exit_is_measured_on_data() -> Result {
+    let folder = folder()?;
+    let folder = folder.path();
+    for (drop, pays) in [("90%", "pays"), ("0%", "does-not-pay")] {
+        let args = "compile model.onnx --data calib.npz --token-exit fixed:0 --exits none -o fixed.eec";
+        let made = json(&format!("{args} --max-drop {drop} --json"), folder)?;
+        let verdict = made.pointer("/reports/0/outcome/verdict").ok_or("no verdict")?;
+        assert!(verdict.to_string().contains(pays), "{drop}: {verdict}");
+        let outcome = |path: &str| number(&made, &format!("/reports/0/outcome/{path}"));
+        assert!(outcome("dynamic/accuracy")? < outcome("plain/accuracy")?, "{drop}");
+        assert!(outcome("dynamic/macs_ratio")? < 0.9 && outcome("drop/bound")? > 0.0, "{drop}");
+        assert_eq!(made.pointer("/reports/0/outcome/rivals"), Some(&Value::Null));
+        let value = json("eval fixed.eec --data calib.npz --json", folder)?;
+        assert_eq!(number(&value, "/dynamic/mean_token_exit")?, 0.0, "{drop}");
+    }
+    Ok(())
+}
+
 #[test]
 fn what_cannot_be_done_is_refused_with_the_reason() -> Result {
     let folder = folder()?;

@@ -75,7 +75,8 @@ impl<'a> Tokens<'a> {
         Ok(Tokens { base, work, named_span })
     }
 
-    /// Fits and calibrates with data; takes a fixed block without.
+    /// Fits and calibrates with data; takes a fixed block without. A block that the recipe names stays,
+    /// whether it pays or not; with data it is judged.
     pub(super) fn make(&self) -> Result<Made, Error> {
         let recipe = &self.work.recipe().token_exit;
         let span = span(self.base.graph, self.base.structure, self.named_span)?;
@@ -84,6 +85,9 @@ impl<'a> Tokens<'a> {
         if let TokenRule::Fixed(Some(block)) = recipe.rule {
             let chosen = recipe::Places::Blocks(vec![block]);
             let standing = standing.at(&chosen, "token exit")?;
+            if let Some(data) = self.work.data {
+                return self.calibrate(&self.oracle(data, span, standing.blocks)?);
+            }
             let options = fixed(&span, block);
             let places = Some(self.places(standing.blocks, &options));
             return Ok(Made { options: Some(options), places, report: None });
@@ -134,7 +138,17 @@ impl<'a> Tokens<'a> {
         let goal = self.work.goal();
         let fixed = || -> Result<_, Error> {
             let (samples, costs) = (oracle.samples(&[]), oracle.costs(&[]));
-            let outcome = calibrate::fixed_depth(&samples, &costs, &split, &goal)?;
+            let outcome = match self.work.recipe().token_exit.rule {
+                TokenRule::Fixed(Some(_)) => {
+                    let only = vec![calibrate::ThresholdExit { exit: 0, threshold: ALWAYS }];
+                    calibrate::judge(Policy::Threshold { exits: only }, &samples, &costs, &split, &goal)?
+                }
+                TokenRule::Fixed(None)
+                | TokenRule::Auto
+                | TokenRule::Learned
+                | TokenRule::Entropy
+                | TokenRule::None => calibrate::fixed_depth(&samples, &costs, &split, &goal)?,
+            };
             Ok((samples, costs, outcome))
         };
         let adaptive = |gates: &Gates| -> Result<_, Error> {

@@ -98,7 +98,11 @@ pub(super) fn headline(report: &Report) -> String {
             report.measure(),
             100.0 * outcome.drop.max_drop,
         ),
-        Verdict::DoesNotPay { reason } => format!("{} do not pay: {reason}.", report.mechanism.title()),
+        // Only what the user fixed is kept though it does not pay.
+        Verdict::DoesNotPay { reason } => {
+            let built = if outcome.policy.is_plain() { "" } else { ", but were built as asked" };
+            format!("{} do not pay{built}: {reason}.", report.mechanism.title())
+        }
     }
 }
 
