@@ -129,6 +129,7 @@ impl<'a> Exits<'a> {
             data,
             recipe: self.work.recipe(),
             mechanism: Mechanism::ExitHeads,
+            is_changed: self.base.is_changed(),
             exits: &samples.exits,
             costs: &costs,
             reference: samples.reference,
@@ -198,10 +199,10 @@ impl<'a> Exits<'a> {
         })
     }
 
-    /// Costs from the graphs where nothing is decided before an exit; else measured, as means over the
-    /// data.
+    /// Costs from the graphs where no token leaves and nothing is decided before an exit; else measured, as
+    /// means over the data.
     fn costs(&self, data: &Dataset, heads: &[Head]) -> Result<Costs, Error> {
-        if !self.base.decides() {
+        if !self.base.needs_runs_for_costs() {
             return costs::of_exits(self.base, self.blocks(), heads, data);
         }
         let mut reached = Vec::with_capacity(heads.len());

@@ -6,6 +6,7 @@ mod exits;
 mod ffn;
 mod heads;
 mod places;
+mod summary;
 mod tokens;
 mod work;
 
@@ -75,6 +76,7 @@ pub fn compile(path: &Path, plain: Graph, data: Option<&Dataset>, options: &Comp
     };
     model.reports.extend(gated.report);
     model.inserted.static_ffns = gated.static_order;
+    model.inserted.removed_ffns = gated.removed;
     model.inserted.gated_ffns = gated.decide;
     model.inserted.replacements = gated.replacements;
     let is_gated = gated.graph.is_some();
@@ -94,5 +96,6 @@ pub fn compile(path: &Path, plain: Graph, data: Option<&Dataset>, options: &Comp
     model.candidates = exits.candidates;
     model.inserted.exits = exits.exits.iter().flat_map(|e| &e.exits).map(|e| e.block).collect();
     model.dynamic = base.dynamic(exits.exits.as_ref(), &model.inserted.gated_ffns)?;
+    model.summary = summary::of(&model, &work)?;
     Ok(model)
 }

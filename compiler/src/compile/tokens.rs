@@ -171,6 +171,7 @@ impl<'a> Tokens<'a> {
             data: oracle.data,
             recipe: self.work.recipe(),
             mechanism: Mechanism::TokenExits,
+            is_changed: self.base.is_changed(),
             exits: &samples.exits,
             costs: &costs,
             reference: samples.reference,

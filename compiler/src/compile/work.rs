@@ -113,10 +113,10 @@ impl Base<'_> {
         self.gated || self.tokens.is_some()
     }
 
-    /// Whether something is decided at run time, so that what a sample costs is known from runs alone.
-    pub(super) fn decides(&self) -> bool {
+    /// Whether only runs tell what a sample costs: tokens leave, or decisions are in the graph.
+    pub(super) fn needs_runs_for_costs(&self) -> bool {
         let has_regions = |n| !self.graph.node(n).regions.is_empty();
-        self.tokens.is_some_and(|t| t.decides()) || self.graph.nodes_in_order().into_iter().any(has_regions)
+        self.tokens.is_some() || self.graph.nodes_in_order().into_iter().any(has_regions)
     }
 
     /// The model with the decisions chosen so far and these exits; `None` if nothing was inserted. `gates`
