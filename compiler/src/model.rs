@@ -1,6 +1,8 @@
 //! A model on disk, whether `.onnx` or `.eec`: its plain graph, its dynamic graph if it has exits,
 //! and sessions that run them.
 
+mod inserted;
+
 use std::collections::HashSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -16,11 +18,12 @@ use eec_runtime::{Artifact, ArtifactWriter, MAGIC, Options, Session};
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::{Costs, Policy};
-use crate::compile::Replacements;
 use crate::lower::{Names, lower};
 use crate::recipe::Recipe;
-use crate::report::Report;
+use crate::report::{Report, Summary};
 use crate::{Error, fit, onnx};
+
+pub use inserted::{Inserted, TokenPlaces};
 
 /// Sections of an artifact that the compiler reads back; the runtime carries them as bytes.
 mod section {
@@ -28,6 +31,7 @@ mod section {
     pub(super) const DYNAMIC_GRAPH: &str = "graph";
     pub(super) const RECIPE: &str = "recipe";
     pub(super) const REPORTS: &str = "reports";
+    pub(super) const SUMMARY: &str = "summary";
     pub(super) const POLICY: &str = "policy";
     pub(super) const INSERTED: &str = "inserted";
     pub(super) const CANDIDATES: &str = "candidates";
@@ -68,6 +72,8 @@ pub struct Model {
     pub inserted: Inserted,
     /// How calibration went, per mechanism.
     pub reports: Vec<Report>,
+    /// What all mechanisms do together, if several were calibrated.
+    pub summary: Option<Summary>,
     /// The file, if it is compiled.
     artifact: Option<Artifact>,
 }
@@ -121,66 +127,6 @@ fn checked_policy(policy: Policy, exits: usize, candidates: Option<&Candidates>)
     }
 }
 
-/// Where what was inserted stands, and what its rivals are made of.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-pub struct Inserted {
-    /// The blocks after which samples may leave, by the exits' numbers.
-    pub exits: Vec<usize>,
-    /// FFNs in the order in which a set that never runs grows best.
-    pub static_ffns: Vec<usize>,
-    /// The blocks whose FFNs have gates that decide, by the gates' numbers.
-    pub gated_ffns: Vec<usize>,
-    /// What stands for FFNs that are skipped.
-    pub replacements: Replacements,
-    /// Where visual tokens may leave.
-    pub tokens: Option<TokenPlaces>,
-}
-
-/// Where visual tokens may leave.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-pub struct TokenPlaces {
-    /// The first token and the number of tokens, if they are not those that the graph's form shows.
-    pub span: Option<(i64, i64)>,
-    /// The blocks after which they could.
-    pub candidates: Vec<usize>,
-    /// The blocks after which they do: by the gates' numbers, after those of FFNs, or one for all inputs.
-    pub exits: Vec<usize>,
-    /// Whether gates decide.
-    pub decides: bool,
-}
-
-impl TokenPlaces {
-    /// The blocks with gates.
-    pub fn gates(&self) -> &[usize] {
-        if self.decides { &self.exits } else { &[] }
-    }
-}
-
-impl Inserted {
-    /// Whether FFN gates decide at run time.
-    pub fn decides_ffns(&self) -> bool {
-        !self.gated_ffns.is_empty()
-    }
-
-    /// Whether token exits decide at run time.
-    pub fn decides_tokens(&self) -> bool {
-        self.tokens.as_ref().is_some_and(|t| t.decides)
-    }
-
-    /// Whether this is true of a model with so many exits and gates.
-    fn check(&self, exits: usize, gates: usize) -> Result<(), String> {
-        let tokens = self.tokens.as_ref().map_or(0, |t| t.gates().len());
-        for (known, found, what) in
-            [(self.exits.len(), exits, "exits"), (self.gated_ffns.len() + tokens, gates, "gates")]
-        {
-            if known != found {
-                return Err(format!("names {known} {what}, the program has {found}"));
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Which form of a model.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Form {
@@ -210,6 +156,7 @@ impl Model {
             candidates: None,
             inserted: Inserted::default(),
             reports: Vec::new(),
+            summary: None,
             artifact: None,
         }
     }
@@ -240,6 +187,7 @@ impl Model {
         let gates: Vec<String> = program.gates.iter().map(|g| g.name.clone()).collect();
         let reports =
             section(section::REPORTS).transpose()?.map(|t| from_json(path, t)).transpose()?.unwrap_or_default();
+        let summary = section(section::SUMMARY).transpose()?.map(|t| from_json(path, t)).transpose()?;
         let wrong = |name: &'static str| move |why: String| Error::content(path, format!("section {name}: {why}"));
         let inserted: Option<Inserted> =
             section(section::INSERTED).transpose()?.map(|t| from_json(path, t)).transpose()?;
@@ -261,8 +209,24 @@ impl Model {
             candidates,
             inserted,
             reports,
+            summary,
             artifact: Some(artifact),
         })
+    }
+
+    /// What the compiled form does otherwise than the plain model, for a reader; empty if nothing.
+    pub fn changes(&self) -> Vec<String> {
+        let mut changes = self.inserted.edits();
+        let Some(dynamic) = &self.dynamic else { return changes };
+        if !dynamic.gates.is_empty() {
+            changes.push(format!("gates: {}", dynamic.gates.join(", ")));
+        }
+        match dynamic.exits.as_slice() {
+            [] => {}
+            [exit] => changes.push(format!("one exit, after {exit}")),
+            exits => changes.push(format!("{} exits, after {}", exits.len(), exits.join(", "))),
+        }
+        changes
     }
 
     /// The graph of a form.
@@ -320,6 +284,9 @@ impl Model {
         }
         if !self.reports.is_empty() {
             writer.section(section::REPORTS, to_json(&self.reports)?)?;
+        }
+        if let Some(summary) = &self.summary {
+            writer.section(section::SUMMARY, to_json(summary)?)?;
         }
         if let Some(candidates) = &self.candidates {
             writer.section(section::CANDIDATES, to_json(candidates)?)?;

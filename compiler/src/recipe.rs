@@ -1,6 +1,7 @@
 //! The recipe: what the user asks for. One struct and one TOML form; the command's flags and the
 //! library fill the same struct, and the artifact carries it.
 
+mod effect;
 mod ffn;
 
 use std::fmt;

@@ -12,7 +12,7 @@ use eec::npz::{Arrays, read_npz, write_npz};
 use eec::onnx::export;
 use eec::progress::Silent;
 use eec::quality::cross_entropy;
-use eec::recipe::{ExitHeads, FfnRule, FfnSkip, MaxDrop, Places, Recipe, Replace};
+use eec::recipe::{ExitHeads, FfnRule, FfnSkip, Head, MaxDrop, Places, Recipe, Replace, Rule as ExitRule};
 use eec_ir::Graph;
 use eec_passes::ffn_gates::{self, FfnGates, Gate, Granularity, Rule};
 use eec_passes::structure::analyse;
@@ -198,5 +198,29 @@ fn a_rank_above_the_width_is_refused() -> Result {
         &place.refusal(2, "compile model.onnx --ffn-granularity some -o a.eec")?,
         &["some", "row or all"],
     );
+    Ok(())
+}
+
+/// What is decided before an exit is work too: the costs of exits are those of a run.
+#[test]
+fn exits_after_gates_are_judged_by_the_work_that_runs() -> Result {
+    let path = carried("model.onnx");
+    let plain = Model::open(&path)?;
+    let data = data("calib.npz", ROWS, &plain)?;
+    let gates = FfnSkip { rule: FfnRule::Learned(Some(0.05)), at: Places::Blocks(vec![4]), ..FfnSkip::default() };
+    // A head that nobody leaves at, so that a run is the gated model and the head.
+    let (at, rule) = (Places::Blocks(vec![5]), ExitRule::MaxProb(Some(1.0)));
+    let exit_heads = ExitHeads { at, head: Head::Final, rule };
+    let recipe = Recipe { ffn_skip: gates, exit_heads, max_drop: MaxDrop(0.1), ..Recipe::default() };
+    let options = Compile { recipe, threads: None, progress: &Silent };
+    let model = compile(&path, plain.plain, Some(&data), &options)?;
+    let [_, report] = &model.reports[..] else { return Err("two stages report".into()) };
+    let costs = report.costs.as_ref().ok_or("no costs")?;
+    let per_row = |run: Run| run.counters.macs as f64 / data.rows as f64;
+    let dynamic = per_row(run(&mut model.session(Form::Dynamic, run_options(None))?, &data, Control::Auto)?);
+    let counted = dynamic - costs.head[0] as f64;
+    assert!((costs.plain() / counted - 1.0).abs() < 0.01, "{} against {counted}", costs.plain());
+    let plain = per_row(run(&mut session(&model.plain)?, &data, Control::Auto)?);
+    assert!(counted < 0.99 * plain, "the gates save work");
     Ok(())
 }

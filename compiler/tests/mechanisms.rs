@@ -241,6 +241,76 @@ fn a_fixed_token_exit_needs_no_data() -> Result {
     Ok(())
 }
 
+/// With data a fixed token exit is judged by what is allowed, built either way, and the report says which.
+#[test]
+fn a_fixed_token_exit_is_measured_on_data() -> Result {
+    let folder = folder()?;
+    let folder = folder.path();
+    for (drop, pays) in [("90%", "pays"), ("0%", "does-not-pay")] {
+        let args = "compile model.onnx --data calib.npz --token-exit fixed:0 --exits none -o fixed.eec";
+        let made = json(&format!("{args} --max-drop {drop} --json"), folder)?;
+        let verdict = made.pointer("/reports/0/outcome/verdict").ok_or("no verdict")?;
+        assert!(verdict.to_string().contains(pays), "{drop}: {verdict}");
+        let outcome = |path: &str| number(&made, &format!("/reports/0/outcome/{path}"));
+        assert!(outcome("dynamic/accuracy")? < outcome("plain/accuracy")?, "{drop}");
+        assert!(outcome("dynamic/macs_ratio")? < 0.9 && outcome("drop/bound")? > 0.0, "{drop}");
+        assert_eq!(made.pointer("/reports/0/outcome/rivals"), Some(&Value::Null));
+        let value = json("eval fixed.eec --data calib.npz --json", folder)?;
+        assert_eq!(number(&value, "/dynamic/mean_token_exit")?, 0.0, "{drop}");
+    }
+    Ok(())
+}
+
+fn says(args: &str, folder: &Path, parts: &[&str]) -> Result {
+    let text = String::from_utf8(output(args, folder)?.stdout)?;
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    parts.iter().for_each(|part| assert!(words.contains(part), "`{part}` is not in: {text}"));
+    Ok(())
+}
+
+/// What is the same for all inputs is named beside what decides, and chance is no rival at equal work.
+#[test]
+fn edits_are_named_and_not_mixed_with_chance() -> Result {
+    let folder = folder()?;
+    let folder = folder.path();
+    let exits = "--exits 5 --head final --rule maxprob:0.9 -o made.eec";
+    json(&format!("compile model.onnx {exits} --json"), folder)?;
+    let random = "/rivals/random";
+    let alone = json("eval made.eec --data eval.npz --limit 40 --json", folder)?;
+    assert!(alone.pointer(random).is_some() && alone.pointer("/rivals/fixed_depth").is_some());
+
+    let named = ["visual tokens leave after block 3", "one exit, after block 5"];
+    says(&format!("compile model.onnx --token-exit fixed:3 {exits}"), folder, &[&named.join("; ")])?;
+    let both = json("eval made.eec --data eval.npz --limit 40 --json", folder)?;
+    assert!(both.pointer(random).is_none() && both.pointer("/rivals/fixed_depth").is_some());
+    says("inspect made.eec", folder, &named)?;
+    assert_eq!(number(&json("inspect made.eec --json", folder)?, "/edits/fixed_token_exit")?, 3.0);
+    says("compile model.onnx --token-exit fixed:3 --exits none -o made.eec", folder, &named[..1])?;
+    let text = String::from_utf8(output("inspect made.eec", folder)?.stdout)?;
+    assert!(text.contains(named[0]) && !text.contains("exits after"), "{text}");
+    Ok(())
+}
+
+/// Stages after the first start from the model so far; a summary compares what came out with the plain one.
+#[test]
+fn several_stages_end_in_a_summary() -> Result {
+    let folder = folder()?;
+    let folder = folder.path();
+    let line = "compile model.onnx --data calib.npz --token-exit fixed:3 --exits 5 --head final --rule maxprob:0.9 \
+                -o made.eec";
+    says(line, folder, &["model so far", "All together, on the 160 rows to verify", "compiled model"])?;
+    assert!(std::fs::read_to_string(folder.join("made.html"))?.contains("<h2>All together</h2>"));
+    let made = json(&format!("{line} --json"), folder)?;
+    let at = |path: &str| number(&made, path);
+    assert_eq!(at("/summary/plain")?, at("/reports/0/outcome/plain/accuracy")?);
+    assert_eq!(at("/summary/compiled")?, at("/reports/1/outcome/dynamic/accuracy")?);
+    let (work, counted) = (at("/reports/1/outcome/dynamic/macs")?, at("/summary/compiled_macs")?);
+    assert!((work / counted - 1.0).abs() < 0.01 && counted < 0.9 * at("/summary/plain_macs")?, "{work}, {counted}");
+    let alone = json("compile model.onnx --data calib.npz --token-exit fixed:3 --exits none -o a.eec --json", folder)?;
+    assert_eq!(alone.pointer("/summary"), Some(&Value::Null));
+    Ok(())
+}
+
 #[test]
 fn what_cannot_be_done_is_refused_with_the_reason() -> Result {
     let folder = folder()?;
@@ -251,6 +321,11 @@ fn what_cannot_be_done_is_refused_with_the_reason() -> Result {
         ("compile model.onnx --data calib.npz --visual-tokens 0:9999 --token-exit learned -o a.eec", 1, "9999"),
         ("compile model.onnx --data calib.npz --ffn-skip sometimes -o a.eec", 2, "sometimes"),
         ("compile model.onnx --data calib.npz --ffn-skip static --ffn-skip-at 99 -o a.eec", 1, "99"),
+        ("compile model.onnx --ffn-skip-at 2 -o a.eec", 2, "--ffn-skip RULE"),
+        ("compile model.onnx --ffn-granularity all -o a.eec", 2, "--ffn-skip RULE"),
+        ("compile model.onnx --ffn-replace mlp:4 -o a.eec", 2, "--ffn-skip RULE"),
+        ("compile model.onnx --token-exits-at 2 -o a.eec", 2, "--token-exit RULE"),
+        ("compile model.onnx --visual-tokens 0:4 -o a.eec", 2, "--token-exit RULE"),
     ] {
         let out = output(args, folder.path())?;
         let error = String::from_utf8_lossy(&out.stderr).into_owned();

@@ -148,11 +148,16 @@ pub(super) fn of_fixed(
     let (policy, dynamic) = taken_or_plain(curve.last(), &plain);
     let passed = curve.last().is_none_or(|p| p.passed);
     let drop = drop_of(&dynamic, passed, test, split.verify.len(), goal);
-    let rivals = rivals(&dynamic, depths(samples, costs, &split.verify));
-    let judged = verdict(&dynamic, &rivals);
+    // One depth for all samples is what rivals are made of: it pays if it saves work.
+    let rivals = (!policy.is_one_depth()).then(|| rivals(&dynamic, depths(samples, costs, &split.verify)));
+    let judged = match &rivals {
+        Some(rivals) => verdict(&dynamic, rivals),
+        None if dynamic.macs_ratio < 1.0 => Verdict::Pays,
+        None => Verdict::DoesNotPay { reason: "it saves no work".into() },
+    };
     let verdict = if passed || !judged.pays() { judged } else { exceeds(&drop) };
     let exits = exit_qualities(&policy, samples, &split.verify);
-    Outcome { policy, verdict, plain, dynamic, refused: None, drop, curve, rivals: Some(rivals), exits }
+    Outcome { policy, verdict, plain, dynamic, refused: None, drop, curve, rivals, exits }
 }
 
 /// Takes the cheapest fixed depth that passed. Depths are their own rivals: what saves work pays.

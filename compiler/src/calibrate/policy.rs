@@ -56,6 +56,14 @@ impl Policy {
         }
     }
 
+    /// Whether all samples leave at one exit.
+    pub fn is_one_depth(&self) -> bool {
+        match self {
+            Self::Threshold { exits } => exits.first().is_some_and(|e| e.threshold <= ALWAYS),
+            Self::Patience { .. } => false,
+        }
+    }
+
     /// Whether the policy decides by this kind of signal. The plain model suits any.
     pub fn fits(&self, signal: &Signal) -> bool {
         matches!(

@@ -110,7 +110,7 @@ pub fn rivals(dynamic: &Measured, depths: Vec<FixedDepth>) -> Rivals {
 pub fn verdict(dynamic: &Measured, rivals: &Rivals) -> Verdict {
     let (quality, work) = (coarse(dynamic.accuracy), coarse(dynamic.macs_ratio));
     let reason = if dynamic.macs_ratio >= 1.0 {
-        format!("with exits {work} of the plain model's work is executed, so nothing is saved")
+        format!("with exits {work} of the work without them is executed, so nothing is saved")
     } else if let Some(mixture) = rivals.fixed_depth.as_ref().filter(|m| m.quality >= dynamic.accuracy) {
         format!("{}; with exits {quality} at {work})", as_good(mixture, dynamic, &rivals.depths))
     } else {

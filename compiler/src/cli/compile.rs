@@ -131,7 +131,7 @@ pub(super) fn run(args: Args) -> Outcome {
     compiled.save(&args.output)?;
     let html = html.filter(|_| !compiled.reports.is_empty());
     if let Some(path) = &html {
-        replace_file(path, |out| out.write_all(report::page(&compiled.reports).as_bytes()))
+        replace_file(path, |out| out.write_all(report::page(&compiled.reports, compiled.summary.as_ref()).as_bytes()))
             .map_err(|e| Error::io(path, e))?;
     }
     args.print(&compiled, html)?;
@@ -193,26 +193,19 @@ impl Args {
         tokens.rule = self.token_exit.unwrap_or(tokens.rule);
         tokens.tokens = self.visual_tokens.clone().unwrap_or_else(|| tokens.tokens.clone());
         tokens.at = self.token_exits_at.clone().unwrap_or_else(|| tokens.at.clone());
+        recipe.check().map_err(Error::usage)?;
         Ok(recipe)
     }
 
     /// What was written, in a few words.
     fn what(&self, model: &Model) -> String {
-        let Some(dynamic) = &model.dynamic else {
+        let changes = model.changes();
+        if changes.is_empty() {
             let hint =
                 if self.data.is_none() { "; decisions need --data, or fixed heads, rules and places" } else { "" };
             return format!("the plain model{hint}");
-        };
-        let mut parts = Vec::new();
-        match dynamic.exits.as_slice() {
-            [] => {}
-            [exit] => parts.push(format!("one exit, after {exit}")),
-            exits => parts.push(format!("{} exits, after {}", exits.len(), exits.join(", "))),
         }
-        if !dynamic.gates.is_empty() {
-            parts.push(format!("gates: {}", dynamic.gates.join(", ")));
-        }
-        if parts.is_empty() { "edited, nothing is decided at run time".into() } else { parts.join("; ") }
+        changes.join("; ")
     }
 
     fn print(&self, model: &Model, html: Option<PathBuf>) -> Result<(), Error> {
@@ -223,7 +216,9 @@ impl Args {
                 "output": self.output,
                 "exits": exits,
                 "gates": model.dynamic.as_ref().map_or(&[][..], |d| &d.gates),
+                "edits": output::edits(model),
                 "reports": model.reports,
+                "summary": model.summary,
                 "html": html,
             }));
         }
@@ -231,6 +226,9 @@ impl Args {
         for report in &model.reports {
             text.push_str(&report.text());
             text.push('\n');
+        }
+        if let Some(summary) = &model.summary {
+            text.push_str(&format!("{}\n", summary.text()));
         }
         let what = self.what(model);
         text.push_str(&format!("wrote {} ({what})\n", self.output.display()));

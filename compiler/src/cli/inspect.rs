@@ -120,6 +120,8 @@ fn as_json(model: &Model, structure: Option<&Structure>, size: &dyn Fn(&Dim) -> 
         // The CPU path compiles every operator; none is left to a host.
         "host_ops": [],
         "unsupported_ops": [],
+        "edits": output::edits(model),
+        "gates": model.dynamic.as_ref().map_or(&[][..], |d| &d.gates),
         "exits": model.dynamic.as_ref().map_or(&[][..], |d| &d.exits),
         "recipe": model.dynamic.as_ref().map(|_| &model.recipe),
     })
@@ -140,8 +142,8 @@ fn as_text(model: &Model, structure: Result<&Structure, String>, size: &dyn Fn(&
     let macs = macs_text(&size(&cost::graph_macs(graph)));
     let (parameters, nodes) = (output::si(cost::parameters(graph) as f64), graph.nodes_in_order().len());
     text.push_str(&format!("  {parameters} parameters, {nodes} nodes, MACs: {macs}\n"));
-    if let Some(dynamic) = &model.dynamic {
-        text.push_str(&format!("  exits after {}\n", dynamic.exits.join(", ")));
+    for change in model.changes() {
+        text.push_str(&format!("  {change}\n"));
     }
     match structure {
         Ok(structure) if structure.blocks.is_empty() => {

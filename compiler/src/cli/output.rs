@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value, json};
 
 use crate::Error;
 pub(super) use crate::display::{si, table};
+use crate::model::Model;
 use crate::progress::Progress;
 
 /// Writes to stdout. A closed pipe (`eec inspect … | head`) ends the process quietly.
@@ -98,4 +100,10 @@ pub(super) fn check_writable(path: &Path, sources: &[&Path]) -> Result<(), Error
     let probe = folder.join(format!(".eec-{}", std::process::id()));
     std::fs::File::create_new(&probe).map_err(|e| Error::content(path, format!("cannot be written: {e}")))?;
     std::fs::remove_file(&probe).map_err(|e| Error::io(&probe, e))
+}
+
+/// What a model does otherwise for all inputs.
+pub(super) fn edits(model: &Model) -> Value {
+    let inserted = &model.inserted;
+    json!({ "removed_ffns": inserted.removed_ffns, "fixed_token_exit": inserted.fixed_token_exit() })
 }

@@ -1,6 +1,6 @@
 //! What a sample costs that leaves at each candidate, in multiply-accumulates.
 
-use eec_ir::{Dim, Graph, Symbol, cost};
+use eec_ir::{Dim, Symbol, cost};
 use eec_passes::exit_heads::Head;
 use eec_passes::truncate::truncate;
 
@@ -10,7 +10,7 @@ use crate::calibrate::Costs;
 use crate::dataset::Dataset;
 
 /// Early exits: the model up to each candidate, with and without its head, from the programs that
-/// would run.
+/// would run. Regions of decisions are not counted, so with some before an exit only `head` holds.
 pub(super) fn of_exits(base: &Base, blocks: &[usize], heads: &[Head], data: &Dataset) -> Result<Costs, Error> {
     let macs = |dim: &Dim| per_sample(base, dim, data);
     let mut backbone = macs(&base.structure.stem.macs)?;
@@ -26,16 +26,11 @@ pub(super) fn of_exits(base: &Base, blocks: &[usize], heads: &[Head], data: &Dat
             head.push(macs(&cost::graph_macs(&cut))?.saturating_sub(backbone));
         }
     }
-    Ok(Costs { segment, head, tail: of_graph(base, base.graph, data)?.saturating_sub(before) })
-}
-
-/// A whole graph without decisions.
-pub(super) fn of_graph(base: &Base, graph: &Graph, data: &Dataset) -> Result<u64, Error> {
-    per_sample(base, &cost::graph_macs(graph), data)
+    Ok(Costs { segment, head, tail: macs(&cost::graph_macs(base.graph))?.saturating_sub(before) })
 }
 
 /// A size for one sample, other dims as in the data.
-pub(super) fn per_sample(base: &Base, dim: &Dim, data: &Dataset) -> Result<u64, Error> {
+fn per_sample(base: &Base, dim: &Dim, data: &Dataset) -> Result<u64, Error> {
     let batch = base.structure.batch.dim();
     let find = |s: &Symbol| {
         if batch.as_symbol() == Some(s) {

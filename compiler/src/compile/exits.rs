@@ -52,7 +52,7 @@ pub(crate) fn candidate_classes(
     let structure = structure::analyse(&model.plain).map_err(pass_error("exit-heads"))?;
     let options = Compile { recipe: model.recipe.clone(), threads, progress };
     let heads: Result<Vec<Head>, Error> = candidates.heads.iter().map(graph_head).collect();
-    let base = Base { graph: &model.plain, structure: &structure, tokens: None };
+    let base = Base { graph: &model.plain, structure: &structure, tokens: None, gated: false };
     let captured = run(&options, &feature_graph(&base, &candidates.blocks, None)?, data, "reading features")?;
     let (logits, columns) = logits_and_features(&captured, base.graph, &candidates.blocks)?;
     let rows: Vec<usize> = (0..data.rows).collect();
@@ -118,7 +118,7 @@ impl<'a> Exits<'a> {
             }
         };
         let samples = self.samples(data, logits, taps, &heads)?;
-        let costs = self.costs(data, &heads.all, captured.macs)?;
+        let costs = self.costs(data, &heads.all)?;
         let goal = self.work.goal();
         let outcome = match self.fixed_policy(logits.width)? {
             Some(policy) => calibrate::judge(policy, &samples, &costs, &split, &goal)?,
@@ -129,6 +129,7 @@ impl<'a> Exits<'a> {
             data,
             recipe: self.work.recipe(),
             mechanism: Mechanism::ExitHeads,
+            is_changed: self.base.is_changed(),
             exits: &samples.exits,
             costs: &costs,
             reference: samples.reference,
@@ -147,7 +148,7 @@ impl<'a> Exits<'a> {
 
     /// What fixed depths are judged with; only for heads on the plain model.
     fn candidates(&self, heads: Vec<fit::Head>, costs: Costs) -> Option<Candidates> {
-        let known = !heads.is_empty() && self.base.tokens.is_none();
+        let known = !heads.is_empty() && !self.base.is_changed();
         known.then(|| Candidates { blocks: self.blocks().to_vec(), heads, costs })
     }
 
@@ -198,20 +199,18 @@ impl<'a> Exits<'a> {
         })
     }
 
-    /// Costs from the graphs where nothing is decided before an exit; else measured, as means over the
-    /// data. `macs` were executed by the model with the features of all candidates.
-    fn costs(&self, data: &Dataset, heads: &[Head], macs: u64) -> Result<Costs, Error> {
-        if self.base.tokens.is_none_or(|t| !t.decides()) {
+    /// Costs from the graphs where no token leaves and nothing is decided before an exit; else measured, as
+    /// means over the data.
+    fn costs(&self, data: &Dataset, heads: &[Head]) -> Result<Costs, Error> {
+        if !self.base.needs_runs_for_costs() {
             return costs::of_exits(self.base, self.blocks(), heads, data);
         }
         let mut reached = Vec::with_capacity(heads.len());
         for (block, head) in self.blocks().iter().zip(heads) {
             let exits = vec![Exit { block: *block, head: head.clone() }];
             let rule = ExitRule::Threshold { signal: Signal::MaxProb, thresholds: vec![-1.0] };
-            let all_leave = self.base.dynamic(Some(&ExitHeads { exits, rule }), false, &[])?;
-            let all_leave = all_leave.ok_or_else(|| Error::request(format!("no exit after block {block}")))?;
             let head_macs = self.head_macs(*block, head, data)?;
-            let executed = self.work.run_dynamic(&all_leave, data, "measuring work")?.macs / data.rows.max(1) as u64;
+            let executed = self.executed(Some(&ExitHeads { exits, rule }), data)?;
             reached.push((executed.saturating_sub(head_macs), head_macs));
         }
         let mut before = 0;
@@ -220,9 +219,18 @@ impl<'a> Exits<'a> {
             segments.push(backbone.saturating_sub(before));
             before = before.max(*backbone);
         }
-        let whole = macs / data.rows.max(1) as u64;
+        let whole = self.executed(None, data)?;
         let head = reached.into_iter().map(|(_, head)| head).collect();
         Ok(Costs { segment: segments, head, tail: whole.saturating_sub(before) })
+    }
+
+    /// Mean multiply-accumulates of a sample in a run of the model so far with these exits.
+    fn executed(&self, exits: Option<&ExitHeads>, data: &Dataset) -> Result<u64, Error> {
+        let run = match self.base.dynamic(exits, &[])? {
+            Some(dynamic) => self.work.run_dynamic(&dynamic, data, "measuring work")?,
+            None => self.work.run(self.base.graph, data, "measuring work")?,
+        };
+        Ok(run.macs / data.rows.max(1) as u64)
     }
 
     fn head_macs(&self, block: usize, head: &Head, data: &Dataset) -> Result<u64, Error> {

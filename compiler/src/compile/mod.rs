@@ -6,6 +6,7 @@ mod exits;
 mod ffn;
 mod heads;
 mod places;
+mod summary;
 mod tokens;
 mod work;
 
@@ -67,17 +68,21 @@ pub fn compile(path: &Path, plain: Graph, data: Option<&Dataset>, options: &Comp
     let work = Work { path, data, options, stages };
     let structure = structure::analyse(&model.plain).map_err(Error::request)?;
     let gated = match wants_ffn {
-        true => Ffn { base: &Base { graph: &model.plain, structure: &structure, tokens: None }, work: &work }.make()?,
+        true => {
+            let base = Base { graph: &model.plain, structure: &structure, tokens: None, gated: false };
+            Ffn { base: &base, work: &work }.make()?
+        }
         false => ffn::Made::default(),
     };
     model.reports.extend(gated.report);
     model.inserted.static_ffns = gated.static_order;
+    model.inserted.removed_ffns = gated.removed;
     model.inserted.gated_ffns = gated.decide;
     model.inserted.replacements = gated.replacements;
     let is_gated = gated.graph.is_some();
     let graph = gated.graph.unwrap_or_else(|| model.plain.clone());
     let structure = structure::analyse(&graph).map_err(Error::request)?;
-    let mut base = Base { graph: &graph, structure: &structure, tokens: None };
+    let mut base = Base { graph: &graph, structure: &structure, tokens: None, gated: is_gated };
     let tokens = match wants_tokens {
         true => Tokens::new(&base, &work)?.make()?,
         false => tokens::Made::default(),
@@ -90,6 +95,7 @@ pub fn compile(path: &Path, plain: Graph, data: Option<&Dataset>, options: &Comp
     model.policy = exits.policy;
     model.candidates = exits.candidates;
     model.inserted.exits = exits.exits.iter().flat_map(|e| &e.exits).map(|e| e.block).collect();
-    model.dynamic = base.dynamic(exits.exits.as_ref(), is_gated, &model.inserted.gated_ffns)?;
+    model.dynamic = base.dynamic(exits.exits.as_ref(), &model.inserted.gated_ffns)?;
+    model.summary = summary::of(&model, &work)?;
     Ok(model)
 }

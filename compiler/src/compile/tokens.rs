@@ -75,7 +75,8 @@ impl<'a> Tokens<'a> {
         Ok(Tokens { base, work, named_span })
     }
 
-    /// Fits and calibrates with data; takes a fixed block without.
+    /// Fits and calibrates with data; takes a fixed block without. A block that the recipe names stays,
+    /// whether it pays or not; with data it is judged.
     pub(super) fn make(&self) -> Result<Made, Error> {
         let recipe = &self.work.recipe().token_exit;
         let span = span(self.base.graph, self.base.structure, self.named_span)?;
@@ -85,6 +86,9 @@ impl<'a> Tokens<'a> {
         if let TokenRule::Fixed(Some(block)) = recipe.rule {
             let chosen = recipe::Places::Blocks(vec![block]);
             let standing = standing.at(&chosen, "token exit")?;
+            if let Some(data) = self.work.data {
+                return self.calibrate(&self.oracle(data, span, standing.blocks)?);
+            }
             let options = fixed(&span, block);
             let places = Some(self.places(standing.blocks, &options));
             return Ok(Made { options: Some(options), places, report: None });
@@ -107,18 +111,21 @@ impl<'a> Tokens<'a> {
 
     fn oracle<'d>(&self, data: &'d Dataset, span: Span, blocks: Vec<usize>) -> Result<Oracle<'d>, Error> {
         let mut plain = self.work.run(self.base.graph, data, "plain model")?;
+        // FFN gates decide in the graph, so work is what runs executed.
+        let per_row = |macs: u64| macs / data.rows.max(1) as u64;
+        let whole = per_row(plain.macs);
         let plain = plain.columns.swap_remove(self.base.structure.main_output);
         check_labels(data, plain.width)?;
         let (mut without, mut macs) = (Vec::new(), Vec::new());
         for block in &blocks {
             let edit = token_exits::apply_to(self.base.graph, self.base.structure, &fixed(&span, *block));
             let edit = edit.map_err(pass_error("token-exits"))?;
-            macs.push(costs::of_graph(self.base, &edit, data)?);
             let stage = format!("without visual tokens after block {block}");
             let mut run = self.work.run(&edit, data, &stage)?;
+            macs.push(per_row(run.macs));
             without.push(run.columns.swap_remove(self.base.structure.main_output));
         }
-        macs.push(costs::of_graph(self.base, self.base.graph, data)?);
+        macs.push(whole);
         Ok(Oracle { data, span, blocks, plain, without, macs })
     }
 
@@ -132,7 +139,17 @@ impl<'a> Tokens<'a> {
         let goal = self.work.goal();
         let fixed = || -> Result<_, Error> {
             let (samples, costs) = (oracle.samples(&[]), oracle.costs(&[]));
-            let outcome = calibrate::fixed_depth(&samples, &costs, &split, &goal)?;
+            let outcome = match self.work.recipe().token_exit.rule {
+                TokenRule::Fixed(Some(_)) => {
+                    let only = vec![calibrate::ThresholdExit { exit: 0, threshold: ALWAYS }];
+                    calibrate::judge(Policy::Threshold { exits: only }, &samples, &costs, &split, &goal)?
+                }
+                TokenRule::Fixed(None)
+                | TokenRule::Auto
+                | TokenRule::Learned
+                | TokenRule::Entropy
+                | TokenRule::None => calibrate::fixed_depth(&samples, &costs, &split, &goal)?,
+            };
             Ok((samples, costs, outcome))
         };
         let adaptive = |gates: &Gates| -> Result<_, Error> {
@@ -155,6 +172,7 @@ impl<'a> Tokens<'a> {
             data: oracle.data,
             recipe: self.work.recipe(),
             mechanism: Mechanism::TokenExits,
+            is_changed: self.base.is_changed(),
             exits: &samples.exits,
             costs: &costs,
             reference: samples.reference,

@@ -103,19 +103,27 @@ pub(super) struct Base<'a> {
     pub(super) structure: &'a Structure,
     /// Token exits that were chosen already.
     pub(super) tokens: Option<&'a TokenExits>,
+    /// Whether FFN gates or edits are in the graph already.
+    pub(super) gated: bool,
 }
 
 impl Base<'_> {
+    /// Whether an earlier stage changed the model.
+    pub(super) fn is_changed(&self) -> bool {
+        self.gated || self.tokens.is_some()
+    }
+
+    /// Whether only runs tell what a sample costs: tokens leave, or decisions are in the graph.
+    pub(super) fn needs_runs_for_costs(&self) -> bool {
+        let has_regions = |n| !self.graph.node(n).regions.is_empty();
+        self.tokens.is_some() || self.graph.nodes_in_order().into_iter().any(has_regions)
+    }
+
     /// The model with the decisions chosen so far and these exits; `None` if nothing was inserted. `gates`
     /// are the blocks of the gates that the graph has already.
-    pub(super) fn dynamic(
-        &self,
-        exits: Option<&ExitHeads>,
-        gated: bool,
-        gated_ffns: &[usize],
-    ) -> Result<Option<Dynamic>, Error> {
+    pub(super) fn dynamic(&self, exits: Option<&ExitHeads>, gated_ffns: &[usize]) -> Result<Option<Dynamic>, Error> {
         let graph = match (exits, self.tokens) {
-            (None, None) if !gated => return Ok(None),
+            (None, None) if !self.gated => return Ok(None),
             (None, None) => self.graph.clone(),
             (exits, tokens) => {
                 let decisions = Decisions { exits, tokens, taps: &[] };

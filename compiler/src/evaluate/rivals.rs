@@ -165,10 +165,11 @@ impl Job<'_> {
         if !self.model.inserted.static_ffns.is_empty() {
             self.of_ffns(&mut rivals, forms)?;
         }
-        // Chance is only well defined for one mechanism at a time.
+        // Chance is only well defined for one mechanism at a time, and would decide in a model without the
+        // edits, which is other work.
         let inserted = &self.model.inserted;
         let mechanisms = [!session.exits().is_empty(), inserted.decides_tokens(), inserted.decides_ffns()];
-        if mechanisms.into_iter().filter(|m| *m).count() != 1 {
+        if mechanisms.into_iter().filter(|m| *m).count() != 1 || !inserted.edits().is_empty() {
             rivals.random = None;
         }
         Ok(rivals)

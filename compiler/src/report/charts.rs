@@ -67,14 +67,14 @@ fn styled<'m, 'a, 'b, X: Ranged, Y: Ranged, DB: DrawingBackend>(
 }
 
 /// Accuracy over executed work: the curve, its chosen point and the rivals.
-pub(super) fn curve(outcome: &Outcome, measure: &str) -> String {
-    svg(&format!("{measure} over executed work"), |area| draw_curve(area, outcome, measure))
+pub(super) fn curve(outcome: &Outcome, measure: &str, base: &str) -> String {
+    svg(&format!("{measure} over executed work"), |area| draw_curve(area, outcome, measure, base))
 }
 
 /// Points of `(work, accuracy)` in percent.
 type Points = Vec<(f64, f64)>;
 
-fn draw_curve(area: &Area<'_>, outcome: &Outcome, measure: &str) -> Drawn {
+fn draw_curve(area: &Area<'_>, outcome: &Outcome, measure: &str, base: &str) -> Drawn {
     let percent = |work: f64, accuracy: f64| (100.0 * work, 100.0 * accuracy);
     let tried = outcome.curve.iter().map(|p| (percent(p.verify.macs_ratio, p.verify.accuracy), p.passed));
     let tried: Vec<((f64, f64), bool)> = tried.collect();
@@ -90,7 +90,7 @@ fn draw_curve(area: &Area<'_>, outcome: &Outcome, measure: &str) -> Drawn {
         .build_cartesian_2d(0.0..102.0, (low - room)..(high + room).min(100.5).max(low + room))?;
     styled(&mut chart.configure_mesh())
         .x_labels(6)
-        .x_desc("executed work, % of the plain model")
+        .x_desc(format!("executed work, % of the {base}"))
         .y_desc(format!("{measure}, %"))
         .x_label_formatter(&|x| format!("{x:.0}"))
         .y_label_formatter(&|y| format!("{y:.0}"))

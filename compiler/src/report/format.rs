@@ -1,6 +1,6 @@
 //! Numbers as people read them, and the facts that text and HTML both state.
 
-use super::{Mechanism, Report};
+use super::Report;
 use crate::calibrate::{ALWAYS, Drop, ExitQuality, FixedDepth, Measured, Mixture, Outcome, Policy, Share, Verdict};
 use crate::display::{coarse, mixed_part, points};
 
@@ -45,13 +45,13 @@ pub(super) fn contenders(report: &Report, outcome: &Outcome) -> Vec<Contender> {
         macs: m.macs,
         work: m.macs_ratio,
     };
-    let mut all = vec![of("plain model", &outcome.plain)];
+    let mut all = vec![of(report.base(), &outcome.plain)];
     if has_exits(outcome) {
         let refused = if outcome.refused.is_some() { " (refused)" } else { "" };
         all.push(of(&format!("with {words}{refused}"), shown(outcome)));
     }
     if let Some(rivals) = &outcome.rivals {
-        all.extend(rivals.fixed_depth.iter().flat_map(|m| fixed(report.mechanism, m, &rivals.depths, &outcome.plain)));
+        all.extend(rivals.fixed_depth.iter().flat_map(|m| fixed(report, m, &rivals.depths, &outcome.plain)));
         all.push(Contender {
             name: "random, same histogram".into(),
             quality: rivals.random.accuracy,
@@ -63,11 +63,12 @@ pub(super) fn contenders(report: &Report, outcome: &Outcome) -> Vec<Contender> {
 }
 
 /// A mixture of depths and what it is made of, or the one depth that it is.
-fn fixed(mechanism: Mechanism, mixture: &Mixture, depths: &[FixedDepth], plain: &Measured) -> Vec<Contender> {
+fn fixed(report: &Report, mixture: &Mixture, depths: &[FixedDepth], plain: &Measured) -> Vec<Contender> {
+    let mechanism = report.mechanism;
     let part = |share: &Share| {
         let depth = depths.get(share.choice)?;
         let is_plain = share.choice + 1 == depths.len();
-        let name = if is_plain { "plain model".into() } else { mechanism.for_all(&depth.name) };
+        let name = if is_plain { report.base().into() } else { mechanism.for_all(&depth.name) };
         let name = if mixture.shares.len() > 1 { mixed_part(share.share, &name) } else { name };
         Some(Contender { name, quality: depth.accuracy, macs: depth.macs, work: depth.macs_ratio })
     };
@@ -98,7 +99,11 @@ pub(super) fn headline(report: &Report) -> String {
             report.measure(),
             100.0 * outcome.drop.max_drop,
         ),
-        Verdict::DoesNotPay { reason } => format!("{} do not pay: {reason}.", report.mechanism.title()),
+        // Only what the user fixed is kept though it does not pay.
+        Verdict::DoesNotPay { reason } => {
+            let built = if outcome.policy.is_plain() { "" } else { ", but were built as asked" };
+            format!("{} do not pay{built}: {reason}.", report.mechanism.title())
+        }
     }
 }
 
@@ -141,6 +146,7 @@ fn not_shown(drop: &Drop) -> String {
 pub(super) fn rule(outcome: &Outcome, asked: &str) -> String {
     match &outcome.policy {
         Policy::Patience { patience, .. } => format!("{asked}: {patience} kept heads in a row agree"),
+        Policy::Threshold { .. } if outcome.policy.is_one_depth() => format!("{asked}: the same for all inputs"),
         Policy::Threshold { .. } => {
             let confidence = if asked.starts_with("entropy") { "1 - entropy / ln(classes)" } else { "the confidence" };
             format!("{asked}: {confidence} is above the exit's threshold")

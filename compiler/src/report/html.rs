@@ -2,7 +2,7 @@
 
 use super::format::{bound, has_exits, headline, rule};
 use super::html_tables::{asked, comparison, exits, gate_results, heads};
-use super::{Report, charts};
+use super::{Report, Summary, charts};
 use crate::calibrate::{Outcome, Verdict};
 use crate::display::{coarse, points};
 
@@ -24,10 +24,10 @@ pub(super) fn escape(text: &str) -> String {
     out
 }
 
-/// Reports on one model as a page, one after the other.
-pub fn page(reports: &[Report]) -> String {
+/// Reports on one model as a page, one after the other, and what all do together.
+pub fn page(reports: &[Report], summary: Option<&Summary>) -> String {
     let title = reports.first().map(|r| escape(&r.model)).unwrap_or_default();
-    let body: String = reports.iter().map(Report::part).collect();
+    let body: String = reports.iter().map(Report::part).chain(summary.map(Summary::html)).collect();
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
@@ -39,7 +39,7 @@ pub fn page(reports: &[Report]) -> String {
 impl Report {
     /// The report as a page of its own.
     pub fn html(&self) -> String {
-        page(std::slice::from_ref(self))
+        page(std::slice::from_ref(self), None)
     }
 
     fn part(&self) -> String {
@@ -57,7 +57,10 @@ impl Report {
         if d.verify_rows > 0 {
             used.push_str(&format!(", {} to tune and {} to verify", d.tune_rows, d.verify_rows));
         }
-        let measured = if d.labels { "" } else { "; no labels, so agreement with the plain model is the measure" };
+        let measured = match d.labels {
+            true => String::new(),
+            false => format!("; no labels, so agreement with the {} is the measure", self.base()),
+        };
         let pays = self.outcome.as_ref().is_some_and(|o| o.verdict.pays())
             || self.gates.as_ref().is_some_and(|o| o.verdict.pays());
         let class = if pays { "verdict pays" } else { "verdict" };
@@ -125,7 +128,7 @@ fn plots(report: &Report, outcome: &Outcome) -> String {
         ("lot", "random, same histogram"),
     ];
     let legend = if has_exits(outcome) { &legend[..] } else { &legend[..1] };
-    out.push_str(&figure("Quality over work", &charts::curve(outcome, measure), legend));
+    out.push_str(&figure("Quality over work", &charts::curve(outcome, measure, report.base()), legend));
     let all_leave = [("dynamic", "share of the verify rows")];
     out.push_str(&figure(mechanism.where_title(), &charts::histogram(outcome), &all_leave));
     let alone = format!("{measure}, everyone");

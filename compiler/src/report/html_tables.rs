@@ -12,7 +12,7 @@ use crate::fit::FitStats;
 pub(super) fn comparison(report: &Report, outcome: &Outcome) -> String {
     let rows =
         contenders(report, outcome).into_iter().map(|c| vec![c.name, percent(c.quality), si(c.macs), coarse(c.work)]);
-    table(&["", report.measure(), "MACs per sample", "of the plain model"], rows.collect())
+    table(&["", report.measure(), "MACs per sample", &format!("of the {}", report.base())], rows.collect())
 }
 
 /// The candidates, one by one.
@@ -87,7 +87,7 @@ pub(super) fn asked(report: &Report) -> String {
 }
 
 /// Cells are escaped here. The first column is the row's name.
-fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
+pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let head: String = header.iter().map(|h| format!("<th scope=\"col\">{}</th>", escape(h))).collect();
     let mut body = String::new();
     for row in rows {

@@ -6,11 +6,13 @@ mod format;
 mod gates;
 mod html;
 mod html_tables;
+mod summary;
 #[cfg(test)]
 mod tests;
 mod text;
 
 pub use html::page;
+pub use summary::Summary;
 
 use std::path::Path;
 
@@ -103,6 +105,9 @@ pub struct Report {
     pub schema: u32,
     /// What decides.
     pub mechanism: Mechanism,
+    /// Whether the model that it started from was changed by a mechanism before.
+    #[serde(default)]
+    pub is_changed: bool,
     /// The model's file name.
     pub model: String,
     /// The data.
@@ -166,6 +171,8 @@ pub struct Inputs<'a> {
     pub recipe: &'a Recipe,
     /// What decides.
     pub mechanism: Mechanism,
+    /// Whether the model was changed by a mechanism before.
+    pub is_changed: bool,
     /// The candidates' names, in order of depth.
     pub exits: &'a [String],
     /// Work per sample and segment.
@@ -191,6 +198,7 @@ impl Report {
         };
         Report {
             data,
+            is_changed: inputs.is_changed,
             exits: inputs.exits.to_vec(),
             costs: Some(inputs.costs.clone()),
             outcome: Some(inputs.outcome.clone()),
@@ -204,6 +212,11 @@ impl Report {
         let bare = bare(model, data, recipe, Mechanism::FfnGates);
         let (tune_rows, verify_rows) = (split.tune.len(), split.verify.len());
         Report { data: Data { tune_rows, verify_rows, ..bare.data }, gates: Some(outcome), ..bare }
+    }
+
+    /// What the mechanism was added to.
+    fn base(&self) -> &'static str {
+        if self.is_changed { "model so far" } else { "plain model" }
     }
 
     /// What quality means here: `accuracy` or `agreement`.
@@ -227,6 +240,7 @@ fn bare(model: &Path, dataset: &Dataset, recipe: &Recipe, mechanism: Mechanism) 
     Report {
         schema: SCHEMA,
         mechanism,
+        is_changed: false,
         model: model.file_name().unwrap_or(model.as_os_str()).to_string_lossy().into_owned(),
         data: data(dataset),
         recipe: Asked {

@@ -45,6 +45,7 @@ fn report_of(samples: &Samples, outcome: &Outcome) -> Report {
         data: &dataset(samples.plain_correct.len()),
         recipe: &Recipe::default(),
         mechanism: Mechanism::ExitHeads,
+        is_changed: false,
         exits: &samples.exits,
         costs: &costs(),
         reference: samples.reference,

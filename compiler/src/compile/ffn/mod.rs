@@ -44,6 +44,8 @@ pub(super) struct Ffn<'a> {
 pub(super) struct Made {
     /// The model with gates; absent if none pays.
     pub(super) graph: Option<Graph>,
+    /// The blocks whose FFNs never run.
+    pub(super) removed: Vec<usize>,
     /// The blocks of gates that decide.
     pub(super) decide: Vec<usize>,
     /// FFNs in the order in which a static set grows.
@@ -136,10 +138,13 @@ impl Ffn<'_> {
         }
         let chosen = outcome.chosen.map(|i| &candidates[i].options);
         let graph = chosen.map(|options| field.gated(options)).transpose()?;
-        let decides = chosen.filter(|o| !matches!(o.rule, Rule::Static));
-        let decide = decides.map_or_else(Vec::new, blocks_of);
+        let (removed, decide) = match chosen {
+            None => (Vec::new(), Vec::new()),
+            Some(set) if matches!(set.rule, Rule::Static) => (blocks_of(set), Vec::new()),
+            Some(gates) => (Vec::new(), blocks_of(gates)),
+        };
         let (static_order, replacements) = (growth(&candidates), field.replacements);
-        Ok((Made { graph, decide, static_order, replacements, report: None }, outcome))
+        Ok((Made { graph, removed, decide, static_order, replacements, report: None }, outcome))
     }
 
     /// The policies that are tried, and static sets to compare them with; `plain` on the tune rows.
