@@ -139,7 +139,7 @@ fn tokens_leave_between_cosine_gates() -> Result {
     let folder = folder()?;
     let folder = folder.path();
     let compile = "--data calib.npz --ffn-skip cosine:25% --token-exit learned --token-exits-at 0,4 --exits none \
-                   --max-drop 60% -o made.eec";
+                   --max-drop 20% -o made.eec";
     let compiled = json(&format!("compile model.onnx {compile} --json"), folder)?;
     let gates = names(&compiled, "/gates");
     let is_token = |g: &&String| g.starts_with("tokens after");
