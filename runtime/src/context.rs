@@ -160,63 +160,38 @@ pub(crate) unsafe extern "C" fn run_matmul(context: *const Context, words: *cons
     }
 }
 
-/// Products in one call at most.
-pub(crate) const GROUP: usize = 4;
-
-/// Runs `count` products, at most [`GROUP`], that need nothing of each other. Each has the words of
-/// [`run_matmul`], with packed weights, no batch axes and a bias of stride 1.
+/// Runs the `count` products of a job, 2 to [`MAX_PRODUCTS`](crate::jobs::MAX_PRODUCTS). Each has the
+/// words of [`run_matmul`], with packed weights, no batch axes and a bias of stride 1.
 pub(crate) unsafe extern "C" fn run_matmuls(context: *const Context, words: *const i64, count: i64) {
     // SAFETY: generated code passes its context and as many words as it says, which describe operands
-    // whose bounds were checked before the run.
+    // whose bounds were checked before the run; jobs are made so that none reads what another writes.
     unsafe {
         let words = std::slice::from_raw_parts(words, MATMUL_WORDS * count as usize);
-        guarded(context, words[0], |host| match words.as_chunks::<MATMUL_WORDS>().0 {
-            [a, b] => matmuls(&host.pool, &[a, b].map(|w| packed_product(host, w))),
-            [a, b, c] => matmuls(&host.pool, &[a, b, c].map(|w| packed_product(host, w))),
-            [a, b, c, d] => matmuls(&host.pool, &[a, b, c, d].map(|w| packed_product(host, w))),
-            // No other number is asked for.
-            _ => {}
+        let product = |host: &Host, words: &[i64; MATMUL_WORDS]| {
+            with_packed(&product_of(words, bias_at(words)), &host.packed[words[1] as usize])
+        };
+        guarded(context, words[0], |host| match words.as_chunks().0 {
+            [a, b] => matmuls(&host.pool, &[a, b].map(|w| product(host, w))),
+            [a, b, c] => matmuls(&host.pool, &[a, b, c].map(|w| product(host, w))),
+            [a, b, c, d] => matmuls(&host.pool, &[a, b, c, d].map(|w| product(host, w))),
+            other => unreachable!("a job of {} products", other.len()),
         });
     }
 }
 
-/// A product with packed weights and no batch.
-fn packed_product(host: &Host, words: &[i64; MATMUL_WORDS]) -> MatMulArgs {
-    MatMulArgs {
-        a: Strided { ptr: words[6] as *const f32, row: words[7] as isize, column: words[8] as isize },
-        b: host.packed[words[1] as usize].as_ptr(),
-        c: words[12] as *mut f32,
-        c_row: words[13] as isize,
-        m: words[3] as usize,
-        k: words[5] as usize,
-        n: words[4] as usize,
-        scale: f32::from_bits(words[16] as u32),
-        bias: if words[14] == 0 { Bias::None } else { Bias::PerColumn(words[14] as *const f32) },
-    }
+/// The bias of a product's words, contiguous.
+fn bias_at(words: &[i64]) -> Bias {
+    if words[14] == 0 { Bias::None } else { Bias::PerColumn(words[14] as *const f32) }
 }
 
-/// # Safety
-///
-/// The words describe operands whose bounds were checked before the run.
-unsafe fn matmul_words(host: &Host, words: &[i64]) {
+/// A product without its batch.
+fn product_of(words: &[i64], bias: Bias) -> BatchMatMulArgs {
     let strided = |at: usize| Strided {
         ptr: words[at] as *const f32,
         row: words[at + 1] as isize,
         column: words[at + 2] as isize,
     };
-    let n = words[4] as usize;
-    // SAFETY: the bias has `n` elements at its stride.
-    let bias_copy = (words[14] != 0 && words[15] != 1).then(|| {
-        (0..n)
-            .map(|i| unsafe { *(words[14] as *const f32).offset(i as isize * words[15] as isize) })
-            .collect::<Vec<f32>>()
-    });
-    let bias = match (&bias_copy, words[14]) {
-        (Some(copy), _) => Bias::PerColumn(copy.as_ptr()),
-        (None, 0) => Bias::None,
-        (None, address) => Bias::PerColumn(address as *const f32),
-    };
-    let mut call = BatchMatMulArgs {
+    BatchMatMulArgs {
         batch: [1; 3],
         a: strided(6),
         a_batch: [0; 3],
@@ -227,10 +202,30 @@ unsafe fn matmul_words(host: &Host, words: &[i64]) {
         c_row: words[13] as isize,
         m: words[3] as usize,
         k: words[5] as usize,
-        n,
+        n: words[4] as usize,
         scale: f32::from_bits(words[16] as u32),
         bias,
-    };
+    }
+}
+
+/// The product with its second operand packed.
+fn with_packed(product: &BatchMatMulArgs, packed: &[f32]) -> MatMulArgs {
+    let BatchMatMulArgs { a, c, c_row, m, k, n, scale, bias, .. } = *product;
+    MatMulArgs { a, b: packed.as_ptr(), c, c_row, m, k, n, scale, bias }
+}
+
+/// # Safety
+///
+/// The words describe operands whose bounds were checked before the run.
+unsafe fn matmul_words(host: &Host, words: &[i64]) {
+    // SAFETY: the bias has `n` elements at its stride.
+    let bias_copy = (words[14] != 0 && words[15] != 1).then(|| {
+        (0..words[4] as isize)
+            .map(|i| unsafe { *(words[14] as *const f32).offset(i * words[15] as isize) })
+            .collect::<Vec<f32>>()
+    });
+    let bias = bias_copy.as_ref().map_or_else(|| bias_at(words), |copy| Bias::PerColumn(copy.as_ptr()));
+    let mut call = product_of(words, bias);
     let axes: Vec<[i64; 4]> = words[MATMUL_WORDS..].chunks_exact(4).map(|w| [w[0], w[1], w[2], w[3]]).collect();
     let packed = usize::try_from(words[1]).ok().and_then(|i| host.packed.get(i));
     // SAFETY: the caller's promise.
@@ -257,10 +252,8 @@ unsafe fn matmul_axes(host: &Host, call: &mut BatchMatMulArgs, axes: &[[i64; 4]]
         return;
     }
     if let Some(packed) = packed {
-        let BatchMatMulArgs { a, c, c_row, m, k, n, scale, bias, .. } = *call;
-        let args = MatMulArgs { a, b: packed.as_ptr(), c, c_row, m, k, n, scale, bias };
         // SAFETY: `packed` holds this b; the other operands are checked.
-        return unsafe { matmul(&host.pool, &args) };
+        return unsafe { matmul(&host.pool, &with_packed(call, packed)) };
     }
     for (i, [size, a, b, c]) in axes.iter().rev().enumerate() {
         let at = 2 - i;

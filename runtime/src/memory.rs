@@ -1,12 +1,14 @@
-//! Where buffers live: lifetimes over the order of the steps, and offsets in one arena.
+//! Where buffers live: lifetimes over the order of the jobs, and offsets in one arena.
 
 use eec_ir::BufferId;
 use eec_ir::program::{BlockId, Join, Program, RouteStep, Source, Step};
 
+use crate::jobs::jobs;
+
 /// Buffers start at multiples of this.
 const ALIGN: usize = 64;
 
-/// When a buffer is touched first and last, in steps.
+/// When a buffer is touched first and last, in jobs.
 type Life = (u32, u32);
 
 /// The lifetimes of a program's buffers; they do not depend on sizes.
@@ -41,22 +43,26 @@ impl Walk<'_> {
 
     fn block(&mut self, id: BlockId) {
         let program = self.program;
-        for step in &program.block(id).steps {
+        for job in jobs(program, &program.block(id).steps) {
             self.now += 1;
-            match step {
-                Step::Run(kernel) => {
-                    let form = &program.kernel(*kernel).form;
-                    form.reads().into_iter().chain(form.writes()).for_each(|b| self.touch(b));
-                }
-                Step::If(step) => {
-                    self.touch(step.condition);
-                    self.block(step.then);
-                    self.block(step.other);
-                    self.now += 1;
-                    self.results(&step.results, &[step.then, step.other]);
-                }
-                Step::Route(step) => self.route(step),
+            job.iter().for_each(|step| self.step(step));
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Run(kernel) => {
+                let form = &self.program.kernel(*kernel).form;
+                form.reads().into_iter().chain(form.writes()).for_each(|b| self.touch(b));
             }
+            Step::If(step) => {
+                self.touch(step.condition);
+                self.block(step.then);
+                self.block(step.other);
+                self.now += 1;
+                self.results(&step.results, &[step.then, step.other]);
+            }
+            Step::Route(step) => self.route(step),
         }
     }
 

@@ -11,7 +11,8 @@ use eec_ir::{BufferId, DType, KernelId};
 
 use super::lanes::memory;
 use super::{LoopSite, size};
-use crate::context::{ATTENTION_WORDS, CONV_WORDS, GROUP, MATMUL_WORDS, POOL_WORDS, SCAN_WORDS, field};
+use crate::context::{ATTENTION_WORDS, CONV_WORDS, MATMUL_WORDS, POOL_WORDS, SCAN_WORDS, field};
+use crate::jobs::jobs;
 
 /// Precompiled functions that the entry function calls.
 #[derive(Clone, Copy)]
@@ -90,51 +91,42 @@ impl<'a> Entry<'a, '_> {
 
     pub(super) fn block(&mut self, id: BlockId) {
         let program = self.program;
-        let mut steps = program.block(id).steps.as_slice();
-        while let [step, rest @ ..] = steps {
-            let group = self.group(steps);
-            if group.len() > 1 {
-                self.matmuls(&group);
-                steps = &steps[group.len()..];
-                continue;
+        for job in jobs(program, &program.block(id).steps) {
+            match self.products(job) {
+                Some(products) => self.matmuls(&products),
+                None => job.iter().for_each(|step| self.step(step)),
             }
-            match step {
-                Step::Run(kernel) => self.run(*kernel),
-                Step::If(step) => self.branch(step),
-                Step::Route(step) => self.route(step),
-            }
-            steps = rest;
         }
     }
 
-    /// The products with packed weights that `steps` begin with and that need nothing of each other, like
-    /// those for queries, keys and values. A profile measures each by itself.
-    fn group(&self, steps: &[Step]) -> Vec<(KernelId, &'a MatMul)> {
-        let program = self.program;
-        let mut group: Vec<(KernelId, &MatMul)> = Vec::new();
-        for step in steps.iter().take(if self.profile { 0 } else { GROUP }) {
-            let Step::Run(id) = step else { break };
-            let Form::MatMul(form) = &program.kernel(*id).form else { break };
-            let dense_bias = form.bias.as_ref().is_none_or(|bias| bias.strides[0].as_const() == Some(1));
-            let plain = self.packed[id.index()].is_some() && form.batch.is_empty() && dense_bias;
-            let reads = program.kernel(*id).form.reads();
-            if !plain
-                || group.iter().any(|(_, before)| reads.contains(&before.c.buffer) || before.c.buffer == form.c.buffer)
-            {
-                break;
-            }
-            group.push((*id, form));
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Run(kernel) => self.run(*kernel),
+            Step::If(step) => self.branch(step),
+            Step::Route(step) => self.route(step),
         }
-        group
     }
 
-    fn matmuls(&mut self, group: &[(KernelId, &MatMul)]) {
-        let mut words = Vec::with_capacity(group.len() * MATMUL_WORDS);
-        for (id, form) in group {
+    /// The products of a job of several, if their weights are packed. A profile measures each by itself.
+    fn products(&self, job: &[Step]) -> Option<Vec<(KernelId, &'a MatMul)>> {
+        if job.len() < 2 || self.profile {
+            return None;
+        }
+        let product = |step: &Step| {
+            let Step::Run(id) = step else { return None };
+            let Form::MatMul(form) = &self.program.kernel(*id).form else { return None };
+            self.packed[id.index()].map(|_| (*id, form))
+        };
+        job.iter().map(product).collect()
+    }
+
+    fn matmuls(&mut self, products: &[(KernelId, &MatMul)]) {
+        let mut words = Vec::with_capacity(products.len() * MATMUL_WORDS);
+        for (id, form) in products {
             self.count_run(*id);
             words.extend(self.matmul_words(*id, form));
         }
-        let (words, count) = (self.words(&words), self.number(group.len() as i64));
+        let (words, count) = (self.words(&words), self.number(products.len() as i64));
         self.b.ins().call(self.helpers.run_matmuls, &[self.tables.context, words, count]);
     }
 

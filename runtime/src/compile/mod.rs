@@ -27,7 +27,8 @@ use self::entry::{Entry, Helpers, Tables};
 use self::loops::{ARG_BUFFERS, Imports};
 use self::plan::{LoopCode, Plan};
 pub(crate) use self::profile::MEASURES;
-use crate::context::{self, ATTENTION_WORDS, CONV_WORDS, Context, GROUP, MATMUL_WORDS};
+use crate::context::{self, ATTENTION_WORDS, CONV_WORDS, Context, MATMUL_WORDS};
+use crate::jobs::MAX_PRODUCTS;
 
 /// Why code could not be generated.
 #[derive(Debug, thiserror::Error)]
@@ -314,7 +315,7 @@ fn imports() -> [Import; 19] {
 fn words(program: &Program, sites: &[Option<LoopSite>]) -> usize {
     let of_loops = sites.iter().flatten().map(|s| ARG_BUFFERS + s.buffers.len() + s.symbols.len());
     let of_products = program.kernels.iter().map(|k| match &k.form {
-        Form::MatMul(form) => (MATMUL_WORDS + 4 * form.batch.len()).max(GROUP * MATMUL_WORDS),
+        Form::MatMul(form) => (MATMUL_WORDS + 4 * form.batch.len()).max(MAX_PRODUCTS * MATMUL_WORDS),
         Form::Attention(_) => ATTENTION_WORDS,
         Form::Loop(_) | Form::Conv(_) | Form::Pool(_) | Form::Scan(_) => CONV_WORDS,
     });

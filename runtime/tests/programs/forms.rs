@@ -1,8 +1,8 @@
 //! Products, convolutions, poolings and running sums.
 
-use eec_ir::program::{Attention, Conv, Form, MatMul, Per, Pool, PoolKind, Scan, View};
-use eec_ir::{DType, Dim, Tensor};
-use eec_runtime::ErrorKind;
+use eec_ir::program::{Attention, BinaryFn, Conv, Expr, Form, MatMul, Per, Pool, PoolKind, Scalar, Scan, View};
+use eec_ir::{BufferId, DType, Dim, Tensor};
+use eec_runtime::{Control, ErrorKind};
 
 use crate::build::{Builder, LoopBuilder, d, dense, floats, n, ramp, view};
 use crate::loops::assert_close;
@@ -416,5 +416,64 @@ fn products_that_follow_each_other() {
         }
         assert_eq!(run.outputs, b.try_run(&[("x", x)], 1).unwrap().outputs);
         assert_eq!(run.counters.per_kernel, [1, 1, 1]);
+    }
+}
+
+/// Products of different operands, each read for the last time: results must not take an operand's place
+/// while another product still reads it.
+#[test]
+fn products_of_operands_that_end() {
+    const WIDTH: i64 = 320;
+    let mut b = Builder::new("ends");
+    let (rows, width) = (d("rows"), n(WIDTH));
+    let dims = [rows.clone(), width.clone()];
+    let x = b.input("x", DType::F32, &dims);
+    let w = b.constant(ramp(&[WIDTH as usize, WIDTH as usize], 0.001));
+    let copies: Vec<BufferId> = (1..4)
+        .map(|factor| {
+            let copy = b.temp(DType::F32, Dim::product(&dims));
+            let mut l = LoopBuilder::new(&dims);
+            let value = l.load(view(x, dense(&dims)));
+            let factor = l.expr(Expr::Const(Scalar::F32(factor as f32)));
+            let scaled = l.expr(Expr::Binary(BinaryFn::Mul, value, factor));
+            l.store(Per::Element, view(copy, dense(&dims)), scaled);
+            b.run_kernel("copy", l.0);
+            copy
+        })
+        .collect();
+    let results: Vec<BufferId> = copies
+        .iter()
+        .map(|from| {
+            let y = b.temp(DType::F32, Dim::product(&dims));
+            let form = MatMul {
+                batch: vec![],
+                m: rows.clone(),
+                n: width.clone(),
+                k: width.clone(),
+                a: view(*from, dense(&dims)),
+                b: view(w, vec![width.clone(), n(1)]),
+                c: view(y, dense(&dims)),
+                scale: 1.0,
+                bias: None,
+            };
+            b.run_kernel("product", Form::MatMul(form));
+            y
+        })
+        .collect();
+    for (name, y) in ["one", "two", "three"].into_iter().zip(results) {
+        b.output(name, y, &dims);
+    }
+    let x = ramp(&[60, WIDTH as usize], 0.1);
+    let alone = b.try_run(&[("x", x.clone())], 1).unwrap().outputs;
+    let mut session = b.session(2).unwrap();
+    for _ in 0..50 {
+        assert_eq!(session.run(&[("x", x.clone())], Control::Auto).unwrap().outputs, alone);
+    }
+    let first = floats(&alone[0].1);
+    for (factor, (name, y)) in (1..).zip(&alone) {
+        let times = first.iter().map(|v| v * factor as f32).collect::<Vec<f32>>();
+        let largest = times.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        let near = floats(y).iter().zip(&times).all(|(f, e)| (f - e).abs() <= 1e-5 * largest);
+        assert!(near, "{name}");
     }
 }
