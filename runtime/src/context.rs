@@ -471,18 +471,15 @@ pub(crate) unsafe extern "C" fn clock(context: *const Context) -> i64 {
     host.start.elapsed().as_nanos() as i64
 }
 
-/// Defines the functions that generated code calls to replace `len` floats by a function of them.
-macro_rules! functions {
-    ($($name:ident: $function:ident),*) => {$(
-        pub(crate) unsafe extern "C" fn $name(values: *mut f32, len: i64) {
-            // SAFETY: generated code passes scratch of its own with that many elements; the set of
-            // kernels is one that this CPU has.
-            unsafe { (Isa::get().apply)(Function::$function, std::slice::from_raw_parts_mut(values, len as usize)) }
-        }
-    )*};
+/// Replaces `len` floats by the function with this number of them.
+pub(crate) unsafe extern "C" fn apply(function: i64, values: *mut f32, len: i64) {
+    // SAFETY: generated code passes a function's number and scratch of its own with that many elements;
+    // the set of kernels is one that this CPU has.
+    unsafe {
+        let values = std::slice::from_raw_parts_mut(values, len as usize);
+        (Isa::get().apply)(Function::ALL[function as usize], values)
+    }
 }
-
-functions!(exp: Exp, log: Log, tanh: Tanh, erf: Erf, sigmoid: Sigmoid);
 
 /// sin, for arguments beyond the reach of generated code.
 pub(crate) extern "C" fn sin(x: f32) -> f32 {

@@ -10,6 +10,7 @@ use super::lanes::{self, Lanes, join, join_mask, memory};
 use super::loops::{ARG_ERROR, ARG_KERNEL, Emitter};
 use super::math::SINE_LIMIT;
 use crate::context::Fault;
+use crate::kernels::math::Function;
 
 /// Calls `f` with the operands of an expression.
 pub(super) fn operands(expr: &Expr, f: &mut dyn FnMut(ExprId)) {
@@ -203,9 +204,11 @@ impl Emitter<'_, '_> {
                 let one = self.math(wide).float(1.0);
                 self.b.ins().fdiv(one, x)
             }
-            UnaryFn::Exp | UnaryFn::Log | UnaryFn::Tanh | UnaryFn::Erf | UnaryFn::Sigmoid => {
-                self.precompiled(function, x)
-            }
+            UnaryFn::Exp => self.precompiled(Function::Exp, x),
+            UnaryFn::Log => self.precompiled(Function::Log, x),
+            UnaryFn::Tanh => self.precompiled(Function::Tanh, x),
+            UnaryFn::Erf => self.precompiled(Function::Erf, x),
+            UnaryFn::Sigmoid => self.precompiled(Function::Sigmoid, x),
             UnaryFn::Sin => self.sine(x, 0),
             UnaryFn::Cos => self.sine(x, 1),
             UnaryFn::Not if wide => self.b.ins().bnot(x),

@@ -36,11 +36,7 @@ pub(super) struct Imports {
     pub(super) sin: FuncRef,
     pub(super) cos: FuncRef,
     pub(super) pow: FuncRef,
-    pub(super) exp: FuncRef,
-    pub(super) log: FuncRef,
-    pub(super) tanh: FuncRef,
-    pub(super) erf: FuncRef,
-    pub(super) sigmoid: FuncRef,
+    pub(super) apply: FuncRef,
 }
 
 /// The state of emitting one loop.

@@ -205,11 +205,7 @@ impl Compiler {
             sin: self.import("sin")?,
             cos: self.import("cos")?,
             pow: self.import("pow")?,
-            exp: self.import("exp")?,
-            log: self.import("log")?,
-            tanh: self.import("tanh")?,
-            erf: self.import("erf")?,
-            sigmoid: self.import("sigmoid")?,
+            apply: self.import("apply")?,
         };
         let mut b = FunctionBuilder::new(&mut self.codegen.func, &mut self.builder);
         loops::emit(&mut b, code, plan, imports, self.fused, symbols);
@@ -287,7 +283,7 @@ const VERIFIER: &str = if cfg!(debug_assertions) { "true" } else { "false" };
 type Import = (&'static str, &'static [Type], Option<Type>, *const u8);
 
 /// The functions that generated code may call.
-fn imports() -> [Import; 19] {
+fn imports() -> [Import; 15] {
     [
         ("run_loop", &[I64; 5], None, context::run_loop as *const u8),
         ("run_matmul", &[I64; 2], None, context::run_matmul as *const u8),
@@ -300,11 +296,7 @@ fn imports() -> [Import; 19] {
         ("gather_rows", &[I64; 6], None, context::gather_rows as *const u8),
         ("scatter_rows", &[I64; 6], None, context::scatter_rows as *const u8),
         ("clock", &[I64], Some(I64), context::clock as *const u8),
-        ("exp", &[I64; 2], None, context::exp as *const u8),
-        ("log", &[I64; 2], None, context::log as *const u8),
-        ("tanh", &[I64; 2], None, context::tanh as *const u8),
-        ("erf", &[I64; 2], None, context::erf as *const u8),
-        ("sigmoid", &[I64; 2], None, context::sigmoid as *const u8),
+        ("apply", &[I64; 3], None, context::apply as *const u8),
         ("sin", &[F32], Some(F32), context::sin as *const u8),
         ("cos", &[F32], Some(F32), context::cos as *const u8),
         ("pow", &[F32; 2], Some(F32), context::pow as *const u8),

@@ -5,6 +5,8 @@ use eec_ir::DType;
 use eec_ir::dim::{Dim, Symbol};
 use eec_ir::program::{BinaryFn, Expr, Loop, Per, ReductionFn, UnaryFn};
 
+use crate::kernels::math::Function;
+
 /// A loop with what code generation needs of its buffers: the same for equal loops over other ones.
 #[derive(Clone, PartialEq, Debug, serde::Serialize)]
 pub(super) struct LoopCode {
@@ -256,7 +258,7 @@ impl Plan {
     /// computed in the loop itself, as opposed to functions of a strip.
     pub(super) fn is_light(&self, code: &LoopCode) -> bool {
         let computes = |expr: &Expr| match expr {
-            Expr::Unary(f, _) => !is_precompiled(*f),
+            Expr::Unary(f, _) => precompiled(*f).is_none(),
             Expr::Binary(..) | Expr::Select(..) | Expr::Cast(..) | Expr::LoadAt { .. } | Expr::Index(_) => true,
             Expr::Load(_) | Expr::Size(_) | Expr::Const(_) | Expr::Reduced(_) => false,
         };
@@ -288,12 +290,17 @@ impl Plan {
     }
 }
 
-/// Whether a function is computed for many values at once; see `strips`.
-pub(super) fn is_precompiled(function: UnaryFn) -> bool {
+/// The precompiled function that computes this one for many values at once, if there is one; see
+/// `strips`.
+pub(super) fn precompiled(function: UnaryFn) -> Option<Function> {
     match function {
-        UnaryFn::Exp | UnaryFn::Log | UnaryFn::Tanh | UnaryFn::Erf | UnaryFn::Sigmoid => true,
-        UnaryFn::Sin | UnaryFn::Cos | UnaryFn::Neg | UnaryFn::Abs | UnaryFn::Sqrt => false,
-        UnaryFn::Reciprocal | UnaryFn::Not | UnaryFn::IsNaN => false,
+        UnaryFn::Exp => Some(Function::Exp),
+        UnaryFn::Log => Some(Function::Log),
+        UnaryFn::Tanh => Some(Function::Tanh),
+        UnaryFn::Erf => Some(Function::Erf),
+        UnaryFn::Sigmoid => Some(Function::Sigmoid),
+        UnaryFn::Sin | UnaryFn::Cos | UnaryFn::Neg | UnaryFn::Abs | UnaryFn::Sqrt => None,
+        UnaryFn::Reciprocal | UnaryFn::Not | UnaryFn::IsNaN => None,
     }
 }
 

@@ -3,14 +3,16 @@
 //! to the stack, one call with the CPU's own vectors replaces them by results, and what needs the results
 //! reads them from there.
 
-use cranelift::codegen::ir::{FuncRef, StackSlot};
+use cranelift::codegen::ir::StackSlot;
 use cranelift::prelude::types::{F32, F32X4, I64};
 use cranelift::prelude::*;
-use eec_ir::program::{Expr, ExprId, UnaryFn};
+use eec_ir::program::{Expr, ExprId};
 
-use super::lanes::Lanes;
+use super::exprs::operands;
+use super::lanes::{Lanes, memory};
 use super::loops::Emitter;
-use super::plan::{Level, is_precompiled};
+use super::plan::{Level, precompiled};
+use crate::kernels::math::Function;
 
 /// Elements of a strip: a multiple of what the unrolled loops take in one step, so that cutting an axis
 /// changes the order of no sum.
@@ -28,20 +30,23 @@ pub(super) struct Strip {
     known: Vec<bool>,
 }
 
+/// A precompiled function in a loop.
+#[derive(Clone, Copy)]
+struct Call {
+    id: usize,
+    function: Function,
+    argument: ExprId,
+}
+
 /// One step over a part of the vector axis: from, limit, and the carried values.
 type PartBody<'f, E> = dyn FnMut(&mut E, Value, Value, Vec<Value>) -> Vec<Value> + 'f;
 
 impl Emitter<'_, '_> {
-    /// The precompiled form of a function.
-    fn function(&self, function: UnaryFn) -> FuncRef {
-        match function {
-            UnaryFn::Exp => self.imports.exp,
-            UnaryFn::Log => self.imports.log,
-            UnaryFn::Tanh => self.imports.tanh,
-            UnaryFn::Erf => self.imports.erf,
-            // No other function is asked for; see `is_precompiled`.
-            _ => self.imports.sigmoid,
-        }
+    /// Replaces `len` floats of a slot by the function of them.
+    fn apply(&mut self, function: Function, slot: StackSlot, len: Value) {
+        let function = self.b.ins().iconst(I64, function as i64);
+        let address = self.b.ins().stack_addr(I64, slot, 0);
+        self.b.ins().call(self.imports.apply, &[function, address, len]);
     }
 
     /// A slot for `len` floats.
@@ -50,7 +55,7 @@ impl Emitter<'_, '_> {
     }
 
     /// A function of the one or four values that are being computed.
-    pub(super) fn precompiled(&mut self, function: UnaryFn, x: Value) -> Value {
+    pub(super) fn precompiled(&mut self, function: Function, x: Value) -> Value {
         let (ty, len) = if self.wide { (F32X4, 4) } else { (F32, 1) };
         let slot = match self.vector_slot {
             Some(slot) => slot,
@@ -58,9 +63,8 @@ impl Emitter<'_, '_> {
         };
         self.vector_slot = Some(slot);
         self.b.ins().stack_store(I64, x, slot, 0);
-        let (address, len) = (self.b.ins().stack_addr(I64, slot, 0), self.b.ins().iconst(I64, len));
-        let callee = self.function(function);
-        self.b.ins().call(callee, &[address, len]);
+        let len = self.b.ins().iconst(I64, len);
+        self.apply(function, slot, len);
         self.b.ins().stack_load(I64, ty, slot, 0)
     }
 
@@ -70,11 +74,10 @@ impl Emitter<'_, '_> {
         let (known, start) = (strip.known[id], strip.start);
         let slot = self.slots[id].filter(|_| known)?;
         let address = self.strip_address(slot, start);
-        let flags = super::lanes::memory();
         Some(if self.wide {
-            Lanes::Wide(self.b.ins().load(F32X4, flags, address, 0))
+            Lanes::Wide(self.b.ins().load(F32X4, memory(), address, 0))
         } else {
-            Lanes::One(self.b.ins().load(F32, flags, address, 0))
+            Lanes::One(self.b.ins().load(F32, memory(), address, 0))
         })
     }
 
@@ -93,25 +96,28 @@ impl Emitter<'_, '_> {
     }
 
     /// The precompiled functions that `roots` need along the vector axis, arguments first.
-    fn calls(&self, roots: &[ExprId]) -> Vec<usize> {
+    fn calls(&self, roots: &[ExprId]) -> Vec<Call> {
         let exprs = &self.code.body.exprs;
         let mut needed = vec![false; exprs.len()];
         roots.iter().for_each(|r| needed[r.0 as usize] = true);
         for id in (0..needed.len()).rev().filter(|id| self.plan.places[*id].varies) {
             if needed[id] {
-                super::exprs::operands(&exprs[id], &mut |o| needed[o.0 as usize] = true);
+                operands(&exprs[id], &mut |o| needed[o.0 as usize] = true);
             }
         }
-        let precompiled = |id: &usize| matches!(exprs[*id], Expr::Unary(f, _) if is_precompiled(f));
+        let call = |id: usize| match exprs[id] {
+            Expr::Unary(f, argument) => precompiled(f).map(|function| Call { id, function, argument }),
+            _ => None,
+        };
         let varies = |id: &usize| needed[*id] && self.plan.places[*id].varies;
         let mut free = MAX_STRIPS.saturating_sub(self.slots.iter().flatten().count());
-        let mut has_slot = |id: &usize| {
-            let known = self.slots[*id].is_some();
+        let mut has_slot = |call: &Call| {
+            let known = self.slots[call.id].is_some();
             let fits = known || free > 0;
             free -= usize::from(fits && !known);
             fits
         };
-        (0..exprs.len()).filter(|id| varies(id) && precompiled(id) && has_slot(id)).collect()
+        (0..exprs.len()).filter(varies).filter_map(call).filter(&mut has_slot).collect()
     }
 
     /// Walks `from..limit` of the vector axis: as a whole, or in strips if `roots` need precompiled
@@ -146,8 +152,8 @@ impl Emitter<'_, '_> {
         let end = self.b.ins().iadd_imm_s(start, STRIP);
         let end = self.b.ins().smin(end, limit);
         let outside = self.strip.replace(Strip { start, known: vec![false; self.code.body.exprs.len()] });
-        for id in calls {
-            self.call(id, level, [start, end]);
+        for call in calls {
+            self.call(call, level, [start, end]);
         }
         let carried = body(self, start, end, params[1..].to_vec());
         self.strip = outside;
@@ -157,35 +163,35 @@ impl Emitter<'_, '_> {
         self.b.block_params(after).to_vec()
     }
 
-    /// Computes the precompiled function `id` for the strip's indices, unless the pass before over the
-    /// same row has left it there: a row that is one strip is computed once.
-    fn call(&mut self, id: usize, level: Level, range: [Value; 2]) {
+    /// Computes a call for the strip's indices, unless the pass before over the same row has left it there:
+    /// a row that is one strip is computed once.
+    fn call(&mut self, call: Call, level: Level, range: [Value; 2]) {
         let one_row = level == Level::Inner && self.plan.outer + 1 == self.plan.axes.len();
-        match self.slots[id].filter(|_| one_row) {
-            None => {
-                let slot = self.slot(STRIP);
-                self.slots[id] = Some(slot);
-                self.fill(id, slot, level, range);
-            }
-            Some(slot) => {
-                let (again, after) = (self.b.create_block(), self.b.create_block());
-                let extent = self.extent(self.plan.vector);
-                let cut = self.b.ins().icmp_imm_s(IntCC::SignedGreaterThan, extent, STRIP);
-                self.b.ins().brif(cut, again, &[], after, &[]);
-                self.b.switch_to_block(again);
-                self.fill(id, slot, level, range);
-                self.b.ins().jump(after, &[]);
-                self.b.switch_to_block(after);
-            }
+        let known = self.slots[call.id];
+        let slot = match known {
+            Some(slot) => slot,
+            None => self.slot(STRIP),
+        };
+        self.slots[call.id] = Some(slot);
+        if known.is_some() && one_row {
+            let (again, after) = (self.b.create_block(), self.b.create_block());
+            let extent = self.extent(self.plan.vector);
+            let cut = self.b.ins().icmp_imm_s(IntCC::SignedGreaterThan, extent, STRIP);
+            self.b.ins().brif(cut, again, &[], after, &[]);
+            self.b.switch_to_block(again);
+            self.fill(call, slot, level, range);
+            self.b.ins().jump(after, &[]);
+            self.b.switch_to_block(after);
+        } else {
+            self.fill(call, slot, level, range);
         }
         if let Some(strip) = &mut self.strip {
-            strip.known[id] = true;
+            strip.known[call.id] = true;
         }
     }
 
-    /// Writes the function's arguments for the strip's indices to a slot, and replaces them by results.
-    fn fill(&mut self, id: usize, slot: StackSlot, level: Level, [start, end]: [Value; 2]) {
-        let Expr::Unary(function, argument) = self.code.body.exprs[id] else { return };
+    /// Writes a call's arguments for the strip's indices to a slot, and replaces them by results.
+    fn fill(&mut self, call: Call, slot: StackSlot, level: Level, [start, end]: [Value; 2]) {
         let mut from = start;
         for wide in [true, false] {
             let step = if wide { 4 } else { 1 };
@@ -193,16 +199,15 @@ impl Emitter<'_, '_> {
                 e.at[e.plan.vector] = index;
                 e.wide = wide;
                 e.clear(level);
-                e.ensure(&[argument], level);
-                let (x, address) = (e.one(argument), e.strip_address(slot, start));
-                e.b.ins().store(super::lanes::memory(), x, address, 0);
+                e.ensure(&[call.argument], level);
+                let (x, address) = (e.one(call.argument), e.strip_address(slot, start));
+                e.b.ins().store(memory(), x, address, 0);
                 e.clear(level);
                 e.wide = false;
                 Vec::new()
             });
         }
-        let (address, len) = (self.b.ins().stack_addr(I64, slot, 0), self.b.ins().isub(end, start));
-        let callee = self.function(function);
-        self.b.ins().call(callee, &[address, len]);
+        let len = self.b.ins().isub(end, start);
+        self.apply(call.function, slot, len);
     }
 }

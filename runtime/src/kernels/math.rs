@@ -14,6 +14,12 @@ pub(crate) enum Function {
     Sigmoid,
 }
 
+impl Function {
+    /// Every function, at the position of its number.
+    pub(crate) const ALL: [Function; 5] =
+        [Function::Exp, Function::Log, Function::Tanh, Function::Erf, Function::Sigmoid];
+}
+
 /// `1.5 · 2^23`: adding it rounds to an integer, which stands in the low bits of the sum.
 const ROUND: f32 = 12_582_912.0;
 /// ln 2 in two parts, the first short enough that its multiples up to 2^15 are exact.
@@ -235,8 +241,6 @@ mod tests {
     use super::*;
     use crate::kernels::simd::Isa;
 
-    const ALL: [Function; 5] = [Function::Exp, Function::Log, Function::Tanh, Function::Erf, Function::Sigmoid];
-
     /// Values of all sizes and signs, and the special ones.
     fn values() -> Vec<f32> {
         let sizes = (-40..40).map(|e| 1.37 * (e as f32 * 0.5).exp2());
@@ -256,9 +260,14 @@ mod tests {
     }
 
     #[test]
+    fn functions_stand_at_their_numbers() {
+        assert!(Function::ALL.into_iter().enumerate().all(|(i, f)| f as usize == i));
+    }
+
+    #[test]
     fn a_value_does_not_depend_on_where_it_stands() {
         for isa in Isa::available() {
-            for function in ALL {
+            for function in Function::ALL {
                 let mut all = values();
                 // SAFETY: the set is one that this CPU has.
                 unsafe { (isa.apply)(function, &mut all) };
@@ -275,7 +284,7 @@ mod tests {
     #[test]
     fn functions_are_as_near_as_they_say() {
         for isa in Isa::available() {
-            for function in ALL {
+            for function in Function::ALL {
                 let mut all = values();
                 // SAFETY: the set is one that this CPU has.
                 unsafe { (isa.apply)(function, &mut all) };
