@@ -68,9 +68,8 @@ pub(crate) fn check(program: &Program, repeats: &Repeats, extents: &mut Extents)
             len.ok_or_else(|| plain(format!("buffer {} has no usable size: `{}`", BufferId::new(i), buffer.len)))?;
         capacity.push(len.hi);
     }
-    let mut checked = vec![false; program.kernels.len()];
-    let checker = Checker { program, extents, capacity: &capacity };
-    checker.block(BlockId(0), &repeats.kernels, &mut checked)?;
+    let checked = vec![false; program.kernels.len()];
+    Checker { program, extents, capacity: &capacity, forms: &repeats.kernels, checked }.block(BlockId(0))?;
     Ok(capacity)
 }
 
@@ -123,6 +122,9 @@ struct Checker<'a> {
     program: &'a Program,
     extents: &'a Extents,
     capacity: &'a [i64],
+    /// Per kernel the first one that makes the same accesses, and whether it is checked.
+    forms: &'a [usize],
+    checked: Vec<bool>,
 }
 
 /// The distance that an index of an axis with this many steps can move a position.
@@ -132,16 +134,16 @@ fn reach(steps: i64, stride: Extent) -> Option<Extent> {
 }
 
 impl Checker<'_> {
-    /// Checks a block; kernels are `checked` once per form.
-    fn block(&self, id: BlockId, forms: &[usize], checked: &mut [bool]) -> Result<(), BoundsError> {
-        for step in &self.program.block(id).steps {
+    fn block(&mut self, id: BlockId) -> Result<(), BoundsError> {
+        let program = self.program;
+        for step in &program.block(id).steps {
             let plain = |message| BoundsError { kernel: None, message };
             match step {
                 Step::Run(kernel) => {
-                    if std::mem::replace(&mut checked[forms[kernel.index()]], true) {
+                    if std::mem::replace(&mut self.checked[self.forms[kernel.index()]], true) {
                         continue;
                     }
-                    let kernel = self.program.kernel(*kernel);
+                    let kernel = program.kernel(*kernel);
                     let named = |message| BoundsError { kernel: Some(kernel.name.clone()), message };
                     self.size(&kernel.macs).map_err(named)?;
                     self.form(&kernel.form).map_err(named)?;
@@ -149,16 +151,16 @@ impl Checker<'_> {
                 Step::If(step) => {
                     self.holds(step.condition, 1).map_err(plain)?;
                     self.aliases(&step.results, &[step.then, step.other]).map_err(plain)?;
-                    self.block(step.then, forms, checked)?;
-                    self.block(step.other, forms, checked)?;
+                    self.block(step.then)?;
+                    self.block(step.other)?;
                 }
                 Step::Route(step) => {
                     let rows = self.size(&step.rows).map_err(plain)?;
                     self.route(step, rows.hi).map_err(plain)?;
                     if rows.hi > 0 {
-                        self.block(step.then, forms, checked)?;
-                        self.block(step.other, forms, checked)?;
-                        step.join.iter().try_for_each(|join| self.block(join.block, forms, checked))?;
+                        self.block(step.then)?;
+                        self.block(step.other)?;
+                        step.join.iter().try_for_each(|join| self.block(join.block))?;
                     }
                 }
             }

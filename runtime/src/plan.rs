@@ -44,7 +44,7 @@ pub(crate) struct Planner {
     lifetimes: Lifetimes,
     repeats: Repeats,
     memory_limit: usize,
-    plans: Vec<Plan>,
+    plans: Vec<Arc<Plan>>,
 }
 
 impl Planner {
@@ -59,23 +59,19 @@ impl Planner {
         program: &Program,
         slots: &HashMap<Symbol, usize>,
         inputs: &[Tensor],
-    ) -> Result<&Plan, PlanError> {
-        let same = |plan: &Plan| plan.dims.iter().eq(inputs.iter().flat_map(|t| t.dims()));
+    ) -> Result<Arc<Plan>, PlanError> {
+        let same = |plan: &&Arc<Plan>| plan.dims.iter().eq(inputs.iter().flat_map(|t| t.dims()));
         let types =
             program.inputs.iter().zip(inputs).all(|(p, t)| p.dtype == t.dtype() && p.dims.len() == t.dims().len());
-        let found = self.plans.iter().position(|p| types && same(p));
-        let at = match found {
-            Some(found) => found,
-            None => {
-                let plan = self.new_plan(program, slots, inputs)?;
-                if self.plans.len() == PLANS {
-                    self.plans.remove(0);
-                }
-                self.plans.push(plan);
-                self.plans.len() - 1
-            }
-        };
-        Ok(&self.plans[at])
+        if let Some(found) = self.plans.iter().find(same).filter(|_| types) {
+            return Ok(Arc::clone(found));
+        }
+        let plan = Arc::new(self.new_plan(program, slots, inputs)?);
+        if self.plans.len() == PLANS {
+            self.plans.remove(0);
+        }
+        self.plans.push(Arc::clone(&plan));
+        Ok(plan)
     }
 
     fn new_plan(
@@ -111,9 +107,8 @@ impl Planner {
     /// A layout with room for these sizes. The first is exact; where sizes have changed, the next has
     /// an eighth more room than is needed.
     fn layout(&self, program: &Program, sizes: &[usize]) -> Result<Arc<Layout>, PlanError> {
-        let known = self.plans.iter().rev().map(|p| &p.layout);
-        if let Some(layout) = known.clone().find(|l| l.fits(sizes)) {
-            return Ok(Arc::clone(layout));
+        if let Some(plan) = self.plans.iter().rev().find(|p| p.layout.fits(sizes)) {
+            return Ok(Arc::clone(&plan.layout));
         }
         let limited = |sizes: &[usize]| {
             Layout::new(program, &self.lifetimes, sizes).filter(|l| l.total <= self.memory_limit).map(Arc::new)

@@ -15,7 +15,7 @@ use crate::context::{ALWAYS, AUTO, Context, Fault, Host, NEVER};
 use crate::error::{Error, ErrorKind};
 use crate::memory::Arena;
 use crate::pack;
-use crate::plan::{PlanError, Planner};
+use crate::plan::{Plan, PlanError, Planner};
 use crate::pool::Pool;
 use crate::run::{Control, Counters, Measure, Options, PortInfo, Run};
 
@@ -115,7 +115,9 @@ impl Session {
         let inputs = self.in_order(inputs)?;
         self.set_control(control)?;
         let inputs: Vec<Tensor> = inputs.into_iter().map(aligned).collect();
-        let outputs = self.fill_tables(&inputs)?;
+        let plan = self.planner.plan(&self.program, &self.code.symbols, &inputs);
+        let plan = plan.map_err(|e| self.unplanned(e))?;
+        self.fill_tables(&plan, &inputs)?;
         let mut context = Context {
             buffers: self.buffers.as_mut_ptr().cast(),
             homes: self.homes.as_ptr().cast(),
@@ -134,7 +136,7 @@ impl Session {
         if error != 0 {
             return Err(self.fault(error, &inputs));
         }
-        Ok(Run { outputs: self.outputs_of(outputs)?, counters: self.read_counters() })
+        Ok(Run { outputs: self.outputs_of(&plan)?, counters: self.read_counters() })
     }
 
     fn error(&self, kind: ErrorKind, why: impl std::fmt::Display) -> Error {
@@ -191,15 +193,15 @@ impl Session {
     }
 
     /// The error for inputs without a plan.
-    fn unplanned(program: &Program, e: PlanError) -> Error {
-        let error = Error::new(e.kind, model(program), e.why);
-        e.kernel.as_ref().map_or(error.clone(), |kernel| error.at_node(kernel))
+    fn unplanned(&self, e: PlanError) -> Error {
+        let error = self.error(e.kind, e.why);
+        match &e.kernel {
+            Some(kernel) => error.at_node(kernel),
+            None => error,
+        }
     }
 
-    /// Plans a run on `inputs` and fills the tables; gives the dims and bytes of the outputs.
-    fn fill_tables(&mut self, inputs: &[Tensor]) -> Result<Vec<(Vec<usize>, usize)>, Error> {
-        let plan = self.planner.plan(&self.program, &self.code.symbols, inputs);
-        let plan = plan.map_err(|e| Session::unplanned(&self.program, e))?;
+    fn fill_tables(&mut self, plan: &Plan, inputs: &[Tensor]) -> Result<(), Error> {
         let Some(base) = self.arena.reserve(plan.layout.total) else {
             let why = format!("no memory for {} bytes of temporary buffers", plan.layout.total);
             return Err(self.error(ErrorKind::Memory, why));
@@ -215,22 +217,22 @@ impl Session {
         }
         self.symbols.copy_from_slice(&plan.symbols);
         self.counters.fill(0);
-        Ok(plan.outputs.clone())
+        Ok(())
     }
 
-    fn outputs_of(&mut self, outputs: Vec<(Vec<usize>, usize)>) -> Result<Vec<(String, Tensor)>, Error> {
-        let mut found = Vec::with_capacity(outputs.len());
-        for (port, (dims, size)) in self.program.outputs.iter().zip(outputs) {
+    fn outputs_of(&mut self, plan: &Plan) -> Result<Vec<(String, Tensor)>, Error> {
+        let mut outputs = Vec::with_capacity(plan.outputs.len());
+        for (port, (dims, size)) in self.program.outputs.iter().zip(&plan.outputs) {
             let first = *self.buffers[port.buffer.index()].get_mut();
             // SAFETY: the buffer, or what it stands for, has this size, as was checked.
-            let bytes = unsafe { std::slice::from_raw_parts(first, size) }.to_vec();
-            let tensor = Tensor::from_bytes(port.dtype, &dims, bytes);
+            let bytes = unsafe { std::slice::from_raw_parts(first, *size) }.to_vec();
+            let tensor = Tensor::from_bytes(port.dtype, dims, bytes);
             let tensor = tensor.map_err(|e| {
                 Error::new(ErrorKind::Program, model(&self.program), format!("output {:?}: {e}", port.name))
             })?;
-            found.push((port.name.clone(), tensor));
+            outputs.push((port.name.clone(), tensor));
         }
-        Ok(found)
+        Ok(outputs)
     }
 
     fn read_counters(&self) -> Counters {

@@ -8,6 +8,7 @@ mod loops;
 mod math;
 mod plan;
 mod profile;
+mod reductions;
 mod size;
 mod strips;
 
