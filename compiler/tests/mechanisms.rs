@@ -161,7 +161,7 @@ fn tokens_leave_between_cosine_gates() -> Result {
     };
     // The cosine of a token may lie as near to the threshold as rounding goes.
     let alike = (0..taken.len()).filter(alike).count();
-    assert!(20 * alike >= 19 * taken.len(), "{alike} rows of {} are alike", taken.len());
+    assert!(alike + 2 >= taken.len(), "{alike} rows of {} are alike", taken.len());
     Ok(())
 }
 

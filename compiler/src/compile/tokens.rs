@@ -139,16 +139,11 @@ impl<'a> Tokens<'a> {
         let goal = self.work.goal();
         let fixed = || -> Result<_, Error> {
             let (samples, costs) = (oracle.samples(&[]), oracle.costs(&[]));
-            let outcome = match self.work.recipe().token_exit.rule {
-                TokenRule::Fixed(Some(_)) => {
-                    let only = vec![calibrate::ThresholdExit { exit: 0, threshold: ALWAYS }];
-                    calibrate::judge(Policy::Threshold { exits: only }, &samples, &costs, &split, &goal)?
-                }
-                TokenRule::Fixed(None)
-                | TokenRule::Auto
-                | TokenRule::Learned
-                | TokenRule::Entropy
-                | TokenRule::None => calibrate::fixed_depth(&samples, &costs, &split, &goal)?,
+            let outcome = if let TokenRule::Fixed(Some(_)) = self.work.recipe().token_exit.rule {
+                let only = vec![calibrate::ThresholdExit { exit: 0, threshold: ALWAYS }];
+                calibrate::judge(Policy::Threshold { exits: only }, &samples, &costs, &split, &goal)?
+            } else {
+                calibrate::fixed_depth(&samples, &costs, &split, &goal)?
             };
             Ok((samples, costs, outcome))
         };

@@ -119,8 +119,8 @@ impl Base<'_> {
         self.tokens.is_some() || self.graph.nodes_in_order().into_iter().any(has_regions)
     }
 
-    /// The model with the decisions chosen so far and these exits; `None` if nothing was inserted. `gates`
-    /// are the blocks of the gates that the graph has already.
+    /// The model with the decisions chosen so far and these exits; `None` if nothing was inserted.
+    /// `gated_ffns` are the blocks of the FFN gates that the graph has already.
     pub(super) fn dynamic(&self, exits: Option<&ExitHeads>, gated_ffns: &[usize]) -> Result<Option<Dynamic>, Error> {
         let graph = match (exits, self.tokens) {
             (None, None) if !self.gated => return Ok(None),
