@@ -1,59 +1,35 @@
 //! The quick start of the README, verb by verb, on the model and a part of the data carried in
 //! `examples/easy-vqa`.
 
-use std::error::Error;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod shared;
+
 use std::sync::OnceLock;
 
-use eec::npz::{read_npz, write_npz};
+use eec::npz::read_npz;
 use eec_ir::Tensor;
 use serde_json::Value;
-
-type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
-
-fn carried(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/easy-vqa").join(name)
-}
-
-/// The first rows of a data file, as a file.
-fn first_rows(name: &str, rows: usize, to: &Path) -> Result {
-    let arrays = read_npz(&carried(name))?;
-    let part: Vec<_> = arrays.iter().map(|(n, t)| (n.as_str(), t.rows(0, rows))).collect();
-    Ok(write_npz(to, part.iter().map(|(n, t)| (*n, t)))?)
-}
-
-/// Runs the command; its standard output if it succeeds.
-fn eec(args: &[&str], folder: &Path) -> Result<String> {
-    let out = Command::new(env!("CARGO_BIN_EXE_eec")).args(args).current_dir(folder).output()?;
-    if !out.status.success() {
-        return Err(format!("eec {args:?}: {}", String::from_utf8_lossy(&out.stderr)).into());
-    }
-    Ok(String::from_utf8(out.stdout)?)
-}
+use shared::place::{Place, Result, number};
 
 /// A folder with `model.onnx`, a part of the data, and `easy-vqa.eec` compiled from them once.
-fn compiled() -> Result<&'static Path> {
-    static FOLDER: OnceLock<std::result::Result<tempfile::TempDir, String>> = OnceLock::new();
-    let made = FOLDER.get_or_init(|| make().map_err(|e| e.to_string()));
-    made.as_ref().map(|f| f.path()).map_err(|e| e.as_str().into())
+fn compiled() -> Result<&'static Place> {
+    static PLACE: OnceLock<std::result::Result<Place, String>> = OnceLock::new();
+    PLACE.get_or_init(|| make().map_err(|e| e.to_string())).as_ref().map_err(|e| e.as_str().into())
 }
 
-fn make() -> Result<tempfile::TempDir> {
-    let folder = tempfile::tempdir()?;
-    let at = |name: &str| folder.path().join(name);
-    std::fs::copy(carried("model.onnx"), at("model.onnx"))?;
-    first_rows("calib.npz", 1000, &at("calib.npz"))?;
-    first_rows("eval.npz", 400, &at("eval.npz"))?;
-    first_rows("eval.npz", 9, &at("nine.npz"))?;
-    let text = eec(&COMPILE, folder.path())?;
+fn make() -> Result<Place> {
+    let place = Place::new()?;
+    place.rows("calib.npz", 1000, "calib.npz")?;
+    place.rows("eval.npz", 400, "eval.npz")?;
+    place.rows("eval.npz", 9, "nine.npz")?;
+    let text = place.stdout(&format!("{COMPILE} easy-vqa.eec"))?;
     if !text.contains("wrote easy-vqa.eec (") || text.contains("the plain model)") {
         return Err(format!("expected a report and a model with exits, found: {text}").into());
     }
-    Ok(folder)
+    Ok(place)
 }
 
-const COMPILE: [&str; 8] = ["compile", "model.onnx", "--data", "calib.npz", "--max-drop", "2%", "-o", "easy-vqa.eec"];
+/// Without the name of the result.
+const COMPILE: &str = "compile model.onnx --data calib.npz --max-drop 2% -o";
 
 /// An f32 tensor in ONNX's form: dims (field 1), element type (2), raw data (9).
 fn tensor_proto(tensor: &Tensor) -> Vec<u8> {
@@ -76,28 +52,27 @@ fn tensor_proto(tensor: &Tensor) -> Vec<u8> {
 
 #[test]
 fn outputs_are_expected_in_the_forms_of_inputs() -> Result {
-    let folder = compiled()?;
-    let run = |extra: &[&str]| eec(&[&["run", "model.onnx", "--inputs", "nine.npz"], extra].concat(), folder);
-    run(&["--save-outputs", "forms.npz"])?;
-    let logits = read_npz(&folder.join("forms.npz"))?.remove("logits").ok_or("no logits")?;
-    std::fs::create_dir_all(folder.join("forms"))?;
-    std::fs::write(folder.join("forms/output_0.pb"), tensor_proto(&logits))?;
+    let place = compiled()?;
+    let run = |extra: &str| place.stdout(&format!("run model.onnx --inputs nine.npz {extra}"));
+    run("--save-outputs forms.npz")?;
+    let logits = read_npz(&place.at("forms.npz"))?.remove("logits").ok_or("no logits")?;
+    std::fs::create_dir_all(place.at("forms"))?;
+    std::fs::write(place.at("forms/output_0.pb"), tensor_proto(&logits))?;
     for expected in ["forms.npz", "forms", "forms/output_0.pb"] {
-        assert!(run(&["--expect", expected])?.contains("logits: as expected"), "{expected}");
+        assert!(run(&format!("--expect {expected}"))?.contains("logits: as expected"), "{expected}");
     }
     let other = Tensor::new(logits.dims(), vec![0f32; logits.len()])?;
-    std::fs::write(folder.join("forms/output_0.pb"), tensor_proto(&other))?;
-    assert!(run(&["--expect", "forms"]).is_err());
-    std::fs::remove_file(folder.join("forms/output_0.pb"))?;
-    assert!(run(&["--expect", "forms"]).is_err_and(|e| e.to_string().contains("output_0.pb")));
+    std::fs::write(place.at("forms/output_0.pb"), tensor_proto(&other))?;
+    assert!(run("--expect forms").is_err());
+    std::fs::remove_file(place.at("forms/output_0.pb"))?;
+    assert!(run("--expect forms").is_err_and(|e| e.to_string().contains("output_0.pb")));
     Ok(())
 }
 
 /// The bound that the report promises, on the rows that it was verified on.
 #[test]
 fn the_verified_drop_keeps_the_bound() -> Result {
-    let text = eec(&[&COMPILE[..7], &["verified.eec", "--json"]].concat(), compiled()?)?;
-    let value: Value = serde_json::from_str(&text)?;
+    let value = compiled()?.json(&format!("{COMPILE} verified.eec"))?;
     let (estimate, bound) =
         (number(&value, "/reports/0/outcome/drop/estimate")?, number(&value, "/reports/0/outcome/drop/bound")?);
     let allowed = number(&value, "/reports/0/outcome/drop/max_drop")?;
@@ -110,14 +85,9 @@ fn the_verified_drop_keeps_the_bound() -> Result {
     Ok(())
 }
 
-fn number(value: &Value, path: &str) -> Result<f64> {
-    value.pointer(path).and_then(Value::as_f64).ok_or_else(|| format!("no number {path} in {value}").into())
-}
-
 #[test]
 fn evaluation_judges_the_compiled_model_and_its_rivals() -> Result {
-    let text = eec(&["eval", "easy-vqa.eec", "--data", "eval.npz", "--json"], compiled()?)?;
-    let value: Value = serde_json::from_str(&text)?;
+    let value = compiled()?.json("eval easy-vqa.eec --data eval.npz")?;
     let (plain, dynamic) = (number(&value, "/plain/accuracy")?, number(&value, "/dynamic/accuracy")?);
     assert!(plain > 0.8 && plain - dynamic <= 0.03, "{plain} to {dynamic}");
     let ratio = number(&value, "/dynamic/macs_ratio")?;
@@ -151,39 +121,33 @@ fn evaluation_judges_the_compiled_model_and_its_rivals() -> Result {
 
 #[test]
 fn the_same_seed_gives_the_same_bytes() -> Result {
-    let folder = compiled()?;
-    let mut again = COMPILE;
-    again[7] = "again.eec";
-    eec(&again, folder)?;
-    assert!(std::fs::read(folder.join("easy-vqa.eec"))? == std::fs::read(folder.join("again.eec"))?);
-    again[7] = "other.eec";
-    eec(&[&again[..], &["--seed", "1"]].concat(), folder)?;
-    assert!(std::fs::read(folder.join("easy-vqa.eec"))? != std::fs::read(folder.join("other.eec"))?);
+    let place = compiled()?;
+    place.stdout(&format!("{COMPILE} again.eec"))?;
+    assert!(std::fs::read(place.at("easy-vqa.eec"))? == std::fs::read(place.at("again.eec"))?);
+    place.stdout(&format!("{COMPILE} other.eec --seed 1"))?;
+    assert!(std::fs::read(place.at("easy-vqa.eec"))? != std::fs::read(place.at("other.eec"))?);
     Ok(())
 }
 
 #[test]
 fn without_exits_the_outputs_are_the_models_bit_for_bit() -> Result {
-    let folder = compiled()?;
-    eec(&["run", "model.onnx", "--inputs", "nine.npz", "--save-outputs", "plain.npz"], folder)?;
-    eec(&["run", "easy-vqa.eec", "--no-exit", "--inputs", "nine.npz", "--save-outputs", "none.npz"], folder)?;
-    assert_eq!(read_npz(&folder.join("plain.npz"))?, read_npz(&folder.join("none.npz"))?);
+    let place = compiled()?;
+    place.stdout("run model.onnx --inputs nine.npz --save-outputs plain.npz")?;
+    place.stdout("run easy-vqa.eec --no-exit --inputs nine.npz --save-outputs none.npz")?;
+    assert_eq!(read_npz(&place.at("plain.npz"))?, read_npz(&place.at("none.npz"))?);
     Ok(())
 }
 
 #[test]
 fn a_forced_exit_takes_every_sample_and_skips_the_rest() -> Result {
-    let folder = compiled()?;
-    let run = |extra: &[&str]| -> Result<Value> {
-        let base = ["run", "easy-vqa.eec", "--inputs", "nine.npz", "--json"];
-        Ok(serde_json::from_str(&eec(&[&base[..], extra].concat(), folder)?)?)
-    };
-    let forced = run(&["--force-exit", "0", "--save-outputs", "forced.npz"])?;
-    let plain = run(&["--no-exit"])?;
+    let place = compiled()?;
+    let run = |extra: &str| place.json(&format!("run easy-vqa.eec --inputs nine.npz {extra}"));
+    let forced = run("--force-exit 0 --save-outputs forced.npz")?;
+    let plain = run("--no-exit")?;
     let (few, all) = (number(&forced, "/counters/macs")?, number(&plain, "/counters/macs")?);
     assert!(few > 0.0 && few < 0.9 * all, "{few} of {all}");
     assert!(number(&forced, "/counters/kernels")? < number(&plain, "/counters/kernels")?);
-    let saved = read_npz(&folder.join("forced.npz"))?;
+    let saved = read_npz(&place.at("forced.npz"))?;
     assert_eq!(saved.keys().collect::<Vec<_>>(), ["confidence", "exit_index", "logits"]);
     assert_eq!(saved["exit_index"].to_i64s(), Some(vec![0; 9]));
     Ok(())
@@ -191,8 +155,8 @@ fn a_forced_exit_takes_every_sample_and_skips_the_rest() -> Result {
 
 #[test]
 fn inspect_bench_and_export_read_the_artifact() -> Result {
-    let folder = compiled()?;
-    let inspected: Value = serde_json::from_str(&eec(&["inspect", "easy-vqa.eec", "--json"], folder)?)?;
+    let place = compiled()?;
+    let inspected = place.json("inspect easy-vqa.eec")?;
     assert!(number(&inspected, "/parameters")? > 1e6 && number(&inspected, "/macs")? > 8e7);
     let blocks = inspected["blocks"].as_array().ok_or("no blocks")?;
     assert_eq!(blocks.len(), 8);
@@ -201,14 +165,14 @@ fn inspect_bench_and_export_read_the_artifact() -> Result {
     let bytes: f64 = blocks.iter().filter_map(|b| b["bytes"].as_f64()).sum();
     let parameters = number(&inspected, "/parameters")?;
     assert!(bytes > 0.5 * 4.0 * parameters && bytes < 4.0 * parameters, "{bytes} bytes of {parameters} parameters");
-    let bench: Value = serde_json::from_str(&eec(&["bench", "easy-vqa.eec", "--iters", "3", "--json"], folder)?)?;
+    let bench = place.json("bench easy-vqa.eec --iters 3")?;
     for key in ["/median_ms", "/p90_ms", "/min_ms", "/load_ms", "/threads"] {
         assert!(number(&bench, key)? > 0.0, "{key}");
     }
     assert_eq!(bench["backend"], "cpu");
     assert_eq!(bench["per_exit"].as_array().map(Vec::len), inspected["exits"].as_array().map(Vec::len));
-    eec(&["export", "easy-vqa.eec", "--plain", "-o", "out.onnx"], folder)?;
-    eec(&["run", "model.onnx", "--inputs", "nine.npz", "--save-outputs", "expected.npz"], folder)?;
-    eec(&["run", "out.onnx", "--inputs", "nine.npz", "--expect", "expected.npz"], folder)?;
+    place.stdout("export easy-vqa.eec --plain -o out.onnx")?;
+    place.stdout("run model.onnx --inputs nine.npz --save-outputs expected.npz")?;
+    place.stdout("run out.onnx --inputs nine.npz --expect expected.npz")?;
     Ok(())
 }
