@@ -53,6 +53,12 @@ struct Shared<'a>(&'a AttentionArgs);
 // SAFETY: threads write disjoint rows of C and only read the rest, which is valid meanwhile.
 unsafe impl Sync for Shared<'_> {}
 
+impl Shared<'_> {
+    fn args(&self) -> &AttentionArgs {
+        self.0
+    }
+}
+
 impl AttentionArgs {
     /// Queries per block.
     fn rows(&self, threads: usize) -> usize {
@@ -88,7 +94,7 @@ pub(crate) unsafe fn attention(pool: &Pool, args: &AttentionArgs) {
     let work = rows.saturating_mul(args.n).saturating_mul(args.d + args.width + SOFTMAX);
     let shared = Shared(args);
     pool.run(items, GRAIN / work.max(1), &|items| {
-        let args = { &shared }.0;
+        let args = shared.args();
         with_scores(rows * args.n.next_multiple_of(BLOCK), |scores| {
             for item in items {
                 let (head, block) = (item / blocks, item % blocks);
