@@ -49,7 +49,7 @@ struct Args {
 }
 
 /// Engines keep their threads spinning for a while after a run; the next one waits that out.
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Outputs of different engines may differ by the order of their sums.
 const TOLERANCE: Tolerance = Tolerance { atol: 2e-3, rtol: 2e-3 };
