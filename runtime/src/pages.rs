@@ -3,16 +3,21 @@
 
 use memmap2::MmapMut;
 
+/// Bytes of a huge page on most machines.
+const HUGE: usize = 2 << 20;
+
 /// Zeroed memory that starts at a page; it may be empty.
 #[derive(Default)]
 pub(crate) struct Pages(Option<MmapMut>);
 
 impl Pages {
-    /// `len` zero bytes; `None` if the system has no such memory.
+    /// At least `len` zero bytes; `None` if the system has no such memory.
     pub(crate) fn new(len: usize) -> Option<Pages> {
         if len == 0 {
             return Some(Pages(None));
         }
+        // Linux aligns a mapping to huge pages if it consists of them.
+        let len = if len < HUGE / 2 { len } else { len.checked_next_multiple_of(HUGE)? };
         let map = MmapMut::map_anon(len).ok()?;
         // A system without huge pages refuses, and then small ones serve.
         #[cfg(target_os = "linux")]

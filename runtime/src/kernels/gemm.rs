@@ -12,8 +12,14 @@ use crate::pool::Pool;
 /// the block use it, and C, which carries the sums from slice to slice, is touched rarely.
 const SLICE: usize = 128;
 
-/// The most rows of a block: its slice of A stays in the second-level cache.
+/// The most rows of a block.
 const ROWS: usize = 144;
+
+/// Rows below which a block is not cut so that A stays in a cache: B is read again for every block.
+const MIN_ROWS: usize = 48;
+
+/// Elements of A in a block: they stay in the second-level cache while strip after strip uses them.
+const BLOCK: usize = 1 << 17;
 
 /// Multiply-adds below which a block is not worth handing to another thread.
 const GRAIN: usize = 1 << 17;
@@ -74,7 +80,8 @@ struct Plan {
 
 impl Plan {
     fn new(isa: &Isa, threads: usize, shape: Shape, packs: bool) -> Plan {
-        let rows = shape.m.div_ceil(shape.m.div_ceil(ROWS).max(1));
+        let most = if packs { ROWS } else { (BLOCK / shape.k.max(1)).clamp(MIN_ROWS, ROWS) };
+        let rows = shape.m.div_ceil(shape.m.div_ceil(most).max(1));
         let mut plan = Plan { shape, rows, strip: isa.nr() };
         let rows = shape.m.max(FREE_ROWS);
         let work = shape.batches.saturating_mul(rows).saturating_mul(shape.n).saturating_mul(shape.k);

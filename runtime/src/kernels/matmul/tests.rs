@@ -223,13 +223,22 @@ fn packing_pads_with_zeros() {
 fn speed() {
     for threads in [1, 2] {
         let pool = Pool::new(threads);
-        for [m, k, n] in
-            [[128, 768, 3072], [24, 128, 64], [16, 768, 3072], [8, 768, 3072], [1, 768, 3072], [1, 4096, 16384]]
-        {
+        for [m, k, n] in [
+            [128, 768, 3072],
+            [128, 768, 768],
+            [128, 3072, 768],
+            [1024, 768, 3072],
+            [1024, 3072, 768],
+            [24, 128, 64],
+            [16, 768, 3072],
+            [1, 768, 3072],
+        ] {
             let (a, b) = (data(m * k, 1), data(k * n, 2));
-            let weights = packed(Isa::get(), strided(&b, n as isize, 1), k, n);
-            let mut c = vec![0.0f32; m * n];
-            let (b, out, c_row) = (weights.as_ptr(), c.as_mut_ptr(), n as isize);
+            let mut weights = crate::pages::Pages::new(4 * packed_len(k, n).unwrap()).unwrap();
+            let mut c = crate::pages::Pages::new(4 * m * n).unwrap();
+            // SAFETY: `b` holds the matrix.
+            unsafe { pack_b(strided(&b, n as isize, 1), k, n, &mut weights.floats_mut()[..packed_len(k, n).unwrap()]) };
+            let (b, out, c_row) = (weights.floats().as_ptr(), c.floats_mut().as_mut_ptr(), n as isize);
             let args =
                 MatMulArgs { a: strided(&a, k as isize, 1), b, c: out, c_row, m, k, n, scale: 1.0, bias: Bias::None };
             // SAFETY: all operands are valid for their sizes.
