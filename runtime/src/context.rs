@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::kernels::attention::{AttentionArgs, attention};
 use crate::kernels::conv::{ConvArgs, Window, conv};
 use crate::kernels::math::Function;
-use crate::kernels::matmul::{BatchMatMulArgs, MatMulArgs, batch_matmul, matmul, matmuls};
+use crate::kernels::matmul::{BatchMatMulArgs, batch_matmul, matmul, matmuls};
 use crate::kernels::pool2d::{PoolArgs, PoolKind, pool2d};
 use crate::kernels::scratch::NoMemory;
 use crate::kernels::simd::Isa;
@@ -170,7 +170,7 @@ pub(crate) unsafe extern "C" fn run_matmuls(context: *const Context, words: *con
         let words = std::slice::from_raw_parts(words, MATMUL_WORDS * count as usize);
         let product = |host: &Host, words: &[i64; MATMUL_WORDS]| {
             let packed = host.packed.get(words[1] as usize).expect("weights that were packed");
-            with_packed(&product_of(words, bias_at(words)), packed)
+            product_of(words, bias_at(words)).packed(packed)
         };
         guarded(context, words[0], |host| match words.as_chunks().0 {
             [a, b] => matmuls(&host.pool, &[a, b].map(|w| product(host, w))),
@@ -208,12 +208,6 @@ fn product_of(words: &[i64], bias: Bias) -> BatchMatMulArgs {
         scale: f32::from_bits(words[16] as u32),
         bias,
     }
-}
-
-/// The product with its second operand packed.
-fn with_packed(product: &BatchMatMulArgs, packed: &[f32]) -> MatMulArgs {
-    let BatchMatMulArgs { a, c, c_row, m, k, n, scale, bias, .. } = *product;
-    MatMulArgs { a, b: packed.as_ptr(), c, c_row, m, k, n, scale, bias }
 }
 
 /// # Safety
@@ -255,7 +249,7 @@ unsafe fn matmul_axes(host: &Host, call: &mut BatchMatMulArgs, axes: &[[i64; 4]]
     }
     if let Some(packed) = packed {
         // SAFETY: `packed` holds this b; the other operands are checked.
-        return unsafe { matmul(&host.pool, &with_packed(call, packed)) };
+        return unsafe { matmul(&host.pool, &call.packed(packed)) };
     }
     for (i, [size, a, b, c]) in axes.iter().rev().enumerate() {
         let at = 2 - i;

@@ -1,17 +1,19 @@
 //! Scaled dot-product attention: for a block of queries of one head the scores, their softmax and the
 //! weighted values, while the scores are in a near cache.
 
+use std::ops::Range;
+
 use super::math::BLOCK;
-use super::matmul::{BatchMatMulArgs, batch_matmul};
+use super::matmul::{BatchMatMulArgs, batch_matmul, matmul, pack_b, packed_len};
 use super::scratch::with_scores;
 use super::simd::Isa;
 use super::{Bias, Strided};
 use crate::pool::Pool;
 
-/// Scores that a block of queries may have: they stay in the second-level cache.
-const SCORES: usize = 1 << 15;
+/// Scores that a block of queries may have: they stay in the first-level cache.
+const SCORES: usize = 1 << 12;
 
-/// Queries of a block at least, so that its keys are read and packed for several.
+/// Queries of an item at least, so that its keys and values are read and packed for several.
 const MIN_ROWS: usize = 16;
 
 /// Multiply-adds below which a block is not worth handing to another thread.
@@ -59,18 +61,46 @@ impl Shared<'_> {
     }
 }
 
-impl AttentionArgs {
-    /// Queries per block.
-    fn rows(&self, threads: usize) -> usize {
-        let batches: usize = self.batch.iter().product();
-        let most = (SCORES / self.n.max(1)).clamp(MIN_ROWS, self.m.max(MIN_ROWS));
-        let mut rows = self.m.div_ceil(self.m.div_ceil(most).max(1)).max(1);
-        while threads > 1 && rows >= 2 * MIN_ROWS && batches * self.m.div_ceil(rows) < 2 * threads {
+/// Queries of an item above which its keys and values are packed once, for all of its blocks.
+const PACK_FROM: usize = 12;
+
+/// How the queries are cut. The cut decides speed only, never a result.
+struct Plan {
+    /// Queries of an item, which one thread computes.
+    rows: usize,
+    /// Queries of a block.
+    block: usize,
+    /// Elements of a row of scores: whole vectors.
+    scores: usize,
+    /// Elements of the packed keys and of the packed values.
+    keys: usize,
+    values: usize,
+}
+
+impl Plan {
+    /// `None` if a size does not fit.
+    fn new(args: &AttentionArgs, threads: usize) -> Option<Plan> {
+        let batches: usize = args.batch.iter().product();
+        let mut rows = args.m;
+        while threads > 1 && rows >= 2 * MIN_ROWS && batches * args.m.div_ceil(rows) < 2 * threads {
             rows = rows.div_ceil(2);
         }
-        rows
+        let block = (SCORES / args.n.max(1)).clamp(MIN_ROWS, rows.max(MIN_ROWS));
+        let block = rows.div_ceil(rows.div_ceil(block).max(1)).max(1);
+        let scores = args.n.checked_next_multiple_of(BLOCK)?;
+        let packs = rows > PACK_FROM;
+        let keys = if packs { packed_len(args.d, args.n)? } else { 0 };
+        let values = if packs { packed_len(args.n, args.width)? } else { 0 };
+        Some(Plan { rows: rows.max(1), block, scores, keys, values })
     }
 
+    /// Elements of an item's scratch.
+    fn scratch(&self) -> Option<usize> {
+        self.block.checked_mul(self.scores)?.checked_add(self.keys)?.checked_add(self.values)
+    }
+}
+
+impl AttentionArgs {
     /// An operand at an index of the batch and a row.
     fn at(&self, (matrix, strides): Batched, index: [usize; 3], row: usize) -> Strided {
         let offset: isize = index.iter().zip(strides).map(|(i, s)| *i as isize * s).sum();
@@ -88,83 +118,140 @@ pub(crate) unsafe fn attention(pool: &Pool, args: &AttentionArgs) {
     if args.width == 0 {
         return;
     }
-    let rows = args.rows(pool.threads());
-    let blocks = args.m.div_ceil(rows);
+    let plan = Plan::new(args, pool.threads());
+    // Sizes that do not fit ask for more memory than there is.
+    let Some((plan, scratch)) = plan.and_then(|p| p.scratch().map(|s| (p, s))) else {
+        return with_scores(usize::MAX / size_of::<f32>(), |_| ());
+    };
+    let blocks = args.m.div_ceil(plan.rows);
     let items = args.batch.iter().product::<usize>() * blocks;
-    let work = rows.saturating_mul(args.n).saturating_mul(args.d + args.width + SOFTMAX);
+    let work = plan.rows.saturating_mul(args.n).saturating_mul(args.d + args.width + SOFTMAX);
     let shared = Shared(args);
     pool.run(items, GRAIN / work.max(1), &|items| {
         let args = shared.args();
-        with_scores(rows * args.n.next_multiple_of(BLOCK), |scores| {
+        with_scores(scratch, |scratch| {
             for item in items {
                 let (head, block) = (item / blocks, item % blocks);
                 let [_, middle, inner] = args.batch;
                 let index = [head / inner / middle, head / inner % middle, head % inner];
-                let first = block * rows;
+                let first = block * plan.rows;
+                let rows = first..args.m.min(first + plan.rows);
                 // SAFETY: the caller's promise, for a part of the rows of one index.
-                unsafe { queries(pool, args, index, first..args.m.min(first + rows), scores) };
+                unsafe { Head { pool, args, plan: &plan, index }.queries(rows, scratch) };
             }
         });
     });
 }
 
-/// The queries `rows` of one index of the batch.
-///
-/// # Safety
-///
-/// As for [`attention`]; `scores` has whole blocks for each row.
-unsafe fn queries(
-    pool: &Pool,
-    args: &AttentionArgs,
+/// One index of the batch.
+struct Head<'a> {
+    pool: &'a Pool,
+    args: &'a AttentionArgs,
+    plan: &'a Plan,
     index: [usize; 3],
-    rows: std::ops::Range<usize>,
-    scores: &mut [f32],
-) {
-    let (m, row) = (rows.len(), args.n.next_multiple_of(BLOCK));
-    let offset: isize = index.iter().zip(args.c.1).map(|(i, s)| *i as isize * s).sum();
-    let c = args.c.0.wrapping_offset(offset + rows.start as isize * args.c_row);
-    let product = BatchMatMulArgs {
-        batch: [1; 3],
-        a: args.at(args.q, index, rows.start),
-        a_batch: [0; 3],
-        b: args.at(args.k, index, 0),
-        b_batch: [0; 3],
-        c: scores.as_mut_ptr(),
-        c_batch: [0; 3],
-        c_row: row as isize,
-        m,
-        k: args.d,
-        n: args.n,
-        scale: args.scale,
-        bias: Bias::None,
-    };
-    // SAFETY: the operands are parts of valid ones, and the scores have room for m rows.
-    unsafe { batch_matmul(pool, &product) };
-    for (i, scores) in scores[..m * row].chunks_exact_mut(row.max(1)).enumerate() {
-        let (scores, padding) = scores.split_at_mut(args.n);
-        padding.fill(f32::NEG_INFINITY);
-        if let Some(mask) = args.mask {
-            // SAFETY: the mask has n elements in this row.
-            unsafe { add(scores, args.at(mask, index, rows.start + i)) };
+}
+
+impl Head<'_> {
+    /// Computes the queries `rows`.
+    ///
+    /// # Safety
+    ///
+    /// As for [`attention`]; `scratch` is as long as the plan says.
+    unsafe fn queries(&self, rows: Range<usize>, scratch: &mut [f32]) {
+        let (args, plan) = (self.args, self.plan);
+        let (keys, rest) = scratch.split_at_mut(plan.keys);
+        let (values, scores) = rest.split_at_mut(plan.values);
+        let packed = if plan.keys > 0 {
+            // SAFETY: the operands are valid, and the parts have the lengths of what is packed.
+            unsafe {
+                pack_b(args.at(args.k, self.index, 0), args.d, args.n, keys);
+                pack_b(args.at(args.v, self.index, 0), args.n, args.width, values);
+            }
+            Some([&*keys, &*values])
+        } else {
+            None
+        };
+        for first in rows.clone().step_by(plan.block) {
+            // SAFETY: the caller's promise, for a part of the rows.
+            unsafe { self.block(first..rows.end.min(first + plan.block), packed, scores) };
         }
     }
-    let isa = Isa::get();
-    for scores in scores[..m * row].chunks_exact_mut(row.max(1)) {
-        // SAFETY: the set is that of this CPU.
-        unsafe { (isa.softmax)(scores, args.instead_of_nan) };
+
+    /// Computes one block of queries.
+    ///
+    /// # Safety
+    ///
+    /// As for [`attention`]; `packed` are the packed keys and values, if the plan has them, and `scores`
+    /// has whole vectors for each row.
+    unsafe fn block(&self, rows: Range<usize>, packed: Option<[&[f32]; 2]>, scores: &mut [f32]) {
+        let (args, m, row) = (self.args, rows.len(), self.plan.scores);
+        let offset: isize = self.index.iter().zip(args.c.1).map(|(i, s)| *i as isize * s).sum();
+        let product = BatchMatMulArgs {
+            batch: [1; 3],
+            a: args.at(args.q, self.index, rows.start),
+            a_batch: [0; 3],
+            b: args.at(args.k, self.index, 0),
+            b_batch: [0; 3],
+            c: scores.as_mut_ptr(),
+            c_batch: [0; 3],
+            c_row: row as isize,
+            m,
+            k: args.d,
+            n: args.n,
+            scale: args.scale,
+            bias: Bias::None,
+        };
+        // SAFETY: the operands are parts of valid ones, and the scores have room for m rows.
+        unsafe { self.multiply(&product, packed.map(|p| p[0])) };
+        let scores = &mut scores[..m * row];
+        for (i, scores) in scores.chunks_exact_mut(row.max(1)).enumerate() {
+            // SAFETY: the mask has n elements in this row.
+            unsafe { self.weigh(rows.start + i, scores) };
+        }
+        let weighted = BatchMatMulArgs {
+            a: Strided { ptr: scores.as_ptr(), row: row as isize, column: 1 },
+            b: args.at(args.v, self.index, 0),
+            c: args.c.0.wrapping_offset(offset + rows.start as isize * args.c_row),
+            c_row: args.c_row,
+            k: args.n,
+            n: args.width,
+            scale: 1.0,
+            ..product
+        };
+        // SAFETY: as above; C is written by nobody else.
+        unsafe { self.multiply(&weighted, packed.map(|p| p[1])) };
     }
-    let values = BatchMatMulArgs {
-        a: Strided { ptr: scores.as_ptr(), row: row as isize, column: 1 },
-        b: args.at(args.v, index, 0),
-        c,
-        c_row: args.c_row,
-        k: args.n,
-        n: args.width,
-        scale: 1.0,
-        ..product
-    };
-    // SAFETY: as above; C is written by nobody else.
-    unsafe { batch_matmul(pool, &values) };
+
+    /// Turns a row of scores into weights; what pads it gets none.
+    ///
+    /// # Safety
+    ///
+    /// The mask is readable for this query.
+    unsafe fn weigh(&self, query: usize, scores: &mut [f32]) {
+        let (of_keys, padding) = scores.split_at_mut(self.args.n);
+        padding.fill(f32::NEG_INFINITY);
+        if let Some(mask) = self.args.mask {
+            // SAFETY: the caller's promise.
+            unsafe { add(of_keys, self.args.at(mask, self.index, query)) };
+        }
+        // SAFETY: the set is that of this CPU.
+        unsafe { (Isa::get().softmax)(scores, self.args.instead_of_nan) };
+    }
+
+    /// Computes a product, with its second operand packed if it is.
+    ///
+    /// # Safety
+    ///
+    /// The operands are valid, and `packed` holds b.
+    unsafe fn multiply(&self, product: &BatchMatMulArgs, packed: Option<&[f32]>) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match packed {
+                Some(b) => matmul(self.pool, &product.packed(b)),
+                None => batch_matmul(self.pool, product),
+            }
+        }
+    }
 }
 
 /// Adds one row of a mask.
@@ -176,11 +263,55 @@ unsafe fn add(scores: &mut [f32], mask: Strided) {
     if mask.column == 1 {
         // SAFETY: the caller's promise.
         let mask = unsafe { std::slice::from_raw_parts(mask.ptr, scores.len()) };
-        scores.iter_mut().zip(mask).for_each(|(score, x)| *score += x);
-        return;
+        // SAFETY: the set is that of this CPU.
+        return unsafe { (Isa::get().add)(scores, mask) };
     }
     for (i, score) in scores.iter_mut().enumerate() {
         // SAFETY: the caller's promise.
         *score += unsafe { *mask.at(0, i).ptr };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Prints the speed of attention; run it in release with `--ignored --nocapture`.
+    #[test]
+    #[ignore = "a measurement, not a check"]
+    fn speed() {
+        let pool = Pool::new(1);
+        for (heads, m, n, d) in [(12, 128, 128, 64), (12, 197, 197, 64), (3, 64, 64, 32), (9, 1, 129, 64)] {
+            let row = (heads * d) as isize;
+            let q: Vec<f32> = (0..m * heads * d).map(|i| (i * 7919 % 1000) as f32 / 1000.0).collect();
+            let k: Vec<f32> = (0..n * heads * d).map(|i| (i * 7907 % 1000) as f32 / 1000.0).collect();
+            let mask = vec![0.0f32; m * n];
+            let mut c = vec![0.0f32; m * heads * d];
+            for mask in [None, Some((Strided { ptr: mask.as_ptr(), row: n as isize, column: 1 }, [0; 3]))] {
+                let args = AttentionArgs {
+                    batch: [1, 1, heads],
+                    m,
+                    n,
+                    d,
+                    width: d,
+                    q: (Strided { ptr: q.as_ptr(), row, column: 1 }, [0, 0, d as isize]),
+                    k: (Strided { ptr: k.as_ptr(), row: 1, column: row }, [0, 0, d as isize]),
+                    v: (Strided { ptr: k.as_ptr(), row, column: 1 }, [0, 0, d as isize]),
+                    mask,
+                    c: (c.as_mut_ptr(), [0, 0, d as isize]),
+                    c_row: row,
+                    scale: 0.125,
+                    instead_of_nan: None,
+                };
+                // SAFETY: all operands are valid for their sizes.
+                let best = crate::kernels::best_seconds(|| unsafe { attention(&pool, &args) });
+                let rate = 4.0 * (heads * m * n * d) as f64 / best / 1e9;
+                println!(
+                    "{heads} heads, {m}x{n}x{d}, mask {}: {:.1} us, {rate:.1} GFLOP/s",
+                    mask.is_some(),
+                    best * 1e6
+                );
+            }
+        }
     }
 }

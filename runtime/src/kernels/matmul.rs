@@ -55,6 +55,14 @@ pub(crate) struct BatchMatMulArgs {
     pub(crate) bias: Bias,
 }
 
+impl BatchMatMulArgs {
+    /// The one product without a batch, with its second operand packed.
+    pub(crate) fn packed(&self, b: &[f32]) -> MatMulArgs {
+        let BatchMatMulArgs { a, c, c_row, m, k, n, scale, bias, .. } = *self;
+        MatMulArgs { a, b: b.as_ptr(), c, c_row, m, k, n, scale, bias }
+    }
+}
+
 /// Columns of a packed panel on this CPU.
 pub(crate) fn panel_columns() -> usize {
     Isa::get().nr()

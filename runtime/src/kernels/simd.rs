@@ -119,6 +119,8 @@ pub(crate) struct Isa {
     pub(super) stencils: [StencilFn; 4],
     /// Replaces every value by the function of it.
     pub(crate) apply: unsafe fn(Function, &mut [f32]),
+    /// Adds the second list to the first.
+    pub(super) add: unsafe fn(&mut [f32], &[f32]),
     /// Replaces whole blocks of scores by their softmax.
     pub(super) softmax: unsafe fn(&mut [f32], Option<f32>),
     /// Multiply-adds in registers: as many vectors of them as it returns.
@@ -450,6 +452,11 @@ macro_rules! define_isa {
         }
 
         $(#[target_feature(enable = $feature)])?
+        unsafe fn add(values: &mut [f32], others: &[f32]) {
+            super::math::add(values, others)
+        }
+
+        $(#[target_feature(enable = $feature)])?
         unsafe fn softmax(scores: &mut [f32], instead: Option<f32>) {
             super::math::softmax::<{ $fused }>(scores, instead)
         }
@@ -475,6 +482,7 @@ macro_rules! define_isa {
             transpose,
             stencils: [stencil::<1>, stencil::<2>, stencil::<3>, stencil::<4>],
             apply,
+            add,
             softmax,
             compute,
             read,
