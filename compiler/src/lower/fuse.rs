@@ -14,10 +14,12 @@ pub(super) struct LoopBuilder {
     dims: Vec<Dim>,
     outer: Vec<usize>,
     inner: Vec<usize>,
-    inputs: Vec<View>,
-    exprs: Vec<Expr>,
+    pub(super) inputs: Vec<View>,
+    pub(super) exprs: Vec<Expr>,
     reductions: Vec<Reduction>,
     stores: Vec<Store>,
+    /// The product or convolution whose finished elements are `Reduced(0)` in a map that is to follow it.
+    pub(super) sum: Option<ValueId>,
 }
 
 impl LoopBuilder {
@@ -36,6 +38,7 @@ impl LoopBuilder {
             exprs: Vec::new(),
             reductions: Vec::new(),
             stores: Vec::new(),
+            sum: None,
         }
     }
 
@@ -218,6 +221,11 @@ pub(super) fn is_elementwise(op: &Op) -> bool {
     !matches!(role(op), Role::Other)
 }
 
+/// Whether the operator is a function of the elements at the same place.
+pub(super) fn is_pointwise(op: &Op) -> bool {
+    !matches!(role(op), Role::Indexing | Role::Other)
+}
+
 /// Whether computing the operator several times costs less than keeping its result.
 pub(super) fn is_cheap(op: &Op) -> bool {
     match role(op) {
@@ -234,6 +242,9 @@ impl Lowering<'_> {
     pub(super) fn expression(&mut self, b: &mut LoopBuilder, value: ValueId) -> Result<ExprId, LowerError> {
         if let Some(scalar) = self.graph.as_constant(value).and_then(scalar_of) {
             return Ok(b.push(Expr::Const(scalar)));
+        }
+        if b.sum == Some(value) {
+            return Ok(b.push(Expr::Reduced(0)));
         }
         if self.deferred.contains_key(&value) {
             return self.inlined(b, value);

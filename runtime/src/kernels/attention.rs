@@ -137,6 +137,7 @@ unsafe fn queries(
         n: args.n,
         scale: args.scale,
         bias: Bias::None,
+        epilogue: None,
     };
     // SAFETY: the operands are parts of valid ones, and the scores have room for m rows.
     unsafe { batch_matmul(pool, &product) };

@@ -2,6 +2,7 @@
 //! vector of outputs is one contiguous load, and then swept row by row.
 
 use super::conv::{ConvArgs, Window};
+use super::epilogue::Block;
 use super::scratch::{with_floats, with_offsets};
 use super::simd::{Isa, Segment, Stencil};
 use crate::pool::Pool;
@@ -135,7 +136,7 @@ impl Stencil {
 
 /// The planes of a convolution, as the threads share them.
 struct Planes<'a> {
-    args: &'a ConvArgs,
+    args: &'a ConvArgs<'a>,
     isa: &'a Isa,
     padded: Padded,
     offsets: &'a [isize],
@@ -173,6 +174,11 @@ impl Planes<'_> {
                     bias: (!args.bias.is_null()).then(|| *args.bias.add(channel)),
                 };
                 self.padded.sweep(self.isa, first);
+                if let Some(epilogue) = &args.epilogue {
+                    let (rows, columns) = (channel..channel + 1, 0..args.window.out_plane());
+                    let c_row = args.window.out_plane() as isize;
+                    epilogue.apply(self.isa, &Block { batch: [0, 0, image], rows, columns, c: first.dst, c_row });
+                }
             }
         }
     }
@@ -183,7 +189,7 @@ impl Planes<'_> {
 /// # Safety
 ///
 /// As for [`super::conv::conv`]; `padded` is the layout of this convolution's window.
-pub(super) unsafe fn run(pool: &Pool, isa: &Isa, args: &ConvArgs, padded: Padded) {
+pub(super) unsafe fn run(pool: &Pool, isa: &Isa, args: &ConvArgs<'_>, padded: Padded) {
     let planes = args.images * args.groups;
     let work = args.window.out_plane() * args.out_channels / args.groups;
     if planes == 0 || work == 0 {

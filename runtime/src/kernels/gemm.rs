@@ -61,6 +61,13 @@ pub(super) trait Problem: Sync {
     ///
     /// The slice is inside B and the problem's memory is valid.
     unsafe fn slice(&self, isa: &Isa, slice: &Slice, scratch: &mut [f32]) -> (*const f32, isize);
+
+    /// Applies the epilogue to a block of finished sums of the product `batch`, whose first is at `c`.
+    ///
+    /// # Safety
+    ///
+    /// The block is inside C, nobody else touches it, and the problem's memory is valid.
+    unsafe fn finish(&self, isa: &Isa, batch: usize, block: [Range<usize>; 2], c: *mut f32);
 }
 
 /// How C is cut. The cut decides speed only, never a result.
@@ -123,7 +130,7 @@ impl Plan {
     }
 }
 
-/// Computes C = scale · A·B + bias for every product of the batch.
+/// Computes C = scale · A·B + bias and its epilogue for every product of the batch.
 ///
 /// # Safety
 ///
@@ -195,6 +202,9 @@ unsafe fn block<P: Problem>(isa: &Isa, plan: &Plan, problem: &P, item: usize, sc
                 bias: if last { operands.bias.at(rows.start, columns.start) } else { Bias::None },
             };
             tiles(isa, tile, rows.len());
+            if last {
+                problem.finish(isa, batch, [rows.clone(), columns.clone()], tile.c);
+            }
         }
     }
 }

@@ -3,6 +3,9 @@
 //! Packed B is a row of panels, each `[k][NR]`, the columns beyond n zero. NR is the width of the
 //! CPU's widest tile, so packed weights live in memory only and never in a file.
 
+use std::ops::Range;
+
+use super::epilogue::{Block, Finish, Operand};
 use super::gemm::{self, Operands, Problem, Shape, Slice, pack};
 use super::simd::Isa;
 use super::{Bias, Strided};
@@ -11,9 +14,9 @@ use crate::pool::Pool;
 /// Rows of a matrix that are packed at a time, so that a panel's source pages stay mapped.
 const PACK_ROWS: usize = 64;
 
-/// One product C = scale · A·B + bias with packed B.
+/// One product C = scale · A·B + bias with packed B, and its epilogue.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct MatMulArgs {
+pub(crate) struct MatMulArgs<'a> {
     /// m×k.
     pub(crate) a: Strided,
     /// k×n, as [`pack_b`] wrote it.
@@ -28,12 +31,14 @@ pub(crate) struct MatMulArgs {
     /// What every finished sum is multiplied with, before the bias.
     pub(crate) scale: f32,
     pub(crate) bias: Bias,
+    /// What follows.
+    pub(crate) epilogue: Option<Finish<'a>>,
 }
 
 /// A batch of products C = scale · A·B + bias, all operands strided. The batch has up to three axes; a stride
 /// of zero shares an operand along one.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct BatchMatMulArgs {
+pub(crate) struct BatchMatMulArgs<'a> {
     pub(crate) batch: [usize; 3],
     /// m×k.
     pub(crate) a: Strided,
@@ -53,6 +58,15 @@ pub(crate) struct BatchMatMulArgs {
     pub(crate) scale: f32,
     /// The same for every product.
     pub(crate) bias: Bias,
+    /// What follows.
+    pub(crate) epilogue: Option<Finish<'a>>,
+}
+
+impl<'a> BatchMatMulArgs<'a> {
+    /// The operands of the epilogue.
+    pub(crate) fn operands(&self) -> &'a [Operand] {
+        self.epilogue.map_or(&[], |e| e.operands)
+    }
 }
 
 /// Columns of a packed panel on this CPU.
@@ -106,7 +120,7 @@ unsafe fn pack_b_for(isa: &Isa, src: Strided, k: usize, n: usize, dst: &mut [f32
 ///
 /// A is readable for m×k elements, the bias for m or n; `b` was packed by [`pack_b`] for k×n in this
 /// process; C is writable for m×n and overlaps nothing that is read.
-pub(crate) unsafe fn matmul(pool: &Pool, args: &MatMulArgs) {
+pub(crate) unsafe fn matmul(pool: &Pool, args: &MatMulArgs<'_>) {
     // SAFETY: the caller's promise.
     unsafe { matmul_for(Isa::get(), pool, args) }
 }
@@ -116,7 +130,7 @@ pub(crate) unsafe fn matmul(pool: &Pool, args: &MatMulArgs) {
 /// # Safety
 ///
 /// As for [`matmul`], with B packed for this set.
-unsafe fn matmul_for(isa: &Isa, pool: &Pool, args: &MatMulArgs) {
+unsafe fn matmul_for(isa: &Isa, pool: &Pool, args: &MatMulArgs<'_>) {
     let shape = Shape { batches: 1, m: args.m, k: args.k, n: args.n };
     // SAFETY: the caller's promise.
     unsafe { gemm::run(pool, isa, shape, &Packed(args)) }
@@ -127,7 +141,7 @@ unsafe fn matmul_for(isa: &Isa, pool: &Pool, args: &MatMulArgs) {
 /// # Safety
 ///
 /// As for [`matmul`]; no C overlaps an operand of another product either.
-pub(crate) unsafe fn matmuls<const N: usize>(pool: &Pool, args: &[MatMulArgs; N]) {
+pub(crate) unsafe fn matmuls<const N: usize>(pool: &Pool, args: &[MatMulArgs<'_>; N]) {
     let products = args.each_ref().map(Packed);
     let shape = |args: &MatMulArgs| Shape { batches: 1, m: args.m, k: args.k, n: args.n };
     let problems = products.each_ref().map(|p| (shape(p.0), p));
@@ -141,7 +155,7 @@ pub(crate) unsafe fn matmuls<const N: usize>(pool: &Pool, args: &[MatMulArgs; N]
 ///
 /// For every product A is readable for m×k elements, B for k×n, the bias for m or n; C is writable for
 /// m×n and overlaps nothing that is read and no other C.
-pub(crate) unsafe fn batch_matmul(pool: &Pool, args: &BatchMatMulArgs) {
+pub(crate) unsafe fn batch_matmul(pool: &Pool, args: &BatchMatMulArgs<'_>) {
     // SAFETY: the caller's promise.
     unsafe { batch_matmul_for(Isa::get(), pool, args) }
 }
@@ -151,7 +165,7 @@ pub(crate) unsafe fn batch_matmul(pool: &Pool, args: &BatchMatMulArgs) {
 /// # Safety
 ///
 /// As for [`batch_matmul`].
-unsafe fn batch_matmul_for(isa: &Isa, pool: &Pool, args: &BatchMatMulArgs) {
+unsafe fn batch_matmul_for(isa: &Isa, pool: &Pool, args: &BatchMatMulArgs<'_>) {
     let batches = args.batch.iter().fold(1, |product: usize, &axis| product.saturating_mul(axis));
     let shape = Shape { batches, m: args.m, k: args.k, n: args.n };
     // SAFETY: the caller's promise.
@@ -159,7 +173,7 @@ unsafe fn batch_matmul_for(isa: &Isa, pool: &Pool, args: &BatchMatMulArgs) {
 }
 
 /// The product with packed B.
-struct Packed<'a>(&'a MatMulArgs);
+struct Packed<'a>(&'a MatMulArgs<'a>);
 
 // SAFETY: threads write disjoint parts of C and only read the rest, which is valid meanwhile.
 unsafe impl Sync for Packed<'_> {}
@@ -178,20 +192,32 @@ impl Problem for Packed<'_> {
         let offset = (panel * self.0.k + slice.ks.start) * nr + column;
         (self.0.b.wrapping_add(offset), nr as isize)
     }
+
+    unsafe fn finish(&self, isa: &Isa, _batch: usize, [rows, columns]: [Range<usize>; 2], c: *mut f32) {
+        if let Some(epilogue) = &self.0.epilogue {
+            let block = Block { batch: [0; 3], rows, columns, c, c_row: self.0.c_row };
+            // SAFETY: the caller's promise.
+            unsafe { epilogue.apply(isa, &block) }
+        }
+    }
 }
 
 /// The batch of strided products.
-struct Batch<'a>(&'a BatchMatMulArgs);
+struct Batch<'a>(&'a BatchMatMulArgs<'a>);
 
 // SAFETY: as for `Packed`.
 unsafe impl Sync for Batch<'_> {}
 
 impl Batch<'_> {
+    /// The position of a product along the axes of the batch.
+    fn index(&self, batch: usize) -> [usize; 3] {
+        let [_, middle, inner] = self.0.batch;
+        [batch / inner / middle, batch / inner % middle, batch % inner]
+    }
+
     /// The offset of a product's operand.
     fn offset(&self, batch: usize, strides: [isize; 3]) -> isize {
-        let [_, middle, inner] = self.0.batch;
-        let index = [batch / inner / middle, batch / inner % middle, batch % inner];
-        index.iter().zip(strides).map(|(&i, stride)| i as isize * stride).sum()
+        self.index(batch).iter().zip(strides).map(|(&i, stride)| i as isize * stride).sum()
     }
 
     /// Whether a slice can be used where it lies: rows of whole vectors that are read so seldom, or
@@ -226,6 +252,14 @@ impl Problem for Batch<'_> {
         // SAFETY: the slice is inside B, and scratch holds a slice of a strip of whole vectors.
         unsafe { pack(isa, b, slice.ks.len(), columns, scratch.as_mut_ptr(), width, width) };
         (scratch.as_ptr(), width as isize)
+    }
+
+    unsafe fn finish(&self, isa: &Isa, batch: usize, [rows, columns]: [Range<usize>; 2], c: *mut f32) {
+        if let Some(epilogue) = &self.0.epilogue {
+            let block = Block { batch: self.index(batch), rows, columns, c, c_row: self.0.c_row };
+            // SAFETY: the caller's promise.
+            unsafe { epilogue.apply(isa, &block) }
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod portable;
 use std::sync::LazyLock;
 
 use super::Bias;
+use super::epilogue::{self, Pass};
 use super::math::{self, Function};
 
 /// A vector of f32.
@@ -113,6 +114,8 @@ pub(crate) struct Isa {
     pub(crate) apply: unsafe fn(Function, &mut [f32]),
     /// Replaces whole blocks of scores by their softmax.
     pub(super) softmax: unsafe fn(&mut [f32], Option<f32>),
+    /// Makes one pass of an epilogue.
+    pub(super) pass: unsafe fn(&Pass),
     /// Multiply-adds in registers: as many vectors of them as it returns.
     pub(crate) compute: unsafe fn(steps: usize) -> usize,
     /// Reads whole vectors and gives something that depends on all of them.
@@ -401,6 +404,12 @@ macro_rules! define_isa {
         }
 
         $(#[target_feature(enable = $feature)])?
+        unsafe fn pass(p: &super::Pass) {
+            // SAFETY: as for `tile`.
+            unsafe { super::epilogue::pass(p) }
+        }
+
+        $(#[target_feature(enable = $feature)])?
         unsafe fn compute(steps: usize) -> usize {
             // SAFETY: as for `tile`.
             unsafe { super::compute::<$lanes>(steps) }
@@ -422,6 +431,7 @@ macro_rules! define_isa {
             stencils: [stencil::<1>, stencil::<2>, stencil::<3>, stencil::<4>],
             apply,
             softmax,
+            pass,
             compute,
             read,
             #[cfg(test)]

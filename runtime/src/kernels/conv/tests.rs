@@ -85,6 +85,7 @@ impl Case {
             out_channels: self.channels[1],
             groups: self.groups,
             window,
+            epilogue: None,
         };
         // SAFETY: all operands are valid for their sizes.
         unsafe { conv_for(isa, pool, &args) };
@@ -226,6 +227,7 @@ fn speed() {
                 out_channels: case.channels[1],
                 groups: case.groups,
                 window,
+                epilogue: None,
             };
             // SAFETY: all operands are valid for their sizes.
             let best = crate::kernels::best_seconds(|| unsafe { conv(&pool, &args) });

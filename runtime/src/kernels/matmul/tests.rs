@@ -64,7 +64,8 @@ fn check(isa: &Isa, pool: &Pool, a: Strided, b: Strided, [m, k, n]: [usize; 3], 
         // SAFETY: all operands are valid for their sizes.
         unsafe {
             if form == "packed" {
-                let args = MatMulArgs { a, b: weights.as_ptr(), c: out, c_row, m, k, n, scale: 1.0, bias };
+                let args =
+                    MatMulArgs { a, b: weights.as_ptr(), c: out, c_row, m, k, n, scale: 1.0, bias, epilogue: None };
                 matmul_for(isa, pool, &args);
             } else {
                 let (batch, zero) = ([1; 3], [0; 3]);
@@ -83,6 +84,7 @@ fn check(isa: &Isa, pool: &Pool, a: Strided, b: Strided, [m, k, n]: [usize; 3], 
                     n,
                     scale: 1.0,
                     bias,
+                    epilogue: None,
                 };
                 batch_matmul_for(isa, pool, &args);
             }
@@ -137,7 +139,7 @@ fn a_row_does_not_depend_on_its_batch() {
         let mut c = vec![0.0f32; count * n];
         let a = strided(&a[first * k..], k as isize, 1);
         let (b, out, c_row) = (weights.as_ptr(), c.as_mut_ptr(), n as isize);
-        let args = MatMulArgs { a, b, c: out, c_row, m: count, k, n, scale: 1.0, bias: Bias::None };
+        let args = MatMulArgs { a, b, c: out, c_row, m: count, k, n, scale: 1.0, bias: Bias::None, epilogue: None };
         // SAFETY: all operands are valid for their sizes.
         unsafe { matmul(&pool, &args) };
         c
@@ -186,6 +188,7 @@ fn batches_take_strides_on_every_axis() {
                 n: keys,
                 scale: 1.0,
                 bias: Bias::None,
+                epilogue: None,
             };
             // SAFETY: all operands are valid for their sizes.
             unsafe { batch_matmul_for(isa, &Pool::new(threads), &args) };
@@ -228,8 +231,18 @@ fn speed() {
             let weights = packed(Isa::get(), strided(&b, n as isize, 1), k, n);
             let mut c = vec![0.0f32; m * n];
             let (b, out, c_row) = (weights.as_ptr(), c.as_mut_ptr(), n as isize);
-            let args =
-                MatMulArgs { a: strided(&a, k as isize, 1), b, c: out, c_row, m, k, n, scale: 1.0, bias: Bias::None };
+            let args = MatMulArgs {
+                a: strided(&a, k as isize, 1),
+                b,
+                c: out,
+                c_row,
+                m,
+                k,
+                n,
+                scale: 1.0,
+                bias: Bias::None,
+                epilogue: None,
+            };
             // SAFETY: all operands are valid for their sizes.
             let best = crate::kernels::best_seconds(|| unsafe { matmul(&pool, &args) });
             let (flops, bytes) = (2.0 * (m * k * n) as f64, 4.0 * (k * n) as f64);
@@ -270,6 +283,7 @@ fn attention_speed() {
                 n: keys,
                 scale: 1.0,
                 bias: Bias::None,
+                epilogue: None,
             };
             let second = BatchMatMulArgs {
                 a: strided(&scores, keys as isize, 1),
@@ -303,7 +317,8 @@ fn a_scale_multiplies_the_finished_sums_before_the_bias() {
         let run = |scale: f32, bias: Bias| {
             let mut c = vec![f32::NAN; m * n];
             let (a, c_row) = (strided(&a, k as isize, 1), n as isize);
-            let args = MatMulArgs { a, b: weights.as_ptr(), c: c.as_mut_ptr(), c_row, m, k, n, scale, bias };
+            let args =
+                MatMulArgs { a, b: weights.as_ptr(), c: c.as_mut_ptr(), c_row, m, k, n, scale, bias, epilogue: None };
             // SAFETY: all operands are valid for their sizes.
             unsafe { matmul_for(isa, &Pool::new(1), &args) };
             c
