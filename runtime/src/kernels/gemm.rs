@@ -271,7 +271,7 @@ unsafe fn pack_rows(isa: &Isa, src: Strided, k: usize, n: usize, dst: *mut f32, 
 }
 
 /// The most lanes of a vector.
-const MAX_LANES: usize = 16;
+pub(super) const MAX_LANES: usize = 16;
 
 /// [`pack`] for contiguous columns: block by block, those at the edges by way of whole ones.
 ///

@@ -38,6 +38,13 @@ pub(super) trait Lanes: Copy {
     /// `self * b + acc`: one rounding, except in the portable set, which has two.
     unsafe fn fma(self, b: Self, acc: Self) -> Self;
     unsafe fn add(self, b: Self) -> Self;
+    unsafe fn sub(self, b: Self) -> Self;
+    unsafe fn mul(self, b: Self) -> Self;
+    unsafe fn div(self, b: Self) -> Self;
+    /// `self` where it is larger or NaN, else `b`.
+    unsafe fn larger(self, b: Self) -> Self;
+    /// `self` where it is smaller or NaN, else `b`.
+    unsafe fn smaller(self, b: Self) -> Self;
     /// Writes the transpose of the `LEN`×`LEN` block at `src`; rows of both blocks are contiguous.
     unsafe fn transpose(src: *const f32, src_row: isize, dst: *mut f32, dst_row: isize);
 }
@@ -406,7 +413,7 @@ macro_rules! define_isa {
         $(#[target_feature(enable = $feature)])?
         unsafe fn pass(p: &super::Pass) {
             // SAFETY: as for `tile`.
-            unsafe { super::epilogue::pass(p) }
+            unsafe { super::epilogue::pass::<$lanes>(p) }
         }
 
         $(#[target_feature(enable = $feature)])?

@@ -1,8 +1,8 @@
-//! One operation over rows of elements, written once as scalars in blocks that the compiler turns into
-//! the vectors of each instruction set.
+//! One operation over rows of elements, written once for the vectors of all instruction sets.
 
 use crate::kernels::Strided;
-use crate::kernels::math::BLOCK;
+use crate::kernels::gemm::MAX_LANES;
+use crate::kernels::simd::Lanes;
 
 /// A function of two elements, or of the first alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,10 +35,13 @@ pub(crate) struct Pass {
     pub(super) to_row: isize,
 }
 
-/// What is done to a pair of elements: a trait, since a closure would not be compiled for the instruction
+/// What is done to a pair of vectors: a trait, since a closure would not be compiled for the instruction
 /// set of its caller.
 trait Pair {
-    fn of(a: f32, b: f32) -> f32;
+    /// # Safety
+    ///
+    /// The instruction set of `V`.
+    unsafe fn of<V: Lanes>(a: V, b: V) -> V;
 }
 
 macro_rules! pairs {
@@ -48,8 +51,9 @@ macro_rules! pairs {
 
             impl Pair for $name {
                 #[inline(always)]
-                fn of($a: f32, $b: f32) -> f32 {
-                    $of
+                unsafe fn of<V: Lanes>($a: V, $b: V) -> V {
+                    // SAFETY: the caller has the instruction set.
+                    unsafe { $of }
                 }
             }
         )*
@@ -58,13 +62,13 @@ macro_rules! pairs {
         ///
         /// # Safety
         ///
-        /// The rows are readable at the operands and writable at the result.
+        /// The instruction set of `V`; the rows are readable at the operands and writable at the result.
         #[inline(always)]
-        pub(crate) unsafe fn pass(p: &Pass) {
+        pub(crate) unsafe fn pass<V: Lanes>(p: &Pass) {
             // SAFETY: the caller's promise.
             unsafe {
                 match p.operation {
-                    $(Operation::$name => rows::<$name>(p),)*
+                    $(Operation::$name => rows::<V, $name>(p),)*
                 }
             }
         }
@@ -73,56 +77,86 @@ macro_rules! pairs {
 
 pairs! {
     Copy: |a, _b| a;
-    Neg: |a, _b| -a;
-    Abs: |a, _b| a.abs();
-    Sqrt: |a, _b| a.sqrt();
-    Reciprocal: |a, _b| 1.0 / a;
-    Add: |a, b| a + b;
-    Sub: |a, b| a - b;
-    Mul: |a, b| a * b;
-    Div: |a, b| a / b;
-    Max: |a, b| if a > b || a.is_nan() { a } else { b };
-    Min: |a, b| if a < b || a.is_nan() { a } else { b };
+    Neg: |a, _b| each(a, |x| -x);
+    Abs: |a, _b| each(a, f32::abs);
+    Sqrt: |a, _b| each(a, f32::sqrt);
+    Reciprocal: |a, _b| V::splat(1.0).div(a);
+    Add: |a, b| a.add(b);
+    Sub: |a, b| a.sub(b);
+    Mul: |a, b| a.mul(b);
+    Div: |a, b| a.div(b);
+    Max: |a, b| a.larger(b);
+    Min: |a, b| a.smaller(b);
+}
+
+/// A function of every lane, for what is too rare to have an instruction of its own.
+///
+/// # Safety
+///
+/// The instruction set of `V`.
+#[inline(always)]
+unsafe fn each<V: Lanes>(x: V, f: impl Fn(f32) -> f32) -> V {
+    let mut lanes = [0.0; MAX_LANES];
+    // SAFETY: the array holds a whole vector.
+    unsafe {
+        x.store(lanes.as_mut_ptr());
+        lanes.iter_mut().for_each(|lane| *lane = f(*lane));
+        V::load(lanes.as_ptr())
+    }
 }
 
 /// # Safety
 ///
 /// As for [`pass`].
 #[inline(always)]
-unsafe fn rows<F: Pair>(p: &Pass) {
+unsafe fn rows<V: Lanes, F: Pair>(p: &Pass) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match (p.a.column != 0, p.b.column != 0) {
+            (true, true) => elements::<V, F, true, true>(p),
+            (true, false) => elements::<V, F, true, false>(p),
+            (false, true) => elements::<V, F, false, true>(p),
+            (false, false) => elements::<V, F, false, false>(p),
+        }
+    }
+}
+
+/// `A` and `B` say which operands have an element per element, and not one per row.
+///
+/// # Safety
+///
+/// As for [`pass`].
+#[inline(always)]
+unsafe fn elements<V: Lanes, F: Pair, const A: bool, const B: bool>(p: &Pass) {
+    let whole = p.columns - p.columns % V::LEN;
     for row in 0..p.rows as isize {
         let (a, b) = (p.a.ptr.wrapping_offset(row * p.a.row), p.b.ptr.wrapping_offset(row * p.b.row));
         let to = p.to.wrapping_offset(row * p.to_row);
-        // SAFETY: the row is one of the caller's.
+        // SAFETY: the row is one of the caller's; the last part of it is shorter than a vector.
         unsafe {
-            match (p.a.column != 0, p.b.column != 0) {
-                (true, true) => elements::<F, true, true>(a, b, to, p.columns),
-                (true, false) => elements::<F, true, false>(a, b, to, p.columns),
-                (false, true) => elements::<F, false, true>(a, b, to, p.columns),
-                (false, false) => elements::<F, false, false>(a, b, to, p.columns),
+            let (x, y) = (one::<V, A>(a), one::<V, B>(b));
+            for i in (0..whole).step_by(V::LEN) {
+                let x = if A { V::load(a.add(i)) } else { x };
+                let y = if B { V::load(b.add(i)) } else { y };
+                F::of(x, y).store(to.add(i));
+            }
+            let rest = p.columns - whole;
+            if rest > 0 {
+                let x = if A { V::load_span(a.add(whole), 0, rest) } else { x };
+                let y = if B { V::load_span(b.add(whole), 0, rest) } else { y };
+                F::of(x, y).store_part(to.add(whole), rest);
             }
         }
     }
 }
 
-/// One row; `A` and `B` say which operands have an element per element, and not one for all.
+/// The row's one element in all lanes, if it has but one.
 ///
 /// # Safety
 ///
-/// `len` elements are readable at the operands, or one, and writable at `to`.
+/// The instruction set of `V`; the element is readable.
 #[inline(always)]
-unsafe fn elements<F: Pair, const A: bool, const B: bool>(a: *const f32, b: *const f32, to: *mut f32, len: usize) {
-    let whole = len - len % BLOCK;
-    // SAFETY: the caller's promise; a block is read before it is written, since it may lie at the same place.
-    unsafe {
-        for i in (0..whole).step_by(BLOCK) {
-            let x: [f32; BLOCK] = if A { a.add(i).cast::<[f32; BLOCK]>().read_unaligned() } else { [*a; BLOCK] };
-            let y: [f32; BLOCK] = if B { b.add(i).cast::<[f32; BLOCK]>().read_unaligned() } else { [*b; BLOCK] };
-            let z: [f32; BLOCK] = std::array::from_fn(|j| F::of(x[j], y[j]));
-            to.add(i).cast::<[f32; BLOCK]>().write_unaligned(z);
-        }
-        for i in whole..len {
-            *to.add(i) = F::of(*a.add(if A { i } else { 0 }), *b.add(if B { i } else { 0 }));
-        }
-    }
+unsafe fn one<V: Lanes, const MOVES: bool>(row: *const f32) -> V {
+    // SAFETY: the caller's promise.
+    unsafe { if MOVES { V::zero() } else { V::splat(*row) } }
 }
