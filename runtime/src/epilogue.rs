@@ -3,7 +3,7 @@
 use eec_ir::program::{BinaryFn, Epilogue, Expr, ExprId, Form, Program, Scalar, UnaryFn};
 
 use crate::compile::operands;
-use crate::kernels::epilogue::{Make, Operation, Place, Step, Steps};
+use crate::kernels::epilogue::{Join, MAX_LINKS, Make, Operation, Place, Step, Steps};
 use crate::kernels::math::Function;
 
 /// Per kernel of a verified program the steps of its epilogue.
@@ -43,7 +43,31 @@ fn steps(epilogue: &Epilogue) -> Steps {
         let place = planner.places[value];
         steps.push(Step { make: Make::Pass(Operation::Copy), operands: [place; 2], to: None });
     }
-    Steps { steps, slots: planner.slots, operands: epilogue.operands.len() }
+    Steps { links: links(&steps), steps, slots: planner.slots, operands: epilogue.operands.len() }
+}
+
+/// The steps as links: each joins one value to the result of the step before.
+fn links(steps: &[Step]) -> Option<Vec<(Join, Place)>> {
+    let mut sum = Place::Sum;
+    let mut link = |step: &Step| {
+        let (join, either) = match step.make {
+            Make::Pass(Operation::Add) => (Join::Add, true),
+            Make::Pass(Operation::Max) => (Join::Max, false),
+            Make::Pass(Operation::Min) => (Join::Min, false),
+            Make::Pass(_) | Make::Call(_) => return None,
+        };
+        let other = match step.operands {
+            [a, other] if a == sum => other,
+            [other, b] if b == sum && either => other,
+            _ => return None,
+        };
+        sum = step.to.map_or(Place::Sum, Place::Slot);
+        matches!(other, Place::Operand(_) | Place::Const(_)).then_some((join, other))
+    };
+    if steps.len() > MAX_LINKS {
+        return None;
+    }
+    steps.iter().map(&mut link).collect()
 }
 
 /// Per expression the last one that the last of all needs and that reads it.

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::depthwise;
-use super::epilogue::{Block, Finish};
+use super::epilogue::{Block, Finish, Links};
 use super::gemm::{self, Operands, Problem, Shape, Slice, pack};
 use super::simd::{Isa, Segment};
 use super::{Bias, Strided};
@@ -231,6 +231,7 @@ impl Problem for Patches<'_> {
             c_row: plane as isize,
             scale: 1.0,
             bias: bias.at(channel, 0),
+            links: args.epilogue.map_or(Links::NONE, |e| e.links([0, 0, image]).at(channel, 0)),
         }
     }
 

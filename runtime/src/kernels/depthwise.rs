@@ -2,7 +2,7 @@
 //! vector of outputs is one contiguous load, and then swept row by row.
 
 use super::conv::{ConvArgs, Window};
-use super::epilogue::Block;
+use super::epilogue::{Block, Links};
 use super::scratch::{with_floats, with_offsets};
 use super::simd::{Isa, Segment, Stencil};
 use crate::pool::Pool;
@@ -99,7 +99,7 @@ impl Padded {
     /// # Safety
     ///
     /// `first` describes the output at (0, 0) of a valid plane.
-    unsafe fn sweep(&self, isa: &Isa, first: Stencil) {
+    unsafe fn sweep(&self, isa: &Isa, first: Stencil<'_>) {
         let [height, width] = self.window.out_size;
         let block = isa.stencils.len() * isa.lanes;
         let whole = width - width % block;
@@ -127,10 +127,11 @@ impl Padded {
     }
 }
 
-impl Stencil {
+impl Stencil<'_> {
     /// The same taps at another output.
-    fn at(self, src: usize, dst: usize) -> Stencil {
-        Stencil { src: self.src.wrapping_add(src), dst: self.dst.wrapping_add(dst), ..self }
+    fn at(self, src: usize, dst: usize) -> Self {
+        let (src, element) = (self.src.wrapping_add(src), self.element + dst);
+        Stencil { src, dst: self.dst.wrapping_add(dst), element, ..self }
     }
 }
 
@@ -160,6 +161,7 @@ impl Planes<'_> {
         unsafe { self.padded.fill(self.isa, plane, scratch) };
         for channel in group * multiple..(group + 1) * multiple {
             let out = (image * args.out_channels + channel) * args.window.out_plane();
+            let links = args.epilogue.map_or(Links::NONE, |e| e.links([0, 0, image]).at(channel, 0));
             // SAFETY: the weights and the bias have all output channels, the output all planes.
             unsafe {
                 let first = Stencil {
@@ -172,6 +174,8 @@ impl Planes<'_> {
                     offsets: self.offsets.as_ptr(),
                     taps: self.offsets.len(),
                     bias: (!args.bias.is_null()).then(|| *args.bias.add(channel)),
+                    links: links.all(),
+                    element: 0,
                 };
                 self.padded.sweep(self.isa, first);
                 if let Some(epilogue) = &args.epilogue {

@@ -4,12 +4,15 @@
 //! A step makes the same operation of an element as the code of a loop does, so that a value does not
 //! depend on where it is computed.
 
+mod link;
 mod pass;
 
 use std::ops::Range;
 
+pub(crate) use self::link::{Join, MAX_LINKS};
+pub(super) use self::link::{Link, Links};
 pub(crate) use self::pass::Operation;
-pub(super) use self::pass::{Pass, pass};
+pub(super) use self::pass::{Add, Max, Min, Pair, Pass, pass};
 use super::Strided;
 use super::math::Function;
 use super::scratch::with_values;
@@ -20,7 +23,7 @@ use super::simd::Isa;
 const CHUNK: usize = 1024;
 
 /// Where a step finds an operand.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Place {
     /// The finished elements, in C.
     Sum,
@@ -56,6 +59,8 @@ pub(crate) struct Steps {
     pub(crate) slots: usize,
     /// Operands of the epilogue.
     pub(crate) operands: usize,
+    /// The same as a chain of values that join the sums, [`MAX_LINKS`] at most, if it is one.
+    pub(crate) links: Option<Vec<(Join, Place)>>,
 }
 
 /// An operand of an epilogue, element by element over the result: where product (0, 0, 0) of a batch finds
@@ -64,6 +69,14 @@ pub(crate) struct Steps {
 pub(crate) struct Operand {
     pub(crate) matrix: Strided,
     pub(crate) batch: [isize; 3],
+}
+
+impl Operand {
+    /// The matrix of a product.
+    fn of(&self, batch: [usize; 3]) -> Strided {
+        let product: isize = batch.iter().zip(self.batch).map(|(&i, stride)| i as isize * stride).sum();
+        Strided { ptr: self.matrix.ptr.wrapping_offset(product), ..self.matrix }
+    }
 }
 
 /// The epilogue of a call.
@@ -86,12 +99,28 @@ pub(super) struct Block {
 }
 
 impl Finish<'_> {
-    /// Replaces the elements of a block.
+    /// What joins the sums of a product in registers.
+    pub(super) fn links(&self, batch: [usize; 3]) -> Links {
+        let link = |(join, place): &(Join, Place)| {
+            let other = match place {
+                Place::Const(x) => Strided { ptr: x, row: 0, column: 0 },
+                Place::Operand(index) => self.operands[*index].of(batch),
+                Place::Sum | Place::Slot(_) => return None,
+            };
+            Some(Link { join: *join, other })
+        };
+        Links::of(self.steps.links.iter().flatten().filter_map(link))
+    }
+
+    /// Replaces the elements of a block, unless links did.
     ///
     /// # Safety
     ///
     /// The block is inside C, and nobody else touches it; the operands are readable where it is.
     pub(super) unsafe fn apply(&self, isa: &Isa, block: &Block) {
+        if self.steps.links.is_some() {
+            return;
+        }
         let (mut rows, mut columns) = (block.rows.len(), block.columns.len());
         if self.is_one_run(block) {
             (rows, columns) = (1, rows * columns);
@@ -172,9 +201,7 @@ impl Part<'_> {
             }
             Place::Const(x) => Strided { ptr: x, row: 0, column: 0 },
             Place::Operand(index) => {
-                let operand = &self.finish.operands[*index];
-                let product: isize = self.block.batch.iter().zip(operand.batch).map(|(&i, s)| i as isize * s).sum();
-                let matrix = Strided { ptr: operand.matrix.ptr.wrapping_offset(product), ..operand.matrix };
+                let matrix = self.finish.operands[*index].of(self.block.batch);
                 matrix.at(self.block.rows.start, self.block.columns.start).at(self.row, self.column)
             }
         }

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use super::epilogue::Links;
 use super::scratch::with_floats;
 use super::simd::{Isa, Segment, Tile};
 use super::{Bias, Strided};
@@ -37,6 +38,7 @@ pub(super) struct Operands {
     pub(super) c_row: isize,
     pub(super) scale: f32,
     pub(super) bias: Bias,
+    pub(super) links: Links,
 }
 
 /// A slice of B: rows `ks`, columns `columns` of the product `batch`.
@@ -175,6 +177,7 @@ pub(super) unsafe fn run_all<P: Problem, const N: usize>(pool: &Pool, isa: &Isa,
 unsafe fn block<P: Problem>(isa: &Isa, plan: &Plan, problem: &P, item: usize, scratch: &mut [f32]) {
     let (batch, rows, columns) = plan.item(item);
     let operands = problem.operands(batch);
+    let links = operands.links.at(rows.start, columns.start);
     let k = plan.shape.k;
     let slices = k.div_ceil(SLICE).max(1);
     let length = k.div_ceil(slices);
@@ -200,6 +203,8 @@ unsafe fn block<P: Problem>(isa: &Isa, plan: &Plan, problem: &P, item: usize, sc
                 resume: index > 0,
                 scale: if last { operands.scale } else { 1.0 },
                 bias: if last { operands.bias.at(rows.start, columns.start) } else { Bias::None },
+                links: if last { links.all() } else { &[] },
+                row: 0,
             };
             tiles(isa, tile, rows.len());
             if last {
@@ -214,7 +219,7 @@ unsafe fn block<P: Problem>(isa: &Isa, plan: &Plan, problem: &P, item: usize, sc
 /// # Safety
 ///
 /// `tile` describes `rows` rows of valid operands.
-unsafe fn tiles(isa: &Isa, mut tile: Tile, rows: usize) {
+unsafe fn tiles(isa: &Isa, mut tile: Tile<'_>, rows: usize) {
     let kernels = isa.tiles[tile.columns.div_ceil(isa.lanes) - 1];
     let mut left = rows;
     while left > 0 {
@@ -224,6 +229,7 @@ unsafe fn tiles(isa: &Isa, mut tile: Tile, rows: usize) {
         tile.a = tile.a.wrapping_offset(count as isize * tile.a_row);
         tile.c = tile.c.wrapping_offset(count as isize * tile.c_row);
         tile.bias = tile.bias.at(count, 0);
+        tile.row += count;
         left -= count;
     }
 }

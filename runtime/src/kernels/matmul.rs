@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::epilogue::{Block, Finish, Operand};
+use super::epilogue::{Block, Finish, Links, Operand};
 use super::gemm::{self, Operands, Problem, Shape, Slice, pack};
 use super::simd::Isa;
 use super::{Bias, Strided};
@@ -182,8 +182,9 @@ impl Problem for Packed<'_> {
     const PACKS: bool = false;
 
     fn operands(&self, _batch: usize) -> Operands {
-        let MatMulArgs { a, c, c_row, scale, bias, .. } = *self.0;
-        Operands { a, c, c_row, scale, bias }
+        let MatMulArgs { a, c, c_row, scale, bias, epilogue, .. } = *self.0;
+        let links = epilogue.map_or(Links::NONE, |e| e.links([0; 3]));
+        Operands { a, c, c_row, scale, bias, links }
     }
 
     unsafe fn slice(&self, isa: &Isa, slice: &Slice, _scratch: &mut [f32]) -> (*const f32, isize) {
@@ -236,7 +237,8 @@ impl Problem for Batch<'_> {
         let args = self.0;
         let a = args.a.ptr.wrapping_offset(self.offset(batch, args.a_batch));
         let c = args.c.wrapping_offset(self.offset(batch, args.c_batch));
-        Operands { a: Strided { ptr: a, ..args.a }, c, c_row: args.c_row, scale: args.scale, bias: args.bias }
+        let links = args.epilogue.map_or(Links::NONE, |e| e.links(self.index(batch)));
+        Operands { a: Strided { ptr: a, ..args.a }, c, c_row: args.c_row, scale: args.scale, bias: args.bias, links }
     }
 
     unsafe fn slice(&self, isa: &Isa, slice: &Slice, scratch: &mut [f32]) -> (*const f32, isize) {

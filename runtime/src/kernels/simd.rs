@@ -12,7 +12,7 @@ mod portable;
 use std::sync::LazyLock;
 
 use super::Bias;
-use super::epilogue::{self, Pass};
+use super::epilogue::{self, Add, Join, Link, Max, Min, Pair, Pass};
 use super::math::{self, Function};
 
 /// A vector of f32.
@@ -51,7 +51,7 @@ pub(super) trait Lanes: Copy {
 
 /// One tile: `C[rows, columns] = A·B`, its rows and vectors per row fixed by the kernel.
 #[derive(Clone, Copy)]
-pub(super) struct Tile {
+pub(super) struct Tile<'a> {
     pub(super) a: *const f32,
     pub(super) a_row: isize,
     pub(super) a_col: isize,
@@ -67,6 +67,9 @@ pub(super) struct Tile {
     /// What the sums are multiplied with, before the bias.
     pub(super) scale: f32,
     pub(super) bias: Bias,
+    /// What joins the sums after the bias, and which row of it the tile's first one is.
+    pub(super) links: &'a [Link],
+    pub(super) row: usize,
 }
 
 /// Copies `count` rows of `len` elements (at most a vector), `step` apart at the source. Only `lo..hi`
@@ -87,7 +90,7 @@ pub(super) struct Segment {
 /// A block of output rows of a depthwise convolution: `len` (at most a vector) outputs per row, each
 /// the sum over `taps` of weight times `src[offset]`.
 #[derive(Clone, Copy)]
-pub(super) struct Stencil {
+pub(super) struct Stencil<'a> {
     pub(super) src: *const f32,
     pub(super) src_row: isize,
     pub(super) dst: *mut f32,
@@ -97,10 +100,13 @@ pub(super) struct Stencil {
     pub(super) offsets: *const isize,
     pub(super) taps: usize,
     pub(super) bias: Option<f32>,
+    /// What joins the sums after the bias, and which element of it the first output is.
+    pub(super) links: &'a [Link],
+    pub(super) element: usize,
 }
 
-pub(super) type TileFn = unsafe fn(&Tile);
-pub(super) type StencilFn = unsafe fn(&Stencil);
+pub(super) type TileFn = unsafe fn(&Tile<'_>);
+pub(super) type StencilFn = unsafe fn(&Stencil<'_>);
 
 /// The kernels of one instruction set.
 pub(crate) struct Isa {
@@ -178,7 +184,7 @@ impl Isa {
 /// The instruction set of `V`; A is readable for `MR` × k, B for k × `NV` vectors, C writable for
 /// `MR` × `columns`, with `columns` above `NV - 1` vectors and at most `NV`; the bias covers the tile.
 #[inline(always)]
-unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(t: &Tile) {
+unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(t: &Tile<'_>) {
     // SAFETY: the caller's promise covers every address formed below.
     unsafe {
         let mut acc = [[V::zero(); NV]; MR];
@@ -207,6 +213,13 @@ unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(t: &Tile) {
             acc.iter_mut().flatten().for_each(|sum| *sum = sum.fma(scale, V::zero()));
         }
         add_bias::<V, MR, NV>(&mut acc, t);
+        for link in t.links {
+            match link.join {
+                Join::Add => join::<V, Add, MR, NV>(&mut acc, link, t),
+                Join::Max => join::<V, Max, MR, NV>(&mut acc, link, t),
+                Join::Min => join::<V, Min, MR, NV>(&mut acc, link, t),
+            }
+        }
         for (i, row) in acc.iter().enumerate() {
             store_columns(t.c.offset(i as isize * t.c_row), row, t.columns);
         }
@@ -239,6 +252,38 @@ unsafe fn add_bias<V: Lanes, const MR: usize, const NV: usize>(acc: &mut [[V; NV
                         *sum = sum.add(bias);
                     }
                 }
+            }
+        }
+    }
+}
+
+/// Joins the values of a link to the sums of a tile.
+///
+/// # Safety
+///
+/// As for [`tile`]; the link's values are readable for the tile.
+#[inline(always)]
+unsafe fn join<V: Lanes, F: Pair, const MR: usize, const NV: usize>(
+    acc: &mut [[V; NV]; MR],
+    link: &Link,
+    t: &Tile<'_>,
+) {
+    let first = link.other.at(t.row, 0);
+    // SAFETY: the caller's promise.
+    unsafe {
+        if first.column == 0 {
+            for (i, row) in acc.iter_mut().enumerate() {
+                let other = V::splat(*first.at(i, 0).ptr);
+                for sum in row {
+                    *sum = F::of(*sum, other);
+                }
+            }
+            return;
+        }
+        for (i, row) in acc.iter_mut().enumerate() {
+            let others: [V; NV] = load_columns(first.at(i, 0).ptr, t.columns);
+            for (sum, &other) in row.iter_mut().zip(&others) {
+                *sum = F::of(*sum, other);
             }
         }
     }
@@ -309,7 +354,7 @@ unsafe fn copy<V: Lanes>(s: &Segment) {
 /// The instruction set of `V`; whole vectors are readable at every tap of every row, `len` elements
 /// of every row writable, and there are `taps` weights and offsets.
 #[inline(always)]
-unsafe fn stencil<V: Lanes, const R: usize>(s: &Stencil) {
+unsafe fn stencil<V: Lanes, const R: usize>(s: &Stencil<'_>) {
     // SAFETY: the caller's promise covers every address formed below.
     unsafe {
         let mut acc = [V::zero(); R];
@@ -321,7 +366,17 @@ unsafe fn stencil<V: Lanes, const R: usize>(s: &Stencil) {
             }
         }
         for (r, &sum) in acc.iter().enumerate() {
-            let sum = s.bias.map_or(sum, |bias| sum.add(V::splat(bias)));
+            let mut sum = s.bias.map_or(sum, |bias| sum.add(V::splat(bias)));
+            for Link { join, other } in s.links {
+                let element = s.element as isize + r as isize * s.dst_row;
+                let at = other.ptr.wrapping_offset(element * other.column);
+                let other = if other.column == 0 { V::splat(*at) } else { V::load_span(at, 0, s.len) };
+                sum = match join {
+                    Join::Add => sum.add(other),
+                    Join::Max => sum.larger(other),
+                    Join::Min => sum.smaller(other),
+                };
+            }
             sum.store_part(s.dst.offset(r as isize * s.dst_row), s.len);
         }
     }
@@ -377,7 +432,7 @@ unsafe fn read<V: Lanes>(values: &[f32]) -> f32 {
 macro_rules! define_isa {
     ($name:literal, $lanes:ty, [$($feature:literal)?], fused: $fused:literal, $step:expr, { $($nv:literal: [$($mr:literal)*])* }) => {
         $(#[target_feature(enable = $feature)])?
-        unsafe fn tile<const MR: usize, const NV: usize>(t: &super::Tile) {
+        unsafe fn tile<const MR: usize, const NV: usize>(t: &super::Tile<'_>) {
             // SAFETY: the caller keeps the promises of the generic kernel; the features are here.
             unsafe { super::tile::<$lanes, MR, NV>(t) }
         }
@@ -395,7 +450,7 @@ macro_rules! define_isa {
         }
 
         $(#[target_feature(enable = $feature)])?
-        unsafe fn stencil<const R: usize>(s: &super::Stencil) {
+        unsafe fn stencil<const R: usize>(s: &super::Stencil<'_>) {
             // SAFETY: as for `tile`.
             unsafe { super::stencil::<$lanes, R>(s) }
         }

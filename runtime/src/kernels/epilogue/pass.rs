@@ -37,7 +37,7 @@ pub(crate) struct Pass {
 
 /// What is done to a pair of vectors: a trait, since a closure would not be compiled for the instruction
 /// set of its caller.
-trait Pair {
+pub(crate) trait Pair {
     /// # Safety
     ///
     /// The instruction set of `V`.
@@ -47,10 +47,11 @@ trait Pair {
 macro_rules! pairs {
     ($($name:ident: |$a:ident, $b:ident| $of:expr;)*) => {
         $(
-            struct $name;
+            pub(crate) struct $name;
 
             impl Pair for $name {
                 #[inline(always)]
+                #[allow(unused_unsafe, reason = "a copy calls nothing")]
                 unsafe fn of<V: Lanes>($a: V, $b: V) -> V {
                     // SAFETY: the caller has the instruction set.
                     unsafe { $of }
