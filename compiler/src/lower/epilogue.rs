@@ -1,7 +1,7 @@
 //! Epilogues: a product or convolution that only elementwise nodes read waits for them, and takes the map
 //! that computes them as its epilogue if nothing outside that map needs it.
 
-use eec_ir::program::{Conv, Epilogue, Expr, ExprId, Form};
+use eec_ir::program::{Conv, Epilogue, ExprId, Form, View};
 use eec_ir::{DType, Dim, NodeId, ValueId};
 
 use super::fuse::{self, LoopBuilder};
@@ -34,7 +34,7 @@ impl Then {
     /// The map as an epilogue, its operands seen through `view`; `None` if kernels cannot compute it so.
     pub(super) fn epilogue(&self, view: &dyn Fn(&Shown) -> Option<Shown>) -> Option<Epilogue> {
         let dims = self.map.dims();
-        let operand = |v: &eec_ir::program::View| Some(view(&Shown { view: v.clone(), dims: dims.to_vec() })?.view);
+        let operand = |v: &View| Some(view(&Shown { view: v.clone(), dims: dims.to_vec() })?.view);
         let operands = self.map.inputs.iter().map(operand).collect::<Option<Vec<_>>>()?;
         let contiguous = |s: &Dim| matches!(s.as_const(), Some(0 | 1));
         let epilogue = Epilogue { operands, exprs: self.map.exprs.clone(), value: self.result };
@@ -44,9 +44,7 @@ impl Then {
 
     /// The map as a kernel of its own, over the sums at `from`.
     fn alone(mut self, from: &Shown, to: &Shown) -> Form {
-        let load = self.map.load(from);
-        let load = self.map.exprs[load.0 as usize].clone();
-        self.map.exprs.iter_mut().filter(|e| **e == Expr::Reduced(0)).for_each(|e| *e = load.clone());
+        self.map.load_sum(from);
         self.map.store(to, self.result);
         self.map.finish()
     }

@@ -75,6 +75,13 @@ impl LoopBuilder {
         self.push(Expr::Load(input))
     }
 
+    /// Loads from `shown` what was `Reduced(0)`.
+    pub(super) fn load_sum(&mut self, shown: &Shown) {
+        let strides = self.in_order(&shown.view.strides);
+        let input = self.input(View { strides, ..shown.view.clone() });
+        self.exprs.iter_mut().filter(|e| **e == Expr::Reduced(0)).for_each(|e| *e = Expr::Load(input));
+    }
+
     /// Loads at computed coordinates; `strides` are per axis of the index space.
     pub(super) fn load_at(&mut self, shown: &Shown, strides: &[Dim], at: Vec<Indexed>) -> ExprId {
         let strides = self.in_order(strides);

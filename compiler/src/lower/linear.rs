@@ -45,12 +45,18 @@ impl Product {
         let (scale, bias) = (self.scale, self.bias.clone());
         if let (true, Some(rows), Some(c)) = (shared, merged(&a), merged(c)) {
             let b = View { strides: self.b.view.strides[rb - 2..].to_vec(), ..self.b.view.clone() };
-            let epilogue = then.map(|t| t.epilogue(&merged)).map_or(Some(None), |e| e.map(Some))?;
+            let epilogue = match then {
+                Some(then) => Some(then.epilogue(&merged)?),
+                None => None,
+            };
             let m = rows.dims[0].clone();
             return Some(MatMul { batch: Vec::new(), m, n, k, a: rows.view, b, c: c.view, scale, bias, epilogue });
         }
         let b = self.b.expanded(&over(&k, &n));
-        let epilogue = then.map(|t| t.epilogue(&|s| Some(s.clone()))).map_or(Some(None), |e| e.map(Some))?;
+        let epilogue = match then {
+            Some(then) => Some(then.epilogue(&|s| Some(s.clone()))?),
+            None => None,
+        };
         Some(MatMul { batch, m, n, k, a: a.view, b: b.view, c: c.view.clone(), scale, bias, epilogue })
     }
 }

@@ -221,3 +221,6 @@ unsafe fn for_each_run(first: *mut f32, stride: isize, rows: usize, columns: usi
         f(unsafe { std::slice::from_raw_parts_mut(first.offset(row as isize * stride), columns) });
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -2,6 +2,7 @@
 //! invariance, thread invariance and correctness at once.
 
 use super::*;
+use crate::kernels::epilogue::tests::chain;
 
 /// Index-dependent data whose products and sums do round.
 fn data(len: usize, seed: u32) -> Vec<f32> {
@@ -113,6 +114,41 @@ fn every_shape_stride_and_thread_count_gives_the_same_bits() {
                 let bias = Bias::PerColumn(columns.as_ptr());
                 check(isa, &two, strided(&a, k_, 1), strided(&b, 1, k_), sizes, bias);
             }
+        }
+    }
+}
+
+#[test]
+fn an_epilogue_gives_the_same_bits_in_registers_and_in_passes() {
+    let two = Pool::new(2);
+    for isa in Isa::available() {
+        for [m, k, n] in [[1, 40, 33], [37, 300, 65], [150, 20, 129]] {
+            let (a, b, residual, limit) = (data(m * k, 1), data(k * n, 2), data(m * n, 3), data(n, 4));
+            let weights = packed(isa, strided(&b, n as isize, 1), k, n);
+            let operand = |v: &[f32], row| Operand { matrix: strided(v, row, 1), batch: [0; 3] };
+            let operands = [operand(&residual, n as isize), operand(&limit, 0)];
+            let [links, passes] = chain().map(|steps| {
+                let mut c = vec![7.0f32; m * n];
+                let args = MatMulArgs {
+                    a: strided(&a, k as isize, 1),
+                    b: weights.as_ptr(),
+                    c: c.as_mut_ptr(),
+                    c_row: n as isize,
+                    m,
+                    k,
+                    n,
+                    scale: 1.0,
+                    bias: Bias::None,
+                    epilogue: Some(Finish { steps: &steps, operands: &operands }),
+                };
+                // SAFETY: all operands are valid for their sizes.
+                unsafe { matmul_for(isa, &two, &args) };
+                c
+            });
+            let sums = naive(isa, strided(&a, k as isize, 1), strided(&b, n as isize, 1), [m, k, n], Bias::None);
+            let joined = |i: usize| (sums[i] + residual[i]).max(-0.25).min(limit[i % n]);
+            assert_bits(&links, &(0..m * n).map(joined).collect::<Vec<f32>>(), isa.name);
+            assert_bits(&passes, &links, isa.name);
         }
     }
 }
