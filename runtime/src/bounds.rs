@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use eec_ir::BufferId;
 use eec_ir::dim::Dim;
 use eec_ir::program::{
-    Attention, BlockId, Conv, Expr, Form, Join, Kernel, Loop, MatMul, Per, Pool, Program, RouteStep, Scan, Step, View,
+    Attention, BlockId, Conv, Epilogue, Expr, Form, Join, Kernel, Loop, MatMul, Per, Pool, Program, RouteStep, Scan,
+    Step, View,
 };
 
 use crate::extent::{Extent, Extents};
@@ -372,6 +373,7 @@ impl Checker<'_> {
         if let Some(bias) = &form.bias {
             self.view(bias, &[c[c.len() - 1]], none)?;
         }
+        self.epilogue(form.epilogue.as_ref(), &c)?;
         if a.contains(&0) {
             return Ok(());
         }
@@ -413,7 +415,16 @@ impl Checker<'_> {
         self.holds_product(form.x, &form.x_dims.each_ref())?;
         self.holds_product(form.w, &form.w_dims.each_ref())?;
         self.holds_product(form.y, &[&form.x_dims[0], &form.w_dims[0], &form.y_size[0], &form.y_size[1]])?;
-        form.bias.map_or(Ok(()), |bias| self.holds(bias, out))
+        form.bias.map_or(Ok(()), |bias| self.holds(bias, out))?;
+        let plane = &form.y_size[0] * &form.y_size[1];
+        let y = self.space([&form.x_dims[0], &form.w_dims[0], &plane])?;
+        if y.contains(&0) { Ok(()) } else { self.epilogue(form.epilogue.as_ref(), &y) }
+    }
+
+    /// The operands of an epilogue over a result that is not empty.
+    fn epilogue(&self, epilogue: Option<&Epilogue>, sizes: &[i64]) -> Checked {
+        let mut operands = epilogue.into_iter().flat_map(|e| &e.operands);
+        operands.try_for_each(|operand| self.view(operand, sizes, Extent::point(0)))
     }
 
     fn pool(&self, form: &Pool) -> Checked {

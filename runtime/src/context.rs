@@ -7,8 +7,9 @@ use std::time::Instant;
 
 use crate::kernels::attention::{AttentionArgs, attention};
 use crate::kernels::conv::{ConvArgs, Window, conv};
+use crate::kernels::epilogue::{Finish, Operand, Steps};
 use crate::kernels::math::Function;
-use crate::kernels::matmul::{BatchMatMulArgs, batch_matmul, matmul, matmuls};
+use crate::kernels::matmul::{BatchMatMulArgs, MatMulArgs, batch_matmul, matmul, matmuls};
 use crate::kernels::pool2d::{PoolArgs, PoolKind, pool2d};
 use crate::kernels::scratch::NoMemory;
 use crate::kernels::simd::Isa;
@@ -87,6 +88,8 @@ pub(crate) struct Host {
     pub(crate) pool: Pool,
     /// Packed weights, by position.
     pub(crate) packed: Weights,
+    /// What follows the sums of every kernel.
+    pub(crate) epilogues: Vec<Option<Steps>>,
     /// What [`clock`] counts from.
     pub(crate) start: Instant,
 }
@@ -151,34 +154,51 @@ pub(crate) const MATMUL_WORDS: usize = 17;
 
 /// Runs a matrix product. The words are: kernel, packed weights (or -1), batch axes, m, n, k, then
 /// address, row and column stride of a, of b, address and row stride of c, address and stride of the
-/// bias, the bits of the scale, then per batch axis its size and the strides of a, b and c.
+/// bias, the bits of the scale; then address, row and column stride of every operand of the epilogue; then
+/// per batch axis its size and the strides of a, b, c and these operands.
 pub(crate) unsafe extern "C" fn run_matmul(context: *const Context, words: *const i64) {
     // SAFETY: generated code passes its context and as many words as it says.
     unsafe {
-        let axes = *words.add(2) as usize;
-        let words = std::slice::from_raw_parts(words, MATMUL_WORDS + 4 * axes);
-        guarded(context, words[0], |host| matmul_words(host, words));
+        guarded(context, *words, |host| {
+            let (axes, operands) = (*words.add(2) as usize, operands_of(host, *words));
+            let words = std::slice::from_raw_parts(words, MATMUL_WORDS + 3 * operands + axes * (4 + operands));
+            matmul_words(host, words);
+        });
     }
 }
 
+/// The steps of a kernel's epilogue.
+fn steps_of(host: &Host, kernel: i64) -> Option<&Steps> {
+    host.epilogues.get(kernel as usize)?.as_ref()
+}
+
+/// The operands of a kernel's epilogue.
+fn operands_of(host: &Host, kernel: i64) -> usize {
+    steps_of(host, kernel).map_or(0, |steps| steps.operands)
+}
+
 /// Runs the `count` products of a job, 2 to [`MAX_PRODUCTS`](crate::jobs::MAX_PRODUCTS). Each has the
-/// words of [`run_matmul`], with packed weights, no batch axes and a bias of stride 1.
+/// words of [`run_matmul`], with packed weights, no batch axes, a bias of stride 1 and no operands of an
+/// epilogue.
 pub(crate) unsafe extern "C" fn run_matmuls(context: *const Context, words: *const i64, count: i64) {
     // SAFETY: generated code passes its context and as many words as it says, which describe operands
     // whose bounds were checked before the run; jobs are made so that none reads what another writes.
     unsafe {
         let words = std::slice::from_raw_parts(words, MATMUL_WORDS * count as usize);
-        let product = |host: &Host, words: &[i64; MATMUL_WORDS]| {
-            let packed = host.packed.get(words[1] as usize).expect("weights that were packed");
-            product_of(words, bias_at(words)).packed(packed)
-        };
         guarded(context, words[0], |host| match words.as_chunks().0 {
-            [a, b] => matmuls(&host.pool, &[a, b].map(|w| product(host, w))),
-            [a, b, c] => matmuls(&host.pool, &[a, b, c].map(|w| product(host, w))),
-            [a, b, c, d] => matmuls(&host.pool, &[a, b, c, d].map(|w| product(host, w))),
+            [a, b] => matmuls(&host.pool, &[a, b].map(|w| packed_product(host, w))),
+            [a, b, c] => matmuls(&host.pool, &[a, b, c].map(|w| packed_product(host, w))),
+            [a, b, c, d] => matmuls(&host.pool, &[a, b, c, d].map(|w| packed_product(host, w))),
             other => unreachable!("a job of {} products", other.len()),
         });
     }
+}
+
+/// A product of a job.
+fn packed_product<'a>(host: &'a Host, words: &[i64; MATMUL_WORDS]) -> MatMulArgs<'a> {
+    let epilogue = steps_of(host, words[0]).map(|steps| Finish { steps, operands: &[] });
+    let call = BatchMatMulArgs { epilogue, ..product_of(words, bias_at(words)) };
+    call.packed(host.packed.get(words[1] as usize).expect("weights that were packed"))
 }
 
 /// The bias of a product's words, contiguous.
@@ -186,18 +206,18 @@ fn bias_at(words: &[i64]) -> Bias {
     if words[14] == 0 { Bias::None } else { Bias::PerColumn(words[14] as *const f32) }
 }
 
-/// A product without its batch.
-fn product_of(words: &[i64], bias: Bias) -> BatchMatMulArgs {
-    let strided = |at: usize| Strided {
-        ptr: words[at] as *const f32,
-        row: words[at + 1] as isize,
-        column: words[at + 2] as isize,
-    };
+/// A matrix: address, row and column stride.
+fn matrix(words: &[i64]) -> Strided {
+    Strided { ptr: words[0] as *const f32, row: words[1] as isize, column: words[2] as isize }
+}
+
+/// A product without its batch and epilogue.
+fn product_of<'a>(words: &[i64], bias: Bias) -> BatchMatMulArgs<'a> {
     BatchMatMulArgs {
         batch: [1; 3],
-        a: strided(6),
+        a: matrix(&words[6..]),
         a_batch: [0; 3],
-        b: strided(9),
+        b: matrix(&words[9..]),
         b_batch: [0; 3],
         c: words[12] as *mut f32,
         c_batch: [0; 3],
@@ -207,6 +227,7 @@ fn product_of(words: &[i64], bias: Bias) -> BatchMatMulArgs {
         n: words[4] as usize,
         scale: f32::from_bits(words[16] as u32),
         bias,
+        epilogue: None,
     }
 }
 
@@ -221,11 +242,14 @@ unsafe fn matmul_words(host: &Host, words: &[i64]) {
             .collect::<Vec<f32>>()
     });
     let bias = bias_copy.as_ref().map_or_else(|| bias_at(words), |copy| Bias::PerColumn(copy.as_ptr()));
-    let mut call = product_of(words, bias);
-    let axes: Vec<[i64; 4]> = words[MATMUL_WORDS..].chunks_exact(4).map(|w| [w[0], w[1], w[2], w[3]]).collect();
+    let (operands, axes) = words[MATMUL_WORDS..].split_at(3 * operands_of(host, words[0]));
+    let operands = operands.chunks_exact(3).map(|w| Operand { matrix: matrix(w), batch: [0; 3] }).collect::<Vec<_>>();
+    let epilogue = steps_of(host, words[0]).map(|steps| Finish { steps, operands: &operands });
+    let call = BatchMatMulArgs { epilogue, ..product_of(words, bias) };
     let packed = usize::try_from(words[1]).ok().and_then(|i| host.packed.get(i));
+    let axes: Vec<&[i64]> = axes.chunks_exact(4 + operands.len()).collect();
     // SAFETY: the caller's promise.
-    unsafe { matmul_axes(host, &mut call, &axes, packed) }
+    unsafe { matmul_axes(host, call, &axes, packed) }
 }
 
 /// Runs the products over all batch axes: the last three inside the kernel, the others one by one.
@@ -233,17 +257,24 @@ unsafe fn matmul_words(host: &Host, words: &[i64]) {
 /// # Safety
 ///
 /// As for [`matmul_words`].
-unsafe fn matmul_axes(host: &Host, call: &mut BatchMatMulArgs, axes: &[[i64; 4]], packed: Option<&[f32]>) {
+unsafe fn matmul_axes(host: &Host, mut call: BatchMatMulArgs<'_>, axes: &[&[i64]], packed: Option<&[f32]>) {
     let inside = if packed.is_some() { 0 } else { 3 };
     if axes.len() > inside {
-        let [size, a, b, c] = axes[0];
-        for i in 0..size as isize {
-            let mut part = *call;
-            part.a.ptr = call.a.ptr.wrapping_offset(i * a as isize);
-            part.b.ptr = call.b.ptr.wrapping_offset(i * b as isize);
-            part.c = call.c.wrapping_offset(i * c as isize);
+        let (axis, axes) = (axes[0], &axes[1..]);
+        for i in 0..axis[0] as isize {
+            let offset = |operand: usize| i * axis[1 + operand] as isize;
+            let moved = |(at, o): (usize, &Operand)| {
+                let ptr = o.matrix.ptr.wrapping_offset(offset(3 + at));
+                Operand { matrix: Strided { ptr, ..o.matrix }, ..*o }
+            };
+            let operands: Vec<Operand> = call.operands().iter().enumerate().map(moved).collect();
+            let mut part = call;
+            part.a.ptr = call.a.ptr.wrapping_offset(offset(0));
+            part.b.ptr = call.b.ptr.wrapping_offset(offset(1));
+            part.c = call.c.wrapping_offset(offset(2));
+            part.epilogue = call.epilogue.map(|e| Finish { operands: &operands, ..e });
             // SAFETY: index `i` of the axis is inside the checked bounds.
-            unsafe { matmul_axes(host, &mut part, &axes[1..], packed) };
+            unsafe { matmul_axes(host, part, axes, packed) };
         }
         return;
     }
@@ -251,13 +282,16 @@ unsafe fn matmul_axes(host: &Host, call: &mut BatchMatMulArgs, axes: &[[i64; 4]]
         // SAFETY: `packed` holds this b; the other operands are checked.
         return unsafe { matmul(&host.pool, &call.packed(packed)) };
     }
-    for (i, [size, a, b, c]) in axes.iter().rev().enumerate() {
-        let at = 2 - i;
-        call.batch[at] = *size as usize;
-        (call.a_batch[at], call.b_batch[at], call.c_batch[at]) = (*a as isize, *b as isize, *c as isize);
+    let mut operands = call.operands().to_vec();
+    for (i, axis) in axes.iter().rev().enumerate() {
+        let (at, stride) = (2 - i, |operand: usize| axis[1 + operand] as isize);
+        call.batch[at] = axis[0] as usize;
+        (call.a_batch[at], call.b_batch[at], call.c_batch[at]) = (stride(0), stride(1), stride(2));
+        operands.iter_mut().enumerate().for_each(|(o, operand)| operand.batch[at] = stride(3 + o));
     }
+    let epilogue = call.epilogue.map(|e| Finish { operands: &operands, ..e });
     // SAFETY: the caller's promise.
-    unsafe { batch_matmul(&host.pool, call) }
+    unsafe { batch_matmul(&host.pool, &BatchMatMulArgs { epilogue, ..call }) }
 }
 
 /// The words of an attention: sizes and views, then size and strides of each of three batch axes.
@@ -270,11 +304,7 @@ pub(crate) unsafe extern "C" fn run_attention(context: *const Context, words: *c
     // SAFETY: generated code passes its context and as many words.
     unsafe {
         let words = std::slice::from_raw_parts(words, ATTENTION_WORDS);
-        let matrix = |at: usize| Strided {
-            ptr: words[at] as *const f32,
-            row: words[at + 1] as isize,
-            column: words[at + 2] as isize,
-        };
+        let matrix = |at: usize| matrix(&words[at..]);
         let axes = [23, 29, 35];
         let strides = |operand: usize| axes.map(|at| words[at + 1 + operand] as isize);
         let args = AttentionArgs {
@@ -304,31 +334,46 @@ fn pair(words: &[i64]) -> [usize; 2] {
 pub(crate) const CONV_WORDS: usize = 22;
 
 /// Runs a convolution. The words are: kernel, x dims, w dims, y size, group, strides, dilations,
-/// pads, then the addresses of x, w, the bias and y.
+/// pads, then the addresses of x, w, the bias and y; then for every operand of the epilogue its address and
+/// the strides of channels, elements and images.
 pub(crate) unsafe extern "C" fn run_conv(context: *const Context, words: *const i64) {
-    // SAFETY: generated code passes its context and as many words.
+    // SAFETY: generated code passes its context and as many words as the kernel's epilogue needs.
     unsafe {
-        let words = std::slice::from_raw_parts(words, CONV_WORDS);
-        let args = ConvArgs {
-            x: words[18] as *const f32,
-            w: words[19] as *const f32,
-            bias: words[20] as *const f32,
-            y: words[21] as *mut f32,
-            images: words[1] as usize,
-            in_channels: words[2] as usize,
-            out_channels: words[5] as usize,
-            groups: words[11] as usize,
-            window: Window {
-                size: pair(&words[3..]),
-                out_size: pair(&words[9..]),
-                kernel: pair(&words[7..]),
-                stride: pair(&words[12..]),
-                dilation: pair(&words[14..]),
-                pad: pair(&words[16..]),
-            },
-        };
-        guarded(context, words[0], |host| conv(&host.pool, &args));
+        guarded(context, *words, |host| {
+            let words = std::slice::from_raw_parts(words, CONV_WORDS + 4 * operands_of(host, *words));
+            conv_words(host, words);
+        });
     }
+}
+
+/// # Safety
+///
+/// The words describe operands whose bounds were checked before the run.
+unsafe fn conv_words(host: &Host, words: &[i64]) {
+    let (words, operands) = words.split_at(CONV_WORDS);
+    let operand = |w: &[i64]| Operand { matrix: matrix(w), batch: [0, 0, w[3] as isize] };
+    let operands: Vec<Operand> = operands.chunks_exact(4).map(operand).collect();
+    let args = ConvArgs {
+        x: words[18] as *const f32,
+        w: words[19] as *const f32,
+        bias: words[20] as *const f32,
+        y: words[21] as *mut f32,
+        images: words[1] as usize,
+        in_channels: words[2] as usize,
+        out_channels: words[5] as usize,
+        groups: words[11] as usize,
+        window: Window {
+            size: pair(&words[3..]),
+            out_size: pair(&words[9..]),
+            kernel: pair(&words[7..]),
+            stride: pair(&words[12..]),
+            dilation: pair(&words[14..]),
+            pad: pair(&words[16..]),
+        },
+        epilogue: steps_of(host, words[0]).map(|steps| Finish { steps, operands: &operands }),
+    };
+    // SAFETY: the caller's promise.
+    unsafe { conv(&host.pool, &args) }
 }
 
 /// The words of a pooling.

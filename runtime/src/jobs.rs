@@ -32,11 +32,13 @@ fn together(program: &Program, steps: &[Step]) -> usize {
     products.len()
 }
 
-/// The product of a step without batch dims, by a constant, with a dense bias if any.
+/// The product of a step without batch dims, by a constant, with a dense bias and an epilogue without
+/// operands if any.
 fn by_constant<'p>(program: &'p Program, step: &Step) -> Option<&'p MatMul> {
     let Step::Run(id) = step else { return None };
     let Form::MatMul(form) = &program.kernel(*id).form else { return None };
     let constant = matches!(program.buffer(form.b.buffer).source, Source::Constant(_));
     let dense_bias = form.bias.as_ref().is_none_or(|bias| bias.strides[0].as_const() == Some(1));
-    (constant && dense_bias && form.batch.is_empty()).then_some(form)
+    let no_operands = form.epilogue.as_ref().is_none_or(|e| e.operands.is_empty());
+    (constant && dense_bias && no_operands && form.batch.is_empty()).then_some(form)
 }

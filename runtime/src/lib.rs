@@ -17,6 +17,8 @@ mod bounds;
 mod compile;
 #[cfg(feature = "jit")]
 mod context;
+#[cfg(feature = "jit")]
+mod epilogue;
 mod error;
 #[cfg(feature = "jit")]
 mod extent;

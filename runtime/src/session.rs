@@ -12,6 +12,7 @@ use crate::artifact::Artifact;
 use crate::bind::describe;
 use crate::compile::{self, Code, MEASURES};
 use crate::context::{ALWAYS, AUTO, Context, Fault, Host, NEVER};
+use crate::epilogue::epilogues;
 use crate::error::{Error, ErrorKind};
 use crate::memory::Arena;
 use crate::pack;
@@ -54,7 +55,7 @@ impl Session {
         let per_kernel = if options.profile { 1 + MEASURES } else { 1 };
         Ok(Session {
             constants,
-            host: Host { pool, packed: packed.weights, start: Instant::now() },
+            host: Host { pool, packed: packed.weights, epilogues: epilogues(&program), start: Instant::now() },
             planner: Planner::new(&program, options.memory_limit),
             arena: Arena::default(),
             buffers: program.buffers.iter().map(|_| AtomicPtr::default()).collect(),

@@ -14,10 +14,12 @@ pub(super) struct LoopBuilder {
     dims: Vec<Dim>,
     outer: Vec<usize>,
     inner: Vec<usize>,
-    inputs: Vec<View>,
-    exprs: Vec<Expr>,
+    pub(super) inputs: Vec<View>,
+    pub(super) exprs: Vec<Expr>,
     reductions: Vec<Reduction>,
     stores: Vec<Store>,
+    /// The product or convolution whose finished elements are `Reduced(0)` in a map that is to follow it.
+    pub(super) sum: Option<ValueId>,
 }
 
 impl LoopBuilder {
@@ -36,6 +38,7 @@ impl LoopBuilder {
             exprs: Vec::new(),
             reductions: Vec::new(),
             stores: Vec::new(),
+            sum: None,
         }
     }
 
@@ -70,6 +73,13 @@ impl LoopBuilder {
         let strides = self.in_order(&shown.strides_over(&self.dims.clone()));
         let input = self.input(View { strides, ..shown.view.clone() });
         self.push(Expr::Load(input))
+    }
+
+    /// Loads from `shown` what was `Reduced(0)`.
+    pub(super) fn load_sum(&mut self, shown: &Shown) {
+        let strides = self.in_order(&shown.view.strides);
+        let input = self.input(View { strides, ..shown.view.clone() });
+        self.exprs.iter_mut().filter(|e| **e == Expr::Reduced(0)).for_each(|e| *e = Expr::Load(input));
     }
 
     /// Loads at computed coordinates; `strides` are per axis of the index space.
@@ -218,6 +228,11 @@ pub(super) fn is_elementwise(op: &Op) -> bool {
     !matches!(role(op), Role::Other)
 }
 
+/// Whether the operator is a function of the elements at the same place.
+pub(super) fn is_pointwise(op: &Op) -> bool {
+    !matches!(role(op), Role::Indexing | Role::Other)
+}
+
 /// Whether computing the operator several times costs less than keeping its result.
 pub(super) fn is_cheap(op: &Op) -> bool {
     match role(op) {
@@ -234,6 +249,9 @@ impl Lowering<'_> {
     pub(super) fn expression(&mut self, b: &mut LoopBuilder, value: ValueId) -> Result<ExprId, LowerError> {
         if let Some(scalar) = self.graph.as_constant(value).and_then(scalar_of) {
             return Ok(b.push(Expr::Const(scalar)));
+        }
+        if b.sum == Some(value) {
+            return Ok(b.push(Expr::Reduced(0)));
         }
         if self.deferred.contains_key(&value) {
             return self.inlined(b, value);

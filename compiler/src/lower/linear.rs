@@ -1,8 +1,9 @@
 //! Matrix products, convolutions, pooling and running sums.
 
 use eec_ir::program::{BinaryFn, Conv, Form, MatMul, Pool, PoolKind, ReductionFn, Scalar, Scan, Source, View};
-use eec_ir::{BufferId, Dim, NodeId, Op, ValueId};
+use eec_ir::{BufferId, DType, Dim, NodeId, Op, ValueId};
 
+use super::epilogue::{Sum, Then};
 use super::fuse::{LoopBuilder, scalar_of};
 use super::view::Shown;
 use super::{LowerError, Lowering, dim_index};
@@ -13,6 +14,51 @@ pub(super) struct Product {
     pub(super) b: Shown,
     pub(super) scale: f32,
     bias: Option<View>,
+}
+
+impl Product {
+    /// Batch dims, and rows, columns and the length of a sum.
+    fn space(&self) -> (Vec<Dim>, [Dim; 3]) {
+        let (a, b) = (&self.a.dims, &self.b.dims);
+        let (ra, rb) = (a.len(), b.len());
+        (broadcast(&a[..ra - 2], &b[..rb - 2]), [a[ra - 2].clone(), b[rb - 1].clone(), a[ra - 1].clone()])
+    }
+
+    /// Axes of the result, batch dims included.
+    pub(super) fn rank(&self) -> usize {
+        self.a.dims.len().max(self.b.dims.len())
+    }
+
+    /// Whether the result is more than one column.
+    pub(super) fn has_columns(&self) -> bool {
+        self.b.dims.last().and_then(Dim::as_const) != Some(1)
+    }
+
+    /// The kernel that writes to `c`; a right side without batch dims takes all rows of the left at once.
+    /// `None` if `then` cannot be its epilogue.
+    fn form(&self, c: &Shown, then: Option<&Then>) -> Option<MatMul> {
+        let (batch, [m, n, k]) = self.space();
+        let over = |rows: &Dim, columns: &Dim| batch.iter().chain([rows, columns]).cloned().collect::<Vec<_>>();
+        let (a, rb) = (self.a.expanded(&over(&m, &k)), self.b.dims.len());
+        let shared = self.b.dims[..rb - 2].iter().all(|d| d.as_const() == Some(1));
+        let merged = |s: &Shown| s.with_leading_merged(batch.len() + 1);
+        let (scale, bias) = (self.scale, self.bias.clone());
+        if let (true, Some(rows), Some(c)) = (shared, merged(&a), merged(c)) {
+            let b = View { strides: self.b.view.strides[rb - 2..].to_vec(), ..self.b.view.clone() };
+            let epilogue = match then {
+                Some(then) => Some(then.epilogue(&merged)?),
+                None => None,
+            };
+            let m = rows.dims[0].clone();
+            return Some(MatMul { batch: Vec::new(), m, n, k, a: rows.view, b, c: c.view, scale, bias, epilogue });
+        }
+        let b = self.b.expanded(&over(&k, &n));
+        let epilogue = match then {
+            Some(then) => Some(then.epilogue(&|s| Some(s.clone()))?),
+            None => None,
+        };
+        Some(MatMul { batch, m, n, k, a: a.view, b: b.view, c: c.view.clone(), scale, bias, epilogue })
+    }
 }
 
 impl Lowering<'_> {
@@ -70,7 +116,7 @@ impl Lowering<'_> {
 
     fn matmul_into(&mut self, id: NodeId, result: ValueId, bias: Option<ValueId>) -> Result<(), LowerError> {
         let product = self.operands(id, bias)?;
-        self.product(product, result)
+        self.sum(id, result, Sum::Product(product))
     }
 
     /// The operands of the product `id`.
@@ -107,35 +153,33 @@ impl Lowering<'_> {
         of(x, y).or_else(|| of(y, x))
     }
 
-    /// Emits one product; a right side without batch dims takes all rows of the left at once.
-    fn product(&mut self, p: Product, result: ValueId) -> Result<(), LowerError> {
-        let (ra, rb) = (p.a.dims.len(), p.b.dims.len());
-        let (m, k, n) = (p.a.dims[ra - 2].clone(), p.a.dims[ra - 1].clone(), p.b.dims[rb - 1].clone());
-        let batch = broadcast(&p.a.dims[..ra - 2], &p.b.dims[..rb - 2]);
-        let c_dims: Vec<Dim> = batch.iter().cloned().chain([m.clone(), n.clone()]).collect();
-        let c = self.product_place(result, &c_dims);
+    /// Emits one product. Gives the map that is left to do, with what it reads, and the place of `value`.
+    pub(super) fn finish_product(
+        &mut self,
+        product: Product,
+        value: ValueId,
+        then: Option<Then>,
+    ) -> Result<(Option<(Then, Shown)>, Shown), LowerError> {
+        let (batch, [m, n, k]) = product.space();
+        let dims: Vec<Dim> = batch.iter().chain([&m, &n]).cloned().collect();
+        let place = self.product_place(value, &dims);
         let macs = Dim::product([&Dim::product(&batch), &m, &n, &k]);
-        if n.as_const() == Some(1) {
-            return self.column(&p, &batch, &c, macs);
+        if !product.has_columns() {
+            self.column(&product, &batch, &place, macs)?;
+            return Ok((None, place));
         }
-        let a = p.a.expanded(&batch.iter().cloned().chain([m.clone(), k.clone()]).collect::<Vec<_>>());
-        let shared = p.b.dims[..rb - 2].iter().all(|d| d.as_const() == Some(1));
-        let merged = |s: &Shown| s.with_leading_merged(batch.len() + 1);
-        let flat = if shared { merged(&a).zip(merged(&c)) } else { None };
-        let (scale, bias) = (p.scale, p.bias);
-        let form = match flat {
-            Some((rows, c)) => {
-                let b = View { strides: p.b.view.strides[rb - 2..].to_vec(), ..p.b.view };
-                let m = rows.dims[0].clone();
-                MatMul { batch: Vec::new(), m, n, k, a: rows.view, b, c: c.view, scale, bias }
-            }
-            None => {
-                let b = p.b.expanded(&batch.iter().cloned().chain([k.clone(), n.clone()]).collect::<Vec<_>>());
-                MatMul { batch, m, n, k, a: a.view, b: b.view, c: c.view, scale, bias }
+        let fused = product.form(&place, then.as_ref());
+        let (form, left) = match (fused, then) {
+            (Some(form), _) => (form, None),
+            (None, then) => {
+                let sums = Shown::dense(self.buffer(DType::F32, Dim::product(&dims), Source::Temp), &dims);
+                let form = product.form(&sums, None);
+                let form = form.ok_or_else(|| LowerError::internal("a product has no form"))?;
+                (form, then.map(|then| (then, sums)))
             }
         };
         self.emit(Form::MatMul(form), macs);
-        Ok(())
+        Ok((left, place))
     }
 
     /// A product with one column: a sum per row, which needs no tiles.
@@ -204,9 +248,9 @@ impl Lowering<'_> {
         };
         if alpha == 1.0 && beta == 1.0 && c.as_ref().is_none_or(vector) {
             let bias = c.map(|v| self.shown(v)).transpose()?.map(|s| last_axis(&s));
-            return self.product(Product { a, b, scale: 1.0, bias }, result);
+            return self.sum(id, result, Sum::Product(Product { a, b, scale: 1.0, bias }));
         }
-        self.product(Product { a, b, scale: 1.0, bias: None }, result)?;
+        self.finish_product(Product { a, b, scale: 1.0, bias: None }, result, None)?;
         self.scale_and_add(result, alpha, beta, c)
     }
 
@@ -240,7 +284,7 @@ impl Lowering<'_> {
         let y_dims = nchw(&self.graph.ty(self.result(id)).dims)?;
         let (x, w) = (self.dense(self.input(id, 0))?, self.dense(self.input(id, 1))?);
         let bias = self.graph.node(id).inputs.get(2).copied().map(|v| self.dense(v)).transpose()?;
-        let y = self.fresh(self.result(id)).view.buffer;
+        let y = self.buffer(DType::F32, Dim::product(&y_dims), Source::Temp);
         let macs = Dim::product(y_dims.iter().chain(&w_dims[1..]));
         let [_, _, h, wd] = y_dims;
         let pads: Vec<i64> = if pads.len() == 2 { vec![0, pads[0], 0, pads[1]] } else { pads.to_vec() };
@@ -256,9 +300,9 @@ impl Lowering<'_> {
             w,
             bias,
             y,
+            epilogue: None,
         };
-        self.emit(Form::Conv(form), macs);
-        Ok(())
+        self.sum(id, self.result(id), Sum::Conv(Box::new(form), macs))
     }
 
     pub(super) fn pool(&mut self, id: NodeId) -> Result<(), LowerError> {

@@ -1,13 +1,15 @@
 //! Lowering: Graph to [`Program`].
 //!
 //! Reshapes, transposes, slices and broadcasts become views; elementwise chains with one consumer
-//! become part of their consumer's loop; matrix products, convolutions and pooling keep their own
-//! forms; `If` and `Route` become steps over blocks. One file per kind: `view` (addressing),
-//! `fuse` (loop expressions), `rows` (reductions), `linear` (products, convolutions, pooling), `attention`,
+//! become part of their consumer's loop, or the epilogue of the product or convolution that they follow;
+//! matrix products, convolutions and pooling keep their own forms; `If` and `Route` become steps over
+//! blocks. One file per kind: `view` (addressing), `fuse` (loop expressions), `rows` (reductions), `linear`
+//! (products, convolutions, pooling), `epilogue` (what follows a product or convolution), `attention`,
 //! `movement` (reshapes to pads), `control` (blocks), `join` (what follows both blocks of a `Route`).
 
 mod attention;
 mod control;
+mod epilogue;
 mod fuse;
 mod join;
 mod linear;
@@ -107,6 +109,8 @@ struct Lowering<'g> {
     /// Nodes whose results an earlier node has computed.
     done: HashSet<NodeId>,
     steps: Vec<Step>,
+    /// Products and convolutions that wait for the map that reads them.
+    waiting: Vec<epilogue::Waiting>,
     /// Attentions by the product with values that ends them.
     attentions: HashMap<NodeId, attention::Waiting>,
     /// What the length symbols of the joins around stand for.
@@ -135,6 +139,7 @@ impl<'g> Lowering<'g> {
             constants: HashMap::new(),
             done: HashSet::new(),
             steps: Vec::new(),
+            waiting: Vec::new(),
             attentions: HashMap::new(),
             lengths: HashMap::new(),
             current: None,
@@ -183,13 +188,16 @@ impl<'g> Lowering<'g> {
         Shown::dense(buffer, &self.graph.ty(value).dims)
     }
 
-    /// Where `value` is; a deferred one is computed now, a constant gets its buffer.
+    /// Where `value` is; one that is deferred or waits is computed now, a constant gets its buffer.
     fn shown(&mut self, value: ValueId) -> Result<Shown, LowerError> {
         if let Some(place) = self.places.get(&value) {
             return Ok(place.clone());
         }
         if self.deferred.contains_key(&value) {
             return self.compute(value);
+        }
+        if let Some(waiting) = self.take_waiting(value) {
+            return self.finish_sum(waiting, None);
         }
         if let (eec_ir::graph::Def::Const(id), ty) = (self.graph.value(value).def, self.graph.ty(value)) {
             let buffer = self.constant_buffer(id);
@@ -231,11 +239,16 @@ impl<'g> Lowering<'g> {
         to
     }
 
-    /// Computes an elementwise value into a new buffer.
+    /// Computes an elementwise value into a new buffer, perhaps together with the product or convolution
+    /// that it is made of.
     fn compute(&mut self, value: ValueId) -> Result<Shown, LowerError> {
         self.deferred.remove(&value);
         let mut b = LoopBuilder::map(&self.graph.ty(value).dims);
+        b.sum = self.sum_inside(value);
         let x = self.inlined(&mut b, value)?;
+        if let Some(sum) = b.sum {
+            return self.fuse_sum(sum, b, x, value);
+        }
         let to = self.fresh(value);
         b.store(&to, x);
         self.emit(b.finish(), Dim::from(0));

@@ -120,6 +120,14 @@ impl Shown {
         let strides = std::iter::once(stride).chain(self.view.strides[count..].iter().cloned()).collect();
         Some(Shown { dims: merged.collect(), view: View { strides, ..self.view.clone() } })
     }
+
+    /// The view with its axes from `first` on as one, if they are one run.
+    pub(super) fn with_merged_from(&self, first: usize) -> Option<Self> {
+        let merged = self.dims[..first].iter().cloned().chain([Dim::product(&self.dims[first..])]);
+        let stride = self.merged_stride(first, self.dims.len())?;
+        let strides = self.view.strides[..first].iter().cloned().chain([stride]).collect();
+        Some(Shown { dims: merged.collect(), view: View { strides, ..self.view.clone() } })
+    }
 }
 
 /// The ends of the shortest groups of old and new dims from `i` and `j` on with equal products.

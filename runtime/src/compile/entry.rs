@@ -253,10 +253,15 @@ impl<'a> Entry<'a, '_> {
         }
         words.push(self.number(i64::from(form.scale.to_bits())));
         debug_assert_eq!(words.len(), MATMUL_WORDS);
+        let operands = form.epilogue.as_ref().map_or(&[][..], |e| &e.operands);
+        for view in operands {
+            words.push(self.view(view));
+            words.extend([axes, axes + 1].map(|axis| self.size(&view.strides[axis])));
+        }
         for axis in 0..axes {
-            for dim in [&form.batch[axis], &form.a.strides[axis], &form.b.strides[axis], &form.c.strides[axis]] {
-                words.push(self.size(dim));
-            }
+            words.push(self.size(&form.batch[axis]));
+            let views = [&form.a, &form.b, &form.c].into_iter().chain(operands);
+            words.extend(views.map(|view| self.size(&view.strides[axis])));
         }
         words
     }
@@ -309,6 +314,10 @@ impl<'a> Entry<'a, '_> {
         });
         words.push(self.pointer(form.y));
         debug_assert_eq!(words.len(), CONV_WORDS);
+        for view in form.epilogue.iter().flat_map(|e| &e.operands) {
+            words.push(self.view(view));
+            words.extend([1, 2, 0].map(|axis| self.size(&view.strides[axis])));
+        }
         let words = self.words(&words);
         self.b.ins().call(self.helpers.run_conv, &[self.tables.context, words]);
     }

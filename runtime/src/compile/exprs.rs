@@ -13,7 +13,7 @@ use crate::context::Fault;
 use crate::kernels::math::Function;
 
 /// Calls `f` with the operands of an expression.
-pub(super) fn operands(expr: &Expr, f: &mut dyn FnMut(ExprId)) {
+pub(crate) fn operands(expr: &Expr, f: &mut dyn FnMut(ExprId)) {
     match expr {
         Expr::Load(_) | Expr::Index(_) | Expr::Size(_) | Expr::Const(_) | Expr::Reduced(_) => {}
         Expr::LoadAt { at, .. } => at.iter().for_each(|c| f(c.index)),

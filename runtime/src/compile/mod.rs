@@ -25,6 +25,7 @@ use eec_ir::program::{BinaryFn, Expr, Form, Loop, Program, Step, VerifiedProgram
 use eec_ir::{BufferId, DType};
 
 use self::entry::{Entry, Helpers, Tables};
+pub(crate) use self::exprs::operands;
 use self::loops::{ARG_BUFFERS, Imports};
 use self::plan::{LoopCode, Plan};
 pub(crate) use self::profile::MEASURES;
@@ -308,9 +309,14 @@ fn imports() -> [Import; 15] {
 fn words(program: &Program, sites: &[Option<LoopSite>]) -> usize {
     let of_loops = sites.iter().flatten().map(|s| ARG_BUFFERS + s.buffers.len() + s.symbols.len());
     let of_products = program.kernels.iter().map(|k| match &k.form {
-        Form::MatMul(form) => (MATMUL_WORDS + 4 * form.batch.len()).max(MAX_PRODUCTS * MATMUL_WORDS),
+        Form::MatMul(form) => {
+            let (axes, operands) = (form.batch.len(), form.epilogue.as_ref().map_or(0, |e| e.operands.len()));
+            let one = MATMUL_WORDS + 3 * operands + axes * (4 + operands);
+            one.max(MAX_PRODUCTS * MATMUL_WORDS)
+        }
         Form::Attention(_) => ATTENTION_WORDS,
-        Form::Loop(_) | Form::Conv(_) | Form::Pool(_) | Form::Scan(_) => CONV_WORDS,
+        Form::Conv(form) => CONV_WORDS + 4 * form.epilogue.as_ref().map_or(0, |e| e.operands.len()),
+        Form::Loop(_) | Form::Pool(_) | Form::Scan(_) => CONV_WORDS,
     });
     of_loops.chain(of_products).max().unwrap_or(1)
 }

@@ -46,7 +46,9 @@ fn traffic(program: &Program, form: &Form) -> Dim {
         Form::MatMul(form) => {
             let space = |a, b| form.batch.iter().chain([a, b]).collect::<Vec<_>>();
             let (a, b) = (strided(&form.a, &space(&form.m, &form.k)), strided(&form.b, &space(&form.k, &form.n)));
-            &(&a + &b) + &strided(&form.c, &space(&form.m, &form.n))
+            let result = space(&form.m, &form.n);
+            let operands = form.epilogue.iter().flat_map(|e| &e.operands).map(|view| strided(view, &result));
+            operands.chain([a, b, strided(&form.c, &result)]).fold(Dim::default(), |sum, bytes| &sum + &bytes)
         }
         Form::Attention(form) => {
             let space = |a, b| form.batch.iter().chain([a, b]).collect::<Vec<_>>();
@@ -59,7 +61,10 @@ fn traffic(program: &Program, form: &Form) -> Dim {
         Form::Conv(form) => {
             let y = [&form.x_dims[0], &form.w_dims[0], &form.y_size[0], &form.y_size[1]];
             let (x, w) = (dense(form.x, &form.x_dims.each_ref()), dense(form.w, &form.w_dims.each_ref()));
-            &(&x + &w) + &dense(form.y, &y)
+            let plane = &form.y_size[0] * &form.y_size[1];
+            let planes = [&form.x_dims[0], &form.w_dims[0], &plane];
+            let operands = form.epilogue.iter().flat_map(|e| &e.operands).map(|view| strided(view, &planes));
+            operands.chain([x, w, dense(form.y, &y)]).fold(Dim::default(), |sum, bytes| &sum + &bytes)
         }
         Form::Pool(form) => {
             let [x, y] = [&form.x_size, &form.y_size].map(|size| [&form.planes, &size[0], &size[1]]);

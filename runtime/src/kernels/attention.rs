@@ -200,6 +200,7 @@ impl Head<'_> {
             n: args.n,
             scale: args.scale,
             bias: Bias::None,
+            epilogue: None,
         };
         // SAFETY: the operands are parts of valid ones, and the scores have room for m rows.
         unsafe { self.multiply(&product, packed.map(|p| p[0])) };

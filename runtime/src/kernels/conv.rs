@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use super::depthwise;
+use super::epilogue::{Block, Finish, Links};
 use super::gemm::{self, Operands, Problem, Shape, Slice, pack};
 use super::simd::{Isa, Segment};
 use super::{Bias, Strided};
@@ -12,7 +13,7 @@ use crate::pool::Pool;
 /// A convolution. Pairs are (height, width); sizes of the output are the caller's, so only the pads
 /// before the image count, and those after it may differ.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ConvArgs {
+pub(crate) struct ConvArgs<'a> {
     /// `[images, in_channels, size]`.
     pub(crate) x: *const f32,
     /// `[out_channels, in_channels / groups, kernel]`.
@@ -27,6 +28,9 @@ pub(crate) struct ConvArgs {
     /// Divides both channel counts; at least one.
     pub(crate) groups: usize,
     pub(crate) window: Window,
+    /// What follows: its matrices are the planes of an image, one row per channel, and its last batch axis
+    /// the images.
+    pub(crate) epilogue: Option<Finish<'a>>,
 }
 
 /// How a window moves over an image.
@@ -83,7 +87,7 @@ impl Window {
 ///
 /// The pointers are valid for the shapes in [`ConvArgs`], its stated bounds hold, and the output
 /// overlaps nothing that is read.
-pub(crate) unsafe fn conv(pool: &Pool, args: &ConvArgs) {
+pub(crate) unsafe fn conv(pool: &Pool, args: &ConvArgs<'_>) {
     // SAFETY: the caller's promise.
     unsafe { conv_for(Isa::get(), pool, args) }
 }
@@ -93,7 +97,7 @@ pub(crate) unsafe fn conv(pool: &Pool, args: &ConvArgs) {
 /// # Safety
 ///
 /// As for [`conv`].
-unsafe fn conv_for(isa: &Isa, pool: &Pool, args: &ConvArgs) {
+unsafe fn conv_for(isa: &Isa, pool: &Pool, args: &ConvArgs<'_>) {
     if args.in_channels == args.groups
         && args.out_channels <= args.groups.saturating_mul(depthwise::MAX_MULTIPLE)
         && let Some(padded) = depthwise::Padded::new(args.window, isa.lanes)
@@ -114,7 +118,7 @@ unsafe fn conv_for(isa: &Isa, pool: &Pool, args: &ConvArgs) {
 
 /// Weights times patches, one product per group and image, groups slowest so that a group's weights
 /// serve all images while they are near.
-struct Patches<'a>(&'a ConvArgs);
+struct Patches<'a>(&'a ConvArgs<'a>);
 
 // SAFETY: threads write disjoint parts of the output and only read the rest, which is valid meanwhile.
 unsafe impl Sync for Patches<'_> {}
@@ -227,6 +231,7 @@ impl Problem for Patches<'_> {
             c_row: plane as isize,
             scale: 1.0,
             bias: bias.at(channel, 0),
+            links: args.epilogue.map_or(Links::NONE, |e| e.links([0, 0, image]).at(channel, 0)),
         }
     }
 
@@ -245,6 +250,16 @@ impl Problem for Patches<'_> {
             }
         }
         (scratch.as_ptr(), width as isize)
+    }
+
+    unsafe fn finish(&self, isa: &Isa, batch: usize, [rows, columns]: [Range<usize>; 2], c: *mut f32) {
+        let Some(epilogue) = &self.0.epilogue else { return };
+        let (group, image) = self.place(batch);
+        let channel = group * self.group_outputs();
+        let rows = channel + rows.start..channel + rows.end;
+        let block = Block { batch: [0, 0, image], rows, columns, c, c_row: self.0.window.out_plane() as isize };
+        // SAFETY: the caller's promise.
+        unsafe { epilogue.apply(isa, &block) }
     }
 }
 

@@ -2,6 +2,7 @@
 //! vector of outputs is one contiguous load, and then swept row by row.
 
 use super::conv::{ConvArgs, Window};
+use super::epilogue::{Block, Links};
 use super::scratch::{with_floats, with_offsets};
 use super::simd::{Isa, Segment, Stencil};
 use crate::pool::Pool;
@@ -98,7 +99,7 @@ impl Padded {
     /// # Safety
     ///
     /// `first` describes the output at (0, 0) of a valid plane.
-    unsafe fn sweep(&self, isa: &Isa, first: Stencil) {
+    unsafe fn sweep(&self, isa: &Isa, first: Stencil<'_>) {
         let [height, width] = self.window.out_size;
         let block = isa.stencils.len() * isa.lanes;
         let whole = width - width % block;
@@ -126,16 +127,17 @@ impl Padded {
     }
 }
 
-impl Stencil {
+impl Stencil<'_> {
     /// The same taps at another output.
-    fn at(self, src: usize, dst: usize) -> Stencil {
-        Stencil { src: self.src.wrapping_add(src), dst: self.dst.wrapping_add(dst), ..self }
+    fn at(self, src: usize, dst: usize) -> Self {
+        let (src, element) = (self.src.wrapping_add(src), self.element + dst);
+        Stencil { src, dst: self.dst.wrapping_add(dst), element, ..self }
     }
 }
 
 /// The planes of a convolution, as the threads share them.
 struct Planes<'a> {
-    args: &'a ConvArgs,
+    args: &'a ConvArgs<'a>,
     isa: &'a Isa,
     padded: Padded,
     offsets: &'a [isize],
@@ -159,6 +161,7 @@ impl Planes<'_> {
         unsafe { self.padded.fill(self.isa, plane, scratch) };
         for channel in group * multiple..(group + 1) * multiple {
             let out = (image * args.out_channels + channel) * args.window.out_plane();
+            let links = args.epilogue.map_or(Links::NONE, |e| e.links([0, 0, image]).at(channel, 0));
             // SAFETY: the weights and the bias have all output channels, the output all planes.
             unsafe {
                 let first = Stencil {
@@ -171,8 +174,15 @@ impl Planes<'_> {
                     offsets: self.offsets.as_ptr(),
                     taps: self.offsets.len(),
                     bias: (!args.bias.is_null()).then(|| *args.bias.add(channel)),
+                    links: links.all(),
+                    element: 0,
                 };
                 self.padded.sweep(self.isa, first);
+                if let Some(epilogue) = &args.epilogue {
+                    let (rows, columns) = (channel..channel + 1, 0..args.window.out_plane());
+                    let c_row = args.window.out_plane() as isize;
+                    epilogue.apply(self.isa, &Block { batch: [0, 0, image], rows, columns, c: first.dst, c_row });
+                }
             }
         }
     }
@@ -183,7 +193,7 @@ impl Planes<'_> {
 /// # Safety
 ///
 /// As for [`super::conv::conv`]; `padded` is the layout of this convolution's window.
-pub(super) unsafe fn run(pool: &Pool, isa: &Isa, args: &ConvArgs, padded: Padded) {
+pub(super) unsafe fn run(pool: &Pool, isa: &Isa, args: &ConvArgs<'_>, padded: Padded) {
     let planes = args.images * args.groups;
     let work = args.window.out_plane() * args.out_channels / args.groups;
     if planes == 0 || work == 0 {

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use super::epilogue::Links;
 use super::scratch::with_floats;
 use super::simd::{Isa, Segment, Tile};
 use super::{Bias, Strided};
@@ -43,6 +44,7 @@ pub(super) struct Operands {
     pub(super) c_row: isize,
     pub(super) scale: f32,
     pub(super) bias: Bias,
+    pub(super) links: Links,
 }
 
 /// A slice of B: rows `ks`, columns `columns` of the product `batch`.
@@ -67,6 +69,13 @@ pub(super) trait Problem: Sync {
     ///
     /// The slice is inside B and the problem's memory is valid.
     unsafe fn slice(&self, isa: &Isa, slice: &Slice, scratch: &mut [f32]) -> (*const f32, isize);
+
+    /// Applies the epilogue to a block of finished sums of the product `batch`, whose first is at `c`.
+    ///
+    /// # Safety
+    ///
+    /// The block is inside C, nobody else touches it, and the problem's memory is valid.
+    unsafe fn finish(&self, isa: &Isa, batch: usize, block: [Range<usize>; 2], c: *mut f32);
 }
 
 /// How C is cut. The cut decides speed only, never a result.
@@ -130,7 +139,7 @@ impl Plan {
     }
 }
 
-/// Computes C = scale · A·B + bias for every product of the batch.
+/// Computes C = scale · A·B + bias and its epilogue for every product of the batch.
 ///
 /// # Safety
 ///
@@ -175,6 +184,7 @@ pub(super) unsafe fn run_all<P: Problem, const N: usize>(pool: &Pool, isa: &Isa,
 unsafe fn block<P: Problem>(isa: &Isa, plan: &Plan, problem: &P, item: usize, scratch: &mut [f32]) {
     let (batch, rows, columns) = plan.item(item);
     let operands = problem.operands(batch);
+    let links = operands.links.at(rows.start, columns.start);
     let k = plan.shape.k;
     let slices = k.div_ceil(SLICE).max(1);
     let length = k.div_ceil(slices);
@@ -205,8 +215,13 @@ unsafe fn block<P: Problem>(isa: &Isa, plan: &Plan, problem: &P, item: usize, sc
                 bias: if last { operands.bias.at(rows.start, columns.start) } else { Bias::None },
                 ahead: b.wrapping_offset(if in_order { slice.ks.len() as isize * b_row } else { 0 }),
                 ahead_step: if in_order { plan.strip * size_of::<f32>() } else { 0 },
+                links: if last { links.all() } else { &[] },
+                row: 0,
             };
             tiles(isa, tile, rows.len());
+            if last {
+                problem.finish(isa, batch, [rows.clone(), columns.clone()], tile.c);
+            }
         }
     }
 }
@@ -216,7 +231,7 @@ unsafe fn block<P: Problem>(isa: &Isa, plan: &Plan, problem: &P, item: usize, sc
 /// # Safety
 ///
 /// `tile` describes `rows` rows of valid operands.
-unsafe fn tiles(isa: &Isa, mut tile: Tile, rows: usize) {
+unsafe fn tiles(isa: &Isa, mut tile: Tile<'_>, rows: usize) {
     let kernels = isa.tiles[tile.columns.div_ceil(isa.lanes) - 1];
     let mut left = rows;
     // Every tile prefetches its part, evenly: bursts would fill the queues that its own loads wait in.
@@ -229,6 +244,7 @@ unsafe fn tiles(isa: &Isa, mut tile: Tile, rows: usize) {
         tile.c = tile.c.wrapping_offset(count as isize * tile.c_row);
         tile.bias = tile.bias.at(count, 0);
         tile.ahead = tile.ahead.wrapping_byte_add(tile.ahead_step * tile.k);
+        tile.row += count;
         left -= count;
     }
 }
@@ -276,7 +292,7 @@ unsafe fn pack_rows(isa: &Isa, src: Strided, k: usize, n: usize, dst: *mut f32, 
 }
 
 /// The most lanes of a vector.
-const MAX_LANES: usize = 16;
+pub(super) const MAX_LANES: usize = 16;
 
 /// [`pack`] for contiguous columns: block by block, those at the edges by way of whole ones.
 ///

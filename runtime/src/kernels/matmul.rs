@@ -3,6 +3,9 @@
 //! Packed B is a row of panels, each `[k][NR]`, the columns beyond n zero. NR is the width of the
 //! CPU's widest tile, so packed weights live in memory only and never in a file.
 
+use std::ops::Range;
+
+use super::epilogue::{Block, Finish, Links, Operand};
 use super::gemm::{self, Operands, Problem, Shape, Slice, pack};
 use super::simd::Isa;
 use super::{Bias, Strided};
@@ -11,9 +14,9 @@ use crate::pool::Pool;
 /// Rows of a matrix that are packed at a time, so that a panel's source pages stay mapped.
 const PACK_ROWS: usize = 64;
 
-/// One product C = scale · A·B + bias with packed B.
+/// One product C = scale · A·B + bias with packed B, and its epilogue.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct MatMulArgs {
+pub(crate) struct MatMulArgs<'a> {
     /// m×k.
     pub(crate) a: Strided,
     /// k×n, as [`pack_b`] wrote it.
@@ -28,12 +31,14 @@ pub(crate) struct MatMulArgs {
     /// What every finished sum is multiplied with, before the bias.
     pub(crate) scale: f32,
     pub(crate) bias: Bias,
+    /// What follows.
+    pub(crate) epilogue: Option<Finish<'a>>,
 }
 
 /// A batch of products C = scale · A·B + bias, all operands strided. The batch has up to three axes; a stride
 /// of zero shares an operand along one.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct BatchMatMulArgs {
+pub(crate) struct BatchMatMulArgs<'a> {
     pub(crate) batch: [usize; 3],
     /// m×k.
     pub(crate) a: Strided,
@@ -53,13 +58,22 @@ pub(crate) struct BatchMatMulArgs {
     pub(crate) scale: f32,
     /// The same for every product.
     pub(crate) bias: Bias,
+    /// What follows.
+    pub(crate) epilogue: Option<Finish<'a>>,
 }
 
-impl BatchMatMulArgs {
+impl<'a> BatchMatMulArgs<'a> {
+    /// The operands of the epilogue.
+    pub(crate) fn operands(&self) -> &'a [Operand] {
+        self.epilogue.map_or(&[], |e| e.operands)
+    }
+}
+
+impl<'a> BatchMatMulArgs<'a> {
     /// The one product without a batch, with its second operand packed.
-    pub(crate) fn packed(&self, b: &[f32]) -> MatMulArgs {
-        let BatchMatMulArgs { a, c, c_row, m, k, n, scale, bias, .. } = *self;
-        MatMulArgs { a, b: b.as_ptr(), c, c_row, m, k, n, scale, bias }
+    pub(crate) fn packed(&self, b: &[f32]) -> MatMulArgs<'a> {
+        let BatchMatMulArgs { a, c, c_row, m, k, n, scale, bias, epilogue, .. } = *self;
+        MatMulArgs { a, b: b.as_ptr(), c, c_row, m, k, n, scale, bias, epilogue }
     }
 }
 
@@ -114,7 +128,7 @@ unsafe fn pack_b_for(isa: &Isa, src: Strided, k: usize, n: usize, dst: &mut [f32
 ///
 /// A is readable for m×k elements, the bias for m or n; `b` was packed by [`pack_b`] for k×n in this
 /// process; C is writable for m×n and overlaps nothing that is read.
-pub(crate) unsafe fn matmul(pool: &Pool, args: &MatMulArgs) {
+pub(crate) unsafe fn matmul(pool: &Pool, args: &MatMulArgs<'_>) {
     // SAFETY: the caller's promise.
     unsafe { matmul_for(Isa::get(), pool, args) }
 }
@@ -124,7 +138,7 @@ pub(crate) unsafe fn matmul(pool: &Pool, args: &MatMulArgs) {
 /// # Safety
 ///
 /// As for [`matmul`], with B packed for this set.
-unsafe fn matmul_for(isa: &Isa, pool: &Pool, args: &MatMulArgs) {
+unsafe fn matmul_for(isa: &Isa, pool: &Pool, args: &MatMulArgs<'_>) {
     let shape = Shape { batches: 1, m: args.m, k: args.k, n: args.n };
     // SAFETY: the caller's promise.
     unsafe { gemm::run(pool, isa, shape, &Packed(args)) }
@@ -135,7 +149,7 @@ unsafe fn matmul_for(isa: &Isa, pool: &Pool, args: &MatMulArgs) {
 /// # Safety
 ///
 /// As for [`matmul`]; no C overlaps an operand of another product either.
-pub(crate) unsafe fn matmuls<const N: usize>(pool: &Pool, args: &[MatMulArgs; N]) {
+pub(crate) unsafe fn matmuls<const N: usize>(pool: &Pool, args: &[MatMulArgs<'_>; N]) {
     let products = args.each_ref().map(Packed);
     let shape = |args: &MatMulArgs| Shape { batches: 1, m: args.m, k: args.k, n: args.n };
     let problems = products.each_ref().map(|p| (shape(p.0), p));
@@ -149,7 +163,7 @@ pub(crate) unsafe fn matmuls<const N: usize>(pool: &Pool, args: &[MatMulArgs; N]
 ///
 /// For every product A is readable for m×k elements, B for k×n, the bias for m or n; C is writable for
 /// m×n and overlaps nothing that is read and no other C.
-pub(crate) unsafe fn batch_matmul(pool: &Pool, args: &BatchMatMulArgs) {
+pub(crate) unsafe fn batch_matmul(pool: &Pool, args: &BatchMatMulArgs<'_>) {
     // SAFETY: the caller's promise.
     unsafe { batch_matmul_for(Isa::get(), pool, args) }
 }
@@ -159,7 +173,7 @@ pub(crate) unsafe fn batch_matmul(pool: &Pool, args: &BatchMatMulArgs) {
 /// # Safety
 ///
 /// As for [`batch_matmul`].
-unsafe fn batch_matmul_for(isa: &Isa, pool: &Pool, args: &BatchMatMulArgs) {
+unsafe fn batch_matmul_for(isa: &Isa, pool: &Pool, args: &BatchMatMulArgs<'_>) {
     let batches = args.batch.iter().fold(1, |product: usize, &axis| product.saturating_mul(axis));
     let shape = Shape { batches, m: args.m, k: args.k, n: args.n };
     // SAFETY: the caller's promise.
@@ -167,7 +181,7 @@ unsafe fn batch_matmul_for(isa: &Isa, pool: &Pool, args: &BatchMatMulArgs) {
 }
 
 /// The product with packed B.
-struct Packed<'a>(&'a MatMulArgs);
+struct Packed<'a>(&'a MatMulArgs<'a>);
 
 // SAFETY: threads write disjoint parts of C and only read the rest, which is valid meanwhile.
 unsafe impl Sync for Packed<'_> {}
@@ -176,8 +190,9 @@ impl Problem for Packed<'_> {
     const PACKS: bool = false;
 
     fn operands(&self, _batch: usize) -> Operands {
-        let MatMulArgs { a, c, c_row, scale, bias, .. } = *self.0;
-        Operands { a, c, c_row, scale, bias }
+        let MatMulArgs { a, c, c_row, scale, bias, epilogue, .. } = *self.0;
+        let links = epilogue.map_or(Links::NONE, |e| e.links([0; 3]));
+        Operands { a, c, c_row, scale, bias, links }
     }
 
     unsafe fn slice(&self, isa: &Isa, slice: &Slice, _scratch: &mut [f32]) -> (*const f32, isize) {
@@ -186,20 +201,32 @@ impl Problem for Packed<'_> {
         let offset = (panel * self.0.k + slice.ks.start) * nr + column;
         (self.0.b.wrapping_add(offset), nr as isize)
     }
+
+    unsafe fn finish(&self, isa: &Isa, _batch: usize, [rows, columns]: [Range<usize>; 2], c: *mut f32) {
+        if let Some(epilogue) = &self.0.epilogue {
+            let block = Block { batch: [0; 3], rows, columns, c, c_row: self.0.c_row };
+            // SAFETY: the caller's promise.
+            unsafe { epilogue.apply(isa, &block) }
+        }
+    }
 }
 
 /// The batch of strided products.
-struct Batch<'a>(&'a BatchMatMulArgs);
+struct Batch<'a>(&'a BatchMatMulArgs<'a>);
 
 // SAFETY: as for `Packed`.
 unsafe impl Sync for Batch<'_> {}
 
 impl Batch<'_> {
+    /// The position of a product along the axes of the batch.
+    fn index(&self, batch: usize) -> [usize; 3] {
+        let [_, middle, inner] = self.0.batch;
+        [batch / inner / middle, batch / inner % middle, batch % inner]
+    }
+
     /// The offset of a product's operand.
     fn offset(&self, batch: usize, strides: [isize; 3]) -> isize {
-        let [_, middle, inner] = self.0.batch;
-        let index = [batch / inner / middle, batch / inner % middle, batch % inner];
-        index.iter().zip(strides).map(|(&i, stride)| i as isize * stride).sum()
+        self.index(batch).iter().zip(strides).map(|(&i, stride)| i as isize * stride).sum()
     }
 
     /// Whether a slice can be used where it lies: rows of whole vectors that are read so seldom, or
@@ -218,7 +245,8 @@ impl Problem for Batch<'_> {
         let args = self.0;
         let a = args.a.ptr.wrapping_offset(self.offset(batch, args.a_batch));
         let c = args.c.wrapping_offset(self.offset(batch, args.c_batch));
-        Operands { a: Strided { ptr: a, ..args.a }, c, c_row: args.c_row, scale: args.scale, bias: args.bias }
+        let links = args.epilogue.map_or(Links::NONE, |e| e.links(self.index(batch)));
+        Operands { a: Strided { ptr: a, ..args.a }, c, c_row: args.c_row, scale: args.scale, bias: args.bias, links }
     }
 
     unsafe fn slice(&self, isa: &Isa, slice: &Slice, scratch: &mut [f32]) -> (*const f32, isize) {
@@ -234,6 +262,14 @@ impl Problem for Batch<'_> {
         // SAFETY: the slice is inside B, and scratch holds a slice of a strip of whole vectors.
         unsafe { pack(isa, b, slice.ks.len(), columns, scratch.as_mut_ptr(), width, width) };
         (scratch.as_ptr(), width as isize)
+    }
+
+    unsafe fn finish(&self, isa: &Isa, batch: usize, [rows, columns]: [Range<usize>; 2], c: *mut f32) {
+        if let Some(epilogue) = &self.0.epilogue {
+            let block = Block { batch: self.index(batch), rows, columns, c, c_row: self.0.c_row };
+            // SAFETY: the caller's promise.
+            unsafe { epilogue.apply(isa, &block) }
+        }
     }
 }
 

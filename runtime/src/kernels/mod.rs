@@ -3,12 +3,13 @@
 //!
 //! Every output element is one chain of multiply-adds in a fixed order that depends only on its
 //! position: not on the other rows of the batch, the number of threads or the tile that holds it.
-//! The chain starts at zero; a scale, then a bias are applied at its end. Each step is a fused multiply-add, but
+//! The chain starts at zero; a scale, a bias, then an epilogue are applied at its end. Each step is a fused multiply-add, but
 //! for CPUs that have none (see the portable set).
 
 pub(crate) mod attention;
 pub(crate) mod conv;
 mod depthwise;
+pub(crate) mod epilogue;
 mod gemm;
 pub(crate) mod math;
 pub(crate) mod matmul;

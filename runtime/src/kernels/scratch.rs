@@ -14,6 +14,7 @@ const LINE: usize = 16;
 thread_local! {
     static SCORES: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
     static FLOATS: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+    static VALUES: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
     static OFFSETS: Cell<Vec<isize>> = const { Cell::new(Vec::new()) };
 }
 
@@ -39,6 +40,11 @@ pub(super) fn with_floats<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
 /// [`with_floats`] for a kernel inside which others run that need scratch themselves.
 pub(super) fn with_scores<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     SCORES.with(|kept| lent(kept, len, f))
+}
+
+/// [`with_floats`] for what runs inside a kernel that has scratch of its own and runs inside none.
+pub(super) fn with_values<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+    VALUES.with(|kept| lent(kept, len, f))
 }
 
 fn lent<R>(kept: &Cell<Vec<Line>>, len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {

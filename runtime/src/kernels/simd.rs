@@ -12,6 +12,7 @@ mod portable;
 use std::sync::LazyLock;
 
 use super::Bias;
+use super::epilogue::{self, Add, Join, Link, Max, Min, Pair, Pass};
 use super::math::{self, Function};
 
 /// A vector of f32.
@@ -39,6 +40,13 @@ pub(super) trait Lanes: Copy {
     unsafe fn add(self, b: Self) -> Self;
     /// Asks for the cache line of `src`, which need not be readable, to come into the second-level cache.
     fn prefetch(src: *const f32);
+    unsafe fn sub(self, b: Self) -> Self;
+    unsafe fn mul(self, b: Self) -> Self;
+    unsafe fn div(self, b: Self) -> Self;
+    /// `self` where it is larger or NaN, else `b`.
+    unsafe fn larger(self, b: Self) -> Self;
+    /// `self` where it is smaller or NaN, else `b`.
+    unsafe fn smaller(self, b: Self) -> Self;
     /// Writes the transpose of the `LEN`×`LEN` block at `src`; rows of both blocks are contiguous.
     unsafe fn transpose(src: *const f32, src_row: isize, dst: *mut f32, dst_row: isize);
 }
@@ -48,7 +56,7 @@ pub(super) const LINE: usize = 64;
 
 /// One tile: `C[rows, columns] = A·B`, its rows and vectors per row fixed by the kernel.
 #[derive(Clone, Copy)]
-pub(super) struct Tile {
+pub(super) struct Tile<'a> {
     pub(super) a: *const f32,
     pub(super) a_row: isize,
     pub(super) a_col: isize,
@@ -67,6 +75,9 @@ pub(super) struct Tile {
     /// What is prefetched meanwhile: this many bytes per element of k from here on.
     pub(super) ahead: *const f32,
     pub(super) ahead_step: usize,
+    /// What joins the sums after the bias, and which row of it the tile's first one is.
+    pub(super) links: &'a [Link],
+    pub(super) row: usize,
 }
 
 /// Copies `count` rows of `len` elements (at most a vector), `step` apart at the source. Only `lo..hi`
@@ -87,7 +98,7 @@ pub(super) struct Segment {
 /// A block of output rows of a depthwise convolution: `len` (at most a vector) outputs per row, each
 /// the sum over `taps` of weight times `src[offset]`.
 #[derive(Clone, Copy)]
-pub(super) struct Stencil {
+pub(super) struct Stencil<'a> {
     pub(super) src: *const f32,
     pub(super) src_row: isize,
     pub(super) dst: *mut f32,
@@ -97,10 +108,13 @@ pub(super) struct Stencil {
     pub(super) offsets: *const isize,
     pub(super) taps: usize,
     pub(super) bias: Option<f32>,
+    /// What joins the sums after the bias, and which element of it the first output is.
+    pub(super) links: &'a [Link],
+    pub(super) element: usize,
 }
 
-pub(super) type TileFn = unsafe fn(&Tile);
-pub(super) type StencilFn = unsafe fn(&Stencil);
+pub(super) type TileFn = unsafe fn(&Tile<'_>);
+pub(super) type StencilFn = unsafe fn(&Stencil<'_>);
 
 /// The kernels of one instruction set.
 pub(crate) struct Isa {
@@ -123,6 +137,8 @@ pub(crate) struct Isa {
     pub(super) add: unsafe fn(&mut [f32], &[f32]),
     /// Replaces whole blocks of scores by their softmax.
     pub(super) softmax: unsafe fn(&mut [f32], Option<f32>),
+    /// Makes one pass of an epilogue.
+    pub(super) pass: unsafe fn(&Pass),
     /// Multiply-adds in registers: as many vectors of them as it returns.
     pub(crate) compute: unsafe fn(steps: usize) -> usize,
     /// Reads whole vectors and gives something that depends on all of them.
@@ -178,7 +194,7 @@ impl Isa {
 /// The instruction set of `V`; A is readable for `MR` × k, B for k × `NV` vectors, C writable for
 /// `MR` × `columns`, with `columns` above `NV - 1` vectors and at most `NV`; the bias covers the tile.
 #[inline(always)]
-unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(t: &Tile) {
+unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(t: &Tile<'_>) {
     // SAFETY: the caller's promise covers every address formed below.
     unsafe {
         let mut acc = [[V::zero(); NV]; MR];
@@ -200,6 +216,13 @@ unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(t: &Tile) {
             acc.iter_mut().flatten().for_each(|sum| *sum = sum.fma(scale, V::zero()));
         }
         add_bias::<V, MR, NV>(&mut acc, t);
+        for link in t.links {
+            match link.join {
+                Join::Add => join::<V, Add, MR, NV>(&mut acc, link, t),
+                Join::Max => join::<V, Max, MR, NV>(&mut acc, link, t),
+                Join::Min => join::<V, Min, MR, NV>(&mut acc, link, t),
+            }
+        }
         for (i, row) in acc.iter().enumerate() {
             store_columns(t.c.offset(i as isize * t.c_row), row, t.columns);
         }
@@ -290,6 +313,38 @@ unsafe fn add_bias<V: Lanes, const MR: usize, const NV: usize>(acc: &mut [[V; NV
     }
 }
 
+/// Joins the values of a link to the sums of a tile.
+///
+/// # Safety
+///
+/// As for [`tile`]; the link's values are readable for the tile.
+#[inline(always)]
+unsafe fn join<V: Lanes, F: Pair, const MR: usize, const NV: usize>(
+    acc: &mut [[V; NV]; MR],
+    link: &Link,
+    t: &Tile<'_>,
+) {
+    let first = link.other.at(t.row, 0);
+    // SAFETY: the caller's promise.
+    unsafe {
+        if first.column == 0 {
+            for (i, row) in acc.iter_mut().enumerate() {
+                let other = V::splat(*first.at(i, 0).ptr);
+                for sum in row {
+                    *sum = F::of(*sum, other);
+                }
+            }
+            return;
+        }
+        for (i, row) in acc.iter_mut().enumerate() {
+            let others: [V; NV] = load_columns(first.at(i, 0).ptr, t.columns);
+            for (sum, &other) in row.iter_mut().zip(&others) {
+                *sum = F::of(*sum, other);
+            }
+        }
+    }
+}
+
 /// Loads `columns` elements into `NV` vectors, the last of which may be partial.
 ///
 /// # Safety
@@ -355,7 +410,7 @@ unsafe fn copy<V: Lanes>(s: &Segment) {
 /// The instruction set of `V`; whole vectors are readable at every tap of every row, `len` elements
 /// of every row writable, and there are `taps` weights and offsets.
 #[inline(always)]
-unsafe fn stencil<V: Lanes, const R: usize>(s: &Stencil) {
+unsafe fn stencil<V: Lanes, const R: usize>(s: &Stencil<'_>) {
     // SAFETY: the caller's promise covers every address formed below.
     unsafe {
         let mut acc = [V::zero(); R];
@@ -367,7 +422,17 @@ unsafe fn stencil<V: Lanes, const R: usize>(s: &Stencil) {
             }
         }
         for (r, &sum) in acc.iter().enumerate() {
-            let sum = s.bias.map_or(sum, |bias| sum.add(V::splat(bias)));
+            let mut sum = s.bias.map_or(sum, |bias| sum.add(V::splat(bias)));
+            for Link { join, other } in s.links {
+                let element = s.element as isize + r as isize * s.dst_row;
+                let at = other.ptr.wrapping_offset(element * other.column);
+                let other = if other.column == 0 { V::splat(*at) } else { V::load_span(at, 0, s.len) };
+                sum = match join {
+                    Join::Add => sum.add(other),
+                    Join::Max => sum.larger(other),
+                    Join::Min => sum.smaller(other),
+                };
+            }
             sum.store_part(s.dst.offset(r as isize * s.dst_row), s.len);
         }
     }
@@ -423,7 +488,7 @@ unsafe fn read<V: Lanes>(values: &[f32]) -> f32 {
 macro_rules! define_isa {
     ($name:literal, $lanes:ty, [$($feature:literal)?], fused: $fused:literal, $step:expr, { $($nv:literal: [$($mr:literal)*])* }) => {
         $(#[target_feature(enable = $feature)])?
-        unsafe fn tile<const MR: usize, const NV: usize>(t: &super::Tile) {
+        unsafe fn tile<const MR: usize, const NV: usize>(t: &super::Tile<'_>) {
             // SAFETY: the caller keeps the promises of the generic kernel; the features are here.
             unsafe { super::tile::<$lanes, MR, NV>(t) }
         }
@@ -441,7 +506,7 @@ macro_rules! define_isa {
         }
 
         $(#[target_feature(enable = $feature)])?
-        unsafe fn stencil<const R: usize>(s: &super::Stencil) {
+        unsafe fn stencil<const R: usize>(s: &super::Stencil<'_>) {
             // SAFETY: as for `tile`.
             unsafe { super::stencil::<$lanes, R>(s) }
         }
@@ -459,6 +524,12 @@ macro_rules! define_isa {
         $(#[target_feature(enable = $feature)])?
         unsafe fn softmax(scores: &mut [f32], instead: Option<f32>) {
             super::math::softmax::<{ $fused }>(scores, instead)
+        }
+
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn pass(p: &super::Pass) {
+            // SAFETY: as for `tile`.
+            unsafe { super::epilogue::pass::<$lanes>(p) }
         }
 
         $(#[target_feature(enable = $feature)])?
@@ -484,6 +555,7 @@ macro_rules! define_isa {
             apply,
             add,
             softmax,
+            pass,
             compute,
             read,
             #[cfg(test)]

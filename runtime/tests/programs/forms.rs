@@ -29,6 +29,7 @@ fn product_with_packed_weights_and_bias() {
             c: view(c, vec![m.clone(), n(1)]),
             scale: 1.0,
             bias: Some(view(bias, vec![n(1)])),
+            epilogue: None,
         };
         b.run_kernel("fc", Form::MatMul(form));
     }
@@ -75,6 +76,7 @@ fn batched_product_with_strided_heads() {
         c: view(y, dense(&out)),
         scale: 0.25,
         bias: None,
+        epilogue: None,
     };
     b.run_kernel("scores", Form::MatMul(form));
     b.output("y", y, &[batch, heads, seq.clone(), seq]);
@@ -108,6 +110,7 @@ fn convolution_with_groups_strides_and_pads() {
         w,
         bias: Some(bias),
         y,
+        epilogue: None,
     };
     b.run_kernel("conv", Form::Conv(form));
     b.output("y", y, &[d("batch"), n(6), n(4), n(9)]);
@@ -207,6 +210,7 @@ fn wide(axes: usize, views: usize) -> Builder {
         c: view(y, strides),
         scale: 1.0,
         bias: None,
+        epilogue: None,
     };
     b.run_kernel("product", Form::MatMul(form));
     let mut l = LoopBuilder::new(&[n(1)]);
@@ -389,6 +393,7 @@ fn products_that_follow_each_other() {
             c: view(y, vec![n(columns), n(1)]),
             scale: 1.0,
             bias: None,
+            epilogue: None,
         };
         b.run_kernel("product", Form::MatMul(form));
         y
@@ -455,6 +460,7 @@ fn products_of_operands_that_end() {
                 c: view(y, dense(&dims)),
                 scale: 1.0,
                 bias: None,
+                epilogue: None,
             };
             b.run_kernel("product", Form::MatMul(form));
             y

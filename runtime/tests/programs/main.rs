@@ -4,6 +4,7 @@
 mod artifacts;
 mod build;
 mod control;
+mod epilogues;
 mod forms;
 mod functions;
 mod joins;

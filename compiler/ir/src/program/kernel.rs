@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::epilogue::Epilogue;
 use crate::dim::Dim;
 use crate::entity::BufferId;
 use crate::types::DType;
@@ -9,7 +10,8 @@ use crate::types::DType;
 /// One kernel: what it computes, for what, and what it costs.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Kernel {
-    /// The path of the source node that it stands for (the last one, if several were fused).
+    /// The path of the source node that it stands for; of several that were fused the product or
+    /// convolution, else the last one.
     pub name: String,
     /// The pass that inserted it; empty for kernels of the source model.
     pub pass: String,
@@ -228,8 +230,9 @@ pub enum Per {
     Element,
 }
 
-/// `c[…, m, n] = scale · Σ_k a[…, m, k] · b[…, k, n]`, plus `bias[n]`, in f32. Every element is one
-/// chain of fused multiply-adds in the order of k, whatever the tiling.
+/// `c[…, m, n] = scale · Σ_k a[…, m, k] · b[…, k, n]`, plus `bias[n]`, in f32, and then
+/// what the epilogue makes of it. Every sum is one chain of fused multiply-adds in the order of k, whatever
+/// the tiling.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct MatMul {
     /// Batch dims.
@@ -250,6 +253,8 @@ pub struct MatMul {
     pub scale: f32,
     /// Strides over `[n]`.
     pub bias: Option<View>,
+    /// What follows the bias; strides over `batch ++ [m, n]`.
+    pub epilogue: Option<Epilogue>,
 }
 
 /// `c = softmax(scale · q·k + mask) · v` over the last axis of the scores (Vaswani et al. 2017, eq. 1), in
@@ -312,6 +317,8 @@ pub struct Conv {
     pub bias: Option<BufferId>,
     /// Result, dense.
     pub y: BufferId,
+    /// What follows the bias; strides over `[batch, out_channels, height · width]` of the result.
+    pub epilogue: Option<Epilogue>,
 }
 
 /// What a pooling window gives.

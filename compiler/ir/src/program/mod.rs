@@ -8,11 +8,13 @@
 //! a [`Join`], when a [`RouteStep`] is reached.
 
 mod definitions;
+mod epilogue;
 mod kernel;
 mod print;
 mod typing;
 mod verify;
 
+pub use epilogue::Epilogue;
 pub use kernel::{
     Attention, BinaryFn, Conv, Expr, ExprId, Form, Indexed, Kernel, Loop, MatMul, Per, Pool, PoolKind, Reduction,
     ReductionFn, Scalar, Scan, Store, UnaryFn, View,

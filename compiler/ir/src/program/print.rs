@@ -3,10 +3,11 @@
 use std::fmt::{self, Display, Formatter, Write as _};
 
 use super::{
-    Attention, Block, BlockId, Conv, Decision, Expr, Form, IfStep, Kernel, Length, Loop, MatMul, Per, Pool, Program,
-    RouteStep, RowBuffer, Scan, Source, Step, View,
+    Attention, Block, BlockId, Conv, Decision, Epilogue, Expr, Form, IfStep, Kernel, Length, Loop, MatMul, Per, Pool,
+    Program, RouteStep, RowBuffer, Scan, Source, Step, View,
 };
 use crate::dim::Dim;
+use crate::entity::BufferId;
 
 struct List<'a, T>(&'a [T]);
 
@@ -142,9 +143,15 @@ fn write_kernel(f: &mut Formatter<'_>, id: impl Display, kernel: &Kernel, pad: &
     }
     match &kernel.form {
         Form::Loop(l) => write_loop(f, id, l, pad, &tail),
-        Form::MatMul(m) => writeln!(f, "{pad}{id} {m}{tail}"),
+        Form::MatMul(m) => {
+            writeln!(f, "{pad}{id} {m}{tail}")?;
+            write_epilogue(f, m.c.buffer, m.epilogue.as_ref(), pad)
+        }
         Form::Attention(a) => writeln!(f, "{pad}{id} {a}{tail}"),
-        Form::Conv(c) => writeln!(f, "{pad}{id} {c}{tail}"),
+        Form::Conv(c) => {
+            writeln!(f, "{pad}{id} {c}{tail}")?;
+            write_epilogue(f, c.y, c.epilogue.as_ref(), pad)
+        }
         Form::Pool(p) => writeln!(f, "{pad}{id} {p}{tail}"),
         Form::Scan(s) => writeln!(f, "{pad}{id} {s}{tail}"),
     }
@@ -153,9 +160,7 @@ fn write_kernel(f: &mut Formatter<'_>, id: impl Display, kernel: &Kernel, pad: &
 fn write_loop(f: &mut Formatter<'_>, id: impl Display, l: &Loop, pad: &str, tail: &str) -> fmt::Result {
     let inner = if l.inner.is_empty() { String::new() } else { format!(" x [{}]", List(&l.inner)) };
     writeln!(f, "{pad}{id} loop [{}]{inner}{tail}", List(&l.dims))?;
-    for (i, e) in l.exprs.iter().enumerate() {
-        writeln!(f, "{pad}  e{i} = {}", expression(l, e))?;
-    }
+    write_exprs(f, &l.inputs, &l.exprs, pad)?;
     for (i, r) in l.reductions.iter().enumerate() {
         writeln!(f, "{pad}  r{i} = {:?} e{}", r.function, r.value.0)?;
     }
@@ -166,8 +171,19 @@ fn write_loop(f: &mut Formatter<'_>, id: impl Display, l: &Loop, pad: &str, tail
     Ok(())
 }
 
-fn expression(l: &Loop, e: &Expr) -> String {
-    let input = |i: u32| l.inputs.get(i as usize).map_or_else(|| "?".to_string(), View::to_string);
+fn write_epilogue(f: &mut Formatter<'_>, to: BufferId, epilogue: Option<&Epilogue>, pad: &str) -> fmt::Result {
+    let Some(epilogue) = epilogue else { return Ok(()) };
+    write_exprs(f, &epilogue.operands, &epilogue.exprs, pad)?;
+    writeln!(f, "{pad}  {to} = e{}", epilogue.value.0)
+}
+
+fn write_exprs(f: &mut Formatter<'_>, inputs: &[View], exprs: &[Expr], pad: &str) -> fmt::Result {
+    let mut numbered = exprs.iter().enumerate();
+    numbered.try_for_each(|(i, e)| writeln!(f, "{pad}  e{i} = {}", expression(inputs, e)))
+}
+
+fn expression(inputs: &[View], e: &Expr) -> String {
+    let input = |i: u32| inputs.get(i as usize).map_or_else(|| "?".to_string(), View::to_string);
     match e {
         Expr::Load(i) => input(*i),
         Expr::LoadAt { input: i, at } => {

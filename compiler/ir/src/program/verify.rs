@@ -7,7 +7,7 @@
 //! 4. Inputs and constants hold what their buffers say; parameters are `Param`, results `Result`.
 //! 5. Kernels write `Temp` buffers only and never one that they read.
 //! 6. Views have a stride per axis; expressions are well typed, operands first; reductions use only
-//!    earlier ones, and what is stored per row does not depend on the inner index.
+//!    earlier ones, and what is stored per row does not depend on the inner index. Epilogues compute in f32.
 //! 7. Dims have coefficients below [`Dim::LIMIT`]; axes, arguments, expressions and tables are of bounded
 //!    number.
 //! 8. A parameter is defined by one block, a result by one step, a `Temp` by the kernels of one block,
@@ -21,7 +21,8 @@ use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 
 use super::{
-    Attention, Block, BlockId, Form, Kernel, Loop, MatMul, Per, Port, Program, Source, Step, View, definitions,
+    Attention, Block, BlockId, Epilogue, Form, Kernel, Loop, MatMul, Per, Port, Program, Source, Step, View,
+    definitions,
 };
 use crate::dim::{Dim, Symbol};
 use crate::entity::{BufferId, KernelId};
@@ -88,6 +89,9 @@ const MAX_ARGUMENTS: usize = 1 << 14;
 
 /// Expressions of a loop, whose code must stay of a size that a stack bears.
 const MAX_EXPRS: usize = 1 << 12;
+
+/// Operands of an epilogue, whose places in a block are all at hand at once.
+const MAX_OPERANDS: usize = 64;
 
 /// A program may not have more buffers, kernels or exits: code generators address tables with 32-bit offsets.
 const MAX_ITEMS: usize = 1 << 24;
@@ -294,6 +298,7 @@ impl Verifier<'_> {
                 self.all_f32(place, &kernel.form);
                 let geometry = form.strides.iter().chain(&form.dilations).chain([&form.group]);
                 self.geometry(place, geometry, &form.pads);
+                form.epilogue.iter().for_each(|epilogue| self.epilogue(place, epilogue, 3));
             }
             Form::Pool(form) => {
                 self.dims(place, form.x_size.iter().chain(&form.y_size).chain([&form.planes]));
@@ -353,6 +358,23 @@ impl Verifier<'_> {
         }
         if form.c.strides.last().and_then(Dim::as_const) != Some(1) {
             self.report(place, "the last stride of a product must be 1");
+        }
+        form.epilogue.iter().for_each(|epilogue| self.epilogue(place, epilogue, form.batch.len() + 2));
+    }
+
+    /// The epilogue of a result with so many axes.
+    fn epilogue(&mut self, place: &str, epilogue: &Epilogue, axes: usize) {
+        let place = format!("{place}, epilogue");
+        self.at_most(&place, MAX_OPERANDS, epilogue.operands.len(), "operands");
+        for view in &epilogue.operands {
+            self.view(&place, view, axes);
+            self.expect_dtype(&place, view.buffer, DType::F32);
+            if !matches!(view.strides.last().and_then(Dim::as_const), Some(0 | 1)) {
+                self.report(&place, "the last stride of an operand must be 0 or 1");
+            }
+        }
+        if let Err(problem) = epilogue.check() {
+            self.report(&place, problem);
         }
     }
 
@@ -453,8 +475,14 @@ impl Form {
         match self {
             Form::Loop(f) => f.inputs.iter().map(|v| v.buffer).collect(),
             Form::Attention(f) => [&f.q, &f.k, &f.v].into_iter().chain(&f.mask).map(|v| v.buffer).collect(),
-            Form::MatMul(f) => [&f.a, &f.b].into_iter().chain(&f.bias).map(|v| v.buffer).collect(),
-            Form::Conv(f) => [f.x, f.w].into_iter().chain(f.bias).collect(),
+            Form::MatMul(f) => {
+                let views = [&f.a, &f.b].into_iter().chain(&f.bias);
+                views.chain(f.epilogue.iter().flat_map(|e| &e.operands)).map(|v| v.buffer).collect()
+            }
+            Form::Conv(f) => {
+                let operands = f.epilogue.iter().flat_map(|e| &e.operands).map(|v| v.buffer);
+                [f.x, f.w].into_iter().chain(f.bias).chain(operands).collect()
+            }
             Form::Pool(f) => vec![f.x],
             Form::Scan(f) => vec![f.x],
         }
@@ -484,9 +512,13 @@ impl Form {
                 views.map(|v| &mut v.buffer).collect()
             }
             Form::MatMul(f) => {
-                [&mut f.a, &mut f.b, &mut f.c].into_iter().chain(&mut f.bias).map(|v| &mut v.buffer).collect()
+                let views = [&mut f.a, &mut f.b, &mut f.c].into_iter().chain(&mut f.bias);
+                views.chain(f.epilogue.iter_mut().flat_map(|e| &mut e.operands)).map(|v| &mut v.buffer).collect()
             }
-            Form::Conv(f) => [&mut f.x, &mut f.w, &mut f.y].into_iter().chain(&mut f.bias).collect(),
+            Form::Conv(f) => {
+                let operands = f.epilogue.iter_mut().flat_map(|e| &mut e.operands).map(|v| &mut v.buffer);
+                [&mut f.x, &mut f.w, &mut f.y].into_iter().chain(&mut f.bias).chain(operands).collect()
+            }
             Form::Pool(f) => vec![&mut f.x, &mut f.y],
             Form::Scan(f) => vec![&mut f.x, &mut f.y],
         }

@@ -1,6 +1,8 @@
 //! Bit-exact comparison with the plain loops, which fixes correctness and invariance at once.
 
 use super::*;
+use crate::kernels::epilogue::Operand;
+use crate::kernels::epilogue::tests::chain;
 
 /// Index-dependent data whose products and sums do round.
 fn data(len: usize, seed: u32) -> Vec<f32> {
@@ -74,29 +76,39 @@ impl Case {
         let x = data(self.images * self.channels[0] * window.plane(), 1);
         let w = data(self.channels[1] * self.channels[0] / self.groups * window.taps(), 2);
         let bias = data(self.channels[1], 3);
-        let mut y = vec![f32::NAN; self.images * self.channels[1] * window.out_plane()];
-        let args = ConvArgs {
-            x: x.as_ptr(),
-            w: w.as_ptr(),
-            bias: if with_bias { bias.as_ptr() } else { std::ptr::null() },
-            y: y.as_mut_ptr(),
-            images: self.images,
-            in_channels: self.channels[0],
-            out_channels: self.channels[1],
-            groups: self.groups,
-            window,
-        };
-        // SAFETY: all operands are valid for their sizes.
-        unsafe { conv_for(isa, pool, &args) };
-        for (i, got) in y.iter().enumerate() {
-            let want = self.naive(isa, &x, &w, with_bias.then_some(&bias), i);
-            let threads = pool.threads();
-            assert_eq!(
-                got.to_bits(),
-                want.to_bits(),
-                "{} {threads} threads {self:?}: {i} is {got}, not {want}",
-                isa.name
-            );
+        let len = self.images * self.channels[1] * window.out_plane();
+        let sums: Vec<f32> = (0..len).map(|i| self.naive(isa, &x, &w, with_bias.then_some(&bias), i)).collect();
+        let (residual, limit) = (data(len, 4), data(self.channels[1], 5));
+        let (plane, image) = (window.out_plane() as isize, (self.channels[1] * window.out_plane()) as isize);
+        let operands = [
+            Operand { matrix: Strided { ptr: residual.as_ptr(), row: plane, column: 1 }, batch: [0, 0, image] },
+            Operand { matrix: Strided { ptr: limit.as_ptr(), row: 1, column: 0 }, batch: [0; 3] },
+        ];
+        let channel = |i: usize| i / window.out_plane() % self.channels[1];
+        let joined = |(i, sum): (usize, &f32)| (sum + residual[i]).max(-0.25).min(limit[channel(i)]);
+        let joined: Vec<f32> = sums.iter().enumerate().map(joined).collect();
+        let [links, passes] = chain();
+        for (steps, want) in [(None, &sums), (Some(&links), &joined), (Some(&passes), &joined)] {
+            let mut y = vec![f32::NAN; len];
+            let args = ConvArgs {
+                x: x.as_ptr(),
+                w: w.as_ptr(),
+                bias: if with_bias { bias.as_ptr() } else { std::ptr::null() },
+                y: y.as_mut_ptr(),
+                images: self.images,
+                in_channels: self.channels[0],
+                out_channels: self.channels[1],
+                groups: self.groups,
+                window,
+                epilogue: steps.map(|steps| Finish { steps, operands: &operands }),
+            };
+            // SAFETY: all operands are valid for their sizes.
+            unsafe { conv_for(isa, pool, &args) };
+            for (i, (got, want)) in y.iter().zip(want).enumerate() {
+                let (threads, epilogue) = (pool.threads(), steps.is_some());
+                let what = format!("{} {threads} threads {self:?} epilogue {epilogue}", isa.name);
+                assert_eq!(got.to_bits(), want.to_bits(), "{what}: {i} is {got}, not {want}");
+            }
         }
     }
 }
@@ -226,6 +238,7 @@ fn speed() {
                 out_channels: case.channels[1],
                 groups: case.groups,
                 window,
+                epilogue: None,
             };
             // SAFETY: all operands are valid for their sizes.
             let best = crate::kernels::best_seconds(|| unsafe { conv(&pool, &args) });

@@ -2,6 +2,7 @@
 //! invariance, thread invariance and correctness at once.
 
 use super::*;
+use crate::kernels::epilogue::tests::chain;
 
 /// Index-dependent data whose products and sums do round.
 fn data(len: usize, seed: u32) -> Vec<f32> {
@@ -64,7 +65,8 @@ fn check(isa: &Isa, pool: &Pool, a: Strided, b: Strided, [m, k, n]: [usize; 3], 
         // SAFETY: all operands are valid for their sizes.
         unsafe {
             if form == "packed" {
-                let args = MatMulArgs { a, b: weights.as_ptr(), c: out, c_row, m, k, n, scale: 1.0, bias };
+                let args =
+                    MatMulArgs { a, b: weights.as_ptr(), c: out, c_row, m, k, n, scale: 1.0, bias, epilogue: None };
                 matmul_for(isa, pool, &args);
             } else {
                 let (batch, zero) = ([1; 3], [0; 3]);
@@ -83,6 +85,7 @@ fn check(isa: &Isa, pool: &Pool, a: Strided, b: Strided, [m, k, n]: [usize; 3], 
                     n,
                     scale: 1.0,
                     bias,
+                    epilogue: None,
                 };
                 batch_matmul_for(isa, pool, &args);
             }
@@ -116,6 +119,41 @@ fn every_shape_stride_and_thread_count_gives_the_same_bits() {
 }
 
 #[test]
+fn an_epilogue_gives_the_same_bits_in_registers_and_in_passes() {
+    let two = Pool::new(2);
+    for isa in Isa::available() {
+        for [m, k, n] in [[1, 40, 33], [37, 300, 65], [150, 20, 129]] {
+            let (a, b, residual, limit) = (data(m * k, 1), data(k * n, 2), data(m * n, 3), data(n, 4));
+            let weights = packed(isa, strided(&b, n as isize, 1), k, n);
+            let operand = |v: &[f32], row| Operand { matrix: strided(v, row, 1), batch: [0; 3] };
+            let operands = [operand(&residual, n as isize), operand(&limit, 0)];
+            let [links, passes] = chain().map(|steps| {
+                let mut c = vec![7.0f32; m * n];
+                let args = MatMulArgs {
+                    a: strided(&a, k as isize, 1),
+                    b: weights.as_ptr(),
+                    c: c.as_mut_ptr(),
+                    c_row: n as isize,
+                    m,
+                    k,
+                    n,
+                    scale: 1.0,
+                    bias: Bias::None,
+                    epilogue: Some(Finish { steps: &steps, operands: &operands }),
+                };
+                // SAFETY: all operands are valid for their sizes.
+                unsafe { matmul_for(isa, &two, &args) };
+                c
+            });
+            let sums = naive(isa, strided(&a, k as isize, 1), strided(&b, n as isize, 1), [m, k, n], Bias::None);
+            let joined = |i: usize| (sums[i] + residual[i]).max(-0.25).min(limit[i % n]);
+            assert_bits(&links, &(0..m * n).map(joined).collect::<Vec<f32>>(), isa.name);
+            assert_bits(&passes, &links, isa.name);
+        }
+    }
+}
+
+#[test]
 fn large_products_are_cut_without_a_trace() {
     let two = Pool::new(2);
     for isa in Isa::available() {
@@ -137,7 +175,7 @@ fn a_row_does_not_depend_on_its_batch() {
         let mut c = vec![0.0f32; count * n];
         let a = strided(&a[first * k..], k as isize, 1);
         let (b, out, c_row) = (weights.as_ptr(), c.as_mut_ptr(), n as isize);
-        let args = MatMulArgs { a, b, c: out, c_row, m: count, k, n, scale: 1.0, bias: Bias::None };
+        let args = MatMulArgs { a, b, c: out, c_row, m: count, k, n, scale: 1.0, bias: Bias::None, epilogue: None };
         // SAFETY: all operands are valid for their sizes.
         unsafe { matmul(&pool, &args) };
         c
@@ -186,6 +224,7 @@ fn batches_take_strides_on_every_axis() {
                 n: keys,
                 scale: 1.0,
                 bias: Bias::None,
+                epilogue: None,
             };
             // SAFETY: all operands are valid for their sizes.
             unsafe { batch_matmul_for(isa, &Pool::new(threads), &args) };
@@ -239,8 +278,18 @@ fn speed() {
             // SAFETY: `b` holds the matrix.
             unsafe { pack_b(strided(&b, n as isize, 1), k, n, &mut weights.floats_mut()[..packed_len(k, n).unwrap()]) };
             let (b, out, c_row) = (weights.floats().as_ptr(), c.floats_mut().as_mut_ptr(), n as isize);
-            let args =
-                MatMulArgs { a: strided(&a, k as isize, 1), b, c: out, c_row, m, k, n, scale: 1.0, bias: Bias::None };
+            let args = MatMulArgs {
+                a: strided(&a, k as isize, 1),
+                b,
+                c: out,
+                c_row,
+                m,
+                k,
+                n,
+                scale: 1.0,
+                bias: Bias::None,
+                epilogue: None,
+            };
             // SAFETY: all operands are valid for their sizes.
             let best = crate::kernels::best_seconds(|| unsafe { matmul(&pool, &args) });
             let (flops, bytes) = (2.0 * (m * k * n) as f64, 4.0 * (k * n) as f64);
@@ -281,6 +330,7 @@ fn attention_speed() {
                 n: keys,
                 scale: 1.0,
                 bias: Bias::None,
+                epilogue: None,
             };
             let second = BatchMatMulArgs {
                 a: strided(&scores, keys as isize, 1),
@@ -314,7 +364,8 @@ fn a_scale_multiplies_the_finished_sums_before_the_bias() {
         let run = |scale: f32, bias: Bias| {
             let mut c = vec![f32::NAN; m * n];
             let (a, c_row) = (strided(&a, k as isize, 1), n as isize);
-            let args = MatMulArgs { a, b: weights.as_ptr(), c: c.as_mut_ptr(), c_row, m, k, n, scale, bias };
+            let args =
+                MatMulArgs { a, b: weights.as_ptr(), c: c.as_mut_ptr(), c_row, m, k, n, scale, bias, epilogue: None };
             // SAFETY: all operands are valid for their sizes.
             unsafe { matmul_for(isa, &Pool::new(1), &args) };
             c

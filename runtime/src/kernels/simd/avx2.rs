@@ -89,6 +89,42 @@ impl Lanes for F32x8 {
     }
 
     #[inline(always)]
+    unsafe fn sub(self, b: Self) -> Self {
+        // SAFETY: the trait's caller has AVX2.
+        F32x8(unsafe { _mm256_sub_ps(self.0, b.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, b: Self) -> Self {
+        // SAFETY: the trait's caller has AVX2.
+        F32x8(unsafe { _mm256_mul_ps(self.0, b.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn div(self, b: Self) -> Self {
+        // SAFETY: the trait's caller has AVX2.
+        F32x8(unsafe { _mm256_div_ps(self.0, b.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn larger(self, b: Self) -> Self {
+        // SAFETY: register arithmetic; of a NaN and a number the instruction takes the second.
+        F32x8(unsafe {
+            let nan = _mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0);
+            _mm256_blendv_ps(_mm256_max_ps(self.0, b.0), self.0, nan)
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn smaller(self, b: Self) -> Self {
+        // SAFETY: register arithmetic; of a NaN and a number the instruction takes the second.
+        F32x8(unsafe {
+            let nan = _mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0);
+            _mm256_blendv_ps(_mm256_min_ps(self.0, b.0), self.0, nan)
+        })
+    }
+
+    #[inline(always)]
     unsafe fn transpose(src: *const f32, src_row: isize, dst: *mut f32, dst_row: isize) {
         // SAFETY: 8 rows of 8 elements are readable at `src` and writable at `dst`.
         unsafe {

@@ -91,6 +91,42 @@ impl Lanes for F32x16 {
     }
 
     #[inline(always)]
+    unsafe fn sub(self, b: Self) -> Self {
+        // SAFETY: the trait's caller has AVX-512.
+        F32x16(unsafe { _mm512_sub_ps(self.0, b.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, b: Self) -> Self {
+        // SAFETY: the trait's caller has AVX-512.
+        F32x16(unsafe { _mm512_mul_ps(self.0, b.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn div(self, b: Self) -> Self {
+        // SAFETY: the trait's caller has AVX-512.
+        F32x16(unsafe { _mm512_div_ps(self.0, b.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn larger(self, b: Self) -> Self {
+        // SAFETY: register arithmetic; of a NaN and a number the instruction takes the second.
+        F32x16(unsafe {
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
+            _mm512_mask_mov_ps(_mm512_max_ps(self.0, b.0), nan, self.0)
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn smaller(self, b: Self) -> Self {
+        // SAFETY: register arithmetic; of a NaN and a number the instruction takes the second.
+        F32x16(unsafe {
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
+            _mm512_mask_mov_ps(_mm512_min_ps(self.0, b.0), nan, self.0)
+        })
+    }
+
+    #[inline(always)]
     unsafe fn transpose(src: *const f32, src_row: isize, dst: *mut f32, dst_row: isize) {
         // SAFETY: 16 rows of 16 elements are readable at `src` and writable at `dst`.
         unsafe {

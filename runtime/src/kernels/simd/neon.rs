@@ -78,6 +78,42 @@ impl Lanes for F32x4 {
     }
 
     #[inline(always)]
+    unsafe fn sub(self, b: Self) -> Self {
+        // SAFETY: the trait's caller has NEON.
+        F32x4(unsafe { vsubq_f32(self.0, b.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, b: Self) -> Self {
+        // SAFETY: the trait's caller has NEON.
+        F32x4(unsafe { vmulq_f32(self.0, b.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn div(self, b: Self) -> Self {
+        // SAFETY: the trait's caller has NEON.
+        F32x4(unsafe { vdivq_f32(self.0, b.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn larger(self, b: Self) -> Self {
+        // SAFETY: the trait's caller has NEON.
+        F32x4(unsafe {
+            let number = vceqq_f32(self.0, self.0);
+            vbslq_f32(vornq_u32(vcgtq_f32(self.0, b.0), number), self.0, b.0)
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn smaller(self, b: Self) -> Self {
+        // SAFETY: the trait's caller has NEON.
+        F32x4(unsafe {
+            let number = vceqq_f32(self.0, self.0);
+            vbslq_f32(vornq_u32(vcltq_f32(self.0, b.0), number), self.0, b.0)
+        })
+    }
+
+    #[inline(always)]
     unsafe fn transpose(src: *const f32, src_row: isize, dst: *mut f32, dst_row: isize) {
         // SAFETY: 4 rows of 4 elements are readable at `src` and writable at `dst`.
         unsafe {

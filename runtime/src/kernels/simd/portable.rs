@@ -95,6 +95,31 @@ impl Lanes for F32x4 {
     }
 
     #[inline(always)]
+    unsafe fn sub(self, b: Self) -> Self {
+        F32x4(std::array::from_fn(|i| self.0[i] - b.0[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, b: Self) -> Self {
+        F32x4(std::array::from_fn(|i| self.0[i] * b.0[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn div(self, b: Self) -> Self {
+        F32x4(std::array::from_fn(|i| self.0[i] / b.0[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn larger(self, b: Self) -> Self {
+        F32x4(std::array::from_fn(|i| if self.0[i] > b.0[i] || self.0[i].is_nan() { self.0[i] } else { b.0[i] }))
+    }
+
+    #[inline(always)]
+    unsafe fn smaller(self, b: Self) -> Self {
+        F32x4(std::array::from_fn(|i| if self.0[i] < b.0[i] || self.0[i].is_nan() { self.0[i] } else { b.0[i] }))
+    }
+
+    #[inline(always)]
     unsafe fn transpose(src: *const f32, src_row: isize, dst: *mut f32, dst_row: isize) {
         for i in 0..4 {
             for j in 0..4 {

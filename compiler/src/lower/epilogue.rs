@@ -1,0 +1,155 @@
+//! Epilogues: a product or convolution that only elementwise nodes read waits for them, and takes the map
+//! that computes them as its epilogue if nothing outside that map needs it.
+
+use eec_ir::program::{Conv, Epilogue, ExprId, Form, View};
+use eec_ir::{DType, Dim, NodeId, ValueId};
+
+use super::fuse::{self, LoopBuilder};
+use super::linear::Product;
+use super::view::Shown;
+use super::{LowerError, Lowering};
+
+/// A product or convolution that is not computed yet; what it reads is.
+pub(super) struct Waiting {
+    value: ValueId,
+    node: NodeId,
+    sum: Sum,
+}
+
+/// What makes the sums.
+pub(super) enum Sum {
+    Product(Product),
+    /// A convolution and its multiply-accumulates.
+    Conv(Box<Conv>, Dim),
+}
+
+/// A map over finished sums, `Reduced(0)` in its expressions, and the value that it computes.
+pub(super) struct Then {
+    map: LoopBuilder,
+    result: ExprId,
+    value: ValueId,
+}
+
+impl Then {
+    /// The map as an epilogue, its operands seen through `view`; `None` if kernels cannot compute it so.
+    pub(super) fn epilogue(&self, view: &dyn Fn(&Shown) -> Option<Shown>) -> Option<Epilogue> {
+        let dims = self.map.dims();
+        let operand = |v: &View| Some(view(&Shown { view: v.clone(), dims: dims.to_vec() })?.view);
+        let operands = self.map.inputs.iter().map(operand).collect::<Option<Vec<_>>>()?;
+        let contiguous = |s: &Dim| matches!(s.as_const(), Some(0 | 1));
+        let epilogue = Epilogue { operands, exprs: self.map.exprs.clone(), value: self.result };
+        let fits = epilogue.operands.iter().all(|v| v.strides.last().is_some_and(contiguous));
+        (fits && epilogue.check().is_ok()).then_some(epilogue)
+    }
+
+    /// The map as a kernel of its own, over the sums at `from`.
+    fn alone(mut self, from: &Shown, to: &Shown) -> Form {
+        self.map.load_sum(from);
+        self.map.store(to, self.result);
+        self.map.finish()
+    }
+}
+
+impl Lowering<'_> {
+    /// Computes the node `node`'s result `value`, or leaves it to the map that alone reads it.
+    pub(super) fn sum(&mut self, node: NodeId, value: ValueId, sum: Sum) -> Result<(), LowerError> {
+        let waiting = Waiting { value, node, sum };
+        if self.feeds_a_map(&waiting) {
+            self.waiting.push(waiting);
+            return Ok(());
+        }
+        self.finish_sum(waiting, None).map(drop)
+    }
+
+    /// Whether all that reads a result is elementwise over the same space, in the same region.
+    fn feeds_a_map(&self, waiting: &Waiting) -> bool {
+        let (value, region) = (waiting.value, self.graph.node(waiting.node).parent);
+        let (ty, users) = (self.graph.ty(value), &self.uses[value.index()]);
+        let pointwise = |user: &NodeId| {
+            let user = self.graph.node(*user);
+            user.parent == region && fuse::is_pointwise(&user.op) && self.graph.ty(user.outputs[0]).dims == ty.dims
+        };
+        let tiled = match &waiting.sum {
+            Sum::Product(product) => product.has_columns() && product.rank() == ty.rank(),
+            Sum::Conv(..) => true,
+        };
+        tiled
+            && ty.dtype == DType::F32
+            && !users.is_empty()
+            && users.iter().all(pointwise)
+            && !self.yielded.contains(&value)
+    }
+
+    /// What is waiting under the name `value`.
+    pub(super) fn take_waiting(&mut self, value: ValueId) -> Option<Waiting> {
+        let at = self.waiting.iter().position(|w| w.value == value)?;
+        Some(self.waiting.remove(at))
+    }
+
+    /// The last waiting result that nothing reads but the map that computes `value`.
+    pub(super) fn sum_inside(&self, value: ValueId) -> Option<ValueId> {
+        if self.waiting.is_empty() {
+            return None;
+        }
+        let mut inside = Vec::new();
+        self.collect_map(value, &mut inside);
+        let alone = |w: &&Waiting| self.uses[w.value.index()].iter().all(|user| inside.contains(user));
+        self.waiting.iter().rev().find(alone).map(|w| w.value)
+    }
+
+    /// The nodes that the map for `value` computes.
+    fn collect_map(&self, value: ValueId, inside: &mut Vec<NodeId>) {
+        let Some(id) = self.graph.def_node(value) else { return };
+        inside.push(id);
+        let deferred = self.graph.node(id).inputs.iter().filter(|v| self.deferred.contains_key(v));
+        deferred.for_each(|v| self.collect_map(*v, inside));
+    }
+
+    /// Computes `value`, which is `result` of the map `map` over the waiting `sum`.
+    pub(super) fn fuse_sum(
+        &mut self,
+        sum: ValueId,
+        map: LoopBuilder,
+        result: ExprId,
+        value: ValueId,
+    ) -> Result<Shown, LowerError> {
+        let waiting = self.take_waiting(sum).ok_or_else(|| LowerError::internal("a sum has no place"))?;
+        self.finish_sum(waiting, Some(Then { map, result, value }))
+    }
+
+    /// Emits what was waiting, with `then` as its epilogue or as a kernel after it.
+    pub(super) fn finish_sum(&mut self, waiting: Waiting, then: Option<Then>) -> Result<Shown, LowerError> {
+        let value = then.as_ref().map_or(waiting.value, |t| t.value);
+        let current = self.current.replace(waiting.node);
+        let (left, place) = match waiting.sum {
+            Sum::Product(product) => self.finish_product(product, value, then)?,
+            Sum::Conv(conv, macs) => self.finish_conv(*conv, macs, value, then),
+        };
+        self.current = current;
+        if let Some((then, from)) = left {
+            self.emit(then.alone(&from, &place), Dim::from(0));
+        }
+        Ok(place)
+    }
+
+    /// Emits a convolution. Gives the map that is left to do, with what it reads, and the place of `value`.
+    fn finish_conv(
+        &mut self,
+        mut conv: Conv,
+        macs: Dim,
+        value: ValueId,
+        then: Option<Then>,
+    ) -> (Option<(Then, Shown)>, Shown) {
+        // Images, channels, and what is left: the plane.
+        conv.epilogue = then.as_ref().and_then(|t| t.epilogue(&|operand| operand.with_merged_from(2)));
+        let (y, fused) = (Shown::dense(conv.y, &self.graph.ty(value).dims), conv.epilogue.is_some());
+        self.emit(Form::Conv(conv), macs);
+        match then.filter(|_| !fused) {
+            Some(then) => (Some((then, y)), self.fresh(value)),
+            None => {
+                self.places.insert(value, y.clone());
+                (None, y)
+            }
+        }
+    }
+}
