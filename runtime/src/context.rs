@@ -243,13 +243,31 @@ unsafe fn matmul_words(host: &Host, words: &[i64]) {
     });
     let bias = bias_copy.as_ref().map_or_else(|| bias_at(words), |copy| Bias::PerColumn(copy.as_ptr()));
     let (operands, axes) = words[MATMUL_WORDS..].split_at(3 * operands_of(host, words[0]));
-    let operands = operands.chunks_exact(3).map(|w| Operand { matrix: matrix(w), batch: [0; 3] }).collect::<Vec<_>>();
-    let epilogue = steps_of(host, words[0]).map(|steps| Finish { steps, operands: &operands });
-    let call = BatchMatMulArgs { epilogue, ..product_of(words, bias) };
+    let mut operands: Vec<Operand> =
+        operands.chunks_exact(3).map(|w| Operand { matrix: matrix(w), batch: [0; 3] }).collect();
+    let mut axes: Vec<Vec<i64>> = axes.chunks_exact(4 + operands.len()).map(<[i64]>::to_vec).collect();
+    let mut call = product_of(words, bias);
     let packed = usize::try_from(words[1]).ok().and_then(|i| host.packed.get(i));
-    let axes: Vec<&[i64]> = axes.chunks_exact(4 + operands.len()).collect();
+    if packed.is_some() {
+        take_longest_axis(&mut call, &mut operands, &mut axes);
+    }
+    call.epilogue = steps_of(host, words[0]).map(|steps| Finish { steps, operands: &operands });
     // SAFETY: the caller's promise.
     unsafe { matmul_axes(host, call, &axes, packed) }
+}
+
+/// Makes the longest axis of the batch the rows of a product, where it is longer than they are: packed
+/// weights, which all products share, are then read for many rows at once.
+fn take_longest_axis(call: &mut BatchMatMulArgs, operands: &mut [Operand], axes: &mut [Vec<i64>]) {
+    let longest = axes.iter_mut().max_by_key(|axis| axis[0]);
+    let Some(axis) = longest.filter(|axis| axis[0] > call.m as i64) else { return };
+    let swap = |word: &mut i64, stride: &mut isize| *stride = std::mem::replace(word, *stride as i64) as isize;
+    call.m = std::mem::replace(&mut axis[0], call.m as i64) as usize;
+    swap(&mut axis[1], &mut call.a.row);
+    swap(&mut axis[3], &mut call.c_row);
+    for (word, operand) in axis[4..].iter_mut().zip(operands) {
+        swap(word, &mut operand.matrix.row);
+    }
 }
 
 /// Runs the products over all batch axes: the last three inside the kernel, the others one by one.
@@ -257,10 +275,10 @@ unsafe fn matmul_words(host: &Host, words: &[i64]) {
 /// # Safety
 ///
 /// As for [`matmul_words`].
-unsafe fn matmul_axes(host: &Host, mut call: BatchMatMulArgs<'_>, axes: &[&[i64]], packed: Option<&[f32]>) {
+unsafe fn matmul_axes(host: &Host, mut call: BatchMatMulArgs<'_>, axes: &[Vec<i64>], packed: Option<&[f32]>) {
     let inside = if packed.is_some() { 0 } else { 3 };
     if axes.len() > inside {
-        let (axis, axes) = (axes[0], &axes[1..]);
+        let (axis, axes) = (&axes[0], &axes[1..]);
         for i in 0..axis[0] as isize {
             let offset = |operand: usize| i * axis[1 + operand] as isize;
             let moved = |(at, o): (usize, &Operand)| {
