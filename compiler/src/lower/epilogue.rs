@@ -11,7 +11,6 @@ use super::{LowerError, Lowering};
 
 /// A product or convolution that is not computed yet; what it reads is.
 pub(super) struct Waiting {
-    value: ValueId,
     node: NodeId,
     sum: Sum,
 }
@@ -23,11 +22,10 @@ pub(super) enum Sum {
     Conv(Box<Conv>, Dim),
 }
 
-/// A map over finished sums, `Reduced(0)` in its expressions, and the value that it computes.
+/// A map over finished sums, `Reduced(0)` in its expressions, and which of them is the result.
 pub(super) struct Then {
     map: LoopBuilder,
     result: ExprId,
-    value: ValueId,
 }
 
 impl Then {
@@ -53,17 +51,17 @@ impl Then {
 impl Lowering<'_> {
     /// Computes the node `node`'s result `value`, or leaves it to the map that alone reads it.
     pub(super) fn sum(&mut self, node: NodeId, value: ValueId, sum: Sum) -> Result<(), LowerError> {
-        let waiting = Waiting { value, node, sum };
-        if self.feeds_a_map(&waiting) {
-            self.waiting.push(waiting);
+        let waiting = Waiting { node, sum };
+        if self.feeds_a_map(value, &waiting) {
+            self.waiting.insert(value, waiting);
             return Ok(());
         }
-        self.finish_sum(waiting, None).map(drop)
+        self.finish_sum(waiting, value, None).map(drop)
     }
 
     /// Whether all that reads a result is elementwise over the same space, in the same region.
-    fn feeds_a_map(&self, waiting: &Waiting) -> bool {
-        let (value, region) = (waiting.value, self.graph.node(waiting.node).parent);
+    fn feeds_a_map(&self, value: ValueId, waiting: &Waiting) -> bool {
+        let region = self.graph.node(waiting.node).parent;
         let (ty, users) = (self.graph.ty(value), &self.uses[value.index()]);
         let pointwise = |user: &NodeId| {
             let user = self.graph.node(*user);
@@ -80,21 +78,14 @@ impl Lowering<'_> {
             && !self.yielded.contains(&value)
     }
 
-    /// What is waiting under the name `value`.
-    pub(super) fn take_waiting(&mut self, value: ValueId) -> Option<Waiting> {
-        let at = self.waiting.iter().position(|w| w.value == value)?;
-        Some(self.waiting.remove(at))
-    }
-
-    /// The last waiting result that nothing reads but the map that computes `value`.
+    /// The waiting result that nothing reads but the map that computes `value`; of several the last one,
+    /// since others may be of use to it.
     pub(super) fn sum_inside(&self, value: ValueId) -> Option<ValueId> {
-        if self.waiting.is_empty() {
-            return None;
-        }
         let mut inside = Vec::new();
         self.collect_map(value, &mut inside);
-        let alone = |w: &&Waiting| self.uses[w.value.index()].iter().all(|user| inside.contains(user));
-        self.waiting.iter().rev().find(alone).map(|w| w.value)
+        let operands = inside.iter().flat_map(|id| &self.graph.node(*id).inputs).copied();
+        let alone = |v: &ValueId| self.uses[v.index()].iter().all(|user| inside.contains(user));
+        operands.filter(|v| self.waiting.contains_key(v)).filter(alone).max()
     }
 
     /// The nodes that the map for `value` computes.
@@ -113,13 +104,17 @@ impl Lowering<'_> {
         result: ExprId,
         value: ValueId,
     ) -> Result<Shown, LowerError> {
-        let waiting = self.take_waiting(sum).ok_or_else(|| LowerError::internal("a sum has no place"))?;
-        self.finish_sum(waiting, Some(Then { map, result, value }))
+        let waiting = self.waiting.remove(&sum).ok_or_else(|| LowerError::internal("a sum has no place"))?;
+        self.finish_sum(waiting, value, Some(Then { map, result }))
     }
 
-    /// Emits what was waiting, with `then` as its epilogue or as a kernel after it.
-    pub(super) fn finish_sum(&mut self, waiting: Waiting, then: Option<Then>) -> Result<Shown, LowerError> {
-        let value = then.as_ref().map_or(waiting.value, |t| t.value);
+    /// Emits what was waiting, with `then` as its epilogue or as a kernel after it; the result is `value`.
+    pub(super) fn finish_sum(
+        &mut self,
+        waiting: Waiting,
+        value: ValueId,
+        then: Option<Then>,
+    ) -> Result<Shown, LowerError> {
         let current = self.current.replace(waiting.node);
         let (left, place) = match waiting.sum {
             Sum::Product(product) => self.finish_product(product, value, then)?,

@@ -110,7 +110,7 @@ struct Lowering<'g> {
     done: HashSet<NodeId>,
     steps: Vec<Step>,
     /// Products and convolutions that wait for the map that reads them.
-    waiting: Vec<epilogue::Waiting>,
+    waiting: HashMap<ValueId, epilogue::Waiting>,
     /// Attentions by the product with values that ends them.
     attentions: HashMap<NodeId, attention::Waiting>,
     /// What the length symbols of the joins around stand for.
@@ -139,7 +139,7 @@ impl<'g> Lowering<'g> {
             constants: HashMap::new(),
             done: HashSet::new(),
             steps: Vec::new(),
-            waiting: Vec::new(),
+            waiting: HashMap::new(),
             attentions: HashMap::new(),
             lengths: HashMap::new(),
             current: None,
@@ -196,8 +196,8 @@ impl<'g> Lowering<'g> {
         if self.deferred.contains_key(&value) {
             return self.compute(value);
         }
-        if let Some(waiting) = self.take_waiting(value) {
-            return self.finish_sum(waiting, None);
+        if let Some(waiting) = self.waiting.remove(&value) {
+            return self.finish_sum(waiting, value, None);
         }
         if let (eec_ir::graph::Def::Const(id), ty) = (self.graph.value(value).def, self.graph.ty(value)) {
             let buffer = self.constant_buffer(id);
