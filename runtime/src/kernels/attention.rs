@@ -61,9 +61,6 @@ impl Shared<'_> {
     }
 }
 
-/// Queries of an item above which its keys and values are packed once, for all of its blocks.
-const PACK_FROM: usize = 12;
-
 /// How the queries are cut. The cut decides speed only, never a result.
 struct Plan {
     /// Queries of an item, which one thread computes.
@@ -88,7 +85,8 @@ impl Plan {
         let block = (SCORES / args.n.max(1)).clamp(MIN_ROWS, rows.max(MIN_ROWS));
         let block = rows.div_ceil(rows.div_ceil(block).max(1)).max(1);
         let scores = args.n.checked_next_multiple_of(BLOCK)?;
-        let packs = rows > PACK_FROM;
+        // What one block reads once need not be packed as a whole.
+        let packs = rows > block;
         let keys = if packs { packed_len(args.d, args.n)? } else { 0 };
         let values = if packs { packed_len(args.n, args.width)? } else { 0 };
         Some(Plan { rows: rows.max(1), block, scores, keys, values })
@@ -282,7 +280,9 @@ mod tests {
     #[ignore = "a measurement, not a check"]
     fn speed() {
         let pool = Pool::new(1);
-        for (heads, m, n, d) in [(12, 128, 128, 64), (12, 197, 197, 64), (3, 64, 64, 32), (9, 1, 129, 64)] {
+        for (heads, m, n, d) in
+            [(12, 128, 128, 64), (12, 197, 197, 64), (3, 64, 64, 32), (4, 24, 24, 32), (9, 1, 129, 64)]
+        {
             let row = (heads * d) as isize;
             let q: Vec<f32> = (0..m * heads * d).map(|i| (i * 7919 % 1000) as f32 / 1000.0).collect();
             let k: Vec<f32> = (0..n * heads * d).map(|i| (i * 7907 % 1000) as f32 / 1000.0).collect();
