@@ -13,6 +13,7 @@ use crate::kernels::pool2d::{PoolArgs, PoolKind, pool2d};
 use crate::kernels::scratch::NoMemory;
 use crate::kernels::simd::Isa;
 use crate::kernels::{Bias, Strided};
+use crate::pack::Weights;
 use crate::pool::Pool;
 
 /// The tables of one run; generated code knows this layout.
@@ -85,7 +86,7 @@ pub(crate) struct Host {
     /// The threads.
     pub(crate) pool: Pool,
     /// Packed weights, by position.
-    pub(crate) packed: Vec<Vec<f32>>,
+    pub(crate) packed: Weights,
     /// What [`clock`] counts from.
     pub(crate) start: Instant,
 }
@@ -168,7 +169,8 @@ pub(crate) unsafe extern "C" fn run_matmuls(context: *const Context, words: *con
     unsafe {
         let words = std::slice::from_raw_parts(words, MATMUL_WORDS * count as usize);
         let product = |host: &Host, words: &[i64; MATMUL_WORDS]| {
-            with_packed(&product_of(words, bias_at(words)), &host.packed[words[1] as usize])
+            let packed = host.packed.get(words[1] as usize).expect("weights that were packed");
+            with_packed(&product_of(words, bias_at(words)), packed)
         };
         guarded(context, words[0], |host| match words.as_chunks().0 {
             [a, b] => matmuls(&host.pool, &[a, b].map(|w| product(host, w))),
@@ -237,7 +239,7 @@ unsafe fn matmul_words(host: &Host, words: &[i64]) {
 /// # Safety
 ///
 /// As for [`matmul_words`].
-unsafe fn matmul_axes(host: &Host, call: &mut BatchMatMulArgs, axes: &[[i64; 4]], packed: Option<&Vec<f32>>) {
+unsafe fn matmul_axes(host: &Host, call: &mut BatchMatMulArgs, axes: &[[i64; 4]], packed: Option<&[f32]>) {
     let inside = if packed.is_some() { 0 } else { 3 };
     if axes.len() > inside {
         let [size, a, b, c] = axes[0];

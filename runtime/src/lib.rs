@@ -32,6 +32,8 @@ mod memory;
 #[cfg(feature = "jit")]
 mod pack;
 #[cfg(feature = "jit")]
+mod pages;
+#[cfg(feature = "jit")]
 mod plan;
 #[cfg(feature = "jit")]
 mod pool;

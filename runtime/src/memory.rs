@@ -4,6 +4,7 @@ use eec_ir::BufferId;
 use eec_ir::program::{BlockId, Join, Program, RouteStep, Source, Step};
 
 use crate::jobs::jobs;
+use crate::pages::Pages;
 
 /// Buffers start at multiples of this.
 const ALIGN: usize = 64;
@@ -218,28 +219,22 @@ fn first_gap(placed: &[(usize, usize, Life)], size: usize, life: Life) -> usize 
     offset
 }
 
-/// One cache line.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([u8; ALIGN]);
-
 /// The memory that all temporary buffers share; it only grows.
 #[derive(Default)]
-pub(crate) struct Arena(Vec<Line>);
+pub(crate) struct Arena(Pages);
 
 impl Arena {
     /// Its first byte, with at least `bytes` bytes behind it; `None` if the system has no such memory.
     pub(crate) fn reserve(&mut self, bytes: usize) -> Option<*mut u8> {
-        let lines = bytes.div_ceil(ALIGN).max(1);
-        if lines > self.0.len() {
-            self.0.try_reserve_exact(lines - self.0.len()).ok()?;
-            self.0.resize(lines, Line([0; ALIGN]));
+        if bytes > self.0.len() {
+            self.0 = Pages::default();
+            self.0 = Pages::new(bytes)?;
         }
-        Some(self.0.as_mut_ptr().cast())
+        Some(self.0.as_mut_ptr())
     }
 
     /// Bytes that it holds.
     pub(crate) fn len(&self) -> usize {
-        self.0.len() * ALIGN
+        self.0.len()
     }
 }

@@ -1,12 +1,15 @@
 //! Weights in the order in which the kernels read them, packed once when a program is loaded.
 
 use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use eec_ir::program::{Form, MatMul, Program, Source};
 use eec_ir::{DType, Tensor};
 
 use crate::kernels::Strided;
 use crate::kernels::matmul::{pack_b, packed_len};
+use crate::pages::Pages;
 use crate::pool::Pool;
 
 /// Where a matrix lies in a constant: constant, offset, strides, k and n.
@@ -14,12 +17,26 @@ type Place = (u32, i64, i64, i64, i64, i64);
 
 /// Packed weights, and for every kernel which of them it uses.
 pub(crate) struct Packed {
-    pub(crate) weights: Vec<Vec<f32>>,
+    pub(crate) weights: Weights,
     pub(crate) of_kernel: Vec<Option<usize>>,
 }
 
-/// Packs every matrix that is a part of a constant and the same for the whole batch.
-pub(crate) fn pack(program: &Program, constants: &[Tensor], pool: &Pool) -> Packed {
+/// Packed matrices, one after the other.
+pub(crate) struct Weights {
+    memory: Pages,
+    parts: Vec<Range<usize>>,
+}
+
+impl Weights {
+    /// The matrix with this number.
+    pub(crate) fn get(&self, index: usize) -> Option<&[f32]> {
+        self.memory.floats().get(self.parts.get(index)?.clone())
+    }
+}
+
+/// Packs every matrix that is a part of a constant and the same for the whole batch; `None` if there is
+/// no memory for them.
+pub(crate) fn pack(program: &Program, constants: &[Tensor], pool: &Pool) -> Option<Packed> {
     let mut known: HashMap<Place, usize> = HashMap::new();
     let mut places: Vec<Place> = Vec::new();
     let mut of_kernel = Vec::with_capacity(program.kernels.len());
@@ -35,16 +52,32 @@ pub(crate) fn pack(program: &Program, constants: &[Tensor], pool: &Pool) -> Pack
             })
         }));
     }
-    let slots: Vec<std::sync::Mutex<Vec<f32>>> = places.iter().map(|_| Default::default()).collect();
+    Some(Packed { weights: pack_all(&places, constants, pool)?, of_kernel })
+}
+
+/// Packs the matrices at `places` one after the other.
+fn pack_all(places: &[Place], constants: &[Tensor], pool: &Pool) -> Option<Weights> {
+    let mut parts = Vec::with_capacity(places.len());
+    let mut end = 0usize;
+    for (.., k, n) in places {
+        let start = end;
+        end = start.checked_add(packed_len(*k as usize, *n as usize)?)?;
+        parts.push(start..end);
+    }
+    let mut memory = Pages::new(end.checked_mul(size_of::<f32>())?)?;
+    let mut rest = memory.floats_mut();
+    let mut slots = Vec::with_capacity(places.len());
+    for part in &parts {
+        let (slot, after) = rest.split_at_mut(part.len());
+        slots.push(Mutex::new(slot));
+        rest = after;
+    }
     pool.run(places.len(), 1, &|range| {
         for i in range {
-            let packed = pack_one(&places[i], constants);
-            *slots[i].lock().unwrap_or_else(std::sync::PoisonError::into_inner) = packed;
+            pack_one(&places[i], constants, &mut slots[i].lock().unwrap_or_else(PoisonError::into_inner));
         }
     });
-    let weights =
-        slots.into_iter().map(|s| s.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)).collect();
-    Packed { weights, of_kernel }
+    Some(Weights { memory, parts })
 }
 
 /// The place of a product's second operand, if it is a matrix inside a constant.
@@ -70,15 +103,11 @@ fn place(program: &Program, constants: &[Tensor], form: &MatMul) -> Option<Place
     (inside && dense).then_some((constant, offset, row, column, k, n))
 }
 
-fn pack_one(place: &Place, constants: &[Tensor]) -> Vec<f32> {
+fn pack_one(place: &Place, constants: &[Tensor], packed: &mut [f32]) {
     let (constant, offset, row, column, k, n) = *place;
-    let (k, n) = (k as usize, n as usize);
-    let Some(source) = constants[constant as usize].elements::<f32>() else { return Vec::new() };
-    let Some(len) = packed_len(k, n) else { return Vec::new() };
-    let mut packed = vec![0.0; len];
+    let Some(source) = constants[constant as usize].elements::<f32>() else { return };
     let ptr = source.as_ptr().wrapping_add(offset as usize);
     let source = Strided { ptr, row: row as isize, column: column as isize };
     // SAFETY: `place` checked that every element is inside the constant, and the length is `packed_len`.
-    unsafe { pack_b(source, k, n, &mut packed) };
-    packed
+    unsafe { pack_b(source, k as usize, n as usize, packed) };
 }

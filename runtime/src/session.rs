@@ -47,7 +47,8 @@ impl Session {
         let verified = verify(&program).map_err(|e| named(ErrorKind::Program, &e))?;
         let constants = load_constants(&program, constants)?;
         let pool = Pool::new(threads(options.threads));
-        let packed = pack::pack(&program, &constants, &pool);
+        let packed = pack::pack(&program, &constants, &pool)
+            .ok_or_else(|| named(ErrorKind::Memory, &"no memory for its weights in the order of the kernels"))?;
         let code = compile::compile(verified, &packed.of_kernel, options.profile)
             .map_err(|e| named(ErrorKind::Internal, &e))?;
         let per_kernel = if options.profile { 1 + MEASURES } else { 1 };

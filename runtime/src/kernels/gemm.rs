@@ -10,7 +10,7 @@ use crate::pool::Pool;
 
 /// The length of a slice of k: a slice of a strip of B stays in the nearest caches while all rows of
 /// the block use it, and C, which carries the sums from slice to slice, is touched rarely.
-const SLICE: usize = 256;
+const SLICE: usize = 128;
 
 /// The most rows of a block: its slice of A stays in the second-level cache.
 const ROWS: usize = 144;
@@ -180,6 +180,9 @@ unsafe fn block<P: Problem>(isa: &Isa, plan: &Plan, problem: &P, item: usize, sc
         // SAFETY: the slice is inside B; the addresses are inside the operands.
         unsafe {
             let (b, b_row) = problem.slice(isa, &slice, scratch);
+            // Of a whole panel the next slice comes from memory right behind this one, and while this one
+            // is used there is time to fetch it.
+            let in_order = !P::PACKS && b_row == plan.strip as isize;
             let tile = Tile {
                 a: a.ptr,
                 a_row: a.row,
@@ -193,6 +196,8 @@ unsafe fn block<P: Problem>(isa: &Isa, plan: &Plan, problem: &P, item: usize, sc
                 resume: index > 0,
                 scale: if last { operands.scale } else { 1.0 },
                 bias: if last { operands.bias.at(rows.start, columns.start) } else { Bias::None },
+                ahead: b.wrapping_offset(if in_order { slice.ks.len() as isize * b_row } else { 0 }),
+                ahead_step: if in_order { plan.strip * size_of::<f32>() } else { 0 },
             };
             tiles(isa, tile, rows.len());
         }
@@ -207,6 +212,8 @@ unsafe fn block<P: Problem>(isa: &Isa, plan: &Plan, problem: &P, item: usize, sc
 unsafe fn tiles(isa: &Isa, mut tile: Tile, rows: usize) {
     let kernels = isa.tiles[tile.columns.div_ceil(isa.lanes) - 1];
     let mut left = rows;
+    // Every tile prefetches its part, evenly: bursts would fill the queues that its own loads wait in.
+    tile.ahead_step /= rows.div_ceil(kernels.len());
     while left > 0 {
         let count = left.div_ceil(left.div_ceil(kernels.len()));
         // SAFETY: `count` of the remaining rows, on the instruction set of `isa`.
@@ -214,6 +221,7 @@ unsafe fn tiles(isa: &Isa, mut tile: Tile, rows: usize) {
         tile.a = tile.a.wrapping_offset(count as isize * tile.a_row);
         tile.c = tile.c.wrapping_offset(count as isize * tile.c_row);
         tile.bias = tile.bias.at(count, 0);
+        tile.ahead = tile.ahead.wrapping_byte_add(tile.ahead_step * tile.k);
         left -= count;
     }
 }

@@ -37,9 +37,14 @@ pub(super) trait Lanes: Copy {
     /// `self * b + acc`: one rounding, except in the portable set, which has two.
     unsafe fn fma(self, b: Self, acc: Self) -> Self;
     unsafe fn add(self, b: Self) -> Self;
+    /// Asks for the cache line of `src`, which need not be readable, to come into the second-level cache.
+    fn prefetch(src: *const f32);
     /// Writes the transpose of the `LEN`×`LEN` block at `src`; rows of both blocks are contiguous.
     unsafe fn transpose(src: *const f32, src_row: isize, dst: *mut f32, dst_row: isize);
 }
+
+/// Bytes of a cache line.
+pub(super) const LINE: usize = 64;
 
 /// One tile: `C[rows, columns] = A·B`, its rows and vectors per row fixed by the kernel.
 #[derive(Clone, Copy)]
@@ -59,6 +64,9 @@ pub(super) struct Tile {
     /// What the sums are multiplied with, before the bias.
     pub(super) scale: f32,
     pub(super) bias: Bias,
+    /// What is prefetched meanwhile: this many bytes per element of k from here on.
+    pub(super) ahead: *const f32,
+    pub(super) ahead_step: usize,
 }
 
 /// Copies `count` rows of `len` elements (at most a vector), `step` apart at the source. Only `lo..hi`
@@ -177,20 +185,13 @@ unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(t: &Tile) {
                 *row = load_columns(t.c.offset(i as isize * t.c_row), t.columns);
             }
         }
-        let (mut a, mut b) = (t.a, t.b);
-        for _ in 0..t.k {
-            let mut columns = [V::zero(); NV];
-            for (j, column) in columns.iter_mut().enumerate() {
-                *column = V::load(b.add(j * V::LEN));
-            }
-            for (i, row) in acc.iter_mut().enumerate() {
-                let x = V::splat(*a.offset(i as isize * t.a_row));
-                for (sum, &column) in row.iter_mut().zip(&columns) {
-                    *sum = x.fma(column, *sum);
-                }
-            }
-            a = a.wrapping_offset(t.a_col);
-            b = b.wrapping_offset(t.b_row);
+        // Opaque, or the compiler makes each row's address from the one before: a chain as long as the step.
+        let rows: [*const f32; MR] =
+            std::array::from_fn(|i| std::hint::black_box(t.a.wrapping_offset(i as isize * t.a_row)));
+        match t.ahead_step.div_ceil(LINE) {
+            ..=1 => sweep::<V, MR, NV, 1>(t, &rows, &mut acc),
+            2 => sweep::<V, MR, NV, 2>(t, &rows, &mut acc),
+            _ => sweep::<V, MR, NV, 4>(t, &rows, &mut acc),
         }
         if t.scale != 1.0 {
             let scale = V::splat(t.scale);
@@ -199,6 +200,59 @@ unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(t: &Tile) {
         add_bias::<V, MR, NV>(&mut acc, t);
         for (i, row) in acc.iter().enumerate() {
             store_columns(t.c.offset(i as isize * t.c_row), row, t.columns);
+        }
+    }
+}
+
+/// Adds A·B to the sums of a tile, and prefetches from up to `AHEAD` cache lines per element of k.
+///
+/// # Safety
+///
+/// As for [`tile`]; `rows` are the rows of A.
+#[inline(always)]
+unsafe fn sweep<V: Lanes, const MR: usize, const NV: usize, const AHEAD: usize>(
+    t: &Tile,
+    rows: &[*const f32; MR],
+    acc: &mut [[V; NV]; MR],
+) {
+    let (mut at, mut b, mut ahead) = (0, t.b, t.ahead);
+    for _ in 0..t.k {
+        // SAFETY: the caller's promise, for each element of k.
+        unsafe {
+            for j in 0..AHEAD {
+                V::prefetch(ahead.wrapping_byte_add(j * LINE));
+            }
+            step(rows, at, b, acc);
+        }
+        at += t.a_col;
+        b = b.wrapping_offset(t.b_row);
+        ahead = ahead.wrapping_byte_add(t.ahead_step);
+    }
+}
+
+/// Adds the products of one column of A and one row of B to the sums of a tile.
+///
+/// # Safety
+///
+/// As for [`tile`], with `a` and `b` at the same place of k.
+#[inline(always)]
+unsafe fn step<V: Lanes, const MR: usize, const NV: usize>(
+    rows: &[*const f32; MR],
+    at: isize,
+    b: *const f32,
+    acc: &mut [[V; NV]; MR],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut columns = [V::zero(); NV];
+        for (j, column) in columns.iter_mut().enumerate() {
+            *column = V::load(b.add(j * V::LEN));
+        }
+        for (row, a) in acc.iter_mut().zip(rows) {
+            let x = V::splat(*a.offset(at));
+            for (sum, &column) in row.iter_mut().zip(&columns) {
+                *sum = x.fma(column, *sum);
+            }
         }
     }
 }

@@ -223,7 +223,9 @@ fn packing_pads_with_zeros() {
 fn speed() {
     for threads in [1, 2] {
         let pool = Pool::new(threads);
-        for [m, k, n] in [[128, 768, 3072], [1, 768, 3072], [4, 768, 3072], [8, 768, 3072], [1, 4096, 16384]] {
+        for [m, k, n] in
+            [[128, 768, 3072], [24, 128, 64], [16, 768, 3072], [8, 768, 3072], [1, 768, 3072], [1, 4096, 16384]]
+        {
             let (a, b) = (data(m * k, 1), data(k * n, 2));
             let weights = packed(Isa::get(), strided(&b, n as isize, 1), k, n);
             let mut c = vec![0.0f32; m * n];

@@ -83,6 +83,12 @@ impl Lanes for F32x8 {
     }
 
     #[inline(always)]
+    fn prefetch(src: *const f32) {
+        // SAFETY: a prefetch faults nowhere; the trait's caller has SSE.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(src.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn transpose(src: *const f32, src_row: isize, dst: *mut f32, dst_row: isize) {
         // SAFETY: 8 rows of 8 elements are readable at `src` and writable at `dst`.
         unsafe {

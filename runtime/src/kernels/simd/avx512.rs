@@ -85,6 +85,12 @@ impl Lanes for F32x16 {
     }
 
     #[inline(always)]
+    fn prefetch(src: *const f32) {
+        // SAFETY: a prefetch faults nowhere; the trait's caller has SSE.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(src.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn transpose(src: *const f32, src_row: isize, dst: *mut f32, dst_row: isize) {
         // SAFETY: 16 rows of 16 elements are readable at `src` and writable at `dst`.
         unsafe {

@@ -72,6 +72,12 @@ impl Lanes for F32x4 {
     }
 
     #[inline(always)]
+    fn prefetch(src: *const f32) {
+        // A hint that stable Rust does not offer here.
+        let _ = src;
+    }
+
+    #[inline(always)]
     unsafe fn transpose(src: *const f32, src_row: isize, dst: *mut f32, dst_row: isize) {
         // SAFETY: 4 rows of 4 elements are readable at `src` and writable at `dst`.
         unsafe {

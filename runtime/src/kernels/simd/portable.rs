@@ -90,6 +90,11 @@ impl Lanes for F32x4 {
     }
 
     #[inline(always)]
+    fn prefetch(src: *const f32) {
+        let _ = src;
+    }
+
+    #[inline(always)]
     unsafe fn transpose(src: *const f32, src_row: isize, dst: *mut f32, dst_row: isize) {
         for i in 0..4 {
             for j in 0..4 {
