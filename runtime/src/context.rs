@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::kernels::attention::{AttentionArgs, attention};
-use crate::kernels::conv::{ConvArgs, Window, conv};
+use crate::kernels::conv::{ConvArgs, ConvShape, Window, conv};
 use crate::kernels::math::Function;
 use crate::kernels::matmul::{BatchMatMulArgs, MatMulArgs, batch_matmul, matmul, matmuls};
 use crate::kernels::pool2d::{PoolArgs, PoolKind, pool2d};
@@ -307,33 +307,36 @@ fn pair(words: &[i64]) -> [usize; 2] {
 }
 
 /// The words of a convolution.
-pub(crate) const CONV_WORDS: usize = 22;
+pub(crate) const CONV_WORDS: usize = 23;
 
 /// Runs a convolution. The words are: kernel, x dims, w dims, y size, group, strides, dilations,
-/// pads, then the addresses of x, w, the bias and y.
+/// pads, then the addresses of x, w, the bias and y, and the packed weights (or -1).
 pub(crate) unsafe extern "C" fn run_conv(context: *const Context, words: *const i64) {
     // SAFETY: generated code passes its context and as many words.
     unsafe {
         let words = std::slice::from_raw_parts(words, CONV_WORDS);
-        let args = ConvArgs {
-            x: words[18] as *const f32,
-            w: words[19] as *const f32,
-            bias: words[20] as *const f32,
-            y: words[21] as *mut f32,
-            images: words[1] as usize,
-            in_channels: words[2] as usize,
-            out_channels: words[5] as usize,
-            groups: words[11] as usize,
-            window: Window {
-                size: pair(&words[3..]),
-                out_size: pair(&words[9..]),
-                kernel: pair(&words[7..]),
-                stride: pair(&words[12..]),
-                dilation: pair(&words[14..]),
-                pad: pair(&words[16..]),
-            },
+        let window = Window {
+            size: pair(&words[3..]),
+            out_size: pair(&words[9..]),
+            kernel: pair(&words[7..]),
+            stride: pair(&words[12..]),
+            dilation: pair(&words[14..]),
+            pad: pair(&words[16..]),
         };
-        guarded(context, words[0], |host| conv(&host.pool, &args));
+        let (in_channels, out_channels, groups) = (words[2] as usize, words[5] as usize, words[11] as usize);
+        guarded(context, words[0], |host| {
+            let packed = usize::try_from(words[22]).ok().and_then(|i| host.packed.get(i));
+            let args = ConvArgs {
+                x: words[18] as *const f32,
+                w: words[19] as *const f32,
+                packed: packed.map_or(std::ptr::null(), |packed| packed.as_ptr()),
+                bias: words[20] as *const f32,
+                y: words[21] as *mut f32,
+                images: words[1] as usize,
+                shape: ConvShape { in_channels, out_channels, groups, window },
+            };
+            conv(&host.pool, &args);
+        });
     }
 }
 

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::scratch::with_floats;
-use super::simd::{Isa, Segment, Tile};
+use super::simd::{Isa, LINE, Segment, Tile};
 use super::{Bias, Strided};
 use crate::pool::Pool;
 
@@ -197,6 +197,7 @@ unsafe fn block<P: Problem>(isa: &Isa, plan: &Plan, problem: &P, item: usize, sc
                 scale: if last { operands.scale } else { 1.0 },
                 bias: if last { operands.bias.at(rows.start, columns.start) } else { Bias::None },
                 ahead: b.wrapping_offset(if in_order { slice.ks.len() as isize * b_row } else { 0 }),
+                ahead_lines: 0,
                 ahead_step: if in_order { plan.strip * size_of::<f32>() } else { 0 },
             };
             tiles(isa, tile, rows.len());
@@ -214,6 +215,7 @@ unsafe fn tiles(isa: &Isa, mut tile: Tile, rows: usize) {
     let mut left = rows;
     // Every tile prefetches its part, evenly: bursts would fill the queues that its own loads wait in.
     tile.ahead_step /= rows.div_ceil(kernels.len());
+    tile.ahead_lines = tile.ahead_step.div_ceil(LINE);
     while left > 0 {
         let count = left.div_ceil(left.div_ceil(kernels.len()));
         // SAFETY: `count` of the remaining rows, on the instruction set of `isa`.
@@ -269,7 +271,7 @@ unsafe fn pack_rows(isa: &Isa, src: Strided, k: usize, n: usize, dst: *mut f32, 
 }
 
 /// The most lanes of a vector.
-const MAX_LANES: usize = 16;
+pub(super) const MAX_LANES: usize = 16;
 
 /// [`pack`] for contiguous columns: block by block, those at the edges by way of whole ones.
 ///

@@ -5,6 +5,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod images;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
@@ -13,6 +14,7 @@ use std::sync::LazyLock;
 
 use super::Bias;
 use super::math::{self, Function};
+pub(super) use images::{Plane, Windows};
 
 /// A vector of f32.
 ///
@@ -37,6 +39,8 @@ pub(super) trait Lanes: Copy {
     /// `self * b + acc`: one rounding, except in the portable set, which has two.
     unsafe fn fma(self, b: Self, acc: Self) -> Self;
     unsafe fn add(self, b: Self) -> Self;
+    /// `self` where it is greater than `b`, else `b`; not greater where one of them is NaN.
+    unsafe fn max(self, b: Self) -> Self;
     /// Asks for the cache line of `src`, which need not be readable, to come into the second-level cache.
     fn prefetch(src: *const f32);
     /// Writes the transpose of the `LEN`×`LEN` block at `src`; rows of both blocks are contiguous.
@@ -64,8 +68,9 @@ pub(super) struct Tile {
     /// What the sums are multiplied with, before the bias.
     pub(super) scale: f32,
     pub(super) bias: Bias,
-    /// What is prefetched meanwhile: this many bytes per element of k from here on.
+    /// What is prefetched meanwhile: this many cache lines for each element of k, that many bytes apart.
     pub(super) ahead: *const f32,
+    pub(super) ahead_lines: usize,
     pub(super) ahead_step: usize,
 }
 
@@ -117,6 +122,12 @@ pub(crate) struct Isa {
     pub(super) transpose: unsafe fn(*const f32, isize, *mut f32, isize),
     /// `stencils[r - 1]` computes `r` rows.
     pub(super) stencils: [StencilFn; 4],
+    /// `planes[s - 1]` computes a plane whose rows are `s` rows of the source apart.
+    pub(super) planes: [unsafe fn(&Plane); 2],
+    /// The greatest input of each window, negative infinity if all are NaN.
+    pub(super) max_windows: unsafe fn(&Windows),
+    /// The sum of the inputs of each window.
+    pub(super) sum_windows: unsafe fn(&Windows),
     /// Replaces every value by the function of it.
     pub(crate) apply: unsafe fn(Function, &mut [f32]),
     /// Replaces whole blocks of scores by their softmax.
@@ -188,7 +199,7 @@ unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(t: &Tile) {
         // Opaque, or the compiler makes each row's address from the one before: a chain as long as the step.
         let rows: [*const f32; MR] =
             std::array::from_fn(|i| std::hint::black_box(t.a.wrapping_offset(i as isize * t.a_row)));
-        match t.ahead_step.div_ceil(LINE) {
+        match t.ahead_lines {
             ..=1 => sweep::<V, MR, NV, 1>(t, &rows, &mut acc),
             2 => sweep::<V, MR, NV, 2>(t, &rows, &mut acc),
             _ => sweep::<V, MR, NV, 4>(t, &rows, &mut acc),
@@ -445,6 +456,24 @@ macro_rules! define_isa {
         }
 
         $(#[target_feature(enable = $feature)])?
+        unsafe fn plane<const STEP: usize>(p: &super::Plane) {
+            // SAFETY: as for `tile`.
+            unsafe { super::images::plane::<$lanes, STEP>(p) }
+        }
+
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn max_windows(w: &super::Windows) {
+            // SAFETY: as for `tile`.
+            unsafe { super::images::windows::<$lanes>(w, f32::NEG_INFINITY, |best, x| super::Lanes::max(x, best)) }
+        }
+
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn sum_windows(w: &super::Windows) {
+            // SAFETY: as for `tile`.
+            unsafe { super::images::windows::<$lanes>(w, 0.0, |sum, x| super::Lanes::add(sum, x)) }
+        }
+
+        $(#[target_feature(enable = $feature)])?
         unsafe fn apply(function: super::Function, values: &mut [f32]) {
             super::math::apply::<{ $fused }>(function, values)
         }
@@ -474,6 +503,9 @@ macro_rules! define_isa {
             copy,
             transpose,
             stencils: [stencil::<1>, stencil::<2>, stencil::<3>, stencil::<4>],
+            planes: [plane::<1>, plane::<2>],
+            max_windows,
+            sum_windows,
             apply,
             softmax,
             compute,
