@@ -2,6 +2,7 @@
 //! image, in one of three forms chosen by its sizes.
 
 mod cut;
+mod direct;
 mod panels;
 mod patches;
 mod turned;
@@ -71,7 +72,11 @@ impl ConvShape {
         {
             return Form::Depthwise(padded);
         }
-        if turned::pays(isa, self) { Form::Turned } else { Form::Panels }
+        match direct::Layout::new(isa, self) {
+            Some(layout) => Form::Direct(layout),
+            None if turned::pays(isa, self) => Form::Turned,
+            None => Form::Panels,
+        }
     }
 }
 
@@ -79,7 +84,9 @@ impl ConvShape {
 enum Form {
     /// Plane by plane.
     Depthwise(depthwise::Padded),
-    /// Weights times vectors of patches.
+    /// Weights times vectors of patches, read from a padded copy of the image.
+    Direct(direct::Layout),
+    /// Weights times vectors of packed patches.
     Panels,
     /// Patches times vectors of weights.
     Turned,
@@ -144,7 +151,7 @@ pub(crate) fn packed_len(shape: &ConvShape) -> Option<usize> {
 fn packed_len_for(isa: &Isa, shape: &ConvShape) -> Option<usize> {
     match shape.form(isa) {
         Form::Depthwise(_) => None,
-        Form::Panels => shape.out_channels.checked_mul(shape.depth()),
+        Form::Direct(_) | Form::Panels => shape.out_channels.checked_mul(shape.depth()),
         Form::Turned => turned::packed_len(isa, shape),
     }
 }
@@ -169,7 +176,7 @@ unsafe fn pack_weights_for(isa: &Isa, shape: &ConvShape, w: *const f32, dst: &mu
     unsafe {
         match shape.form(isa) {
             Form::Depthwise(_) => {}
-            Form::Panels => panels::pack(isa, shape, w, dst),
+            Form::Direct(_) | Form::Panels => panels::pack(isa, shape, w, dst),
             Form::Turned => turned::pack(isa, shape, w, dst),
         }
     }
@@ -217,6 +224,7 @@ unsafe fn run(isa: &Isa, pool: &Pool, args: &ConvArgs) {
     unsafe {
         match args.shape.form(isa) {
             Form::Depthwise(padded) => depthwise::run(pool, isa, args, padded),
+            Form::Direct(layout) => direct::run(pool, isa, args, layout),
             Form::Panels => panels::run(pool, isa, args),
             Form::Turned => turned::run(pool, isa, args),
         }

@@ -59,6 +59,8 @@ pub(super) struct Tile {
     /// Rows of B; whole vectors are read, also for the columns beyond `columns`.
     pub(super) b: *const f32,
     pub(super) b_row: isize,
+    /// Where each row of B begins, instead of a multiple of `b_row`; or null.
+    pub(super) b_rows: *const isize,
     pub(super) c: *mut f32,
     pub(super) c_row: isize,
     pub(super) k: usize,
@@ -200,6 +202,7 @@ unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(t: &Tile) {
         let rows: [*const f32; MR] =
             std::array::from_fn(|i| std::hint::black_box(t.a.wrapping_offset(i as isize * t.a_row)));
         match t.ahead_lines {
+            _ if !t.b_rows.is_null() => sweep_scattered(t, &rows, &mut acc),
             ..=1 => sweep::<V, MR, NV, 1>(t, &rows, &mut acc),
             2 => sweep::<V, MR, NV, 2>(t, &rows, &mut acc),
             _ => sweep::<V, MR, NV, 4>(t, &rows, &mut acc),
@@ -237,6 +240,27 @@ unsafe fn sweep<V: Lanes, const MR: usize, const NV: usize, const AHEAD: usize>(
         }
         at += t.a_col;
         b = b.wrapping_offset(t.b_row);
+        ahead = ahead.wrapping_byte_add(t.ahead_step);
+    }
+}
+
+/// Adds A·B to the sums of a tile whose rows of B are anywhere, and prefetches one cache line per element of k.
+///
+/// # Safety
+///
+/// As for [`tile`]; `rows` are the rows of A, and there are `k` rows of B.
+#[inline(always)]
+unsafe fn sweep_scattered<V: Lanes, const MR: usize, const NV: usize>(
+    t: &Tile,
+    rows: &[*const f32; MR],
+    acc: &mut [[V; NV]; MR],
+) {
+    let (mut at, mut ahead) = (0, t.ahead);
+    for k in 0..t.k {
+        V::prefetch(ahead);
+        // SAFETY: the caller's promise, for each element of k.
+        unsafe { step(rows, at, t.b.offset(*t.b_rows.add(k)), acc) };
+        at += t.a_col;
         ahead = ahead.wrapping_byte_add(t.ahead_step);
     }
 }

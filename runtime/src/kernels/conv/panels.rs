@@ -24,7 +24,7 @@ const CACHED: usize = 1 << 17;
 const GRAIN: usize = 1 << 17;
 
 /// Packing a vector takes as long as multiplying it with so many rows.
-const PACKING: usize = 8;
+pub(super) const PACKING: usize = 8;
 
 /// Panels up to which patches that lie in rows are rather used there than packed.
 const FEW_PANELS: usize = 4;
@@ -33,12 +33,12 @@ const FEW_PANELS: usize = 4;
 const STRIP: usize = 3;
 
 /// Vectors per row of the widest tile used.
-fn width(isa: &Isa) -> usize {
+pub(super) fn width(isa: &Isa) -> usize {
     isa.tiles.len().min(STRIP)
 }
 
 /// The panels of a group's output channels.
-fn rows(isa: &Isa, shape: &ConvShape) -> Cut {
+pub(super) fn rows(isa: &Isa, shape: &ConvShape) -> Cut {
     Cut::at_most(shape.group_outputs(), isa.max_rows(width(isa)))
 }
 
@@ -289,6 +289,7 @@ impl Item<'_> {
             a_col: rows.len() as isize,
             b: b.ptr,
             b_row: b.row,
+            b_rows: std::ptr::null(),
             c: self.c.wrapping_add(rows.start * self.plane + columns.start),
             c_row: self.plane as isize,
             k: ks.len(),

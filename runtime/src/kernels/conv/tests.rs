@@ -128,6 +128,8 @@ fn windows_of_every_kind() {
         Case { kernel: [1, 1], pads: [[0; 2]; 2], stride: [2, 2], ..PLAIN },
         Case { kernel: [1, 1], pads: [[1; 2]; 2], ..PLAIN },
         Case { size: [4, 4], kernel: [4, 4], pads: [[0; 2]; 2], channels: [40, 33], ..PLAIN },
+        Case { channels: [20, 9], size: [37, 70], images: 1, ..PLAIN },
+        Case { channels: [6, 10], groups: 2, size: [11, 30], dilation: [1, 3], pads: [[0, 2], [1, 5]], ..PLAIN },
         // A pad wider than the kernel: whole outputs see nothing but zeros.
         Case { kernel: [2, 2], pads: [[4, 6], [5, 3]], size: [3, 2], ..PLAIN },
     ]);
