@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::kernels::attention::{AttentionArgs, attention};
-use crate::kernels::conv::{ConvArgs, Window, conv};
+use crate::kernels::conv::{ConvArgs, ConvShape, Window, conv};
 use crate::kernels::epilogue::{Finish, Operand, Steps};
 use crate::kernels::math::Function;
 use crate::kernels::matmul::{BatchMatMulArgs, MatMulArgs, batch_matmul, matmul, matmuls};
@@ -349,11 +349,11 @@ fn pair(words: &[i64]) -> [usize; 2] {
 }
 
 /// The words of a convolution.
-pub(crate) const CONV_WORDS: usize = 22;
+pub(crate) const CONV_WORDS: usize = 23;
 
 /// Runs a convolution. The words are: kernel, x dims, w dims, y size, group, strides, dilations,
-/// pads, then the addresses of x, w, the bias and y; then for every operand of the epilogue its address and
-/// the strides of channels, elements and images.
+/// pads, then the addresses of x, w, the bias and y, and the packed weights (or -1); then for every operand
+/// of the epilogue its address and the strides of channels, elements and images.
 pub(crate) unsafe extern "C" fn run_conv(context: *const Context, words: *const i64) {
     // SAFETY: generated code passes its context and as many words as the kernel's epilogue needs.
     unsafe {
@@ -371,23 +371,24 @@ unsafe fn conv_words(host: &Host, words: &[i64]) {
     let (words, operands) = words.split_at(CONV_WORDS);
     let operand = |w: &[i64]| Operand { matrix: matrix(w), batch: [0, 0, w[3] as isize] };
     let operands: Vec<Operand> = operands.chunks_exact(4).map(operand).collect();
+    let window = Window {
+        size: pair(&words[3..]),
+        out_size: pair(&words[9..]),
+        kernel: pair(&words[7..]),
+        stride: pair(&words[12..]),
+        dilation: pair(&words[14..]),
+        pad: pair(&words[16..]),
+    };
+    let (in_channels, out_channels, groups) = (words[2] as usize, words[5] as usize, words[11] as usize);
+    let packed = usize::try_from(words[22]).ok().and_then(|i| host.packed.get(i));
     let args = ConvArgs {
         x: words[18] as *const f32,
         w: words[19] as *const f32,
+        packed: packed.map_or(std::ptr::null(), |packed| packed.as_ptr()),
         bias: words[20] as *const f32,
         y: words[21] as *mut f32,
         images: words[1] as usize,
-        in_channels: words[2] as usize,
-        out_channels: words[5] as usize,
-        groups: words[11] as usize,
-        window: Window {
-            size: pair(&words[3..]),
-            out_size: pair(&words[9..]),
-            kernel: pair(&words[7..]),
-            stride: pair(&words[12..]),
-            dilation: pair(&words[14..]),
-            pad: pair(&words[16..]),
-        },
+        shape: ConvShape { in_channels, out_channels, groups, window },
         epilogue: steps_of(host, words[0]).map(|steps| Finish { steps, operands: &operands }),
     };
     // SAFETY: the caller's promise.

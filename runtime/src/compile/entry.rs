@@ -228,6 +228,11 @@ impl<'a> Entry<'a, '_> {
         self.b.ins().iadd(base, bytes)
     }
 
+    /// The position of a kernel's packed weights, or -1.
+    fn packed(&mut self, id: KernelId) -> Value {
+        self.number(self.packed[id.index()].map_or(-1, |p| p as i64))
+    }
+
     fn matmul(&mut self, id: KernelId, form: &MatMul) {
         let words = self.matmul_words(id, form);
         let words = self.words(&words);
@@ -236,8 +241,7 @@ impl<'a> Entry<'a, '_> {
 
     fn matmul_words(&mut self, id: KernelId, form: &MatMul) -> Vec<Value> {
         let axes = form.batch.len();
-        let packed = self.packed[id.index()].map_or(-1, |p| p as i64);
-        let mut words = vec![self.number(id.index() as i64), self.number(packed), self.number(axes as i64)];
+        let mut words = vec![self.number(id.index() as i64), self.packed(id), self.number(axes as i64)];
         for dim in [&form.m, &form.n, &form.k] {
             words.push(self.size(dim));
         }
@@ -313,6 +317,7 @@ impl<'a> Entry<'a, '_> {
             None => self.number(0),
         });
         words.push(self.pointer(form.y));
+        words.push(self.packed(id));
         debug_assert_eq!(words.len(), CONV_WORDS);
         for view in form.epilogue.iter().flat_map(|e| &e.operands) {
             words.push(self.view(view));

@@ -1,10 +1,11 @@
 //! Depthwise convolution: each plane is copied once into a padded form in which every tap of a
 //! vector of outputs is one contiguous load, and then swept row by row.
 
+use std::ops::Range;
+
 use super::conv::{ConvArgs, Window};
-use super::epilogue::{Block, Links};
 use super::scratch::{with_floats, with_offsets};
-use super::simd::{Isa, Segment, Stencil};
+use super::simd::{Isa, Plane, Segment, Stencil};
 use crate::pool::Pool;
 
 /// Output channels per input channel up to which this form beats the matmul.
@@ -26,6 +27,7 @@ pub(super) struct Padded {
     window: Window,
     rows: usize,
     phase: usize,
+    len: usize,
 }
 
 impl Padded {
@@ -37,18 +39,15 @@ impl Padded {
         let reach = |axis: usize| (window.kernel[axis] - 1).checked_mul(window.dilation[axis]);
         let rows = window.out_size[0].checked_sub(1)?.checked_mul(window.stride[0])?.checked_add(reach(0)?)?;
         let rows = rows.checked_add(1)?;
-        let phase = window.out_size[1].checked_next_multiple_of(lanes)?.checked_add(reach(1)? / window.stride[1])?;
-        let len = rows.checked_mul(phase)?.checked_mul(window.stride[1])?;
+        let phase = window.out_size[1].checked_add(reach(1)? / window.stride[1])?;
+        // A vector may begin at the last element.
+        let len = rows.checked_mul(phase)?.checked_mul(window.stride[1])?.checked_add(lanes)?;
         let most = window.plane().checked_add(window.out_plane())?.saturating_mul(MAX_GROWTH).max(FREE_ELEMENTS);
-        (len <= most).then_some(Padded { window, rows, phase })
+        (len <= most).then_some(Padded { window, rows, phase, len })
     }
 
     fn row(&self) -> usize {
         self.phase * self.window.stride[1]
-    }
-
-    fn len(&self) -> usize {
-        self.rows * self.row()
     }
 
     /// Where the taps of the first output are, in the order of the weights.
@@ -94,12 +93,43 @@ impl Padded {
         }
     }
 
+    /// Computes one output plane of a kernel of 3×3 from the padded form at `first.src`, if the rows of
+    /// the kernel and of the output are as close as that needs.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Padded::sweep`].
+    unsafe fn sweep_3x3(&self, isa: &Isa, first: &Stencil) -> bool {
+        let Window { kernel, stride, dilation, out_size, .. } = self.window;
+        if kernel != [3, 3] || dilation[0] != 1 || stride[0] > isa.planes.len() {
+            return false;
+        }
+        let mut offsets = self.offsets();
+        let plane = Plane {
+            src: first.src,
+            src_row: self.row(),
+            dst: first.dst,
+            rows: out_size[0],
+            width: out_size[1],
+            weights: first.weights,
+            columns: std::array::from_fn(|_| offsets.next().unwrap_or(0) as usize),
+            bias: first.bias,
+        };
+        // SAFETY: the padded form has a vector at every tap of every output; the rest is the caller's promise.
+        unsafe { (isa.planes[stride[0] - 1])(&plane) };
+        true
+    }
+
     /// Computes one output plane from the padded form at `first.src`.
     ///
     /// # Safety
     ///
     /// `first` describes the output at (0, 0) of a valid plane.
-    unsafe fn sweep(&self, isa: &Isa, first: Stencil<'_>) {
+    unsafe fn sweep(&self, isa: &Isa, first: Stencil) {
+        // SAFETY: the caller's promise.
+        if unsafe { self.sweep_3x3(isa, &first) } {
+            return;
+        }
         let [height, width] = self.window.out_size;
         let block = isa.stencils.len() * isa.lanes;
         let whole = width - width % block;
@@ -127,11 +157,10 @@ impl Padded {
     }
 }
 
-impl Stencil<'_> {
+impl Stencil {
     /// The same taps at another output.
-    fn at(self, src: usize, dst: usize) -> Self {
-        let (src, element) = (self.src.wrapping_add(src), self.element + dst);
-        Stencil { src, dst: self.dst.wrapping_add(dst), element, ..self }
+    fn at(self, src: usize, dst: usize) -> Stencil {
+        Stencil { src: self.src.wrapping_add(src), dst: self.dst.wrapping_add(dst), ..self }
     }
 }
 
@@ -147,25 +176,46 @@ struct Planes<'a> {
 unsafe impl Sync for Planes<'_> {}
 
 impl Planes<'_> {
+    /// Computes the outputs of the input planes of a range.
+    ///
+    /// # Safety
+    ///
+    /// The range is one of input planes; `scratch` holds two padded planes.
+    unsafe fn run(&self, planes: Range<usize>, scratch: &mut [f32]) {
+        let (mut this, mut next) = scratch.split_at_mut(self.padded.len);
+        let fill = |index: usize, dst: &mut [f32]| {
+            let plane = self.args.x.wrapping_add(index * self.args.shape.window.plane());
+            // SAFETY: the caller's promise.
+            unsafe { self.padded.fill(self.isa, plane, dst) };
+        };
+        fill(planes.start, this);
+        for index in planes.clone() {
+            // A load that overlaps two stores waits until both are in the cache: meanwhile the next
+            // plane is filled.
+            if index + 1 < planes.end {
+                fill(index + 1, next);
+            }
+            // SAFETY: the caller's promise.
+            unsafe { self.outputs(index, this) };
+            std::mem::swap(&mut this, &mut next);
+        }
+    }
+
     /// Computes the outputs of one input plane.
     ///
     /// # Safety
     ///
-    /// `index` is an input plane; `scratch` holds a padded plane.
-    unsafe fn plane(&self, index: usize, scratch: &mut [f32]) {
+    /// `index` is an input plane, whose padded form is `padded`.
+    unsafe fn outputs(&self, index: usize, padded: &[f32]) {
         let args = self.args;
-        let multiple = args.out_channels / args.groups;
-        let (image, group) = (index / args.groups, index % args.groups);
-        let plane = args.x.wrapping_add(index * args.window.plane());
-        // SAFETY: the caller's promise.
-        unsafe { self.padded.fill(self.isa, plane, scratch) };
+        let multiple = args.shape.out_channels / args.shape.groups;
+        let (image, group) = (index / args.shape.groups, index % args.shape.groups);
         for channel in group * multiple..(group + 1) * multiple {
-            let out = (image * args.out_channels + channel) * args.window.out_plane();
-            let links = args.epilogue.map_or(Links::NONE, |e| e.links([0, 0, image]).at(channel, 0));
+            let out = (image * args.shape.out_channels + channel) * args.shape.window.out_plane();
             // SAFETY: the weights and the bias have all output channels, the output all planes.
             unsafe {
                 let first = Stencil {
-                    src: scratch.as_ptr(),
+                    src: padded.as_ptr(),
                     src_row: 0,
                     dst: args.y.wrapping_add(out),
                     dst_row: 0,
@@ -174,15 +224,9 @@ impl Planes<'_> {
                     offsets: self.offsets.as_ptr(),
                     taps: self.offsets.len(),
                     bias: (!args.bias.is_null()).then(|| *args.bias.add(channel)),
-                    links: links.all(),
-                    element: 0,
                 };
                 self.padded.sweep(self.isa, first);
-                if let Some(epilogue) = &args.epilogue {
-                    let (rows, columns) = (channel..channel + 1, 0..args.window.out_plane());
-                    let c_row = args.window.out_plane() as isize;
-                    epilogue.apply(self.isa, &Block { batch: [0, 0, image], rows, columns, c: first.dst, c_row });
-                }
+                args.finish(self.isa, image, [channel..channel + 1, 0..args.shape.window.out_plane()], first.dst);
             }
         }
     }
@@ -194,22 +238,18 @@ impl Planes<'_> {
 ///
 /// As for [`super::conv::conv`]; `padded` is the layout of this convolution's window.
 pub(super) unsafe fn run(pool: &Pool, isa: &Isa, args: &ConvArgs<'_>, padded: Padded) {
-    let planes = args.images * args.groups;
-    let work = args.window.out_plane() * args.out_channels / args.groups;
+    let planes = args.images * args.shape.groups;
+    let work = args.shape.window.out_plane() * args.shape.out_channels / args.shape.groups;
     if planes == 0 || work == 0 {
         return;
     }
-    let taps = args.window.taps();
+    let taps = args.shape.window.taps();
     let grain = GRAIN.div_ceil(work.saturating_mul(taps.max(1)));
     with_offsets(padded.offsets().take(taps), |offsets| {
         let shared = Planes { args, isa, padded, offsets };
         pool.run(planes, grain, &|range| {
-            with_floats(padded.len(), |scratch| {
-                for plane in range {
-                    // SAFETY: planes are disjoint; the rest is the caller's promise.
-                    unsafe { shared.plane(plane, scratch) };
-                }
-            });
+            // SAFETY: planes are disjoint; the rest is the caller's promise.
+            with_floats(2 * padded.len, |scratch| unsafe { shared.run(range, scratch) });
         });
     });
 }

@@ -118,9 +118,18 @@ impl Finish<'_> {
     ///
     /// The block is inside C, and nobody else touches it; the operands are readable where it is.
     pub(super) unsafe fn apply(&self, isa: &Isa, block: &Block) {
-        if self.steps.links.is_some() {
-            return;
+        if self.steps.links.is_none() {
+            // SAFETY: the caller's promise.
+            unsafe { self.apply_all(isa, block) };
         }
+    }
+
+    /// Replaces the elements of a block to which no links were applied.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Finish::apply`].
+    pub(super) unsafe fn apply_all(&self, isa: &Isa, block: &Block) {
         let (mut rows, mut columns) = (block.rows.len(), block.columns.len());
         if self.is_one_run(block) {
             (rows, columns) = (1, rows * columns);

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::epilogue::Links;
 use super::scratch::with_floats;
-use super::simd::{Isa, Segment, Tile};
+use super::simd::{Isa, LINE, Segment, Tile};
 use super::{Bias, Strided};
 use crate::pool::Pool;
 
@@ -206,6 +206,7 @@ unsafe fn block<P: Problem>(isa: &Isa, plan: &Plan, problem: &P, item: usize, sc
                 a_col: a.column,
                 b,
                 b_row,
+                b_rows: std::ptr::null(),
                 c: operands.c.offset(c),
                 c_row: operands.c_row,
                 k: slice.ks.len(),
@@ -214,6 +215,7 @@ unsafe fn block<P: Problem>(isa: &Isa, plan: &Plan, problem: &P, item: usize, sc
                 scale: if last { operands.scale } else { 1.0 },
                 bias: if last { operands.bias.at(rows.start, columns.start) } else { Bias::None },
                 ahead: b.wrapping_offset(if in_order { slice.ks.len() as isize * b_row } else { 0 }),
+                ahead_lines: 0,
                 ahead_step: if in_order { plan.strip * size_of::<f32>() } else { 0 },
                 links: if last { links.all() } else { &[] },
                 row: 0,
@@ -236,6 +238,7 @@ unsafe fn tiles(isa: &Isa, mut tile: Tile<'_>, rows: usize) {
     let mut left = rows;
     // Every tile prefetches its part, evenly: bursts would fill the queues that its own loads wait in.
     tile.ahead_step /= rows.div_ceil(kernels.len());
+    tile.ahead_lines = tile.ahead_step.div_ceil(LINE);
     while left > 0 {
         let count = left.div_ceil(left.div_ceil(kernels.len()));
         // SAFETY: `count` of the remaining rows, on the instruction set of `isa`.

@@ -106,7 +106,7 @@ pub(crate) unsafe fn pack_b(src: Strided, k: usize, n: usize, dst: &mut [f32]) {
 /// # Safety
 ///
 /// As for [`pack_b`].
-unsafe fn pack_b_for(isa: &Isa, src: Strided, k: usize, n: usize, dst: &mut [f32]) {
+pub(super) unsafe fn pack_b_for(isa: &Isa, src: Strided, k: usize, n: usize, dst: &mut [f32]) {
     let nr = isa.nr();
     assert_eq!(Some(dst.len()), n.checked_next_multiple_of(nr).and_then(|n| n.checked_mul(k)));
     if k == 0 {
@@ -138,7 +138,7 @@ pub(crate) unsafe fn matmul(pool: &Pool, args: &MatMulArgs<'_>) {
 /// # Safety
 ///
 /// As for [`matmul`], with B packed for this set.
-unsafe fn matmul_for(isa: &Isa, pool: &Pool, args: &MatMulArgs<'_>) {
+pub(super) unsafe fn matmul_for(isa: &Isa, pool: &Pool, args: &MatMulArgs<'_>) {
     let shape = Shape { batches: 1, m: args.m, k: args.k, n: args.n };
     // SAFETY: the caller's promise.
     unsafe { gemm::run(pool, isa, shape, &Packed(args)) }

@@ -1,6 +1,9 @@
 //! Max and average pooling over NCHW, with 1-D as height 1.
 
+use std::ops::Range;
+
 use super::conv::Window;
+use super::simd::{Isa, Windows};
 use crate::pool::Pool;
 
 /// Window elements below which planes are not worth handing to another thread.
@@ -44,6 +47,16 @@ unsafe impl Sync for PoolArgs {}
 /// The pointers are valid for the shapes in [`PoolArgs`], the bounds of [`Window`] hold, and the
 /// output overlaps nothing that is read.
 pub(crate) unsafe fn pool2d(pool: &Pool, args: &PoolArgs) {
+    // SAFETY: the caller's promise.
+    unsafe { pool2d_for(Isa::get(), pool, args) }
+}
+
+/// [`pool2d`] on one instruction set.
+///
+/// # Safety
+///
+/// As for [`pool2d`].
+unsafe fn pool2d_for(isa: &Isa, pool: &Pool, args: &PoolArgs) {
     let window = args.window;
     let work = window.out_plane().saturating_mul(window.taps().max(1));
     if work == 0 {
@@ -57,44 +70,87 @@ pub(crate) unsafe fn pool2d(pool: &Pool, args: &PoolArgs) {
                 let y = args.y.add(plane * window.out_plane());
                 (std::slice::from_raw_parts(x, window.plane()), std::slice::from_raw_parts_mut(y, window.out_plane()))
             };
-            pool_plane(&window, args.kind, x, y);
+            pool_plane(isa, &window, args.kind, x, y);
         }
     });
 }
 
-fn pool_plane(window: &Window, kind: PoolKind, x: &[f32], y: &mut [f32]) {
+fn pool_plane(isa: &Isa, window: &Window, kind: PoolKind, x: &[f32], y: &mut [f32]) {
+    let inner = inner(window);
+    let outer = [0..inner.start, inner.end..window.out_size[1]];
     for (row, out) in y.chunks_exact_mut(window.out_size[1]).enumerate() {
         match kind {
             PoolKind::Max => {
-                out.fill(f32::NEG_INFINITY);
-                sweep(window, x, row, out, |best, x| if x > best { x } else { best });
+                sweep(isa.max_windows, window, x, row, inner.clone(), out);
+                outer.iter().for_each(|columns| {
+                    out[columns.clone()].fill(f32::NEG_INFINITY);
+                    fold(window, x, row, columns.clone(), out, |best, x| if x > best { x } else { best });
+                });
             }
             PoolKind::Average | PoolKind::AverageWithPad { .. } => {
-                out.fill(0.0);
-                sweep(window, x, row, out, |sum, x| sum + x);
+                sweep(isa.sum_windows, window, x, row, inner.clone(), out);
+                outer.iter().for_each(|columns| {
+                    out[columns.clone()].fill(0.0);
+                    fold(window, x, row, columns.clone(), out, |sum, x| sum + x);
+                });
                 divide(window, kind, row, out);
             }
         }
     }
 }
 
-/// Folds the inputs of each output of a row into it, in the order of the kernel's taps.
-fn sweep(window: &Window, x: &[f32], row: usize, out: &mut [f32], fold: impl Fn(f32, f32) -> f32) {
-    let [height, width] = window.kernel;
-    let (size, stride) = (window.size[1], window.stride[1]);
-    for tap_y in window.inside(0, window.input(0, row, 0), window.dilation[0], height) {
-        let line = &x[window.input(0, row, tap_y) as usize * size..][..size];
-        for tap_x in 0..width {
-            let first = window.input(1, 0, tap_x);
-            let inside = window.inside(1, first, stride, out.len());
-            if inside.is_empty() {
-                continue;
-            }
-            let line = &line[(first + (inside.start * stride) as isize) as usize..];
-            let out = &mut out[inside];
-            match stride {
-                1 => out.iter_mut().zip(line).for_each(|(y, &x)| *y = fold(*y, x)),
-                _ => out.iter_mut().zip(line.iter().step_by(stride)).for_each(|(y, &x)| *y = fold(*y, x)),
+/// The output columns whose windows lie inside the image's columns.
+fn inner(window: &Window) -> Range<usize> {
+    let width = window.out_size[1];
+    let Some(last) = window.kernel[1].checked_sub(1) else { return 0..0 };
+    let first = window.inside(1, window.input(1, 0, 0), window.stride[1], width);
+    let last = window.inside(1, window.input(1, 0, last), window.stride[1], width);
+    first.start..last.end.clamp(first.start, first.end.max(first.start))
+}
+
+/// The rows of taps that lie inside the image for an output row.
+fn tap_rows(window: &Window, row: usize) -> Range<usize> {
+    window.inside(0, window.input(0, row, 0), window.dilation[0], window.kernel[0])
+}
+
+/// Computes the output `columns` of a row, whose windows lie inside the image's columns.
+fn sweep(kernel: unsafe fn(&Windows), window: &Window, x: &[f32], row: usize, columns: Range<usize>, out: &mut [f32]) {
+    let taps = tap_rows(window, row);
+    if columns.is_empty() {
+        return;
+    }
+    let (line, size) = (window.input(0, row, taps.start), window.size[1]);
+    let first = line * size as isize + window.input(1, columns.start, 0);
+    let windows = Windows {
+        src: x.as_ptr().wrapping_offset(first),
+        src_row: window.dilation[0] * size,
+        rows: taps.len(),
+        step: window.stride[1],
+        taps: window.kernel[1],
+        tap_step: window.dilation[1],
+        dst: out[columns.clone()].as_mut_ptr(),
+        len: columns.len(),
+    };
+    // SAFETY: the rows and columns of every window are inside the plane, and the outputs inside the row;
+    // the kernel is one of this CPU's.
+    unsafe { kernel(&windows) };
+}
+
+/// Folds the inputs of the output `columns` of a row into them, in the order of the kernel's taps.
+fn fold(
+    window: &Window,
+    x: &[f32],
+    row: usize,
+    columns: Range<usize>,
+    out: &mut [f32],
+    fold: impl Fn(f32, f32) -> f32,
+) {
+    for column in columns {
+        let first = window.input(1, column, 0);
+        for tap_y in tap_rows(window, row) {
+            let line = &x[window.input(0, row, tap_y) as usize * window.size[1]..][..window.size[1]];
+            for tap_x in window.inside(1, first, window.dilation[1], window.kernel[1]) {
+                out[column] = fold(out[column], line[window.input(1, column, tap_x) as usize]);
             }
         }
     }
@@ -167,11 +223,11 @@ mod tests {
         let planes = 5;
         let x = data(planes * window.plane());
         for kind in [PoolKind::Max, PoolKind::Average, PoolKind::AverageWithPad { pad_end: [1, 2] }] {
-            for threads in [1, 2] {
+            for (isa, threads) in Isa::available().into_iter().zip([1, 2].into_iter().cycle()) {
                 let mut y = vec![f32::NAN; planes * window.out_plane()];
                 let args = PoolArgs { x: x.as_ptr(), y: y.as_mut_ptr(), planes, window, kind };
                 // SAFETY: both operands are valid for their sizes.
-                unsafe { pool2d(&Pool::new(threads), &args) };
+                unsafe { pool2d_for(isa, &Pool::new(threads), &args) };
                 for (i, &got) in y.iter().enumerate() {
                     let want = naive(&window, kind, &x, i);
                     assert_eq!(got.to_bits(), want.to_bits(), "{kind:?} {window:?}: {i} is {got}, not {want}");

@@ -5,6 +5,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod images;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
@@ -14,6 +15,7 @@ use std::sync::LazyLock;
 use super::Bias;
 use super::epilogue::{self, Add, Join, Link, Max, Min, Pair, Pass};
 use super::math::{self, Function};
+pub(super) use images::{Plane, Windows};
 
 /// A vector of f32.
 ///
@@ -47,6 +49,8 @@ pub(super) trait Lanes: Copy {
     unsafe fn larger(self, b: Self) -> Self;
     /// `self` where it is smaller or NaN, else `b`.
     unsafe fn smaller(self, b: Self) -> Self;
+    /// `self` where it is greater than `b`, else `b`; not greater where one of them is NaN.
+    unsafe fn max(self, b: Self) -> Self;
     /// Writes the transpose of the `LEN`×`LEN` block at `src`; rows of both blocks are contiguous.
     unsafe fn transpose(src: *const f32, src_row: isize, dst: *mut f32, dst_row: isize);
 }
@@ -63,6 +67,8 @@ pub(super) struct Tile<'a> {
     /// Rows of B; whole vectors are read, also for the columns beyond `columns`.
     pub(super) b: *const f32,
     pub(super) b_row: isize,
+    /// Where each row of B begins, instead of a multiple of `b_row`; or null.
+    pub(super) b_rows: *const isize,
     pub(super) c: *mut f32,
     pub(super) c_row: isize,
     pub(super) k: usize,
@@ -72,8 +78,9 @@ pub(super) struct Tile<'a> {
     /// What the sums are multiplied with, before the bias.
     pub(super) scale: f32,
     pub(super) bias: Bias,
-    /// What is prefetched meanwhile: this many bytes per element of k from here on.
+    /// What is prefetched meanwhile: this many cache lines for each element of k, that many bytes apart.
     pub(super) ahead: *const f32,
+    pub(super) ahead_lines: usize,
     pub(super) ahead_step: usize,
     /// What joins the sums after the bias, and which row of it the tile's first one is.
     pub(super) links: &'a [Link],
@@ -98,7 +105,7 @@ pub(super) struct Segment {
 /// A block of output rows of a depthwise convolution: `len` (at most a vector) outputs per row, each
 /// the sum over `taps` of weight times `src[offset]`.
 #[derive(Clone, Copy)]
-pub(super) struct Stencil<'a> {
+pub(super) struct Stencil {
     pub(super) src: *const f32,
     pub(super) src_row: isize,
     pub(super) dst: *mut f32,
@@ -108,13 +115,10 @@ pub(super) struct Stencil<'a> {
     pub(super) offsets: *const isize,
     pub(super) taps: usize,
     pub(super) bias: Option<f32>,
-    /// What joins the sums after the bias, and which element of it the first output is.
-    pub(super) links: &'a [Link],
-    pub(super) element: usize,
 }
 
 pub(super) type TileFn = unsafe fn(&Tile<'_>);
-pub(super) type StencilFn = unsafe fn(&Stencil<'_>);
+pub(super) type StencilFn = unsafe fn(&Stencil);
 
 /// The kernels of one instruction set.
 pub(crate) struct Isa {
@@ -131,6 +135,12 @@ pub(crate) struct Isa {
     pub(super) transpose: unsafe fn(*const f32, isize, *mut f32, isize),
     /// `stencils[r - 1]` computes `r` rows.
     pub(super) stencils: [StencilFn; 4],
+    /// `planes[s - 1]` computes a plane whose rows are `s` rows of the source apart.
+    pub(super) planes: [unsafe fn(&Plane); 2],
+    /// The greatest input of each window, negative infinity if all are NaN.
+    pub(super) max_windows: unsafe fn(&Windows),
+    /// The sum of the inputs of each window.
+    pub(super) sum_windows: unsafe fn(&Windows),
     /// Replaces every value by the function of it.
     pub(crate) apply: unsafe fn(Function, &mut [f32]),
     /// Adds the second list to the first.
@@ -206,7 +216,8 @@ unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(t: &Tile<'_>) {
         // Opaque, or the compiler makes each row's address from the one before: a chain as long as the step.
         let rows: [*const f32; MR] =
             std::array::from_fn(|i| std::hint::black_box(t.a.wrapping_offset(i as isize * t.a_row)));
-        match t.ahead_step.div_ceil(LINE) {
+        match t.ahead_lines {
+            _ if !t.b_rows.is_null() => sweep_scattered(t, &rows, &mut acc),
             ..=1 => sweep::<V, MR, NV, 1>(t, &rows, &mut acc),
             2 => sweep::<V, MR, NV, 2>(t, &rows, &mut acc),
             _ => sweep::<V, MR, NV, 4>(t, &rows, &mut acc),
@@ -236,7 +247,7 @@ unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(t: &Tile<'_>) {
 /// As for [`tile`]; `rows` are the rows of A.
 #[inline(always)]
 unsafe fn sweep<V: Lanes, const MR: usize, const NV: usize, const AHEAD: usize>(
-    t: &Tile,
+    t: &Tile<'_>,
     rows: &[*const f32; MR],
     acc: &mut [[V; NV]; MR],
 ) {
@@ -251,6 +262,27 @@ unsafe fn sweep<V: Lanes, const MR: usize, const NV: usize, const AHEAD: usize>(
         }
         at += t.a_col;
         b = b.wrapping_offset(t.b_row);
+        ahead = ahead.wrapping_byte_add(t.ahead_step);
+    }
+}
+
+/// Adds A·B to the sums of a tile whose rows of B are anywhere, and prefetches one cache line per element of k.
+///
+/// # Safety
+///
+/// As for [`tile`]; `rows` are the rows of A, and there are `k` rows of B.
+#[inline(always)]
+unsafe fn sweep_scattered<V: Lanes, const MR: usize, const NV: usize>(
+    t: &Tile<'_>,
+    rows: &[*const f32; MR],
+    acc: &mut [[V; NV]; MR],
+) {
+    let (mut at, mut ahead) = (0, t.ahead);
+    for k in 0..t.k {
+        V::prefetch(ahead);
+        // SAFETY: the caller's promise, for each element of k.
+        unsafe { step(rows, at, t.b.offset(*t.b_rows.add(k)), acc) };
+        at += t.a_col;
         ahead = ahead.wrapping_byte_add(t.ahead_step);
     }
 }
@@ -410,7 +442,7 @@ unsafe fn copy<V: Lanes>(s: &Segment) {
 /// The instruction set of `V`; whole vectors are readable at every tap of every row, `len` elements
 /// of every row writable, and there are `taps` weights and offsets.
 #[inline(always)]
-unsafe fn stencil<V: Lanes, const R: usize>(s: &Stencil<'_>) {
+unsafe fn stencil<V: Lanes, const R: usize>(s: &Stencil) {
     // SAFETY: the caller's promise covers every address formed below.
     unsafe {
         let mut acc = [V::zero(); R];
@@ -422,17 +454,7 @@ unsafe fn stencil<V: Lanes, const R: usize>(s: &Stencil<'_>) {
             }
         }
         for (r, &sum) in acc.iter().enumerate() {
-            let mut sum = s.bias.map_or(sum, |bias| sum.add(V::splat(bias)));
-            for Link { join, other } in s.links {
-                let element = s.element as isize + r as isize * s.dst_row;
-                let at = other.ptr.wrapping_offset(element * other.column);
-                let other = if other.column == 0 { V::splat(*at) } else { V::load_span(at, 0, s.len) };
-                sum = match join {
-                    Join::Add => sum.add(other),
-                    Join::Max => sum.larger(other),
-                    Join::Min => sum.smaller(other),
-                };
-            }
+            let sum = s.bias.map_or(sum, |bias| sum.add(V::splat(bias)));
             sum.store_part(s.dst.offset(r as isize * s.dst_row), s.len);
         }
     }
@@ -506,9 +528,27 @@ macro_rules! define_isa {
         }
 
         $(#[target_feature(enable = $feature)])?
-        unsafe fn stencil<const R: usize>(s: &super::Stencil<'_>) {
+        unsafe fn stencil<const R: usize>(s: &super::Stencil) {
             // SAFETY: as for `tile`.
             unsafe { super::stencil::<$lanes, R>(s) }
+        }
+
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn plane<const STEP: usize>(p: &super::Plane) {
+            // SAFETY: as for `tile`.
+            unsafe { super::images::plane::<$lanes, STEP>(p) }
+        }
+
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn max_windows(w: &super::Windows) {
+            // SAFETY: as for `tile`.
+            unsafe { super::images::windows::<$lanes>(w, f32::NEG_INFINITY, |best, x| super::Lanes::max(x, best)) }
+        }
+
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn sum_windows(w: &super::Windows) {
+            // SAFETY: as for `tile`.
+            unsafe { super::images::windows::<$lanes>(w, 0.0, |sum, x| super::Lanes::add(sum, x)) }
         }
 
         $(#[target_feature(enable = $feature)])?
@@ -552,6 +592,9 @@ macro_rules! define_isa {
             copy,
             transpose,
             stencils: [stencil::<1>, stencil::<2>, stencil::<3>, stencil::<4>],
+            planes: [plane::<1>, plane::<2>],
+            max_windows,
+            sum_windows,
             apply,
             add,
             softmax,

@@ -1,6 +1,7 @@
 //! Bit-exact comparison with the plain loops, which fixes correctness and invariance at once.
 
 use super::*;
+use crate::kernels::Strided;
 use crate::kernels::epilogue::Operand;
 use crate::kernels::epilogue::tests::chain;
 
@@ -51,6 +52,11 @@ impl Case {
         }
     }
 
+    fn shape(&self) -> ConvShape {
+        let [in_channels, out_channels] = self.channels;
+        ConvShape { in_channels, out_channels, groups: self.groups, window: self.window() }
+    }
+
     /// The output at `i` by the plain loops: channels, then rows, then columns of the kernel.
     fn naive(&self, isa: &Isa, x: &[f32], w: &[f32], bias: Option<&[f32]>, i: usize) -> f32 {
         let window = self.window();
@@ -93,13 +99,11 @@ impl Case {
             let args = ConvArgs {
                 x: x.as_ptr(),
                 w: w.as_ptr(),
+                packed: std::ptr::null(),
                 bias: if with_bias { bias.as_ptr() } else { std::ptr::null() },
                 y: y.as_mut_ptr(),
                 images: self.images,
-                in_channels: self.channels[0],
-                out_channels: self.channels[1],
-                groups: self.groups,
-                window,
+                shape: self.shape(),
                 epilogue: steps.map(|steps| Finish { steps, operands: &operands }),
             };
             // SAFETY: all operands are valid for their sizes.
@@ -137,6 +141,8 @@ fn windows_of_every_kind() {
         Case { kernel: [1, 1], pads: [[0; 2]; 2], stride: [2, 2], ..PLAIN },
         Case { kernel: [1, 1], pads: [[1; 2]; 2], ..PLAIN },
         Case { size: [4, 4], kernel: [4, 4], pads: [[0; 2]; 2], channels: [40, 33], ..PLAIN },
+        Case { channels: [20, 9], size: [37, 70], images: 1, ..PLAIN },
+        Case { channels: [6, 10], groups: 2, size: [11, 30], dilation: [1, 3], pads: [[0, 2], [1, 5]], ..PLAIN },
         // A pad wider than the kernel: whole outputs see nothing but zeros.
         Case { kernel: [2, 2], pads: [[4, 6], [5, 3]], size: [3, 2], ..PLAIN },
     ]);
@@ -151,6 +157,18 @@ fn groups_and_depths() {
         Case { channels: [37, 150], size: [6, 13], ..PLAIN },
         Case { channels: [300, 5], kernel: [1, 1], pads: [[0; 2]; 2], ..PLAIN },
         Case { channels: [2, 3], kernel: [19, 17], size: [20, 23], pads: [[3, 0], [0, 2]], ..PLAIN },
+    ]);
+}
+
+/// Images of a few positions, for which the product is turned around.
+#[test]
+fn small_images() {
+    let small = Case { channels: [20, 80], size: [7, 7], ..PLAIN };
+    check_all(&[
+        small,
+        Case { channels: [150, 65], kernel: [1, 1], pads: [[0; 2]; 2], ..small },
+        Case { channels: [40, 140], groups: 2, size: [5, 3], ..small },
+        Case { channels: [33, 72], size: [13, 9], stride: [2, 2], ..small },
     ]);
 }
 
@@ -204,55 +222,146 @@ fn an_image_does_not_depend_on_its_batch() {
     }
 }
 
-/// Prints the speed of a few shapes; run it in release with `--ignored --nocapture`.
+/// A convolution of a known model for [`speed`]: how often it stands there, channels, groups, the side of
+/// the image, of the kernel, and the stride.
+type Layer = (usize, [usize; 2], usize, usize, usize, usize);
+
+const RESNET50: [Layer; 23] = [
+    (1, [3, 64], 1, 224, 7, 2),
+    (1, [64, 64], 1, 56, 1, 1),
+    (3, [64, 64], 1, 56, 3, 1),
+    (4, [64, 256], 1, 56, 1, 1),
+    (2, [256, 64], 1, 56, 1, 1),
+    (1, [256, 128], 1, 56, 1, 1),
+    (1, [128, 128], 1, 56, 3, 2),
+    (4, [128, 512], 1, 28, 1, 1),
+    (1, [256, 512], 1, 56, 1, 2),
+    (3, [512, 128], 1, 28, 1, 1),
+    (3, [128, 128], 1, 28, 3, 1),
+    (1, [512, 256], 1, 28, 1, 1),
+    (1, [256, 256], 1, 28, 3, 2),
+    (6, [256, 1024], 1, 14, 1, 1),
+    (1, [512, 1024], 1, 28, 1, 2),
+    (5, [1024, 256], 1, 14, 1, 1),
+    (5, [256, 256], 1, 14, 3, 1),
+    (1, [1024, 512], 1, 14, 1, 1),
+    (1, [512, 512], 1, 14, 3, 2),
+    (3, [512, 2048], 1, 7, 1, 1),
+    (1, [1024, 2048], 1, 14, 1, 2),
+    (2, [2048, 512], 1, 7, 1, 1),
+    (2, [512, 512], 1, 7, 3, 1),
+];
+
+const MOBILENETV2: [Layer; 31] = [
+    (1, [3, 32], 1, 224, 3, 2),
+    (1, [32, 32], 32, 112, 3, 1),
+    (1, [32, 16], 1, 112, 1, 1),
+    (1, [16, 96], 1, 112, 1, 1),
+    (1, [96, 96], 96, 112, 3, 2),
+    (1, [96, 24], 1, 56, 1, 1),
+    (2, [24, 144], 1, 56, 1, 1),
+    (1, [144, 144], 144, 56, 3, 1),
+    (1, [144, 24], 1, 56, 1, 1),
+    (1, [144, 144], 144, 56, 3, 2),
+    (1, [144, 32], 1, 28, 1, 1),
+    (3, [32, 192], 1, 28, 1, 1),
+    (2, [192, 192], 192, 28, 3, 1),
+    (2, [192, 32], 1, 28, 1, 1),
+    (1, [192, 192], 192, 28, 3, 2),
+    (1, [192, 64], 1, 14, 1, 1),
+    (4, [64, 384], 1, 14, 1, 1),
+    (4, [384, 384], 384, 14, 3, 1),
+    (3, [384, 64], 1, 14, 1, 1),
+    (1, [384, 96], 1, 14, 1, 1),
+    (3, [96, 576], 1, 14, 1, 1),
+    (2, [576, 576], 576, 14, 3, 1),
+    (2, [576, 96], 1, 14, 1, 1),
+    (1, [576, 576], 576, 14, 3, 2),
+    (1, [576, 160], 1, 7, 1, 1),
+    (3, [160, 960], 1, 7, 1, 1),
+    (3, [960, 960], 960, 7, 3, 1),
+    (2, [960, 160], 1, 7, 1, 1),
+    (1, [960, 320], 1, 7, 1, 1),
+    (1, [320, 1280], 1, 7, 1, 1),
+    (1, [160, 320], 1, 7, 1, 1),
+];
+
+const RESNET56: [Layer; 6] = [
+    (1, [3, 16], 1, 32, 3, 1),
+    (18, [16, 16], 1, 32, 3, 1),
+    (1, [16, 32], 1, 32, 3, 2),
+    (17, [32, 32], 1, 16, 3, 1),
+    (1, [32, 64], 1, 16, 3, 2),
+    (17, [64, 64], 1, 8, 3, 1),
+];
+
+/// Bytes of weights of which every call takes the next ones, so that they are as cold as in a model.
+const COLD: usize = 32 << 20;
+
+/// Seconds and floating-point operations of a layer.
+fn time_layer(pool: &Pool, layer: Layer) -> (f64, f64) {
+    let (_, channels, groups, side, kernel, stride) = layer;
+    let pad = [kernel / 2; 2];
+    let case = Case {
+        images: 1,
+        channels,
+        groups,
+        size: [side; 2],
+        kernel: [kernel; 2],
+        stride: [stride; 2],
+        dilation: [1; 2],
+        pads: [pad; 2],
+    };
+    let window = case.window();
+    let x = data(channels[0] * window.plane(), 1);
+    let count = channels[1] * channels[0] / groups * window.taps();
+    let copies = (COLD / 4).div_ceil(count).min(64);
+    let w = data(count * copies, 2);
+    let shape = case.shape();
+    let mut packed = Vec::new();
+    if let Some(len) = packed_len(&shape) {
+        packed.resize(len * copies, 0.0);
+        for (w, packed) in w.chunks(count).zip(packed.chunks_mut(len)) {
+            // SAFETY: these are the weights of the shape, and room for them.
+            unsafe { pack_weights(&shape, w.as_ptr(), packed) };
+        }
+    }
+    let mut y = vec![0.0f32; channels[1] * window.out_plane()];
+    let mut copy = 0;
+    let best = crate::kernels::best_seconds(|| {
+        copy = (copy + 1) % copies;
+        let args = ConvArgs {
+            x: x.as_ptr(),
+            w: w[copy * count..].as_ptr(),
+            packed: if packed.is_empty() { std::ptr::null() } else { packed[copy * count..].as_ptr() },
+            bias: std::ptr::null(),
+            y: y.as_mut_ptr(),
+            images: 1,
+            shape,
+            epilogue: None,
+        };
+        // SAFETY: all operands are valid for their sizes.
+        unsafe { conv(pool, &args) }
+    });
+    (best, 2.0 * (count * window.out_plane()) as f64)
+}
+
+/// Prints the speed of the layers of a few models; run it in release with `--ignored --nocapture`.
 #[test]
 #[ignore = "a measurement, not a check"]
 fn speed() {
-    let base = Case { images: 1, channels: [64, 64], size: [8, 8], ..PLAIN };
-    let cases = [
-        base,
-        Case { channels: [16, 16], size: [32, 32], ..base },
-        Case { channels: [64, 128], size: [56, 56], stride: [2, 2], ..base },
-        Case { channels: [64, 64], size: [56, 56], ..base },
-        Case { channels: [512, 512], size: [7, 7], ..base },
-        Case { channels: [256, 64], size: [56, 56], kernel: [1, 1], pads: [[0; 2]; 2], ..base },
-        Case { channels: [3, 64], size: [224, 224], kernel: [7, 7], stride: [2, 2], pads: [[3; 2]; 2], ..base },
-        Case { channels: [96, 96], groups: 96, size: [56, 56], ..base },
-        Case { channels: [96, 96], groups: 96, size: [112, 112], stride: [2, 2], ..base },
-        Case { channels: [576, 576], groups: 576, size: [14, 14], ..base },
-    ];
+    let models = [("resnet50", &RESNET50[..]), ("mobilenetv2", &MOBILENETV2), ("resnet56", &RESNET56)];
     for threads in [1, 2] {
         let pool = Pool::new(threads);
-        for case in cases {
-            let window = case.window();
-            let x = data(case.channels[0] * window.plane(), 1);
-            let w = data(case.channels[1] * case.channels[0] / case.groups * window.taps(), 2);
-            let mut y = vec![0.0f32; case.channels[1] * window.out_plane()];
-            let args = ConvArgs {
-                x: x.as_ptr(),
-                w: w.as_ptr(),
-                bias: std::ptr::null(),
-                y: y.as_mut_ptr(),
-                images: 1,
-                in_channels: case.channels[0],
-                out_channels: case.channels[1],
-                groups: case.groups,
-                window,
-                epilogue: None,
-            };
-            // SAFETY: all operands are valid for their sizes.
-            let best = crate::kernels::best_seconds(|| unsafe { conv(&pool, &args) });
-            let flops = 2.0 * (w.len() * window.out_plane()) as f64;
-            println!(
-                "{threads} threads, {:?} groups {} on {:?}, kernel {:?} stride {:?}: {:.1} us, {:.1} GFLOP/s",
-                case.channels,
-                case.groups,
-                case.size,
-                case.kernel,
-                case.stride,
-                best * 1e6,
-                flops / best / 1e9
-            );
+        for (name, layers) in models {
+            let (mut seconds, mut work) = (0.0, 0.0);
+            for &layer in layers {
+                let (best, flops) = time_layer(&pool, layer);
+                let times = layer.0 as f64;
+                (seconds, work) = (seconds + times * best, work + times * flops);
+                println!("{threads} {layer:?}: {:.1} us, {:.1} GFLOP/s", times * best * 1e6, flops / best / 1e9);
+            }
+            println!("{threads} {name}: {:.1} us, {:.1} GFLOP/s", seconds * 1e6, work / seconds / 1e9);
         }
     }
 }

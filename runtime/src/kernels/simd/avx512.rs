@@ -85,6 +85,12 @@ impl Lanes for F32x16 {
     }
 
     #[inline(always)]
+    unsafe fn max(self, b: Self) -> Self {
+        // SAFETY: the trait's caller has AVX-512.
+        F32x16(unsafe { _mm512_max_ps(self.0, b.0) })
+    }
+
+    #[inline(always)]
     fn prefetch(src: *const f32) {
         // SAFETY: a prefetch faults nowhere; the trait's caller has SSE.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(src.cast()) }

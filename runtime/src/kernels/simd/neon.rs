@@ -72,6 +72,12 @@ impl Lanes for F32x4 {
     }
 
     #[inline(always)]
+    unsafe fn max(self, b: Self) -> Self {
+        // SAFETY: the trait's caller has NEON.
+        F32x4(unsafe { vbslq_f32(vcgtq_f32(self.0, b.0), self.0, b.0) })
+    }
+
+    #[inline(always)]
     fn prefetch(src: *const f32) {
         // A hint that stable Rust does not offer here.
         let _ = src;

@@ -90,6 +90,11 @@ impl Lanes for F32x4 {
     }
 
     #[inline(always)]
+    unsafe fn max(self, b: Self) -> Self {
+        F32x4(std::array::from_fn(|i| if self.0[i] > b.0[i] { self.0[i] } else { b.0[i] }))
+    }
+
+    #[inline(always)]
     fn prefetch(src: *const f32) {
         let _ = src;
     }
