@@ -5,10 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use eec_ir::Precision;
+
 use crate::kernels::attention::{AttentionArgs, attention};
 use crate::kernels::conv::{ConvArgs, Window, conv};
 use crate::kernels::math::Function;
-use crate::kernels::matmul::{BatchMatMulArgs, MatMulArgs, batch_matmul, matmul, matmuls};
+use crate::kernels::matmul::{BatchMatMulArgs, MatMulArgs, batch_matmul, matmuls};
+use crate::kernels::narrow;
 use crate::kernels::pool2d::{PoolArgs, PoolKind, pool2d};
 use crate::kernels::scratch::NoMemory;
 use crate::kernels::simd::Isa;
@@ -170,7 +173,7 @@ pub(crate) unsafe extern "C" fn run_matmuls(context: *const Context, words: *con
         let words = std::slice::from_raw_parts(words, MATMUL_WORDS * count as usize);
         let product = |host: &Host, words: &[i64; MATMUL_WORDS]| {
             let packed = host.packed.get(words[1] as usize).expect("weights that were packed");
-            with_packed(&product_of(words, bias_at(words)), packed)
+            with_packed(&product_of(words, bias_at(words)), packed.0)
         };
         guarded(context, words[0], |host| match words.as_chunks().0 {
             [a, b] => matmuls(&host.pool, &[a, b].map(|w| product(host, w))),
@@ -239,7 +242,7 @@ unsafe fn matmul_words(host: &Host, words: &[i64]) {
 /// # Safety
 ///
 /// As for [`matmul_words`].
-unsafe fn matmul_axes(host: &Host, call: &mut BatchMatMulArgs, axes: &[[i64; 4]], packed: Option<&[f32]>) {
+unsafe fn matmul_axes(host: &Host, call: &mut BatchMatMulArgs, axes: &[[i64; 4]], packed: Option<(&[f32], Precision)>) {
     let inside = if packed.is_some() { 0 } else { 3 };
     if axes.len() > inside {
         let [size, a, b, c] = axes[0];
@@ -253,9 +256,9 @@ unsafe fn matmul_axes(host: &Host, call: &mut BatchMatMulArgs, axes: &[[i64; 4]]
         }
         return;
     }
-    if let Some(packed) = packed {
+    if let Some((packed, precision)) = packed {
         // SAFETY: `packed` holds this b; the other operands are checked.
-        return unsafe { matmul(&host.pool, &with_packed(call, packed)) };
+        return unsafe { narrow::matmul(&host.pool, &with_packed(call, packed), precision) };
     }
     for (i, [size, a, b, c]) in axes.iter().rev().enumerate() {
         let at = 2 - i;

@@ -2,6 +2,7 @@
 //! like those for queries, keys and values. Code and memory are both planned by these jobs, since no
 //! result may lie where another product of the job still reads.
 
+use eec_ir::Precision;
 use eec_ir::program::{Form, MatMul, Program, Source, Step};
 
 /// Products of a job at most.
@@ -32,11 +33,12 @@ fn together(program: &Program, steps: &[Step]) -> usize {
     products.len()
 }
 
-/// The product of a step without batch dims, by a constant, with a dense bias if any.
+/// The product of a step without batch dims, by a constant of floats, with a dense bias if any.
 fn by_constant<'p>(program: &'p Program, step: &Step) -> Option<&'p MatMul> {
     let Step::Run(id) = step else { return None };
     let Form::MatMul(form) = &program.kernel(*id).form else { return None };
-    let constant = matches!(program.buffer(form.b.buffer).source, Source::Constant(_));
+    let is_constant = matches!(program.buffer(form.b.buffer).source, Source::Constant(_));
+    let constant = is_constant && form.weights == Precision::F32;
     let dense_bias = form.bias.as_ref().is_none_or(|bias| bias.strides[0].as_const() == Some(1));
     (constant && dense_bias && form.batch.is_empty()).then_some(form)
 }

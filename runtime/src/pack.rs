@@ -5,15 +5,15 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use eec_ir::program::{Form, MatMul, Program, Source};
-use eec_ir::{DType, Tensor};
+use eec_ir::{DType, Precision, Tensor};
 
 use crate::kernels::Strided;
-use crate::kernels::matmul::{pack_b, packed_len};
+use crate::kernels::narrow::{self, Matrix, packed_len};
 use crate::pages::Pages;
 use crate::pool::Pool;
 
-/// Where a matrix lies in a constant: constant, offset, strides, k and n.
-type Place = (u32, i64, i64, i64, i64, i64);
+/// Where a matrix lies in a constant: constant, offset, strides, k and n; and how it is packed.
+type Place = (u32, i64, i64, i64, i64, i64, Precision);
 
 /// Packed weights, and for every kernel which of them it uses.
 pub(crate) struct Packed {
@@ -24,13 +24,14 @@ pub(crate) struct Packed {
 /// Packed matrices, one after the other.
 pub(crate) struct Weights {
     memory: Pages,
-    parts: Vec<Range<usize>>,
+    parts: Vec<(Range<usize>, Precision)>,
 }
 
 impl Weights {
-    /// The matrix with this number.
-    pub(crate) fn get(&self, index: usize) -> Option<&[f32]> {
-        self.memory.floats().get(self.parts.get(index)?.clone())
+    /// The matrix with this number, and how it is packed.
+    pub(crate) fn get(&self, index: usize) -> Option<(&[f32], Precision)> {
+        let (part, precision) = self.parts.get(index)?;
+        Some((self.memory.floats().get(part.clone())?, *precision))
     }
 }
 
@@ -59,15 +60,15 @@ pub(crate) fn pack(program: &Program, constants: &[Tensor], pool: &Pool) -> Opti
 fn pack_all(places: &[Place], constants: &[Tensor], pool: &Pool) -> Option<Weights> {
     let mut parts = Vec::with_capacity(places.len());
     let mut end = 0usize;
-    for (.., k, n) in places {
+    for (.., k, n, precision) in places {
         let start = end;
-        end = start.checked_add(packed_len(*k as usize, *n as usize)?)?;
-        parts.push(start..end);
+        end = start.checked_add(packed_len(*precision, *k as usize, *n as usize)?)?;
+        parts.push((start..end, *precision));
     }
     let mut memory = Pages::new(end.checked_mul(size_of::<f32>())?)?;
     let mut rest = memory.floats_mut();
     let mut slots = Vec::with_capacity(places.len());
-    for part in &parts {
+    for (part, _) in &parts {
         let (slot, after) = rest.split_at_mut(part.len());
         slots.push(Mutex::new(slot));
         rest = after;
@@ -100,14 +101,14 @@ fn place(program: &Program, constants: &[Tensor], form: &MatMul) -> Option<Place
     let inside = low >= 0 && usize::try_from(high).is_ok_and(|h| h < tensor.len());
     // A matrix that repeats elements may be far larger than its constant: it stays as it is.
     let dense = usize::try_from(k.checked_mul(n)?).is_ok_and(|e| e <= tensor.len());
-    (inside && dense).then_some((constant, offset, row, column, k, n))
+    (inside && dense).then_some((constant, offset, row, column, k, n, form.weights))
 }
 
 fn pack_one(place: &Place, constants: &[Tensor], packed: &mut [f32]) {
-    let (constant, offset, row, column, k, n) = *place;
+    let (constant, offset, row, column, k, n, precision) = *place;
     let Some(source) = constants[constant as usize].elements::<f32>() else { return };
     let ptr = source.as_ptr().wrapping_add(offset as usize);
-    let source = Strided { ptr, row: row as isize, column: column as isize };
+    let source = Matrix::F32(Strided { ptr, row: row as isize, column: column as isize });
     // SAFETY: `place` checked that every element is inside the constant, and the length is `packed_len`.
-    unsafe { pack_b(source, k as usize, n as usize, packed) };
+    unsafe { narrow::pack(&source, precision, k as usize, n as usize, packed) };
 }

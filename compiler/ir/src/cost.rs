@@ -22,7 +22,7 @@ fn products_per_result(graph: &Graph, node: NodeId) -> Dim {
     let dims = |operand: usize| inputs.get(operand).map_or(&[][..], |v| graph.ty(*v).dims.as_slice());
     let size = |dim: Option<&Dim>| dim.cloned().unwrap_or_default();
     match &graph.node(node).op {
-        Op::MatMul {} => size(dims(0).last()),
+        Op::MatMul { .. } => size(dims(0).last()),
         Op::Gemm { trans_a, .. } => size(dims(0).get(usize::from(!trans_a))),
         Op::Conv { .. } => Dim::product(dims(1).iter().skip(1)),
         Op::Neg {} | Op::Abs {} | Op::Sqrt {} | Op::Reciprocal {} | Op::Exp {} | Op::Log {} => Dim::default(),

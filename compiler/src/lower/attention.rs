@@ -79,7 +79,7 @@ impl Lowering<'_> {
         let last = self.only_consumer(value, region)?;
         let node = self.graph.node(last);
         let [left, right] = node.inputs[..] else { return None };
-        let product = node.op == (Op::MatMul {}) && left == value && right != value;
+        let product = node.op == (Op::MATMUL) && left == value && right != value;
         let same_batch = self.graph.ty(node.outputs[0]).dims.get(..batch) == Some(&ty.dims[..batch]);
         let same_rank = self.graph.ty(node.outputs[0]).rank() == ty.rank();
         let plain = product && same_rank && same_batch && self.bias_consumer(last).is_none();

@@ -1,7 +1,7 @@
 //! Matrix products, convolutions, pooling and running sums.
 
 use eec_ir::program::{BinaryFn, Conv, Form, MatMul, Pool, PoolKind, ReductionFn, Scalar, Scan, Source, View};
-use eec_ir::{BufferId, Dim, NodeId, Op, ValueId};
+use eec_ir::{BufferId, Dim, Precision, NodeId, Op, ValueId};
 
 use super::fuse::{LoopBuilder, scalar_of};
 use super::view::Shown;
@@ -13,6 +13,8 @@ pub(super) struct Product {
     pub(super) b: Shown,
     pub(super) scale: f32,
     bias: Option<View>,
+    /// How the second operand is stored.
+    weights: Precision,
 }
 
 impl Lowering<'_> {
@@ -55,7 +57,7 @@ impl Lowering<'_> {
     /// `Add`: the bias of a product that waits for it, or elementwise.
     pub(super) fn add(&mut self, id: NodeId) -> Result<(), LowerError> {
         for v in self.graph.node(id).inputs.clone() {
-            let Some(product) = self.graph.def_node(v).filter(|n| self.graph.node(*n).op == (Op::MatMul {})) else {
+            let Some(product) = self.graph.def_node(v).filter(|n| matches!(self.graph.node(*n).op, Op::MatMul { .. })) else {
                 continue;
             };
             if let Some((add, bias)) = self.bias_consumer(product)
@@ -78,7 +80,8 @@ impl Lowering<'_> {
         let ((a, left), (b, right)) = (self.unscaled(self.input(id, 0)), self.unscaled(self.input(id, 1)));
         let (a, b) = (self.shown(a)?, self.shown(b)?);
         let bias = bias.map(|v| self.shown(v)).transpose()?.map(|s| last_axis(&s));
-        Ok(Product { a: as_row(a), b: as_column(b), scale: left * right, bias })
+        let weights = self.graph.node(id).op.weights();
+        Ok(Product { a: as_row(a), b: as_column(b), scale: left * right, bias, weights })
     }
 
     /// A value and the constant that a product of it is multiplied with: a multiplication that waits
@@ -115,23 +118,27 @@ impl Lowering<'_> {
         let c_dims: Vec<Dim> = batch.iter().cloned().chain([m.clone(), n.clone()]).collect();
         let c = self.product_place(result, &c_dims);
         let macs = Dim::product([&Dim::product(&batch), &m, &n, &k]);
-        if n.as_const() == Some(1) {
+        let is_constant = matches!(self.program.buffer(p.b.view.buffer).source, Source::Constant(_));
+        if p.weights != Precision::F32 && !(is_constant && n.as_const().is_some() && k.as_const().is_some()) {
+            return Err(LowerError::new(format!("{} weights must be a constant", p.weights)));
+        }
+        if n.as_const() == Some(1) && p.weights == Precision::F32 {
             return self.column(&p, &batch, &c, macs);
         }
         let a = p.a.expanded(&batch.iter().cloned().chain([m.clone(), k.clone()]).collect::<Vec<_>>());
         let shared = p.b.dims[..rb - 2].iter().all(|d| d.as_const() == Some(1));
         let merged = |s: &Shown| s.with_leading_merged(batch.len() + 1);
         let flat = if shared { merged(&a).zip(merged(&c)) } else { None };
-        let (scale, bias) = (p.scale, p.bias);
+        let (scale, bias, weights) = (p.scale, p.bias, p.weights);
         let form = match flat {
             Some((rows, c)) => {
                 let b = View { strides: p.b.view.strides[rb - 2..].to_vec(), ..p.b.view };
                 let m = rows.dims[0].clone();
-                MatMul { batch: Vec::new(), m, n, k, a: rows.view, b, c: c.view, scale, bias }
+                MatMul { batch: Vec::new(), m, n, k, a: rows.view, b, c: c.view, scale, bias, weights }
             }
             None => {
                 let b = p.b.expanded(&batch.iter().cloned().chain([k.clone(), n.clone()]).collect::<Vec<_>>());
-                MatMul { batch, m, n, k, a: a.view, b: b.view, c: c.view, scale, bias }
+                MatMul { batch, m, n, k, a: a.view, b: b.view, c: c.view, scale, bias, weights }
             }
         };
         self.emit(Form::MatMul(form), macs);
@@ -196,6 +203,7 @@ impl Lowering<'_> {
         if tb {
             b = b.transposed(&[1, 0]);
         }
+        let weights = self.graph.node(id).op.weights();
         let c = self.graph.node(id).inputs.get(2).copied();
         let result = self.result(id);
         let vector = |v: &ValueId| {
@@ -204,9 +212,9 @@ impl Lowering<'_> {
         };
         if alpha == 1.0 && beta == 1.0 && c.as_ref().is_none_or(vector) {
             let bias = c.map(|v| self.shown(v)).transpose()?.map(|s| last_axis(&s));
-            return self.product(Product { a, b, scale: 1.0, bias }, result);
+            return self.product(Product { a, b, scale: 1.0, bias, weights }, result);
         }
-        self.product(Product { a, b, scale: 1.0, bias: None }, result)?;
+        self.product(Product { a, b, scale: 1.0, bias: None, weights }, result)?;
         self.scale_and_add(result, alpha, beta, c)
     }
 

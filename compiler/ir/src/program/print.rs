@@ -7,6 +7,7 @@ use super::{
     RouteStep, RowBuffer, Scan, Source, Step, View,
 };
 use crate::dim::Dim;
+use crate::precision::Precision;
 
 struct List<'a, T>(&'a [T]);
 
@@ -193,9 +194,10 @@ fn optional<T: Display>(what: &str, x: Option<&T>) -> String {
 impl Display for MatMul {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (batch, bias) = (List(&self.batch), optional("+", self.bias.as_ref()));
-        let Self { m, n, k, a, b, c, scale, .. } = self;
+        let Self { m, n, k, a, b, c, scale, weights, .. } = self;
+        let kind = if *weights == Precision::F32 { String::new() } else { format!("{weights} ") };
         let scale = if *scale == 1.0 { String::new() } else { format!(" * {scale:?}") };
-        write!(f, "{c} = matmul [{batch}] m={m} n={n} k={k} {a} · {b}{scale}{bias}")
+        write!(f, "{c} = matmul [{batch}] m={m} n={n} k={k} {a} · {kind}{b}{scale}{bias}")
     }
 }
 

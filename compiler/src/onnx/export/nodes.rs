@@ -125,7 +125,7 @@ impl Exporter<'_> {
         let attributes = match &node.op {
             Op::Neg {} | Op::Abs {} | Op::Sqrt {} | Op::Reciprocal {} | Op::Exp {} | Op::Log {} => vec![],
             Op::Sin {} | Op::Cos {} | Op::Tanh {} | Op::Erf {} | Op::Sigmoid {} | Op::Relu {} => vec![],
-            Op::Not {} | Op::IsNaN {} | Op::Where {} | Op::MatMul {} => vec![],
+            Op::Not {} | Op::IsNaN {} | Op::Where {} | Op::MatMul { .. } => vec![],
             Op::Add {} | Op::Sub {} | Op::Mul {} | Op::Div {} | Op::Pow {} | Op::Max {} | Op::Min {} => vec![],
             Op::And {} | Op::Or {} | Op::Equal {} | Op::Less {} | Op::LessOrEqual {} => vec![],
             Op::Greater {} | Op::GreaterOrEqual {} => vec![],
@@ -138,7 +138,7 @@ impl Exporter<'_> {
                 inputs.extend([bound(self, *min), bound(self, *max)]);
                 vec![]
             }
-            Op::Gemm { alpha, beta, trans_a, trans_b } => vec![
+            Op::Gemm { alpha, beta, trans_a, trans_b, .. } => vec![
                 float("alpha", *alpha),
                 float("beta", *beta),
                 int("transA", i64::from(*trans_a)),
