@@ -172,15 +172,32 @@ pub(crate) unsafe extern "C" fn run_matmuls(context: *const Context, words: *con
     unsafe {
         let words = std::slice::from_raw_parts(words, MATMUL_WORDS * count as usize);
         let product = |host: &Host, words: &[i64; MATMUL_WORDS]| {
-            let packed = host.packed.get(words[1] as usize).expect("weights that were packed");
-            with_packed(&product_of(words, bias_at(words)), packed.0)
+            let (packed, precision) = host.packed.get(words[1] as usize).expect("weights that were packed");
+            (with_packed(&product_of(words, bias_at(words)), packed), precision)
         };
         guarded(context, words[0], |host| match words.as_chunks().0 {
-            [a, b] => matmuls(&host.pool, &[a, b].map(|w| product(host, w))),
-            [a, b, c] => matmuls(&host.pool, &[a, b, c].map(|w| product(host, w))),
-            [a, b, c, d] => matmuls(&host.pool, &[a, b, c, d].map(|w| product(host, w))),
+            [a, b] => job(host, [a, b].map(|w| product(host, w))),
+            [a, b, c] => job(host, [a, b, c].map(|w| product(host, w))),
+            [a, b, c, d] => job(host, [a, b, c, d].map(|w| product(host, w))),
             other => unreachable!("a job of {} products", other.len()),
         });
+    }
+}
+
+/// Runs products whose weights are stored alike.
+///
+/// # Safety
+///
+/// As for [`matmuls`] and [`narrow::matmuls`].
+unsafe fn job<const N: usize>(host: &Host, products: [(MatMulArgs, Precision); N]) {
+    let precision = products[0].1;
+    let products = products.map(|(args, _)| args);
+    // SAFETY: the caller's promise.
+    unsafe {
+        match precision {
+            Precision::F32 => matmuls(&host.pool, &products),
+            Precision::Bf16 | Precision::Int8 => narrow::matmuls(&host.pool, &products, precision),
+        }
     }
 }
 

@@ -1,8 +1,7 @@
-//! Steps that run as one job: neighbouring products by constant matrices that need nothing of each other,
-//! like those for queries, keys and values. Code and memory are both planned by these jobs, since no
+//! Steps that run as one job: neighbouring products by constant matrices that need nothing of each other
+//! and are stored alike, like those for queries, keys and values. Code and memory are both planned by these jobs, since no
 //! result may lie where another product of the job still reads.
 
-use eec_ir::Precision;
 use eec_ir::program::{Form, MatMul, Program, Source, Step};
 
 /// Products of a job at most.
@@ -25,7 +24,8 @@ fn together(program: &Program, steps: &[Step]) -> usize {
         let Some(product) = by_constant(program, step) else { break };
         let reads = [&product.a].into_iter().chain(&product.bias);
         let mut touched = reads.chain([&product.c]).map(|view| view.buffer);
-        if touched.any(|buffer| products.iter().any(|before| before.c.buffer == buffer)) {
+        let other_weights = products.first().is_some_and(|before| before.weights != product.weights);
+        if other_weights || touched.any(|buffer| products.iter().any(|before| before.c.buffer == buffer)) {
             break;
         }
         products.push(product);
@@ -33,12 +33,11 @@ fn together(program: &Program, steps: &[Step]) -> usize {
     products.len()
 }
 
-/// The product of a step without batch dims, by a constant of floats, with a dense bias if any.
+/// The product of a step without batch dims, by a constant, with a dense bias if any.
 fn by_constant<'p>(program: &'p Program, step: &Step) -> Option<&'p MatMul> {
     let Step::Run(id) = step else { return None };
     let Form::MatMul(form) = &program.kernel(*id).form else { return None };
-    let is_constant = matches!(program.buffer(form.b.buffer).source, Source::Constant(_));
-    let constant = is_constant && form.weights == Precision::F32;
+    let constant = matches!(program.buffer(form.b.buffer).source, Source::Constant(_));
     let dense_bias = form.bias.as_ref().is_none_or(|bias| bias.strides[0].as_const() == Some(1));
     (constant && dense_bias && form.batch.is_empty()).then_some(form)
 }

@@ -44,6 +44,15 @@ impl Precision {
         Precision::ALL.into_iter().find(|p| p.name() == name)
     }
 
+    /// The bytes of so many weights, their scales included (those of whole groups).
+    pub fn bytes(self, elements: u64) -> u64 {
+        match self {
+            Precision::F32 => 4 * elements,
+            Precision::Bf16 => 2 * elements,
+            Precision::Int8 => elements + 4 * elements.div_ceil(Precision::GROUP as u64),
+        }
+    }
+
     /// Rounds a row-major matrix in place, as the weights of a product that sums over its rows, or over
     /// its columns if `transposed`. An empty matrix stays empty.
     pub fn round(self, values: &mut [f32], columns: usize, transposed: bool) {

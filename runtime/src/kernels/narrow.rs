@@ -19,8 +19,8 @@ use super::gemm::{self, Operands, Problem, Shape, Slice};
 use super::matmul::{self, MatMulArgs};
 use super::scratch::with_scores;
 use super::simd::Isa;
-use super::simd::narrow::{Panel, Widen};
-use super::Strided;
+use super::simd::narrow::{Panel, Sweep, Widen};
+use super::{Bias, Strided};
 use crate::pool::Pool;
 
 /// Columns of a packed panel of bfloat16: two matrix tiles.
@@ -29,6 +29,11 @@ const BF16_COLUMNS: usize = 32;
 const INT8_COLUMNS: usize = 64;
 /// Rows of bfloat16 are packed up to a multiple of this, the rows of a matrix tile.
 const BF16_ROWS: usize = 32;
+
+/// Rows for which integers are widened in registers, once for each.
+const FEW_ROWS: usize = 3;
+/// Integers below which a product by few rows is not worth handing to another thread.
+const FEW_GRAIN: usize = 1 << 16;
 
 /// Rows that are computed at a time hold at most this many elements of A, so that their rounded copy stays
 /// small.
@@ -45,9 +50,31 @@ pub(crate) unsafe fn matmul(pool: &Pool, args: &MatMulArgs, precision: Precision
     unsafe {
         match precision {
             Precision::F32 => matmul::matmul(pool, args),
+            Precision::Int8 if args.m <= FEW_ROWS => few_rows(Isa::get(), pool, std::slice::from_ref(args)),
             Precision::Int8 => widened(Isa::get(), pool, args, precision),
             Precision::Bf16 => in_parts(args, |part| bf16(pool, part)),
         }
+    }
+}
+
+/// [`matmul`] for several products that do not depend on each other: one job for the threads if they have
+/// few rows.
+///
+/// # Safety
+///
+/// As for [`matmul`]; no C overlaps an operand of another product either.
+pub(crate) unsafe fn matmuls(pool: &Pool, products: &[MatMulArgs], precision: Precision) {
+    let have = |rows: usize| products.iter().all(|args| args.m <= rows);
+    // SAFETY: the caller's promise; tiles are used where they are there.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        if precision == Precision::Bf16 && tiles::available() && have(BF16_ROWS) {
+            return tiles::matmuls(pool, products);
+        }
+        if precision == Precision::Int8 && have(FEW_ROWS) {
+            return few_rows(Isa::get(), pool, products);
+        }
+        products.iter().for_each(|args| matmul(pool, args, precision));
     }
 }
 
@@ -73,7 +100,7 @@ unsafe fn bf16(pool: &Pool, args: &MatMulArgs) {
     unsafe {
         #[cfg(target_arch = "x86_64")]
         if tiles::available() {
-            return tiles::matmul(pool, args);
+            return tiles::matmuls(pool, std::slice::from_ref(args));
         }
         bf16_widened(Isa::get(), pool, args);
     }
@@ -133,6 +160,77 @@ unsafe impl<T> Sync for Shared<T> {}
 impl<T: Copy> Shared<T> {
     fn get(&self) -> T {
         self.0
+    }
+}
+
+/// Products of few rows by integers, which are widened in registers: the time goes into reading them.
+///
+/// # Safety
+///
+/// As for [`matmuls`], with weights for [`Precision::Int8`].
+unsafe fn few_rows(isa: &Isa, pool: &Pool, products: &[MatMulArgs]) {
+    let panels = |args: &MatMulArgs| args.n.div_ceil(INT8_COLUMNS);
+    let k = products.iter().map(|args| args.k).max().unwrap_or_default();
+    let shared = Shared((isa, products));
+    pool.run(products.iter().map(panels).sum(), FEW_GRAIN.div_ceil(k.max(1) * INT8_COLUMNS), &|items| {
+        let (isa, products) = shared.get();
+        for mut panel in items {
+            for args in products {
+                if panel < panels(args) {
+                    // SAFETY: the caller's promise; panels are disjoint parts of C.
+                    unsafe { few_rows_by_panel(isa, args, panel) };
+                    break;
+                }
+                panel -= panels(args);
+            }
+        }
+    });
+}
+
+/// # Safety
+///
+/// As for [`few_rows`]; nobody else touches these columns of C.
+unsafe fn few_rows_by_panel(isa: &Isa, args: &MatMulArgs, panel: usize) {
+    let column = panel * INT8_COLUMNS;
+    let (Panel::Int8(integers, scales), width) = (Widened { args, precision: Precision::Int8 }).panel(column) else {
+        return;
+    };
+    let mut sums = [0.0; INT8_COLUMNS];
+    for row in 0..args.m {
+        let a = args.a.at(row, 0);
+        let (a, a_step, sums_at) = (a.ptr, a.column, sums.as_mut_ptr());
+        // SAFETY: the caller's promise.
+        unsafe {
+            (isa.sweep)(&Sweep { a, a_step, integers, scales, width, k: args.k, sums: sums_at });
+            finish_row(args, row, column, &sums);
+        }
+    }
+}
+
+/// Applies scale and bias to finished sums of one row from `column` on, and stores those inside C.
+///
+/// # Safety
+///
+/// The row and at least one column are inside C, which nobody else touches there.
+#[inline(always)]
+unsafe fn finish_row<const N: usize>(args: &MatMulArgs, row: usize, column: usize, sums: &[f32; N]) {
+    let columns = N.min(args.n - column);
+    let mut finished = *sums;
+    if args.scale != 1.0 {
+        finished.iter_mut().for_each(|x| *x *= args.scale);
+    }
+    // SAFETY: the bias covers rows and columns of C, and this part of C is writable.
+    unsafe {
+        match args.bias {
+            Bias::None => {}
+            Bias::PerColumn(bias) => {
+                let bias = std::slice::from_raw_parts(bias.add(column), columns);
+                finished.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
+            }
+            Bias::PerRow(bias) => finished.iter_mut().for_each(|x| *x += *bias.add(row)),
+        }
+        let c = args.c.offset(row as isize * args.c_row + column as isize);
+        std::ptr::copy_nonoverlapping(finished.as_ptr(), c, columns);
     }
 }
 

@@ -123,6 +123,8 @@ pub(crate) struct Isa {
     pub(super) copy: unsafe fn(&Segment),
     /// Widens a part of a panel of narrow weights.
     pub(super) widen: unsafe fn(&narrow::Widen),
+    /// Multiplies a row by a panel of integers.
+    pub(super) sweep: unsafe fn(&narrow::Sweep),
     /// Transposes a block of `lanes` × `lanes`.
     pub(super) transpose: unsafe fn(*const f32, isize, *mut f32, isize),
     /// `stencils[r - 1]` computes `r` rows.
@@ -449,6 +451,12 @@ macro_rules! define_isa {
         }
 
         $(#[target_feature(enable = $feature)])?
+        unsafe fn sweep(s: &super::narrow::Sweep) {
+            // SAFETY: as for `tile`.
+            unsafe { super::narrow::sweep::<$lanes>(s) }
+        }
+
+        $(#[target_feature(enable = $feature)])?
         unsafe fn transpose(src: *const f32, src_row: isize, dst: *mut f32, dst_row: isize) {
             // SAFETY: as for `tile`.
             unsafe { <$lanes as super::Lanes>::transpose(src, src_row, dst, dst_row) }
@@ -489,6 +497,7 @@ macro_rules! define_isa {
             tiles: &[$(&[$(tile::<$mr, $nv>),*]),*],
             copy,
             widen,
+            sweep,
             transpose,
             stencils: [stencil::<1>, stencil::<2>, stencil::<3>, stencil::<4>],
             apply,

@@ -11,10 +11,9 @@ use std::sync::LazyLock;
 
 use eec_ir::precision::to_bf16;
 
-use super::super::Bias;
 use super::super::matmul::MatMulArgs;
 use super::super::scratch::with_scores;
-use super::{BF16_COLUMNS, BF16_ROWS, Shared, round_row};
+use super::{BF16_COLUMNS, BF16_ROWS, Shared, finish_row, round_row};
 use crate::pool::Pool;
 
 /// Rows and columns of a tile of sums.
@@ -73,23 +72,38 @@ fn is_permitted() -> bool {
     failed == 0
 }
 
-/// C = scale · A·B + bias on tiles.
+/// Computes the products on tiles, as one job.
 ///
 /// # Safety
 ///
-/// Tiles are available; otherwise as for [`super::matmul`], with weights for bfloat16.
-pub(super) unsafe fn matmul(pool: &Pool, args: &MatMulArgs) {
-    let row = args.k.next_multiple_of(BF16_ROWS);
-    let rows = args.m.next_multiple_of(TILE);
+/// Tiles are available; otherwise as for [`super::matmuls`], with weights for bfloat16.
+pub(super) unsafe fn matmuls(pool: &Pool, products: &[MatMulArgs]) {
     // A float is two bfloat16.
-    with_scores(rows * row / 2, |scratch| {
-        let rounded = Rounded { elements: scratch.as_mut_ptr().cast(), row };
-        // SAFETY: the caller's promise; scratch has the rows.
-        unsafe {
-            round(pool, args, &rounded);
-            multiply(pool, args, &rounded);
+    let size = |args: &MatMulArgs| args.m.next_multiple_of(TILE) * args.k.next_multiple_of(BF16_ROWS) / 2;
+    with_scores(products.iter().map(size).sum(), |scratch| {
+        let mut rest = scratch;
+        let mut rounded: Vec<(MatMulArgs, Rounded)> = Vec::with_capacity(products.len());
+        for args in products {
+            let (part, after) = std::mem::take(&mut rest).split_at_mut(size(args));
+            rest = after;
+            let known = rounded.iter().find(|(other, _)| same_rows(other, args)).map(|(_, a)| *a);
+            let a = known.unwrap_or_else(|| {
+                let a = Rounded { elements: part.as_mut_ptr().cast(), row: args.k.next_multiple_of(BF16_ROWS) };
+                // SAFETY: the caller's promise; the part has the rows.
+                unsafe { round(pool, args, &a) };
+                a
+            });
+            rounded.push((*args, a));
         }
+        // SAFETY: the caller's promise.
+        unsafe { multiply(pool, &rounded) };
     });
+}
+
+/// Whether two products have the same first operand.
+fn same_rows(x: &MatMulArgs, y: &MatMulArgs) -> bool {
+    let of = |args: &MatMulArgs| (args.a.ptr, args.a.row, args.a.column, args.m, args.k);
+    of(x) == of(y)
 }
 
 /// Rows of A as bfloat16, zeros beyond k.
@@ -102,7 +116,7 @@ struct Rounded {
 
 /// # Safety
 ///
-/// As for [`matmul`].
+/// As for [`matmuls`].
 unsafe fn round(pool: &Pool, args: &MatMulArgs, to: &Rounded) {
     let shared = Shared((args, *to));
     pool.run(args.m, ALONE.div_ceil(to.row.max(1)), &|rows| {
@@ -128,29 +142,50 @@ unsafe fn round_one(args: &MatMulArgs, row: usize, dst: &mut [u16]) {
     padding.fill(0);
 }
 
+/// Panels of B, and parts of the rows that share one as an item of work.
+fn items(args: &MatMulArgs) -> [usize; 2] {
+    [args.n.div_ceil(BF16_COLUMNS), args.m.div_ceil(BLOCK * BLOCKS)]
+}
+
 /// # Safety
 ///
-/// As for [`matmul`], with A rounded.
-unsafe fn multiply(pool: &Pool, args: &MatMulArgs, a: &Rounded) {
-    let panels = args.n.div_ceil(BF16_COLUMNS);
-    let parts = args.m.div_ceil(BLOCK * BLOCKS);
-    let work = args.m.clamp(TILE, BLOCK * BLOCKS) * BF16_COLUMNS * args.k.max(1);
-    let shared = Shared((args, *a));
-    pool.run(parts * panels, GRAIN.div_ceil(work), &|items| {
-        let (args, a) = shared.get();
+/// As for [`matmuls`], with the rows of every product rounded.
+unsafe fn multiply(pool: &Pool, products: &[(MatMulArgs, Rounded)]) {
+    let count = |args: &MatMulArgs| items(args).iter().product::<usize>();
+    let work = |args: &MatMulArgs| args.m.clamp(TILE, BLOCK * BLOCKS) * BF16_COLUMNS * args.k.max(1);
+    let grain = products.iter().map(|(args, _)| GRAIN.div_ceil(work(args))).min().unwrap_or(1);
+    let shared = Shared(products);
+    pool.run(products.iter().map(|(args, _)| count(args)).sum(), grain, &|items| {
         // SAFETY: tiles are available.
         let _tiles = unsafe { Configured::new() };
-        for item in items {
-            let (part, panel) = (item / panels, item % panels);
-            let rows = part * BLOCK * BLOCKS..args.m.min((part + 1) * BLOCK * BLOCKS);
-            for first in rows.clone().step_by(BLOCK) {
-                let count = BLOCK.min(rows.end - first);
-                let a = Rounded { elements: a.elements.wrapping_add(first * a.row), ..a };
-                // SAFETY: the block is inside C and nobody else's.
-                unsafe { block(args, &a, [first, count], panel) };
+        for mut at in items {
+            for (args, a) in shared.get() {
+                if at < count(args) {
+                    // SAFETY: items are disjoint parts of C; the rest is the caller's promise.
+                    unsafe { item(args, a, at) };
+                    break;
+                }
+                at -= count(args);
             }
         }
     });
+}
+
+/// One panel of B for a part of the rows.
+///
+/// # Safety
+///
+/// As for [`multiply`], with the tiles of this thread configured; nobody else touches this part of C.
+unsafe fn item(args: &MatMulArgs, a: &Rounded, item: usize) {
+    let [panels, _] = items(args);
+    let (part, panel) = (item / panels, item % panels);
+    let rows = part * BLOCK * BLOCKS..args.m.min((part + 1) * BLOCK * BLOCKS);
+    for first in rows.clone().step_by(BLOCK) {
+        let count = BLOCK.min(rows.end - first);
+        let a = Rounded { elements: a.elements.wrapping_add(first * a.row), ..*a };
+        // SAFETY: the block is inside C and nobody else's.
+        unsafe { block(args, &a, [first, count], panel) };
+    }
 }
 
 /// A block of sums as it comes from the tiles.
@@ -161,13 +196,11 @@ struct Sums([[f32; BF16_COLUMNS]; BLOCK]);
 ///
 /// # Safety
 ///
-/// As for [`matmul`]; `a` holds the rows, up to a whole tile, and this thread has configured its tiles.
+/// As for [`matmuls`]; `a` holds the rows, up to a whole tile, and this thread has configured its tiles.
 unsafe fn block(args: &MatMulArgs, a: &Rounded, [first, count]: [usize; 2], panel: usize) {
     let mut sums = Sums([[0.0; BF16_COLUMNS]; BLOCK]);
     let b = args.b.cast::<u16>().wrapping_add(panel * a.row * BF16_COLUMNS);
     let steps = a.row / BF16_ROWS;
-    let column = panel * BF16_COLUMNS;
-    let columns = BF16_COLUMNS.min(args.n - column);
     // SAFETY: the caller's promise.
     unsafe {
         if steps > 0 && count > TILE {
@@ -175,39 +208,20 @@ unsafe fn block(args: &MatMulArgs, a: &Rounded, [first, count]: [usize; 2], pane
         } else if steps > 0 {
             one_row(a, b, steps, &mut sums);
         }
-        let c = args.c.offset(first as isize * args.c_row + column as isize);
-        finish(&sums, c, args, args.bias.at(first, column), [count, columns]);
+        finish(args, &sums, [first, count], panel * BF16_COLUMNS);
     }
 }
 
-/// Applies scale and bias to finished sums and stores them.
+/// Finishes and stores the rows of a block.
 ///
 /// # Safety
 ///
-/// The CPU has AVX-512; `c` and `bias` are those of a block of that size.
+/// The CPU has AVX-512; otherwise as for [`finish_row`], for all rows.
 #[target_feature(enable = "avx512f")]
-unsafe fn finish(sums: &Sums, c: *mut f32, args: &MatMulArgs, bias: Bias, [rows, columns]: [usize; 2]) {
-    let mut of_columns = [0.0; BF16_COLUMNS];
-    if let Bias::PerColumn(bias) = bias {
-        // SAFETY: the bias covers the columns.
-        of_columns[..columns].copy_from_slice(unsafe { std::slice::from_raw_parts(bias, columns) });
-    }
-    for (i, sums) in sums.0.iter().enumerate().take(rows) {
-        let mut row = [0.0; BF16_COLUMNS];
-        let of_row = match bias {
-            // SAFETY: the bias covers the rows.
-            Bias::PerRow(bias) => unsafe { *bias.add(i) },
-            Bias::None | Bias::PerColumn(_) => 0.0,
-        };
-        for ((y, x), bias) in row.iter_mut().zip(sums).zip(&of_columns) {
-            *y = x * args.scale + (bias + of_row);
-        }
-        // SAFETY: the row is inside C.
-        let to = unsafe { std::slice::from_raw_parts_mut(c.offset(i as isize * args.c_row), columns) };
-        match <&mut [f32; BF16_COLUMNS]>::try_from(&mut *to) {
-            Ok(whole) => *whole = row,
-            Err(_) => to.copy_from_slice(&row[..columns]),
-        }
+unsafe fn finish(args: &MatMulArgs, sums: &Sums, [first, count]: [usize; 2], column: usize) {
+    for (i, sums) in sums.0.iter().enumerate().take(count) {
+        // SAFETY: the caller's promise.
+        unsafe { finish_row(args, first + i, column, sums) };
     }
 }
 

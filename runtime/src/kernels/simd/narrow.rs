@@ -44,6 +44,57 @@ pub(super) unsafe fn widen<V: Lanes>(w: &Widen) {
     }
 }
 
+/// A row of A times a panel of integers.
+#[derive(Clone)]
+pub(in crate::kernels) struct Sweep {
+    pub(in crate::kernels) a: *const f32,
+    /// From one element of A to the next.
+    pub(in crate::kernels) a_step: isize,
+    pub(in crate::kernels) integers: *const i8,
+    pub(in crate::kernels) scales: *const f32,
+    /// Columns of the panel and of the result, a multiple of four vectors.
+    pub(in crate::kernels) width: usize,
+    pub(in crate::kernels) k: usize,
+    pub(in crate::kernels) sums: *mut f32,
+}
+
+/// How far ahead of their use integers are fetched, in bytes.
+const AHEAD: usize = 4096;
+
+/// Computes one row of sums, each the chain over k that a tile of widened weights computes.
+///
+/// # Safety
+///
+/// The instruction set of `V`; A has k elements, the panel k rows and their scales, the sums its width.
+#[inline(always)]
+pub(super) unsafe fn sweep<V: Lanes>(s: &Sweep) {
+    const NV: usize = 4;
+    for column in (0..s.width).step_by(NV * V::LEN) {
+        // SAFETY: the caller's promise; rows and columns are inside the panel.
+        unsafe {
+            let mut sums = [V::zero(); NV];
+            for first in (0..s.k).step_by(Precision::GROUP) {
+                let mut scales = [V::zero(); NV];
+                for (j, scale) in scales.iter_mut().enumerate() {
+                    *scale = V::load(s.scales.add(first / Precision::GROUP * s.width + column + j * V::LEN));
+                }
+                for row in first..s.k.min(first + Precision::GROUP) {
+                    let x = V::splat(*s.a.offset(row as isize * s.a_step));
+                    let from = s.integers.add(row * s.width + column);
+                    V::prefetch(from.wrapping_add(AHEAD).cast());
+                    for (j, sum) in sums.iter_mut().enumerate() {
+                        let weight = V::load_i8(from.add(j * V::LEN)).fma(scales[j], V::zero());
+                        *sum = x.fma(weight, *sum);
+                    }
+                }
+            }
+            for (j, sum) in sums.into_iter().enumerate() {
+                sum.store(s.sums.add(column + j * V::LEN));
+            }
+        }
+    }
+}
+
 /// # Safety
 ///
 /// As for [`widen`].
