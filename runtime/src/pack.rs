@@ -140,7 +140,8 @@ pub(crate) fn reads_packed(program: &Program, constant: u32, narrow: &Narrow) ->
     let is_read = |id: &BufferId| program.buffer(*id).source == source;
     let mut kernels = program.kernels.iter().filter(|k| k.form.reads().iter().any(is_read));
     let is_whole = |form: &MatMul| is_whole(form, narrow) && !is_read(&form.a.buffer);
-    kernels.all(|k| matches!(&k.form, Form::MatMul(form) if is_whole(form))) && !passed_on(program).any(|id| is_read(&id))
+    kernels.all(|k| matches!(&k.form, Form::MatMul(form) if is_whole(form)))
+        && !passed_on(program).any(|id| is_read(&id))
 }
 
 /// The buffers that outputs, blocks and control steps name.

@@ -329,10 +329,7 @@ fn aligned(tensor: Tensor) -> Tensor {
 
 /// The constants as they are stored. A narrow one is widened if anything but products by its packed weights
 /// reads it.
-fn load_constants(
-    program: &Program,
-    constants: &dyn Fn(ContentHash) -> Option<Held>,
-) -> Result<Vec<Held>, Error> {
+fn load_constants(program: &Program, constants: &dyn Fn(ContentHash) -> Option<Held>) -> Result<Vec<Held>, Error> {
     let mut found = Vec::with_capacity(program.constants.len());
     for (index, constant) in program.constants.iter().enumerate() {
         let fail =

@@ -145,8 +145,7 @@ pub(super) fn run(args: Args) -> Outcome {
     let html = html.filter(|_| !compiled.reports.is_empty() || compiled.narrowing.is_some());
     if let Some(path) = &html {
         let page = report::page(compiled.narrowing.as_ref(), &compiled.reports, compiled.summary.as_ref());
-        replace_file(path, |out| out.write_all(page.as_bytes()))
-            .map_err(|e| Error::io(path, e))?;
+        replace_file(path, |out| out.write_all(page.as_bytes())).map_err(|e| Error::io(path, e))?;
     }
     args.print(&compiled, html)?;
     Ok(ExitCode::SUCCESS)

@@ -29,12 +29,7 @@ pub(super) fn model(path: &Path, plain: Graph, data: Option<&Dataset>, options: 
 }
 
 /// Compares the model with narrow weights with the plain one, on all of the data.
-fn measured(
-    path: &Path,
-    [plain, stored]: [&Graph; 2],
-    data: &Dataset,
-    options: &Compile,
-) -> Result<Narrowing, Error> {
+fn measured(path: &Path, [plain, stored]: [&Graph; 2], data: &Dataset, options: &Compile) -> Result<Narrowing, Error> {
     let structure = structure::analyse(plain).map_err(Error::request)?;
     let per_token = quality::scores_tokens(plain, &structure)?;
     let batch = options.recipe.ffn_skip.batch();

@@ -1,7 +1,7 @@
 //! Matrix products, convolutions, pooling and running sums.
 
 use eec_ir::program::{BinaryFn, Conv, Form, MatMul, Pool, PoolKind, ReductionFn, Scalar, Scan, Source, View};
-use eec_ir::{BufferId, Dim, Precision, NodeId, Op, ValueId};
+use eec_ir::{BufferId, Dim, NodeId, Op, Precision, ValueId};
 
 use super::fuse::{LoopBuilder, scalar_of};
 use super::view::Shown;
@@ -57,7 +57,8 @@ impl Lowering<'_> {
     /// `Add`: the bias of a product that waits for it, or elementwise.
     pub(super) fn add(&mut self, id: NodeId) -> Result<(), LowerError> {
         for v in self.graph.node(id).inputs.clone() {
-            let Some(product) = self.graph.def_node(v).filter(|n| matches!(self.graph.node(*n).op, Op::MatMul { .. })) else {
+            let Some(product) = self.graph.def_node(v).filter(|n| matches!(self.graph.node(*n).op, Op::MatMul { .. }))
+            else {
                 continue;
             };
             if let Some((add, bias)) = self.bias_consumer(product)

@@ -45,7 +45,11 @@ impl Narrowing {
         let header: Vec<&str> = header.iter().map(String::as_str).collect();
         let rows = self.table_rows().map(Vec::from).to_vec();
         let sentence = escape(&self.sentence());
-        format!("<section>\n<h2>Weights as {}</h2>\n<p>{sentence}</p>\n{}</section>\n", self.precision, table(&header, rows))
+        format!(
+            "<section>\n<h2>Weights as {}</h2>\n<p>{sentence}</p>\n{}</section>\n",
+            self.precision,
+            table(&header, rows)
+        )
     }
 
     fn sentence(&self) -> String {

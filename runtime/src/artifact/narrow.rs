@@ -116,7 +116,9 @@ impl Narrow {
     fn parts(&self) -> (&[u8], &[f32]) {
         let [first, scales] = self.layout.sizes(self.dims).unwrap_or_default();
         let (data, rest) = (*self.storage).as_ref()[self.offset..].split_at(first);
-        (data, bytemuck::cast_slice(&rest[..4 * scales]))
+        // What follows bits need not be aligned for floats.
+        let scales = if scales == 0 { &[] } else { bytemuck::cast_slice(&rest[..4 * scales]) };
+        (data, scales)
     }
 
     /// The bits of all elements, if they are bfloat16.

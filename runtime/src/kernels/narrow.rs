@@ -5,10 +5,10 @@
 //! bfloat16 run there, for any number of rows: the order of a sum must not depend on them.
 
 mod pack;
-#[cfg(target_arch = "x86_64")]
-mod tiles;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 use eec_ir::Precision;
 use eec_ir::precision::{from_bf16, to_bf16};

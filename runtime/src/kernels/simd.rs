@@ -5,9 +5,9 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub(super) mod narrow;
 #[cfg(target_arch = "aarch64")]
 mod neon;
-pub(super) mod narrow;
 mod portable;
 
 use std::sync::LazyLock;

@@ -219,7 +219,7 @@ fn eval_result(cx: &Eval, op: &Op, inputs: &[Tensor]) -> Evaluated {
         Op::MatMul { weights } => linear::eval_matmul(cx, *weights),
         Op::Gemm { alpha, beta, trans_a, trans_b, weights } => {
             linear::eval_gemm(cx, [*alpha, *beta], [*trans_a, *trans_b], *weights)
-        },
+        }
         Op::Conv { group, strides, dilations, pads } => {
             conv::eval(cx, conv::Attributes { group: *group, strides, dilations, pads })
         }

@@ -87,7 +87,8 @@ unsafe fn pack_int8(matrix: &Matrix, k: usize, n: usize, dst: &mut [f32]) {
     let (integers, scales) = dst.split_at_mut(panels * INT8_COLUMNS * k / 4);
     // SAFETY: a float is four of any 8 bits each.
     let integers: &mut [i8] = unsafe { integers.align_to_mut().1 };
-    let panels = integers.chunks_mut(INT8_COLUMNS * k).zip(scales.chunks_mut(k.div_ceil(Precision::GROUP) * INT8_COLUMNS));
+    let panels =
+        integers.chunks_mut(INT8_COLUMNS * k).zip(scales.chunks_mut(k.div_ceil(Precision::GROUP) * INT8_COLUMNS));
     for (first, (integers, scales)) in (0..n).step_by(INT8_COLUMNS).zip(panels) {
         let groups = integers.chunks_mut(INT8_COLUMNS * Precision::GROUP).zip(scales.chunks_mut(INT8_COLUMNS));
         for (group, (integers, scales)) in groups.enumerate() {

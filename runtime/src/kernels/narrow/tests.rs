@@ -161,13 +161,17 @@ fn weights_pack_alike_from_floats_bits_and_transposed() {
             let rows = group * Precision::GROUP..k.min((group + 1) * Precision::GROUP);
             eec_ir::precision::int8_scale(rows.map(|i| b[i * n + j]))
         };
-        let scales: Vec<f32> =
-            (0..k.div_ceil(Precision::GROUP)).flat_map(|g| (0..n).map(move |j| (g, j))).map(|(g, j)| scale(g, j)).collect();
+        let scales: Vec<f32> = (0..k.div_ceil(Precision::GROUP))
+            .flat_map(|g| (0..n).map(move |j| (g, j)))
+            .map(|(g, j)| scale(g, j))
+            .collect();
         let integer = |i: usize| eec_ir::precision::to_int8(b[i], scales[i / n / Precision::GROUP * n + i % n]);
         let integers: Vec<i8> = (0..k * n).map(integer).collect();
         let stored = match case.precision {
             Precision::Bf16 => Matrix::Bf16 { bits: &bits, row: n, column: 1 },
-            Precision::Int8 | Precision::F32 => Matrix::Int8 { integers: &integers, row: n, column: 1, scales: &scales },
+            Precision::Int8 | Precision::F32 => {
+                Matrix::Int8 { integers: &integers, row: n, column: 1, scales: &scales }
+            }
         };
         assert!(expected == packed(&stored), "{k}x{n} {}", case.precision);
     }
@@ -179,7 +183,9 @@ fn weights_pack_alike_from_floats_bits_and_transposed() {
 fn speed() {
     for threads in [1, 2] {
         let pool = Pool::new(threads);
-        for (m, k, n, copies) in [(1, 576, 1536, 60), (1, 576, 49152, 2), (128, 768, 768, 1), (128, 768, 3072, 1), (128, 3072, 768, 1)] {
+        for (m, k, n, copies) in
+            [(1, 576, 1536, 60), (1, 576, 49152, 2), (128, 768, 768, 1), (128, 768, 3072, 1), (128, 3072, 768, 1)]
+        {
             for precision in Precision::ALL {
                 let case = Case { m, k, n, precision };
                 let b = case.b();

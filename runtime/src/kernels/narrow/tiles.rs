@@ -201,10 +201,13 @@ unsafe fn block(args: &MatMulArgs, a: &Rounded, [first, count]: [usize; 2], pane
     let mut sums = Sums([[0.0; BF16_COLUMNS]; BLOCK]);
     let b = args.b.cast::<u16>().wrapping_add(panel * a.row * BF16_COLUMNS);
     let steps = a.row / BF16_ROWS;
+    // Four blocks fetch the next panel together.
+    let quarter = a.row * BF16_COLUMNS / 4;
+    let ahead = b.wrapping_add(quarter * (4 + first / BLOCK % BLOCKS));
     // SAFETY: the caller's promise.
     unsafe {
         if steps > 0 && count > TILE {
-            two_rows(a, b, steps, &mut sums);
+            two_rows(a, b, ahead, steps, &mut sums);
         } else if steps > 0 {
             one_row(a, b, steps, &mut sums);
         }
@@ -228,12 +231,13 @@ unsafe fn finish(args: &MatMulArgs, sums: &Sums, [first, count]: [usize; 2], col
 /// Bytes from one row of sums, and of a panel of B, to the next.
 const SUMS_ROW: usize = BF16_COLUMNS * size_of::<f32>();
 
-/// Sums of up to 32 rows.
+/// Sums of up to 32 rows; meanwhile a quarter of a panel, from `ahead` on, is fetched into the second-level
+/// cache.
 ///
 /// # Safety
 ///
 /// Tiles are configured; A has 32 rows and B a panel of `steps` times 32 elements of k, at least one.
-unsafe fn two_rows(a: &Rounded, b: *const u16, steps: usize, sums: &mut Sums) {
+unsafe fn two_rows(a: &Rounded, b: *const u16, ahead: *const u16, steps: usize, sums: &mut Sums) {
     // SAFETY: the tiles are read and written inside the operands.
     unsafe {
         asm!(
@@ -250,9 +254,13 @@ unsafe fn two_rows(a: &Rounded, b: *const u16, steps: usize, sums: &mut Sums) {
             "tdpbf16ps tmm1, tmm4, tmm7",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tdpbf16ps tmm3, tmm5, tmm7",
+            ".irp at, 0, 64, 128, 192, 256, 320, 384, 448",
+            "prefetcht1 [{ahead} + \\at]",
+            ".endr",
             "add {a}, 64",
             "add {a2}, 64",
             "add {b}, 2048",
+            "add {ahead}, 512",
             "dec {steps}",
             "jnz 2b",
             "tilestored [{c} + {b_row}], tmm0",
@@ -261,6 +269,7 @@ unsafe fn two_rows(a: &Rounded, b: *const u16, steps: usize, sums: &mut Sums) {
             "tilestored [{c} + {b_row} + 2112], tmm3",
             a = inout(reg) a.elements => _,
             a2 = inout(reg) a.elements.add(TILE * a.row) => _,
+            ahead = inout(reg) ahead => _,
             a_row = in(reg) a.row * size_of::<u16>(),
             b = inout(reg) b => _,
             b_row = in(reg) SUMS_ROW,
@@ -273,7 +282,7 @@ unsafe fn two_rows(a: &Rounded, b: *const u16, steps: usize, sums: &mut Sums) {
     }
 }
 
-/// Sums of up to 16 rows.
+/// Sums of up to 16 rows, while what follows in B is fetched: reading it takes most of the time.
 ///
 /// # Safety
 ///
@@ -290,6 +299,10 @@ unsafe fn one_row(a: &Rounded, b: *const u16, steps: usize, sums: &mut Sums) {
             "tileloadd tmm7, [{b} + {b_row} + 64]",
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tdpbf16ps tmm1, tmm4, tmm7",
+            ".irp at, 0, 64, 128, 192, 256, 320, 384, 448, 512, 576, 640, 704, 768, 832, 896, 960",
+            "prefetcht0 [{b} + \\at + 4096]",
+            "prefetcht0 [{b} + \\at + 5120]",
+            ".endr",
             "add {a}, 64",
             "add {b}, 2048",
             "dec {steps}",
@@ -326,8 +339,7 @@ impl Configured {
     ///
     /// Tiles are available.
     unsafe fn new() -> Configured {
-        let mut all =
-            Configuration { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+        let mut all = Configuration { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
         all.row_bytes[..8].fill(64);
         all.rows[..8].fill(TILE as u8);
         // SAFETY: the configuration is one of this CPU's.

@@ -102,7 +102,8 @@ pub(super) unsafe fn sweep<V: Lanes>(s: &Sweep) {
 unsafe fn widen_int8<V: Lanes>(w: &Widen, integers: *const i8, scales: *const f32) {
     let mut dst = w.dst;
     for row in w.rows.clone() {
-        let (from, scale) = (integers.wrapping_add(row * w.width), scales.wrapping_add(row / Precision::GROUP * w.width));
+        let (from, scale) =
+            (integers.wrapping_add(row * w.width), scales.wrapping_add(row / Precision::GROUP * w.width));
         for column in (0..w.columns).step_by(V::LEN) {
             // SAFETY: the row and its scales are in the panel, the column in both.
             unsafe {

@@ -39,8 +39,7 @@ fn sums_do_not_lose_small_terms() {
 
 #[test]
 fn matmul_infers_symbolic_dims() {
-    let product =
-        typed(&Op::MATMUL, &[float(&["batch", "12", "seq", "64"]), float(&["batch", "12", "64", "total"])]);
+    let product = typed(&Op::MATMUL, &[float(&["batch", "12", "seq", "64"]), float(&["batch", "12", "64", "total"])]);
     assert_eq!(product, ("f32[batch, 12, seq, total]".into(), vec![]));
     let assumed = typed(&Op::MATMUL, &[float(&["batch", "width"]), float(&["64", "3"])]);
     assert_eq!(assumed, ("f32[batch, 3]".into(), vec!["64 = width".into()]));
