@@ -10,12 +10,10 @@ mod narrow;
 mod read;
 mod write;
 
-#[cfg_attr(
-    not(feature = "jit"),
-    expect(unused_imports, reason = "only sessions read constants as they are stored")
-)]
+#[cfg(feature = "jit")]
 pub(crate) use narrow::Narrow;
 pub use read::Artifact;
+#[cfg(feature = "jit")]
 pub(crate) use read::Held;
 pub use write::ArtifactWriter;
 

@@ -98,16 +98,19 @@ impl Narrow {
     }
 
     /// How it is stored.
+    #[cfg(feature = "jit")]
     pub(crate) fn precision(&self) -> Precision {
         self.layout.precision
     }
 
     /// Whether its groups run along rows: it holds the transposed weights.
+    #[cfg(feature = "jit")]
     pub(crate) fn is_transposed(&self) -> bool {
         self.layout.transposed
     }
 
     /// Rows and columns as stored.
+    #[cfg(feature = "jit")]
     pub(crate) fn dims(&self) -> [usize; 2] {
         self.dims
     }

@@ -162,7 +162,7 @@ impl Artifact {
     }
 
     /// The constant as it is stored.
-    #[cfg_attr(not(feature = "jit"), expect(dead_code, reason = "only sessions read constants as they are stored"))]
+    #[cfg(feature = "jit")]
     pub(crate) fn held(&self, hash: ContentHash) -> Option<Held> {
         Some(self.constants.get(&hash)?.held.clone())
     }
@@ -191,6 +191,7 @@ impl Artifact {
 
 impl Held {
     /// The type of its elements.
+    #[cfg(feature = "jit")]
     pub(crate) fn dtype(&self) -> DType {
         match self {
             Held::Plain(tensor) => tensor.dtype(),
@@ -199,6 +200,7 @@ impl Held {
     }
 
     /// Its dims.
+    #[cfg(feature = "jit")]
     pub(crate) fn dims(&self) -> Vec<usize> {
         match self {
             Held::Plain(tensor) => tensor.dims().to_vec(),
