@@ -28,6 +28,9 @@ struct Chain {
 impl Lowering<'_> {
     /// Keeps the product `id` for its attention, if it begins one.
     pub(super) fn begins_attention(&mut self, id: NodeId) -> Result<bool, LowerError> {
+        if self.graph.node(id).op != Op::MATMUL {
+            return Ok(false);
+        }
         let Some(chain) = self.chain(id) else { return Ok(false) };
         let mut scores = self.operands(id, None)?;
         scores.scale *= chain.scale;
