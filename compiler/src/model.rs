@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use eec_ir::graph::Def;
 use eec_ir::program::Program;
 use eec_ir::verify::{Stage, verify};
-use eec_ir::{ContentHash, Graph, Tensor, text};
+use eec_ir::{ContentHash, Graph, Op, Precision, Tensor, text};
 use eec_passes::pass::{Context, Pass};
 use eec_passes::simplify::Simplify;
 use eec_runtime::{Artifact, ArtifactWriter, MAGIC, Options, Session};
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::calibrate::{Costs, Policy};
 use crate::lower::{Names, lower};
 use crate::recipe::Recipe;
-use crate::report::{Report, Summary};
+use crate::report::{Narrowing, Report, Summary};
 use crate::{Error, fit, onnx};
 
 pub use inserted::{Inserted, TokenPlaces};
@@ -32,6 +32,7 @@ mod section {
     pub(super) const RECIPE: &str = "recipe";
     pub(super) const REPORTS: &str = "reports";
     pub(super) const SUMMARY: &str = "summary";
+    pub(super) const NARROWING: &str = "narrowing";
     pub(super) const POLICY: &str = "policy";
     pub(super) const INSERTED: &str = "inserted";
     pub(super) const CANDIDATES: &str = "candidates";
@@ -74,6 +75,8 @@ pub struct Model {
     pub reports: Vec<Report>,
     /// What all mechanisms do together, if several were calibrated.
     pub summary: Option<Summary>,
+    /// What storing weights in a narrow form changed, if that was measured.
+    pub narrowing: Option<Narrowing>,
     /// The file, if it is compiled.
     artifact: Option<Artifact>,
 }
@@ -157,6 +160,7 @@ impl Model {
             inserted: Inserted::default(),
             reports: Vec::new(),
             summary: None,
+            narrowing: None,
             artifact: None,
         }
     }
@@ -188,6 +192,7 @@ impl Model {
         let reports =
             section(section::REPORTS).transpose()?.map(|t| from_json(path, t)).transpose()?.unwrap_or_default();
         let summary = section(section::SUMMARY).transpose()?.map(|t| from_json(path, t)).transpose()?;
+        let narrowing = section(section::NARROWING).transpose()?.map(|t| from_json(path, t)).transpose()?;
         let wrong = |name: &'static str| move |why: String| Error::content(path, format!("section {name}: {why}"));
         let inserted: Option<Inserted> =
             section(section::INSERTED).transpose()?.map(|t| from_json(path, t)).transpose()?;
@@ -210,6 +215,7 @@ impl Model {
             inserted,
             reports,
             summary,
+            narrowing,
             artifact: Some(artifact),
         })
     }
@@ -217,6 +223,9 @@ impl Model {
     /// What the compiled form does otherwise than the plain model, for a reader; empty if nothing.
     pub fn changes(&self) -> Vec<String> {
         let mut changes = self.inserted.edits();
+        if self.recipe.precision != Precision::F32 {
+            changes.insert(0, format!("{} weights", self.recipe.precision));
+        }
         let Some(dynamic) = &self.dynamic else { return changes };
         if !dynamic.gates.is_empty() {
             changes.push(format!("gates: {}", dynamic.gates.join(", ")));
@@ -260,7 +269,7 @@ impl Model {
     pub fn session(&self, form: Form, options: Options) -> Result<Session, Error> {
         let program = self.program(form)?;
         Ok(match &self.artifact {
-            Some(artifact) => Session::new(program, &|hash| artifact.constant(hash), options)?,
+            Some(artifact) => Session::of_artifact(artifact, program, options)?,
             None => session_of(program, self.graph(form), options)?,
         })
     }
@@ -288,6 +297,9 @@ impl Model {
         if let Some(summary) = &self.summary {
             writer.section(section::SUMMARY, to_json(summary)?)?;
         }
+        if let Some(narrowing) = &self.narrowing {
+            writer.section(section::NARROWING, to_json(narrowing)?)?;
+        }
         if let Some(candidates) = &self.candidates {
             writer.section(section::CANDIDATES, to_json(candidates)?)?;
         }
@@ -295,6 +307,9 @@ impl Model {
             writer.section(section::POLICY, to_json(policy)?)?;
         }
         for graph in std::iter::once(&self.plain).chain(self.dynamic.iter().map(|d| &d.graph)) {
+            for (tensor, precision, transposed) in narrow_weights(graph) {
+                writer.weights(tensor, precision, transposed);
+            }
             live_constants(graph).for_each(|tensor| {
                 writer.constant(tensor);
             });
@@ -322,6 +337,15 @@ fn check_constants(artifact: &Artifact, graphs: &[&Graph], read: &HashSet<Conten
         Some(hash) => Err(format!("is damaged: the constant {hash} holds bytes of another hash")),
         None => Ok(()),
     }
+}
+
+/// The weights of products in a narrow form, and whether they are transposed.
+fn narrow_weights(graph: &Graph) -> impl Iterator<Item = (&Tensor, Precision, bool)> {
+    let products = graph.nodes_in_order().into_iter().map(|n| graph.node(n));
+    products.filter(|n| n.op.weights() != Precision::F32).filter_map(|node| {
+        let transposed = matches!(node.op, Op::Gemm { trans_b: true, .. });
+        Some((graph.as_constant(*node.inputs.get(1)?)?, node.op.weights(), transposed))
+    })
 }
 
 /// The constants that nodes or yields read.

@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use eec_ir::Precision;
 use serde::{Deserialize, Serialize};
 
 pub use ffn::{FfnRule, FfnSkip, Replace, granularity};
@@ -22,6 +23,9 @@ pub struct Recipe {
     pub ffn_skip: FfnSkip,
     /// Token exits.
     pub token_exit: TokenExits,
+    /// How the weights of products are stored.
+    #[serde(deserialize_with = "deserialize_precision")]
+    pub precision: Precision,
     /// The allowed loss of quality.
     pub max_drop: MaxDrop,
     /// The confidence with which the drop stays inside, in `(0, 1)`.
@@ -37,6 +41,7 @@ impl Default for Recipe {
             exit_heads: ExitHeads::default(),
             ffn_skip: FfnSkip::default(),
             token_exit: TokenExits::default(),
+            precision: Precision::F32,
             max_drop: MaxDrop(0.005),
             confidence: 0.9,
             seed: 0,
@@ -61,6 +66,10 @@ pub fn confidence(text: &str) -> Result<f64, ParseError> {
 
 fn deserialize_confidence<'de, D: serde::Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
     confidence(&f64::deserialize(d)?.to_string()).map_err(serde::de::Error::custom)
+}
+
+fn deserialize_precision<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Precision, D::Error> {
+    String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
 }
 
 /// Which exits, with which heads, under which rule.

@@ -137,7 +137,7 @@ fn inspect_says_why_a_model_has_no_blocks() -> Result {
     let mut g = Graph::new("flat");
     let x = g.add_input("x", Type::new(eec_ir::DType::F32, [eec_ir::Dim::symbol("batch"), 3.into()]));
     let w = g.constant(Tensor::new(&[3, 2], vec![1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0])?);
-    let y = g.append1(Graph::ROOT, Op::MatMul {}, &[x, w], Origin::source("fc"))?;
+    let y = g.append1(Graph::ROOT, Op::MATMUL, &[x, w], Origin::source("fc"))?;
     g.set_outputs(vec![("y".into(), y)]);
     std::fs::write(place.at("flat.onnx"), eec::onnx::export_bytes(&g)?)?;
     let text = String::from_utf8(place.run("inspect flat.onnx")?.stdout)?;

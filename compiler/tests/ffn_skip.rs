@@ -135,7 +135,7 @@ fn rivals_carry_the_replacement() -> Result {
     };
     let model = compiled(asked)?;
     let data = data("eval.npz", 64, &model)?;
-    let found = evaluate(&model, &data, &Evaluate { threads: None, progress: &Silent })?;
+    let found = evaluate(&model, &data, &Evaluate { threads: None, float32: None, progress: &Silent })?;
     let (dynamic, rival) = (found.dynamic.ok_or("nothing was built")?, found.rivals.and_then(|r| r.static_ffns));
     let rival = rival.ok_or("there is no static rival")?;
     let [only] = &rival.parts[..] else { return Err("a mix of several sets".into()) };

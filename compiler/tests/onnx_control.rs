@@ -64,7 +64,7 @@ fn nested_routes() -> Outcome<Graph> {
     let (other, rows, q) = row_region(&mut g, &operands);
     let flat = Op::Reshape { dims: vec![&rows * &Dim::symbol("seq"), 4.into()] };
     let flat = add(&mut g, other, flat, &[q[0]], "block.1/flat")?;
-    let product = add(&mut g, other, Op::MatMul {}, &[flat, weight], "block.1/fc")?;
+    let product = add(&mut g, other, Op::MATMUL, &[flat, weight], "block.1/fc")?;
     let back = Op::Reshape { dims: vec![rows, Dim::symbol("seq"), 4.into()] };
     let back = add(&mut g, other, back, &[product], "block.1/back")?;
     let inner = inner_route(&mut g, other, back)?;

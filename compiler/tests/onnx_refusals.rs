@@ -17,7 +17,7 @@ fn model() -> Result<Vec<u8>, Box<dyn Error>> {
     let mut g = Graph::new("small");
     let x = g.add_input("x", Type::new(eec_ir::DType::F32, ["n".into(), "3".into()].map(|s: String| dim(&s))));
     let w = g.constant(Tensor::new(&[3, 2], vec![1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0])?);
-    let y = g.append1(Graph::ROOT, Op::MatMul {}, &[x, w], Origin::source("fc"))?;
+    let y = g.append1(Graph::ROOT, Op::MATMUL, &[x, w], Origin::source("fc"))?;
     let z = g.append1(Graph::ROOT, Op::Softmax { axis: 1 }, &[y], Origin::source("softmax"))?;
     g.set_outputs(vec![("z".into(), z)]);
     Ok(eec::onnx::export_bytes(&g)?)

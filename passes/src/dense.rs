@@ -22,7 +22,7 @@ pub(crate) fn dense(
     bias: &Tensor,
 ) -> Result<ValueId, EmitError> {
     let (w, b) = (emit.constant(weight.clone()), emit.constant(bias.clone()));
-    let product = emit.op(&format!("{name}/product"), Op::MatMul {}, &[x, w])?;
+    let product = emit.op(&format!("{name}/product"), Op::MATMUL, &[x, w])?;
     emit.op(name, Op::Add {}, &[product, b])
 }
 

@@ -55,7 +55,7 @@ impl Net {
 
     pub(crate) fn linear(&mut self, x: ValueId, from: usize, to: usize) -> ValueId {
         let (w, b) = (self.weight(&[from, to]), self.weight(&[to]));
-        let product = self.op(Op::MatMul {}, &[x, w]);
+        let product = self.op(Op::MATMUL, &[x, w]);
         self.op(Op::Add {}, &[product, b])
     }
 
@@ -75,12 +75,12 @@ impl Net {
             self.op(Op::Transpose { perm: perm.to_vec() }, &[y])
         };
         let (q, k, v) = (part([0, 2, 1, 3]), part([0, 2, 3, 1]), part([0, 2, 1, 3]));
-        let mut scores = self.op(Op::MatMul {}, &[q, k]);
+        let mut scores = self.op(Op::MATMUL, &[q, k]);
         if let Some(mask) = mask {
             scores = self.op(Op::Add {}, &[scores, mask]);
         }
         let p = self.op(Op::Softmax { axis: -1 }, &[scores]);
-        let y = self.op(Op::MatMul {}, &[p, v]);
+        let y = self.op(Op::MATMUL, &[p, v]);
         let y = self.op(Op::Transpose { perm: vec![0, 2, 1, 3] }, &[y]);
         let y = self.op(Op::Reshape { dims: dims(&[batch, tokens, &int(width as i64)]) }, &[y]);
         self.linear(y, width, width)
@@ -257,9 +257,9 @@ pub(crate) fn decoder(per_token: bool) -> Graph {
         let keys = net.op(Op::Concat { axis: 1 }, &[cache, new]);
         presents.push(keys);
         let turned = net.op(Op::Transpose { perm: vec![0, 2, 1] }, &[keys]);
-        let scores = net.op(Op::MatMul {}, &[x, turned]);
+        let scores = net.op(Op::MATMUL, &[x, turned]);
         let p = net.op(Op::Softmax { axis: 2 }, &[scores]);
-        let y = net.op(Op::MatMul {}, &[p, keys]);
+        let y = net.op(Op::MATMUL, &[p, keys]);
         let y = net.op(Op::Add {}, &[x, y]);
         let f = net.ffn(y, 6, 5);
         x = net.op(Op::Add {}, &[y, f]);
@@ -371,7 +371,7 @@ impl VisionLanguage {
             net.op(Op::Add {}, &[y, turned])
         });
         let k = net.op(Op::Transpose { perm: vec![0, 1, 3, 2] }, &[k]);
-        let scores = net.op(Op::MatMul {}, &[q, k]);
+        let scores = net.op(Op::MATMUL, &[q, k]);
         let (zero, low) = (net.scalar(0.0), net.scalar(-1e9));
         let scores = if self.select {
             net.op(Op::Where {}, &[mask, scores, low])
@@ -380,7 +380,7 @@ impl VisionLanguage {
             net.op(Op::Add {}, &[scores, bias])
         };
         let p = net.op(Op::Softmax { axis: -1 }, &[scores]);
-        let y = net.op(Op::MatMul {}, &[p, v]);
+        let y = net.op(Op::MATMUL, &[p, v]);
         let y = net.op(Op::Transpose { perm: vec![0, 2, 1, 3] }, &[y]);
         let y = net.op(Op::Reshape { dims: dims(&[&batch(), &self.sequence(), &int(8)]) }, &[y]);
         net.linear(y, Self::WIDTH, Self::WIDTH)

@@ -27,6 +27,7 @@ pub mod registry;
 pub mod rows;
 mod seeded;
 pub mod simplify;
+pub mod store_weights;
 pub mod structure;
 pub mod token_exits;
 pub mod truncate;

@@ -3,6 +3,8 @@
 //! For text: test cases and the command that runs passes on a file. Heads and gates get seeded
 //! weights here; fitted ones are for [`crate::exit_heads::apply`] and [`crate::ffn_gates`].
 
+use eec_ir::Precision;
+
 use crate::exit_heads::Signal;
 use crate::ffn_gates::{self, Granularity};
 use crate::pass::Pass;
@@ -10,6 +12,7 @@ use crate::seeded::{
     Seeded, SeededExits, SeededGateRule, SeededGates, SeededRule, SeededTokenExits, SeededTruncate, TokenRule,
 };
 use crate::simplify::Simplify;
+use crate::store_weights::StoreWeights;
 
 /// A text that names no pass, or options that the pass does not have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +27,7 @@ pub struct PipelineError {
 /// The passes that `text` lists, separated by commas:
 ///
 /// - `simplify`;
+/// - `store-weights{as=bf16}`, or `as=int8`;
 /// - `exit-heads{at=[1, 3], head=HEAD, rule=RULE}`, where `HEAD` is `linear` (the default), `mlp:8`
 ///   (hidden width) or `final`, and `RULE` is `maxprob:T`, `margin:T`, `entropy:T` (a sample leaves
 ///   when the [`Signal`] exceeds T) or `patience:N`; one T for all exits, or `T/T/…`;
@@ -51,6 +55,10 @@ fn pass(text: &str) -> Result<Box<dyn Pass>, String> {
         Simplify::NAME => {
             options.check(&[])?;
             Box::new(Simplify)
+        }
+        StoreWeights::NAME => {
+            options.check(&["as"])?;
+            Box::new(StoreWeights { precision: options.required("as", Precision::from_name)? })
         }
         SeededExits::NAME => {
             options.check(&["at", "head", "rule"])?;
@@ -85,8 +93,14 @@ fn pass(text: &str) -> Result<Box<dyn Pass>, String> {
             })
         }
         _ => {
-            let known =
-                [Simplify::NAME, SeededExits::NAME, SeededTruncate::NAME, ffn_gates::NAME, SeededTokenExits::NAME];
+            let known = [
+                Simplify::NAME,
+                StoreWeights::NAME,
+                SeededExits::NAME,
+                SeededTruncate::NAME,
+                ffn_gates::NAME,
+                SeededTokenExits::NAME,
+            ];
             let known = known.join(", ");
             return Err(format!("expected one of the passes {known}, found `{name}`"));
         }
@@ -227,6 +241,7 @@ mod tests {
         let gates =
             "ffn-gates{at=[1], rule=cosine:0.9/2/4, granularity=all, replace=3}, ffn-gates{at=[0], rule=learned:-inf}";
         assert_eq!(names(gates), Ok(vec!["ffn-gates"; 2]));
+        assert_eq!(names("store-weights{as=int8}"), Ok(vec!["store-weights"]));
         assert_eq!(names(""), Ok(vec![]));
     }
 
@@ -247,6 +262,7 @@ mod tests {
         one("ffn-gates{at=[1], rule=static, replace=0}", "`replace` cannot be `0`");
         one("truncate{at=1, at=2}", "`at` is given twice");
         one("exit-heads{plaice=[1]}", "there is no option `plaice`");
+        one("store-weights{as=int4}", "`as` cannot be `int4`");
         one("truncate{at=1", "expected `}`");
     }
 }

@@ -204,7 +204,7 @@ impl Context<'_> {
             | Op::GreaterOrEqual {}
             | Op::Where {}
             | Op::Expand { .. } => broadcast(operands, out),
-            Op::MatMul {} => matmul(operands, out),
+            Op::MatMul { .. } => matmul(operands, out),
             Op::Gemm { trans_a, trans_b, .. } => gemm(operands, out, *trans_a, *trans_b),
             Op::Conv { .. } | Op::MaxPool { .. } | Op::AveragePool { .. } => {
                 rest.iter().try_for_each(|o| o.outside(|_| true, "its weight"))?;

@@ -3,21 +3,28 @@
 //! Layout, all numbers little-endian: a header of 64 bytes (magic, version, number of sections, length
 //! of the file), then one entry of 64 bytes per section (name padded with zeros, offset, length), then
 //! the sections at multiples of 64. The section `constants` lists the tensors, whose bytes stand in
-//! `weights`, each at a multiple of 64; `program` and `program.plain` are encoded Programs. All other
+//! `weights`, each at a multiple of 64 and some in a narrow form; `program` and `program.plain` are encoded Programs. All other
 //! sections are bytes that this crate does not look into.
 
+mod narrow;
 mod read;
 mod write;
 
+#[cfg(feature = "jit")]
+pub(crate) use narrow::Narrow;
 pub use read::Artifact;
+#[cfg(feature = "jit")]
+pub(crate) use read::Held;
 pub use write::ArtifactWriter;
 
 use eec_ir::{ContentHash, DType};
 
+use narrow::Layout;
+
 /// The first bytes of every artifact.
 pub const MAGIC: [u8; 8] = *b"\x89eec\r\n\x1a\n";
 /// The version that this crate writes, and the newest that it reads.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 const ALIGN: usize = 64;
 const HEADER: usize = 64;
 const ENTRY: usize = 64;
@@ -37,6 +44,7 @@ struct Entry {
     dtype: DType,
     dims: Vec<u64>,
     offset: u64,
+    layout: Layout,
 }
 
 fn align(offset: usize) -> usize {

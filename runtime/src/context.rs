@@ -5,11 +5,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use eec_ir::Precision;
+
 use crate::kernels::attention::{AttentionArgs, attention};
 use crate::kernels::conv::{ConvArgs, ConvShape, Window, conv};
 use crate::kernels::epilogue::{Finish, Operand, Steps};
 use crate::kernels::math::Function;
-use crate::kernels::matmul::{BatchMatMulArgs, MatMulArgs, batch_matmul, matmul, matmuls};
+use crate::kernels::matmul::{BatchMatMulArgs, MatMulArgs, batch_matmul, matmuls};
+use crate::kernels::narrow;
 use crate::kernels::pool2d::{PoolArgs, PoolKind, pool2d};
 use crate::kernels::scratch::NoMemory;
 use crate::kernels::simd::Isa;
@@ -186,19 +189,37 @@ pub(crate) unsafe extern "C" fn run_matmuls(context: *const Context, words: *con
     unsafe {
         let words = std::slice::from_raw_parts(words, MATMUL_WORDS * count as usize);
         guarded(context, words[0], |host| match words.as_chunks().0 {
-            [a, b] => matmuls(&host.pool, &[a, b].map(|w| packed_product(host, w))),
-            [a, b, c] => matmuls(&host.pool, &[a, b, c].map(|w| packed_product(host, w))),
-            [a, b, c, d] => matmuls(&host.pool, &[a, b, c, d].map(|w| packed_product(host, w))),
+            [a, b] => job(host, [a, b].map(|w| packed_product(host, w))),
+            [a, b, c] => job(host, [a, b, c].map(|w| packed_product(host, w))),
+            [a, b, c, d] => job(host, [a, b, c, d].map(|w| packed_product(host, w))),
             other => unreachable!("a job of {} products", other.len()),
         });
     }
 }
 
-/// A product of a job.
-fn packed_product<'a>(host: &'a Host, words: &[i64; MATMUL_WORDS]) -> MatMulArgs<'a> {
+/// A product of a job, and how its weights are stored.
+fn packed_product<'a>(host: &'a Host, words: &[i64; MATMUL_WORDS]) -> (MatMulArgs<'a>, Precision) {
     let epilogue = steps_of(host, words[0]).map(|steps| Finish { steps, operands: &[] });
     let call = BatchMatMulArgs { epilogue, ..product_of(words, bias_at(words)) };
-    call.packed(host.packed.get(words[1] as usize).expect("weights that were packed"))
+    let (packed, precision) = host.packed.get(words[1] as usize).expect("weights that were packed");
+    (call.packed(packed), precision)
+}
+
+/// Runs products whose weights are stored alike.
+///
+/// # Safety
+///
+/// As for [`matmuls`] and [`narrow::matmuls`].
+unsafe fn job<const N: usize>(host: &Host, products: [(MatMulArgs, Precision); N]) {
+    let precision = products[0].1;
+    let products = products.map(|(args, _)| args);
+    // SAFETY: the caller's promise.
+    unsafe {
+        match precision {
+            Precision::F32 => matmuls(&host.pool, &products),
+            Precision::Bf16 | Precision::Int8 => narrow::matmuls(&host.pool, &products, precision),
+        }
+    }
 }
 
 /// The bias of a product's words, contiguous.
@@ -275,7 +296,12 @@ fn take_longest_axis(call: &mut BatchMatMulArgs, operands: &mut [Operand], axes:
 /// # Safety
 ///
 /// As for [`matmul_words`].
-unsafe fn matmul_axes(host: &Host, mut call: BatchMatMulArgs<'_>, axes: &[Vec<i64>], packed: Option<&[f32]>) {
+unsafe fn matmul_axes(
+    host: &Host,
+    mut call: BatchMatMulArgs<'_>,
+    axes: &[Vec<i64>],
+    packed: Option<(&[f32], Precision)>,
+) {
     let inside = if packed.is_some() { 0 } else { 3 };
     if axes.len() > inside {
         let (axis, axes) = (&axes[0], &axes[1..]);
@@ -296,9 +322,9 @@ unsafe fn matmul_axes(host: &Host, mut call: BatchMatMulArgs<'_>, axes: &[Vec<i6
         }
         return;
     }
-    if let Some(packed) = packed {
+    if let Some((packed, precision)) = packed {
         // SAFETY: `packed` holds this b; the other operands are checked.
-        return unsafe { matmul(&host.pool, &call.packed(packed)) };
+        return unsafe { narrow::matmul(&host.pool, &call.packed(packed), precision) };
     }
     let mut operands = call.operands().to_vec();
     for (i, axis) in axes.iter().rev().enumerate() {
@@ -384,7 +410,7 @@ unsafe fn conv_words(host: &Host, words: &[i64]) {
     let args = ConvArgs {
         x: words[18] as *const f32,
         w: words[19] as *const f32,
-        packed: packed.map_or(std::ptr::null(), |packed| packed.as_ptr()),
+        packed: packed.map_or(std::ptr::null(), |(packed, _)| packed.as_ptr()),
         bias: words[20] as *const f32,
         y: words[21] as *mut f32,
         images: words[1] as usize,

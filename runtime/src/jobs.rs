@@ -1,5 +1,5 @@
-//! Steps that run as one job: neighbouring products by constant matrices that need nothing of each other,
-//! like those for queries, keys and values. Code and memory are both planned by these jobs, since no
+//! Steps that run as one job: neighbouring products by constant matrices that need nothing of each other
+//! and are stored alike, like those for queries, keys and values. Code and memory are both planned by these jobs, since no
 //! result may lie where another product of the job still reads.
 
 use eec_ir::program::{Form, MatMul, Program, Source, Step};
@@ -24,7 +24,8 @@ fn together(program: &Program, steps: &[Step]) -> usize {
         let Some(product) = by_constant(program, step) else { break };
         let reads = [&product.a].into_iter().chain(&product.bias);
         let mut touched = reads.chain([&product.c]).map(|view| view.buffer);
-        if touched.any(|buffer| products.iter().any(|before| before.c.buffer == buffer)) {
+        let other_weights = products.first().is_some_and(|before| before.weights != product.weights);
+        if other_weights || touched.any(|buffer| products.iter().any(|before| before.c.buffer == buffer)) {
             break;
         }
         products.push(product);

@@ -8,7 +8,7 @@ use std::time::Instant;
 use eec_ir::program::{Port, Program, Source, verify};
 use eec_ir::{ContentHash, DType, Tensor};
 
-use crate::artifact::Artifact;
+use crate::artifact::{Artifact, Held};
 use crate::bind::describe;
 use crate::compile::{self, Code, MEASURES};
 use crate::context::{ALWAYS, AUTO, Context, Fault, Host, NEVER};
@@ -23,7 +23,8 @@ use crate::run::{Control, Counters, Measure, Options, PortInfo, Run};
 /// A compiled model with its weights, threads and memory.
 pub struct Session {
     program: Program,
-    constants: Vec<Tensor>,
+    /// Those that kernels read as they are.
+    constants: Vec<Option<Tensor>>,
     code: Code,
     host: Host,
     planner: Planner,
@@ -44,17 +45,36 @@ impl Session {
         constants: &dyn Fn(ContentHash) -> Option<Tensor>,
         options: Options,
     ) -> Result<Session, Error> {
+        Session::with(program, &|hash| constants(hash).map(Held::Plain), options)
+    }
+
+    /// Compiles a program of the artifact, from whose weights it is packed as they are stored.
+    ///
+    /// Fails as [`Session::new`] does.
+    pub fn of_artifact(artifact: &Artifact, program: Program, options: Options) -> Result<Session, Error> {
+        Session::with(program, &|hash| artifact.held(hash), options)
+    }
+
+    fn with(
+        program: Program,
+        constants: &dyn Fn(ContentHash) -> Option<Held>,
+        options: Options,
+    ) -> Result<Session, Error> {
         let named = |kind, why: &dyn std::fmt::Display| Error::new(kind, model(&program), why);
         let verified = verify(&program).map_err(|e| named(ErrorKind::Program, &e))?;
         let constants = load_constants(&program, constants)?;
         let pool = Pool::new(threads(options.threads));
         let packed = pack::pack(&program, &constants, &pool)
             .ok_or_else(|| named(ErrorKind::Memory, &"no memory for its weights in the order of the kernels"))?;
+        if let Some(kernel) = pack::unpacked(&program, &packed) {
+            let error = named(ErrorKind::Program, &"its narrow weights are not one dense matrix inside a constant");
+            return Err(error.at_node(&kernel.name));
+        }
         let code = compile::compile(verified, &packed.of_kernel, options.profile)
             .map_err(|e| named(ErrorKind::Internal, &e))?;
         let per_kernel = if options.profile { 1 + MEASURES } else { 1 };
         Ok(Session {
-            constants,
+            constants: tensors(constants),
             host: Host { pool, packed: packed.weights, epilogues: epilogues(&program), start: Instant::now() },
             planner: Planner::new(&program, options.memory_limit),
             arena: Arena::default(),
@@ -71,7 +91,7 @@ impl Session {
     /// Loads and compiles the artifact at `path`.
     pub fn load(path: &Path, options: Options) -> Result<Session, Error> {
         let artifact = Artifact::open(path)?;
-        Session::new(artifact.program()?, &|hash| artifact.constant(hash), options)
+        Session::of_artifact(&artifact, artifact.program()?, options)
     }
 
     /// The program.
@@ -211,7 +231,10 @@ impl Session {
         for (i, buffer) in self.program.buffers.iter().enumerate() {
             let address = match buffer.source {
                 Source::Input(input) => inputs[input as usize].bytes().as_ptr().cast_mut(),
-                Source::Constant(constant) => self.constants[constant as usize].bytes().as_ptr().cast_mut(),
+                Source::Constant(constant) => {
+                    let constant = self.constants[constant as usize].as_ref();
+                    constant.map_or(std::ptr::null_mut(), |c| c.bytes().as_ptr().cast_mut())
+                }
                 Source::Temp | Source::Param | Source::Result => base.wrapping_add(plan.layout.offsets[i].unwrap_or(0)),
             };
             *self.buffers[i].get_mut() = address;
@@ -305,16 +328,34 @@ fn aligned(tensor: Tensor) -> Tensor {
     copy.unwrap_or(tensor)
 }
 
-fn load_constants(program: &Program, constants: &dyn Fn(ContentHash) -> Option<Tensor>) -> Result<Vec<Tensor>, Error> {
+/// The constants as they are stored. A narrow one is widened if anything but products by its packed weights
+/// reads it.
+fn load_constants(program: &Program, constants: &dyn Fn(ContentHash) -> Option<Held>) -> Result<Vec<Held>, Error> {
     let mut found = Vec::with_capacity(program.constants.len());
-    for constant in &program.constants {
+    for (index, constant) in program.constants.iter().enumerate() {
         let fail =
             |why: String| Error::new(ErrorKind::Constant, model(program), format!("constant {}: {why}", constant.hash));
-        let tensor = constants(constant.hash).ok_or_else(|| fail("its bytes are missing".into()))?;
-        if tensor.dtype() != constant.dtype || tensor.dims() != constant.dims {
-            return Err(fail(format!("expected {}{:?}, found {tensor:?}", constant.dtype, constant.dims)));
+        let held = constants(constant.hash).ok_or_else(|| fail("its bytes are missing".into()))?;
+        if held.dtype() != constant.dtype || held.dims() != constant.dims {
+            let (dtype, dims) = (held.dtype(), held.dims());
+            return Err(fail(format!("expected {}{:?}, found {dtype}{dims:?}", constant.dtype, constant.dims)));
         }
-        found.push(aligned(tensor));
+        found.push(match held {
+            Held::Narrow(narrow) if pack::reads_packed(program, index as u32, &narrow) => Held::Narrow(narrow),
+            Held::Narrow(narrow) => {
+                Held::Plain(narrow.widened().ok_or_else(|| fail("there is no memory for it".into()))?)
+            }
+            Held::Plain(tensor) => Held::Plain(aligned(tensor)),
+        });
     }
     Ok(found)
+}
+
+/// The tensors of the constants that are not narrow.
+fn tensors(constants: Vec<Held>) -> Vec<Option<Tensor>> {
+    let tensor = |held| match held {
+        Held::Plain(tensor) => Some(tensor),
+        Held::Narrow(_) => None,
+    };
+    constants.into_iter().map(tensor).collect()
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use eec_ir::program::Program;
 use eec_ir::{ContentHash, Tensor};
 
+use crate::artifact::Artifact;
 use crate::error::{Error, ErrorKind};
 use crate::run::{Control, Options, PortInfo, Run};
 
@@ -23,6 +24,11 @@ impl Session {
         _constants: &dyn Fn(ContentHash) -> Option<Tensor>,
         _options: Options,
     ) -> Result<Session, Error> {
+        Err(missing(format!("model {:?}", program.name)))
+    }
+
+    /// Fails: the feature `jit` is missing.
+    pub fn of_artifact(_artifact: &Artifact, program: Program, _options: Options) -> Result<Session, Error> {
         Err(missing(format!("model {:?}", program.name)))
     }
 

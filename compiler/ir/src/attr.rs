@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::dim::Dim;
+use crate::precision::Precision;
 use crate::types::DType;
 
 /// An attribute's value.
@@ -104,6 +105,16 @@ impl Attribute for DType {
             AttrValue::Word(w) => DType::from_name(w),
             _ => None,
         }
+    }
+}
+
+impl Attribute for Precision {
+    fn to_value(&self) -> AttrValue {
+        AttrValue::Word(self.name().to_string())
+    }
+    fn from_value(value: &AttrValue) -> Option<Self> {
+        let AttrValue::Word(word) = value else { return None };
+        Precision::from_name(word)
     }
 }
 

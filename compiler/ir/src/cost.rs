@@ -1,10 +1,10 @@
 //! What a graph costs. Multiply-accumulates count matrix products and convolutions, nothing else;
 //! this is the definition that every report uses.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::dim::Dim;
-use crate::entity::NodeId;
+use crate::entity::{ConstId, NodeId};
 use crate::graph::{Def, Graph};
 use crate::op::Op;
 use crate::tensor::Tensor;
@@ -22,7 +22,7 @@ fn products_per_result(graph: &Graph, node: NodeId) -> Dim {
     let dims = |operand: usize| inputs.get(operand).map_or(&[][..], |v| graph.ty(*v).dims.as_slice());
     let size = |dim: Option<&Dim>| dim.cloned().unwrap_or_default();
     match &graph.node(node).op {
-        Op::MatMul {} => size(dims(0).last()),
+        Op::MatMul { .. } => size(dims(0).last()),
         Op::Gemm { trans_a, .. } => size(dims(0).get(usize::from(!trans_a))),
         Op::Conv { .. } => Dim::product(dims(1).iter().skip(1)),
         Op::Neg {} | Op::Abs {} | Op::Sqrt {} | Op::Reciprocal {} | Op::Exp {} | Op::Log {} => Dim::default(),
@@ -52,9 +52,20 @@ pub fn parameters(graph: &Graph) -> u64 {
     weights(graph, graph.nodes_in_order()).map(|t| t.len() as u64).sum()
 }
 
-/// The bytes of all float constants that these nodes read, each constant once.
+/// The bytes of all float constants that these nodes read, each constant once, as they are stored.
 pub fn weight_bytes(graph: &Graph, nodes: &[NodeId]) -> u64 {
-    weights(graph, nodes.iter().copied()).map(|t| t.bytes().len() as u64).sum()
+    let narrow = |node: &NodeId| Some((graph.node(*node).inputs.get(1).copied()?, graph.node(*node).op.weights()));
+    let saved: HashMap<ConstId, u64> = nodes
+        .iter()
+        .filter_map(narrow)
+        .filter_map(|(value, precision)| {
+            let Def::Const(id) = graph.value(value).def else { return None };
+            let tensor = graph.constants().tensor(id);
+            Some((id, (tensor.bytes().len() as u64).saturating_sub(precision.bytes(tensor.len() as u64))))
+        })
+        .collect();
+    let all: u64 = weights(graph, nodes.iter().copied()).map(|t| t.bytes().len() as u64).sum();
+    all - saved.values().sum::<u64>()
 }
 
 fn weights(graph: &Graph, nodes: impl IntoIterator<Item = NodeId>) -> impl Iterator<Item = &Tensor> {

@@ -11,6 +11,7 @@ use std::ops::RangeInclusive;
 
 use crate::attr::{AttrValue, Attribute};
 use crate::dim::Dim;
+use crate::precision::Precision;
 use crate::types::DType;
 
 /// Why attributes do not make an operator.
@@ -182,10 +183,11 @@ ops! {
     Where {} 3..=3, since 16;
 
     // Matrix products and convolutions.
-    /// Matrix product of the last two dims, the others broadcast (numpy's `matmul`).
-    MatMul {} 2..=2, since 13;
-    /// `alpha·A·B + beta·C` for matrices, each possibly transposed.
-    Gemm { alpha: f32 = 1.0, beta: f32 = 1.0, trans_a: bool = false, trans_b: bool = false } 2..=3, since 13;
+    /// Matrix product of the last two dims, the others broadcast (numpy's `matmul`). `weights` says how the
+    /// second operand, a matrix, is stored; both operands are rounded as that implies.
+    MatMul { weights: Precision = Precision::F32 } 2..=2, since 13;
+    /// `alpha·A·B + beta·C` for matrices, each possibly transposed; `weights` is as in `MatMul`.
+    Gemm { alpha: f32 = 1.0, beta: f32 = 1.0, trans_a: bool = false, trans_b: bool = false, weights: Precision = Precision::F32 } 2..=3, since 13;
     /// 1-D or 2-D convolution: x `[n, c, h, w]`, weight `[m, c/group, kh, kw]`, bias `[m]`.
     Conv { group: i64 = 1, strides: Vec<i64>, dilations: Vec<i64>, pads: Vec<i64> } 2..=3, since 11;
     /// 2-D maximum pooling.
@@ -255,6 +257,15 @@ ops! {
 }
 
 impl Op {
+    /// A matrix product whose operands are not rounded.
+    pub const MATMUL: Op = Op::MatMul { weights: Precision::F32 };
+
+    /// How the second operand of a product is stored; [`Precision::F32`] for all that is no product.
+    pub fn weights(&self) -> Precision {
+        let (Op::MatMul { weights } | Op::Gemm { weights, .. }) = self else { return Precision::F32 };
+        *weights
+    }
+
     /// Whether it owns regions.
     pub fn is_control(&self) -> bool {
         matches!(self, Op::If { .. } | Op::Route { .. })
@@ -285,7 +296,7 @@ mod tests {
 
     #[test]
     fn attributes_round_trip_and_default() {
-        let op = Op::Gemm { alpha: 0.5, beta: 1.0, trans_a: false, trans_b: true };
+        let op = Op::Gemm { alpha: 0.5, beta: 1.0, trans_a: false, trans_b: true, weights: Precision::Bf16 };
         let attrs: Vec<_> = op.attributes().into_iter().map(|(n, v)| (n.to_string(), v)).collect();
         assert_eq!(Op::from_attributes("Gemm", &attrs), Ok(op));
         assert_eq!(Op::from_attributes("Softmax", &[]), Ok(Op::Softmax { axis: -1 }));

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use eec_ir::Precision;
 use eec_passes::ffn_gates::Granularity;
 use eec_runtime::replace_file;
 use serde_json::json;
@@ -104,6 +105,14 @@ pub(super) struct Args {
     /// After which blocks visual tokens may leave: auto, or a list such as 2,4 [default: auto]
     #[arg(long, value_name = "BLOCKS")]
     token_exits_at: Option<Places>,
+    /// How the weights of matrix products are stored: f32, bf16 or int8 [default: f32]
+    ///
+    /// bf16: half the size; the other operand of these products is rounded to bfloat16 too, sums stay
+    /// float32. int8: a quarter of the size, one scale per output and 32 inputs; only weights are rounded.
+    /// Exits and gates are fitted and calibrated on the model with these weights; with data, the report
+    /// compares it with the float32 model. Heads, gates, convolutions, attention and embeddings stay float32.
+    #[arg(long, value_name = "TYPE")]
+    precision: Option<Precision>,
     /// A recipe in TOML: the same options as a file; flags override it
     #[arg(long, value_name = "FILE.toml")]
     recipe: Option<PathBuf>,
@@ -124,15 +133,19 @@ pub(super) fn run(args: Args) -> Outcome {
     if model.dynamic.is_some() {
         return Err(Error::content(&args.model, "is compiled with exits already; compile the .onnx it was made from"));
     }
+    if model.recipe.precision != Precision::F32 {
+        let why = format!("has {} weights already; compile the .onnx it was made from", model.recipe.precision);
+        return Err(Error::content(&args.model, why));
+    }
     let data = args.data.as_deref().map(|path| Dataset::open(path, &model.plain)).transpose()?;
     let progress: &dyn Progress = if args.execution.json { &Silent } else { &Bars::default() };
     let options = Compile { recipe, threads: args.execution.threads, progress };
     let compiled = compile(&args.model, model.plain, data.as_ref(), &options).map_err(|e| e.about(args.subject()))?;
     compiled.save(&args.output)?;
-    let html = html.filter(|_| !compiled.reports.is_empty());
+    let html = html.filter(|_| !compiled.reports.is_empty() || compiled.narrowing.is_some());
     if let Some(path) = &html {
-        replace_file(path, |out| out.write_all(report::page(&compiled.reports, compiled.summary.as_ref()).as_bytes()))
-            .map_err(|e| Error::io(path, e))?;
+        let page = report::page(compiled.narrowing.as_ref(), &compiled.reports, compiled.summary.as_ref());
+        replace_file(path, |out| out.write_all(page.as_bytes())).map_err(|e| Error::io(path, e))?;
     }
     args.print(&compiled, html)?;
     Ok(ExitCode::SUCCESS)
@@ -180,6 +193,7 @@ impl Args {
         recipe.max_drop = self.max_drop.unwrap_or(recipe.max_drop);
         recipe.confidence = self.confidence.unwrap_or(recipe.confidence);
         recipe.seed = self.seed.unwrap_or(recipe.seed);
+        recipe.precision = self.precision.unwrap_or(recipe.precision);
         let heads = &mut recipe.exit_heads;
         heads.at = self.exits.clone().unwrap_or_else(|| heads.at.clone());
         heads.head = self.head.clone().unwrap_or_else(|| heads.head.clone());
@@ -219,10 +233,14 @@ impl Args {
                 "edits": output::edits(model),
                 "reports": model.reports,
                 "summary": model.summary,
+                "narrowing": model.narrowing,
                 "html": html,
             }));
         }
         let mut text = String::new();
+        if let Some(narrowing) = &model.narrowing {
+            text.push_str(&format!("{}\n", narrowing.text()));
+        }
         for report in &model.reports {
             text.push_str(&report.text());
             text.push('\n');

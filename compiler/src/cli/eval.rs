@@ -1,8 +1,9 @@
 //! `eec eval`: a compiled model beside its plain form.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use eec_ir::{Graph, Precision};
 use serde_json::json;
 
 use super::output::{self, Bars};
@@ -24,7 +25,8 @@ use crate::progress::{Progress, Silent};
 ///
 /// Work is counted by the run itself: multiply-accumulates of the kernels that ran, declined heads
 /// included. Times are means over single samples and over batches of 32, both forms interleaved.
-/// Without `labels` in the data, agreement with the plain model is the measure.
+/// Without `labels` in the data, agreement with the plain model is the measure, or with the float32 model if
+/// --against gives it. There the row `plain` is the model with narrow weights and without decisions.
 ///
 /// "Fixed depth, mixed to equal work" is the best that fixed depths can do at the same work: each sample
 /// leaves after one of two blocks, by chance. Heads that were fitted are judged at every candidate, kept
@@ -37,6 +39,9 @@ pub(super) struct Args {
     /// Data, with `labels` if it has them
     #[arg(short, long, value_name = "D.npz")]
     data: PathBuf,
+    /// The float32 model (.onnx) that a model with narrow weights was compiled from, to compare with
+    #[arg(long, value_name = "MODEL.onnx")]
+    against: Option<PathBuf>,
     /// Uses only the first N samples
     #[arg(long, value_name = "N", value_parser = super::positive)]
     limit: Option<usize>,
@@ -49,7 +54,9 @@ pub(super) fn run(args: Args) -> Outcome {
     let data = Dataset::open(&args.data, &model.plain)?;
     let data = data.truncated(args.limit.unwrap_or(usize::MAX));
     let progress: &dyn Progress = if args.execution.json { &Silent } else { &Bars::default() };
-    let evaluation = evaluate(&model, &data, &Evaluate { threads: args.execution.threads, progress });
+    let float32 = args.against.as_deref().map(|path| original(path, &model)).transpose()?;
+    let options = Evaluate { threads: args.execution.threads, float32: float32.as_ref(), progress };
+    let evaluation = evaluate(&model, &data, &options);
     let evaluation =
         evaluation.map_err(|e| e.about(format!("{} with {}", args.model.display(), args.data.display())))?;
     if args.execution.json {
@@ -62,17 +69,38 @@ pub(super) fn run(args: Args) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The model at `path`, which must be float32 and take and give what `model` does.
+fn original(path: &Path, model: &Model) -> Result<Model, Error> {
+    let original = Model::open(path)?;
+    if original.recipe.precision != Precision::F32 {
+        return Err(Error::content(path, format!("has {} weights itself", original.recipe.precision)));
+    }
+    let ports = |graph: &Graph| {
+        let inputs = graph.inputs().iter().map(|v| graph.value(*v).name.as_deref().unwrap_or_default().to_string());
+        inputs.chain(graph.output_names().iter().map(|name| name.to_string())).collect::<Vec<_>>()
+    };
+    if ports(&original.plain) != ports(&model.plain) {
+        let (found, expected) = (ports(&original.plain).join(", "), ports(&model.plain).join(", "));
+        return Err(Error::content(path, format!("has the inputs and outputs {found}, expected {expected}")));
+    }
+    Ok(original)
+}
+
 fn text(e: &Evaluation, data: &Dataset) -> String {
     let plural = if e.samples == 1 { "" } else { "s" };
     let mut out = format!("{} sample{plural} of {}\n\n", e.samples, data.name);
     let mut rows = vec![header(e), row("plain", &e.plain)];
+    if let Some(float32) = &e.float32 {
+        rows.insert(1, row("float32", float32));
+        rows.push(ratios("plain / float32", &e.plain, float32));
+    }
     let Some(d) = &e.dynamic else {
         out.push_str(&output::table(&rows));
         out.push_str("\nThe model decides nothing: it has no exits and no gates.\n");
         return out;
     };
     rows.push(row("dynamic", &d.quality));
-    rows.push(ratios(d, &e.plain));
+    rows.push(ratios("dynamic / plain", &d.quality, &e.plain));
     if let Some(rivals) = &e.rivals {
         rows.extend(rival_rows(rivals, d));
     }
@@ -108,17 +136,18 @@ fn row(name: &str, q: &Quality) -> Vec<String> {
     row
 }
 
-fn ratios(d: &DynamicQuality, plain: &Quality) -> Vec<String> {
-    let points = d.quality.accuracy.zip(plain.accuracy).map(|(a, b)| format!("{:+.2} pt", 100.0 * (a - b)));
-    let relative = d.quality.loss.zip(plain.loss).map(|(a, b)| format!("{:+.2} %", 100.0 * (a / b - 1.0)));
+fn ratios(name: &str, q: &Quality, to: &Quality) -> Vec<String> {
+    let points = q.accuracy.zip(to.accuracy).map(|(a, b)| format!("{:+.2} pt", 100.0 * (a - b)));
+    let relative = q.loss.zip(to.loss).map(|(a, b)| format!("{:+.2} %", 100.0 * (a / b - 1.0)));
+    let ratio = |a: f64, b: f64| format!("{:.3}", a / b);
     let mut row = vec![
-        "dynamic / plain".into(),
+        name.into(),
         points.or(relative).unwrap_or_default(),
-        format!("{:.3}", d.macs_ratio),
-        format!("{:.3}", d.time_ratio),
-        format!("{:.3}", d.time_ratio_batch32),
+        ratio(q.macs, to.macs),
+        ratio(q.batch1_ms, to.batch1_ms),
+        ratio(q.batch32_ms, to.batch32_ms),
     ];
-    row.extend(d.token_time_ratio.map(|r| format!("{r:.3}")));
+    row.extend(q.token_ms.zip(to.token_ms).map(|(a, b)| ratio(a, b)));
     row
 }
 

@@ -5,6 +5,7 @@ mod costs;
 mod exits;
 mod ffn;
 mod heads;
+mod narrowing;
 mod places;
 mod summary;
 mod tokens;
@@ -42,7 +43,7 @@ pub struct Compile<'a> {
     pub progress: &'a dyn Progress,
 }
 
-/// Compiles a simplified plain model. With data, FFN gates, token exits and exit heads are fitted and
+/// Compiles a simplified plain model. Weights are stored as the recipe says before anything else. With data, FFN gates, token exits and exit heads are fitted and
 /// calibrated, in this order; without, only what needs neither can be made (token exits at a fixed
 /// block, exits with a `final` or `file` head and a rule with a number).
 ///
@@ -51,9 +52,8 @@ pub struct Compile<'a> {
 /// A model whose structure admits no decisions where the recipe names some, options that need data,
 /// data that does not fit, and whatever fails on the way, with file and node.
 pub fn compile(path: &Path, plain: Graph, data: Option<&Dataset>, options: &Compile) -> Result<Model, Error> {
-    let mut model = Model::new(path, plain);
-    model.recipe = options.recipe.clone();
     let recipe = &options.recipe;
+    let mut model = narrowing::model(path, plain, data, options)?;
     let wants_ffn = recipe.ffn_skip.rule != FfnRule::None;
     let wants_tokens = recipe.token_exit.rule != TokenRule::None;
     let wants_exits = match recipe.exit_heads.at {

@@ -100,6 +100,9 @@ pub struct Evaluation {
     pub labels: bool,
     /// The plain model.
     pub plain: Quality,
+    /// The float32 model that it was made from; absent unless it was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub float32: Option<Quality>,
     /// The model that decides; absent if nothing was inserted.
     pub dynamic: Option<DynamicQuality>,
     /// The rivals; absent if nothing was inserted.
@@ -112,6 +115,8 @@ pub struct Evaluation {
 pub struct Evaluate<'a> {
     /// Threads; all cores if absent.
     pub threads: Option<usize>,
+    /// The float32 model that it was made from, to compare with.
+    pub float32: Option<&'a Model>,
     /// Told about long work.
     pub progress: &'a dyn Progress,
 }
@@ -137,7 +142,10 @@ pub fn evaluate(model: &Model, data: &Dataset, options: &Evaluate) -> Result<Eva
     let batch = model.recipe.ffn_skip.batch();
     let runs = Runs { threads: options.threads, progress: options.progress, batch };
     let mut plain = model.session(Form::Plain, run_options(options.threads))?;
-    let truth = Truth::new(data, &mut plain, structure.main_output, per_token, runs)?;
+    let float32 = options.float32.map(|model| model.session(Form::Plain, run_options(options.threads)));
+    let mut float32 = float32.transpose()?;
+    let judge = float32.as_mut().unwrap_or(&mut plain);
+    let truth = Truth::new(data, judge, structure.main_output, per_token, runs)?;
     let job = Job { model, structure, data, truth, runs };
     let scored = job.score(&mut plain, "plain model")?;
     let mut out = Evaluation {
@@ -145,19 +153,26 @@ pub fn evaluate(model: &Model, data: &Dataset, options: &Evaluate) -> Result<Eva
         blocks: job.structure.blocks.len(),
         labels: data.labels.is_some(),
         plain: quality_of(&scored),
+        float32: float32.as_mut().map(|s| job.score(s, "float32 model")).transpose()?.map(|s| quality_of(&s)),
         dynamic: None,
         rivals: None,
         verdict: None,
     };
     if model.dynamic.is_none() {
-        job.time(&mut [&mut plain], &mut [&mut out.plain])?;
+        job.time(
+            &mut [&mut plain].into_iter().chain(&mut float32).collect::<Vec<_>>(),
+            &mut [&mut out.plain].into_iter().chain(&mut out.float32).collect::<Vec<_>>(),
+        )?;
         return Ok(out);
     }
     let mut session = model.session(Form::Dynamic, run_options(options.threads))?;
     let run = job.score(&mut session, "dynamic model")?;
     let mut quality = quality_of(&run);
     let rivals = job.rivals(&mut session, Forms { plain: &scored, dynamic: &run })?;
-    job.time(&mut [&mut plain, &mut session], &mut [&mut out.plain, &mut quality])?;
+    job.time(
+        &mut [&mut plain, &mut session].into_iter().chain(&mut float32).collect::<Vec<_>>(),
+        &mut [&mut out.plain, &mut quality].into_iter().chain(&mut out.float32).collect::<Vec<_>>(),
+    )?;
     let decides = !session.exits().is_empty() || !session.gates().is_empty();
     out.verdict = decides.then(|| rivals.verdict(&quality));
     out.rivals = Some(rivals);

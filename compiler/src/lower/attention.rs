@@ -28,6 +28,9 @@ struct Chain {
 impl Lowering<'_> {
     /// Keeps the product `id` for its attention, if it begins one.
     pub(super) fn begins_attention(&mut self, id: NodeId) -> Result<bool, LowerError> {
+        if self.graph.node(id).op != Op::MATMUL {
+            return Ok(false);
+        }
         let Some(chain) = self.chain(id) else { return Ok(false) };
         let mut scores = self.operands(id, None)?;
         scores.scale *= chain.scale;
@@ -79,7 +82,7 @@ impl Lowering<'_> {
         let last = self.only_consumer(value, region)?;
         let node = self.graph.node(last);
         let [left, right] = node.inputs[..] else { return None };
-        let product = node.op == (Op::MatMul {}) && left == value && right != value;
+        let product = node.op == (Op::MATMUL) && left == value && right != value;
         let same_batch = self.graph.ty(node.outputs[0]).dims.get(..batch) == Some(&ty.dims[..batch]);
         let same_rank = self.graph.ty(node.outputs[0]).rank() == ty.rank();
         let plain = product && same_rank && same_batch && self.bias_consumer(last).is_none();

@@ -211,7 +211,9 @@ fn role(op: &Op) -> Role {
         Op::GreaterOrEqual {} => Role::Swapped(BinaryFn::LessOrEqual),
         Op::Relu {} | Op::Gelu { .. } | Op::Clip { .. } | Op::Cast { .. } | Op::Where {} => Role::Composite,
         Op::Gather { .. } | Op::GatherElements { .. } | Op::GatherND { .. } | Op::Range { .. } => Role::Indexing,
-        Op::MatMul {} | Op::Gemm { .. } | Op::Conv { .. } | Op::MaxPool { .. } | Op::AveragePool { .. } => Role::Other,
+        Op::MatMul { .. } | Op::Gemm { .. } | Op::Conv { .. } | Op::MaxPool { .. } | Op::AveragePool { .. } => {
+            Role::Other
+        }
         Op::Softmax { .. } | Op::LogSoftmax { .. } | Op::LayerNormalization { .. } | Op::CumSum { .. } => Role::Other,
         Op::ReduceSum { .. } | Op::ReduceMean { .. } | Op::ReduceMax { .. } | Op::ReduceMin { .. } => Role::Other,
         Op::ArgMax { .. } | Op::Reshape { .. } | Op::Transpose { .. } | Op::Expand { .. } | Op::Concat { .. } => {

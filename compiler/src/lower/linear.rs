@@ -1,7 +1,7 @@
 //! Matrix products, convolutions, pooling and running sums.
 
 use eec_ir::program::{BinaryFn, Conv, Form, MatMul, Pool, PoolKind, ReductionFn, Scalar, Scan, Source, View};
-use eec_ir::{BufferId, DType, Dim, NodeId, Op, ValueId};
+use eec_ir::{BufferId, DType, Dim, NodeId, Op, Precision, ValueId};
 
 use super::epilogue::{Sum, Then};
 use super::fuse::{LoopBuilder, scalar_of};
@@ -14,6 +14,8 @@ pub(super) struct Product {
     pub(super) b: Shown,
     pub(super) scale: f32,
     bias: Option<View>,
+    /// How the second operand is stored.
+    weights: Precision,
 }
 
 impl Product {
@@ -37,12 +39,16 @@ impl Product {
     /// The kernel that writes to `c`; a right side without batch dims takes all rows of the left at once.
     /// `None` if `then` cannot be its epilogue.
     fn form(&self, c: &Shown, then: Option<&Then>) -> Option<MatMul> {
+        // Kernels of narrow weights finish no blocks of the result.
+        if self.weights != Precision::F32 && then.is_some() {
+            return None;
+        }
         let (batch, [m, n, k]) = self.space();
         let over = |rows: &Dim, columns: &Dim| batch.iter().chain([rows, columns]).cloned().collect::<Vec<_>>();
         let (a, rb) = (self.a.expanded(&over(&m, &k)), self.b.dims.len());
         let shared = self.b.dims[..rb - 2].iter().all(|d| d.as_const() == Some(1));
         let merged = |s: &Shown| s.with_leading_merged(batch.len() + 1);
-        let (scale, bias) = (self.scale, self.bias.clone());
+        let (scale, bias, weights) = (self.scale, self.bias.clone(), self.weights);
         if let (true, Some(rows), Some(c)) = (shared, merged(&a), merged(c)) {
             let b = View { strides: self.b.view.strides[rb - 2..].to_vec(), ..self.b.view.clone() };
             let epilogue = match then {
@@ -50,14 +56,26 @@ impl Product {
                 None => None,
             };
             let m = rows.dims[0].clone();
-            return Some(MatMul { batch: Vec::new(), m, n, k, a: rows.view, b, c: c.view, scale, bias, epilogue });
+            return Some(MatMul {
+                batch: Vec::new(),
+                m,
+                n,
+                k,
+                a: rows.view,
+                b,
+                c: c.view,
+                scale,
+                bias,
+                epilogue,
+                weights,
+            });
         }
         let b = self.b.expanded(&over(&k, &n));
         let epilogue = match then {
             Some(then) => Some(then.epilogue(&|s| Some(s.clone()))?),
             None => None,
         };
-        Some(MatMul { batch, m, n, k, a: a.view, b: b.view, c: c.view.clone(), scale, bias, epilogue })
+        Some(MatMul { batch, m, n, k, a: a.view, b: b.view, c: c.view.clone(), scale, bias, epilogue, weights })
     }
 }
 
@@ -101,7 +119,8 @@ impl Lowering<'_> {
     /// `Add`: the bias of a product that waits for it, or elementwise.
     pub(super) fn add(&mut self, id: NodeId) -> Result<(), LowerError> {
         for v in self.graph.node(id).inputs.clone() {
-            let Some(product) = self.graph.def_node(v).filter(|n| self.graph.node(*n).op == (Op::MatMul {})) else {
+            let Some(product) = self.graph.def_node(v).filter(|n| matches!(self.graph.node(*n).op, Op::MatMul { .. }))
+            else {
                 continue;
             };
             if let Some((add, bias)) = self.bias_consumer(product)
@@ -124,7 +143,8 @@ impl Lowering<'_> {
         let ((a, left), (b, right)) = (self.unscaled(self.input(id, 0)), self.unscaled(self.input(id, 1)));
         let (a, b) = (self.shown(a)?, self.shown(b)?);
         let bias = bias.map(|v| self.shown(v)).transpose()?.map(|s| last_axis(&s));
-        Ok(Product { a: as_row(a), b: as_column(b), scale: left * right, bias })
+        let weights = self.graph.node(id).op.weights();
+        Ok(Product { a: as_row(a), b: as_column(b), scale: left * right, bias, weights })
     }
 
     /// A value and the constant that a product of it is multiplied with: a multiplication that waits
@@ -164,7 +184,12 @@ impl Lowering<'_> {
         let dims: Vec<Dim> = batch.iter().chain([&m, &n]).cloned().collect();
         let place = self.product_place(value, &dims);
         let macs = Dim::product([&Dim::product(&batch), &m, &n, &k]);
-        if !product.has_columns() {
+        let is_constant = matches!(self.program.buffer(product.b.view.buffer).source, Source::Constant(_));
+        let weights = product.weights;
+        if weights != Precision::F32 && !(is_constant && n.as_const().is_some() && k.as_const().is_some()) {
+            return Err(LowerError::new(format!("{weights} weights must be a constant")));
+        }
+        if !product.has_columns() && weights == Precision::F32 {
             self.column(&product, &batch, &place, macs)?;
             return Ok((None, place));
         }
@@ -240,6 +265,7 @@ impl Lowering<'_> {
         if tb {
             b = b.transposed(&[1, 0]);
         }
+        let weights = self.graph.node(id).op.weights();
         let c = self.graph.node(id).inputs.get(2).copied();
         let result = self.result(id);
         let vector = |v: &ValueId| {
@@ -248,9 +274,9 @@ impl Lowering<'_> {
         };
         if alpha == 1.0 && beta == 1.0 && c.as_ref().is_none_or(vector) {
             let bias = c.map(|v| self.shown(v)).transpose()?.map(|s| last_axis(&s));
-            return self.sum(id, result, Sum::Product(Product { a, b, scale: 1.0, bias }));
+            return self.sum(id, result, Sum::Product(Product { a, b, scale: 1.0, bias, weights }));
         }
-        self.finish_product(Product { a, b, scale: 1.0, bias: None }, result, None)?;
+        self.finish_product(Product { a, b, scale: 1.0, bias: None, weights }, result, None)?;
         self.scale_and_add(result, alpha, beta, c)
     }
 

@@ -311,8 +311,8 @@ impl<'g> Lowering<'g> {
             Op::Where {} | Op::GatherElements { .. } | Op::GatherND { .. } | Op::Range { .. } => self.elementwise(id),
             Op::Add {} => self.add(id),
             Op::Gather { axis } => self.gather_or_select(id, inputs, *axis),
-            Op::MatMul {} => self.matmul(id),
-            Op::Gemm { alpha, beta, trans_a, trans_b } => self.gemm(id, [*alpha, *beta], [*trans_a, *trans_b]),
+            Op::MatMul { .. } => self.matmul(id),
+            Op::Gemm { alpha, beta, trans_a, trans_b, .. } => self.gemm(id, [*alpha, *beta], [*trans_a, *trans_b]),
             Op::Conv { group, strides, dilations, pads } => self.conv(id, *group, strides, dilations, pads),
             Op::MaxPool { .. } | Op::AveragePool { .. } => self.pool(id),
             Op::Softmax { axis } => self.softmax(id, *axis, false),
@@ -387,7 +387,7 @@ impl<'g> Lowering<'g> {
                 self.is_cheap_tree(id) && user.inputs[0] == value
             }
             Op::ReduceSum { .. } | Op::ReduceMean { .. } | Op::ReduceMax { .. } | Op::ReduceMin { .. } => true,
-            Op::MatMul {} => once && self.scale_of(id).is_some(),
+            Op::MatMul { .. } => once && self.scale_of(id).is_some(),
             _ => false,
         }
     }

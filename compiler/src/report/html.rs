@@ -2,7 +2,7 @@
 
 use super::format::{bound, has_exits, headline, rule};
 use super::html_tables::{asked, comparison, exits, gate_results, heads};
-use super::{Report, Summary, charts};
+use super::{Narrowing, Report, Summary, charts};
 use crate::calibrate::{Outcome, Verdict};
 use crate::display::{coarse, points};
 
@@ -24,10 +24,13 @@ pub(super) fn escape(text: &str) -> String {
     out
 }
 
-/// Reports on one model as a page, one after the other, and what all do together.
-pub fn page(reports: &[Report], summary: Option<&Summary>) -> String {
-    let title = reports.first().map(|r| escape(&r.model)).unwrap_or_default();
-    let body: String = reports.iter().map(Report::part).chain(summary.map(Summary::html)).collect();
+/// Reports on one model as a page: what narrow weights changed, one report after the other, and what all
+/// mechanisms do together.
+pub fn page(narrowing: Option<&Narrowing>, reports: &[Report], summary: Option<&Summary>) -> String {
+    let title = reports.first().map(|r| &r.model).or(narrowing.map(|n| &n.model));
+    let title = title.map(|t| escape(t)).unwrap_or_default();
+    let parts = narrowing.map(Narrowing::html).into_iter().chain(reports.iter().map(Report::part));
+    let body: String = parts.chain(summary.map(Summary::html)).collect();
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
@@ -39,7 +42,7 @@ pub fn page(reports: &[Report], summary: Option<&Summary>) -> String {
 impl Report {
     /// The report as a page of its own.
     pub fn html(&self) -> String {
-        page(std::slice::from_ref(self), None)
+        page(None, std::slice::from_ref(self), None)
     }
 
     fn part(&self) -> String {

@@ -6,12 +6,14 @@ mod format;
 mod gates;
 mod html;
 mod html_tables;
+mod narrowing;
 mod summary;
 #[cfg(test)]
 mod tests;
 mod text;
 
 pub use html::page;
+pub use narrowing::Narrowing;
 pub use summary::Summary;
 
 use std::path::Path;

@@ -44,7 +44,7 @@ type Signature = (&'static str, Vec<i64>, bool);
 pub(crate) fn is_weighted(graph: &Graph, path: &DataPath, node: NodeId) -> bool {
     let n = graph.node(node);
     match n.op {
-        Op::Gemm { .. } | Op::Conv { .. } | Op::MatMul {} => count_data(graph, path, n) == 1,
+        Op::Gemm { .. } | Op::Conv { .. } | Op::MatMul { .. } => count_data(graph, path, n) == 1,
         _ => false,
     }
 }
@@ -62,7 +62,7 @@ fn count_data(graph: &Graph, path: &DataPath, node: &Node) -> usize {
 /// Whether `node` multiplies data by data.
 fn is_data_product(graph: &Graph, path: &DataPath, node: NodeId) -> bool {
     let n = graph.node(node);
-    matches!(n.op, Op::MatMul {}) && count_data(graph, path, n) == 2
+    matches!(n.op, Op::MatMul { .. }) && count_data(graph, path, n) == 2
 }
 
 /// What kind of sub-block these nodes are; `None` if nothing in them is weighted.

@@ -56,7 +56,7 @@ impl Rule<'_> {
             | Op::Greater {}
             | Op::GreaterOrEqual {}
             | Op::Where {} => self.broadcast(0..self.operands.len(), self.out.rank()),
-            Op::MatMul {} => self.matmul(),
+            Op::MatMul { .. } => self.matmul(),
             Op::Gemm { trans_a: false, .. } => self.gemm(),
             Op::Softmax { .. } | Op::LogSoftmax { .. } => self.first(),
             Op::LayerNormalization { axis, .. } => self.layer_norm(*axis),

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use eec_ir::program::Program;
 use eec_ir::tensor::Storage;
-use eec_ir::{ContentHash, Tensor};
+use eec_ir::{ContentHash, DType, Precision, Tensor};
 use memmap2::Mmap;
 
+use super::narrow::Narrow;
 use super::{ALIGN, CONSTANTS, ENTRY, Entry, HEADER, MAGIC, NAME, PLAIN_PROGRAM, PROGRAM, VERSION, WEIGHTS};
 use crate::error::{Error, ErrorKind};
 
@@ -19,7 +20,31 @@ pub struct Artifact {
     map: Arc<Mmap>,
     /// Offset and length of every section, in the file's order.
     sections: Vec<(String, usize, usize)>,
-    constants: HashMap<ContentHash, Tensor>,
+    constants: HashMap<ContentHash, Constant>,
+}
+
+/// A constant as it is stored.
+#[derive(Clone)]
+pub(crate) enum Held {
+    /// A tensor inside the file, or anywhere.
+    Plain(Tensor),
+    /// A matrix of floats in a narrow form.
+    Narrow(Arc<Narrow>),
+}
+
+/// A constant, and its floats once somebody wants them.
+struct Constant {
+    held: Held,
+    widened: OnceLock<Option<Tensor>>,
+}
+
+impl Constant {
+    fn tensor(&self) -> Option<&Tensor> {
+        match &self.held {
+            Held::Plain(tensor) => Some(tensor),
+            Held::Narrow(narrow) => self.widened.get_or_init(|| narrow.widened()).as_ref(),
+        }
+    }
 }
 
 impl std::fmt::Debug for Artifact {
@@ -94,7 +119,7 @@ impl Artifact {
         Ok(sections)
     }
 
-    fn read_constants(&self) -> Result<HashMap<ContentHash, Tensor>, String> {
+    fn read_constants(&self) -> Result<HashMap<ContentHash, Constant>, String> {
         let mut constants = HashMap::new();
         let Some(table) = self.section(CONSTANTS) else { return Ok(constants) };
         let entries: Vec<Entry> =
@@ -111,11 +136,11 @@ impl Artifact {
                 .checked_add(offset)
                 .filter(|_| offset <= length)
                 .ok_or_else(|| bad(&"it lies outside the weights"))?;
-            let tensor = Tensor::from_storage(entry.dtype, &dims, Arc::clone(&storage), at).map_err(|e| bad(&e))?;
-            if tensor.bytes().len() > length - offset || !offset.is_multiple_of(ALIGN) {
+            let held = held(&entry, &dims, &storage, at).map_err(|e| bad(&e))?;
+            if held.bytes() > length - offset || !offset.is_multiple_of(ALIGN) {
                 return Err(bad(&"it lies outside the weights or is not aligned"));
             }
-            constants.insert(entry.hash, tensor);
+            constants.insert(entry.hash, Constant { held, widened: OnceLock::new() });
         }
         Ok(constants)
     }
@@ -131,14 +156,20 @@ impl Artifact {
         self.sections.iter().map(|s| s.0.as_str())
     }
 
-    /// The constant with this hash; its bytes stay in the mapped file.
+    /// The constant with this hash; its bytes stay in the mapped file, unless they are in a narrow form.
     pub fn constant(&self, hash: ContentHash) -> Option<Tensor> {
-        self.constants.get(&hash).cloned()
+        self.constants.get(&hash)?.tensor().cloned()
+    }
+
+    /// The constant as it is stored.
+    #[cfg(feature = "jit")]
+    pub(crate) fn held(&self, hash: ContentHash) -> Option<Held> {
+        Some(self.constants.get(&hash)?.held.clone())
     }
 
     /// All constants, in no particular order.
     pub fn constants(&self) -> impl Iterator<Item = (ContentHash, &Tensor)> {
-        self.constants.iter().map(|(hash, tensor)| (*hash, tensor))
+        self.constants.iter().filter_map(|(hash, constant)| Some((*hash, constant.tensor()?)))
     }
 
     /// The program that runs.
@@ -156,6 +187,47 @@ impl Artifact {
             |bytes| postcard::from_bytes(bytes).map_err(|e| self.damaged(format!("is damaged: section {name:?}: {e}")));
         self.section(name).map(decode).transpose()
     }
+}
+
+impl Held {
+    /// The type of its elements.
+    #[cfg(feature = "jit")]
+    pub(crate) fn dtype(&self) -> DType {
+        match self {
+            Held::Plain(tensor) => tensor.dtype(),
+            Held::Narrow(_) => DType::F32,
+        }
+    }
+
+    /// Its dims.
+    #[cfg(feature = "jit")]
+    pub(crate) fn dims(&self) -> Vec<usize> {
+        match self {
+            Held::Plain(tensor) => tensor.dims().to_vec(),
+            Held::Narrow(narrow) => narrow.dims().to_vec(),
+        }
+    }
+
+    /// Bytes in the file.
+    fn bytes(&self) -> usize {
+        match self {
+            Held::Plain(tensor) => tensor.bytes().len(),
+            Held::Narrow(narrow) => narrow.stored_bytes(),
+        }
+    }
+}
+
+/// The constant of an entry, whose bytes start at `at`.
+fn held(entry: &Entry, dims: &[usize], storage: &Storage, at: usize) -> Result<Held, String> {
+    if entry.layout.precision == Precision::F32 {
+        let tensor = Tensor::from_storage(entry.dtype, dims, Arc::clone(storage), at);
+        return tensor.map(Held::Plain).map_err(|e| e.to_string());
+    }
+    let ([rows, columns], DType::F32) = (dims, entry.dtype) else {
+        return Err(format!("a narrow form of {}{dims:?}", entry.dtype));
+    };
+    let narrow = Narrow::new(entry.layout, [*rows, *columns], Arc::clone(storage), at);
+    narrow.map(|n| Held::Narrow(Arc::new(n))).ok_or_else(|| "its narrow form is truncated".into())
 }
 
 fn read_entry(entry: &[u8], length: usize) -> Result<(String, usize, usize), String> {

@@ -5,18 +5,37 @@ use std::io::Write;
 use std::path::Path;
 
 use eec_ir::program::Program;
-use eec_ir::{ContentHash, Tensor};
+use eec_ir::{ContentHash, Precision, Tensor};
 
+use super::narrow::Layout;
 use super::{ALIGN, CONSTANTS, ENTRY, Entry, HEADER, MAGIC, NAME, PLAIN_PROGRAM, PROGRAM, VERSION, WEIGHTS, align};
 use crate::error::{Error, ErrorKind};
 use crate::file::replace_file;
+
+/// The bytes of a constant.
+enum Stored {
+    /// Those of the tensor.
+    Plain(Tensor),
+    /// Those of a narrow form.
+    Narrow(Vec<u8>),
+}
+
+impl AsRef<[u8]> for Stored {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Stored::Plain(tensor) => tensor.bytes(),
+            Stored::Narrow(bytes) => bytes,
+        }
+    }
+}
 
 /// Collects the parts of an artifact and writes it in one go.
 #[derive(Default)]
 pub struct ArtifactWriter {
     sections: Vec<(String, Vec<u8>)>,
     entries: Vec<Entry>,
-    tensors: Vec<Tensor>,
+    /// The bytes of every entry.
+    stored: Vec<Stored>,
     known: HashSet<ContentHash>,
     weights: usize,
 }
@@ -51,12 +70,26 @@ impl ArtifactWriter {
 
     /// Adds a constant; equal ones are stored once.
     pub fn constant(&mut self, tensor: &Tensor) -> ContentHash {
+        self.add(tensor, Layout::default())
+    }
+
+    /// [`ArtifactWriter::constant`] for the weights of a product, which take less room if they were rounded
+    /// for `precision`, and all of it otherwise. `transposed`: the product sums over the matrix's columns.
+    pub fn weights(&mut self, tensor: &Tensor, precision: Precision, transposed: bool) -> ContentHash {
+        self.add(tensor, Layout { precision, transposed })
+    }
+
+    fn add(&mut self, tensor: &Tensor, layout: Layout) -> ContentHash {
         let hash = ContentHash::of(tensor);
         if self.known.insert(hash) {
+            let (stored, layout) = match layout.encode(tensor) {
+                Some(bytes) => (Stored::Narrow(bytes), layout),
+                None => (Stored::Plain(tensor.clone()), Layout::default()),
+            };
             let dims = tensor.dims().iter().map(|d| *d as u64).collect();
-            self.entries.push(Entry { hash, dtype: tensor.dtype(), dims, offset: self.weights as u64 });
-            self.tensors.push(tensor.clone());
-            self.weights = align(self.weights + tensor.bytes().len());
+            self.entries.push(Entry { hash, dtype: tensor.dtype(), dims, offset: self.weights as u64, layout });
+            self.weights = align(self.weights + stored.as_ref().len());
+            self.stored.push(stored);
         }
         hash
     }
@@ -97,7 +130,7 @@ impl ArtifactWriter {
             write_padded(out, bytes)?;
         }
         write_padded(out, constants)?;
-        self.tensors.iter().try_for_each(|t| write_padded(out, t.bytes()))
+        self.stored.iter().try_for_each(|bytes| write_padded(out, bytes.as_ref()))
     }
 }
 

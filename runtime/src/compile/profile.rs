@@ -1,8 +1,8 @@
 //! Code that measures a kernel: its time, work and traffic, added to the run's counters.
 
 use cranelift::prelude::*;
-use eec_ir::program::{Form, Kernel, Per, Program, View};
-use eec_ir::{BufferId, Dim, KernelId};
+use eec_ir::program::{Form, Kernel, MatMul, Per, Program, View};
+use eec_ir::{BufferId, Dim, KernelId, Precision};
 
 use super::entry::Entry;
 
@@ -27,6 +27,12 @@ impl Entry<'_, '_> {
     }
 }
 
+/// The bytes of a product's narrow weights.
+fn narrow_bytes(form: &MatMul, weights: Precision) -> Dim {
+    let elements = Dim::product([&form.k, &form.n]).as_const().unwrap_or_default();
+    Dim::from(weights.bytes(elements.unsigned_abs()) as i64)
+}
+
 /// Bytes that a kernel must read and write: of every view the elements that differ, once.
 fn traffic(program: &Program, form: &Form) -> Dim {
     let size = |id: BufferId| Dim::from(program.buffer(id).dtype.size() as i64);
@@ -45,7 +51,11 @@ fn traffic(program: &Program, form: &Form) -> Dim {
         }
         Form::MatMul(form) => {
             let space = |a, b| form.batch.iter().chain([a, b]).collect::<Vec<_>>();
-            let (a, b) = (strided(&form.a, &space(&form.m, &form.k)), strided(&form.b, &space(&form.k, &form.n)));
+            let a = strided(&form.a, &space(&form.m, &form.k));
+            let b = match form.weights {
+                Precision::F32 => strided(&form.b, &space(&form.k, &form.n)),
+                narrow => narrow_bytes(form, narrow),
+            };
             let result = space(&form.m, &form.n);
             let operands = form.epilogue.iter().flat_map(|e| &e.operands).map(|view| strided(view, &result));
             operands.chain([a, b, strided(&form.c, &result)]).fold(Dim::default(), |sum, bytes| &sum + &bytes)

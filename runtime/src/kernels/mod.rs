@@ -13,6 +13,7 @@ pub(crate) mod epilogue;
 mod gemm;
 pub(crate) mod math;
 pub(crate) mod matmul;
+pub(crate) mod narrow;
 pub(crate) mod pool2d;
 pub(crate) mod scratch;
 pub(crate) mod simd;

@@ -6,6 +6,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod images;
+pub(super) mod narrow;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
@@ -34,6 +35,10 @@ pub(super) trait Lanes: Copy {
     unsafe fn load_span(src: *const f32, lo: usize, hi: usize) -> Self;
     /// [`Lanes::load_span`] of every `step`-th element: lane `i` from `src[i * step]`.
     unsafe fn load_strided(src: *const f32, step: usize, lo: usize, hi: usize) -> Self;
+    /// `LEN` integers as floats.
+    unsafe fn load_i8(src: *const i8) -> Self;
+    /// `LEN` pairs of bfloat16: the lower halves and the upper ones.
+    unsafe fn load_pairs(src: *const u32) -> [Self; 2];
     unsafe fn store(self, dst: *mut f32);
     /// Stores the first `len` lanes.
     unsafe fn store_part(self, dst: *mut f32, len: usize);
@@ -54,6 +59,9 @@ pub(super) trait Lanes: Copy {
     /// Writes the transpose of the `LEN`×`LEN` block at `src`; rows of both blocks are contiguous.
     unsafe fn transpose(src: *const f32, src_row: isize, dst: *mut f32, dst_row: isize);
 }
+
+/// The bits of the second bfloat16 of a pair, where they are those of the same float.
+const HIGH_HALF: i32 = 0xffff_0000_u32 as i32;
 
 /// Bytes of a cache line.
 pub(super) const LINE: usize = 64;
@@ -131,6 +139,10 @@ pub(crate) struct Isa {
     pub(super) tiles: &'static [&'static [TileFn]],
     /// Copies one segment.
     pub(super) copy: unsafe fn(&Segment),
+    /// Widens a part of a panel of narrow weights.
+    pub(super) widen: unsafe fn(&narrow::Widen),
+    /// Multiplies a row by a panel of integers.
+    pub(super) sweep: unsafe fn(&narrow::Sweep),
     /// Transposes a block of `lanes` × `lanes`.
     pub(super) transpose: unsafe fn(*const f32, isize, *mut f32, isize),
     /// `stencils[r - 1]` computes `r` rows.
@@ -522,6 +534,18 @@ macro_rules! define_isa {
         }
 
         $(#[target_feature(enable = $feature)])?
+        unsafe fn widen(w: &super::narrow::Widen) {
+            // SAFETY: as for `tile`.
+            unsafe { super::narrow::widen::<$lanes>(w) }
+        }
+
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn sweep(s: &super::narrow::Sweep) {
+            // SAFETY: as for `tile`.
+            unsafe { super::narrow::sweep::<$lanes>(s) }
+        }
+
+        $(#[target_feature(enable = $feature)])?
         unsafe fn transpose(src: *const f32, src_row: isize, dst: *mut f32, dst_row: isize) {
             // SAFETY: as for `tile`.
             unsafe { <$lanes as super::Lanes>::transpose(src, src_row, dst, dst_row) }
@@ -590,6 +614,8 @@ macro_rules! define_isa {
             lanes: <$lanes as super::Lanes>::LEN,
             tiles: &[$(&[$(tile::<$mr, $nv>),*]),*],
             copy,
+            widen,
+            sweep,
             transpose,
             stencils: [stencil::<1>, stencil::<2>, stencil::<3>, stencil::<4>],
             planes: [plane::<1>, plane::<2>],

@@ -1,7 +1,7 @@
 //! Epilogues of products and convolutions: bit for bit what a map after them gives.
 
 use eec_ir::program::{BinaryFn, Conv, Epilogue, Expr, ExprId, Form, Loop, MatMul, Per, Scalar, Store, UnaryFn, View};
-use eec_ir::{BufferId, DType, Dim, Tensor};
+use eec_ir::{BufferId, DType, Dim, Precision, Tensor};
 use eec_runtime::{Control, ErrorKind};
 
 use crate::build::{Builder, d, dense, n, ramp, view};
@@ -42,6 +42,7 @@ fn products(b: &mut Builder) -> Vec<Sums> {
         scale: 1.0,
         bias: Some(view(bias, vec![n(1)])),
         epilogue: None,
+        weights: Precision::F32,
     };
     let axes = [n(1), n(2), n(1), n(1)];
     let space = |a: &Dim, b: &Dim| axes.iter().chain([a, b]).cloned().collect::<Vec<Dim>>();
@@ -276,6 +277,7 @@ fn refuse(change: &dyn Fn(&mut Epilogue), part: &str) {
         scale: 1.0,
         bias: None,
         epilogue: Some(epilogue),
+        weights: Precision::F32,
     };
     b.run_kernel("product", Form::MatMul(form));
     b.output("c", c, &[n(20)]);

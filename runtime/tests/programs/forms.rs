@@ -1,7 +1,7 @@
 //! Products, convolutions, poolings and running sums.
 
 use eec_ir::program::{Attention, BinaryFn, Conv, Expr, Form, MatMul, Per, Pool, PoolKind, Scalar, Scan, View};
-use eec_ir::{BufferId, DType, Dim, Tensor};
+use eec_ir::{BufferId, DType, Dim, Precision, Tensor};
 use eec_runtime::{Control, ErrorKind};
 
 use crate::build::{Builder, LoopBuilder, d, dense, floats, n, ramp, view};
@@ -27,6 +27,7 @@ fn product_with_packed_weights_and_bias() {
             a: view(x, vec![k.clone(), n(1)]),
             b: b_view,
             c: view(c, vec![m.clone(), n(1)]),
+            weights: Precision::F32,
             scale: 1.0,
             bias: Some(view(bias, vec![n(1)])),
             epilogue: None,
@@ -74,6 +75,7 @@ fn batched_product_with_strided_heads() {
         a,
         b: kt,
         c: view(y, dense(&out)),
+        weights: Precision::F32,
         scale: 0.25,
         bias: None,
         epilogue: None,
@@ -208,6 +210,7 @@ fn wide(axes: usize, views: usize) -> Builder {
         a: view(x, strides.clone()),
         b: view(x, strides.clone()),
         c: view(y, strides),
+        weights: Precision::F32,
         scale: 1.0,
         bias: None,
         epilogue: None,
@@ -391,6 +394,7 @@ fn products_that_follow_each_other() {
             a: view(from, vec![n(40), n(1)]),
             b: view(w, vec![n(columns), n(1)]),
             c: view(y, vec![n(columns), n(1)]),
+            weights: Precision::F32,
             scale: 1.0,
             bias: None,
             epilogue: None,
@@ -458,6 +462,7 @@ fn products_of_operands_that_end() {
                 a: view(*from, dense(&dims)),
                 b: view(w, vec![width.clone(), n(1)]),
                 c: view(y, dense(&dims)),
+                weights: Precision::F32,
                 scale: 1.0,
                 bias: None,
                 epilogue: None,

@@ -1,17 +1,23 @@
-//! Matrix products, accumulated in f64.
+//! Matrix products, accumulated in f64; operands are rounded first where the weights are narrow.
 //!
 //! Specification: <https://onnx.ai/onnx/operators/onnx__MatMul.html>,
 //! <https://onnx.ai/onnx/operators/onnx__Gemm.html>.
+
+use std::borrow::Cow;
 
 use super::eval_context::{Eval, Evaluated};
 use super::infer_context::{Infer, Inferred};
 use super::{Facts, index};
 use crate::dim::Dim;
+use crate::precision::Precision;
 use crate::types::{DType, Type};
 
 /// `MatMul`: a vector is a row on the left and a column on the right, and leaves no dim behind.
-pub(super) fn infer_matmul(cx: &mut Infer) -> Inferred {
+pub(super) fn infer_matmul(cx: &mut Infer, weights: Precision) -> Inferred {
     let (a, b) = (cx.ty(0), cx.ty(1));
+    cx.require(weights == Precision::F32 || b.rank() == 2, || {
+        format!("{weights} weights must be a matrix, found {b}")
+    })?;
     cx.expect_dtype(0, &[DType::F32])?;
     cx.expect_same_dtype(0, 1)?;
     cx.require(a.rank() > 0 && b.rank() > 0, || format!("operands must have dims, found {a} and {b}"))?;
@@ -32,8 +38,9 @@ pub(super) fn infer_matmul(cx: &mut Infer) -> Inferred {
 }
 
 /// `MatMul`.
-pub(super) fn eval_matmul(cx: &Eval) -> Evaluated {
-    let (a, b) = (cx.elements::<f32>(0)?, cx.elements::<f32>(1)?);
+pub(super) fn eval_matmul(cx: &Eval, weights: Precision) -> Evaluated {
+    let (mut a, mut b) = (cx.elements::<f32>(0)?, cx.elements::<f32>(1)?);
+    round(&mut a, &mut b, weights, cx.from(1).last().copied().unwrap_or_default(), false);
     let (a_batch, m, k) = match cx.from(0) {
         [batch @ .., m, k] => (batch, *m, *k),
         _ => (&[][..], 1, cx.input(0).len()),
@@ -51,6 +58,15 @@ pub(super) fn eval_matmul(cx: &Eval) -> Evaluated {
         out.extend(product.into_iter().map(|x| x as f32));
     }
     cx.finish(out)
+}
+
+/// Rounds the operands of a product by `weights`, whose second has rows of `columns` elements.
+fn round<'a>(a: &mut Cow<'a, [f32]>, b: &mut Cow<'a, [f32]>, weights: Precision, columns: usize, transposed: bool) {
+    match weights {
+        Precision::F32 => {}
+        Precision::Bf16 => [a, b].into_iter().for_each(|x| weights.round(x.to_mut(), columns, transposed)),
+        Precision::Int8 => weights.round(b.to_mut(), columns, transposed),
+    }
 }
 
 /// The product of dense `[m, k]` and `[k, n]`.
@@ -91,15 +107,22 @@ fn oriented(dims: &[Dim], transposed: bool) -> [Dim; 2] {
 }
 
 /// `Gemm`.
-pub(super) fn eval_gemm(cx: &Eval, alpha: f32, beta: f32, trans_a: bool, trans_b: bool) -> Evaluated {
-    let matrix = |operand: usize, transposed: bool| {
-        let x = cx.elements::<f32>(operand)?;
-        let order = index::transpose(cx.from(operand), if transposed { &[1, 0] } else { &[0, 1] });
-        Ok(order.into_iter().map(|i| x[i]).collect::<Vec<f32>>())
+pub(super) fn eval_gemm(
+    cx: &Eval,
+    [alpha, beta]: [f32; 2],
+    [trans_a, trans_b]: [bool; 2],
+    weights: Precision,
+) -> Evaluated {
+    let (mut a, mut b) = (cx.elements::<f32>(0)?, cx.elements::<f32>(1)?);
+    round(&mut a, &mut b, weights, cx.from(1)[1], trans_b);
+    let matrix = |x: &[f32], dims: &[usize], transposed: bool| {
+        let order = index::transpose(dims, if transposed { &[1, 0] } else { &[0, 1] });
+        order.into_iter().map(|i| x[i]).collect::<Vec<f32>>()
     };
     let (m, n) = (cx.to()[0], cx.to()[1]);
     let k = cx.from(0)[usize::from(!trans_a)];
-    let mut sums = multiply(&matrix(0, trans_a)?, &matrix(1, trans_b)?, [m, k, n]);
+    let (a, b) = (matrix(&a, cx.from(0), trans_a), matrix(&b, cx.from(1), trans_b));
+    let mut sums = multiply(&a, &b, [m, k, n]);
     sums.iter_mut().for_each(|x| *x *= f64::from(alpha));
     if cx.optional(2).is_some() {
         let c = cx.elements::<f32>(2)?;

@@ -144,7 +144,7 @@ fn infer_result(cx: &mut Infer, op: &Op) -> Inferred {
         Op::Greater {} => elementwise::infer_order(cx, |a, b| elementwise::known_less(b, a)),
         Op::GreaterOrEqual {} => elementwise::infer_order(cx, |a, b| elementwise::known_less_or_equal(b, a)),
         Op::Where {} => elementwise::infer_where(cx),
-        Op::MatMul {} => linear::infer_matmul(cx),
+        Op::MatMul { weights } => linear::infer_matmul(cx, *weights),
         Op::Gemm { trans_a, trans_b, .. } => linear::infer_gemm(cx, *trans_a, *trans_b),
         Op::Conv { group, strides, dilations, pads } => {
             conv::infer(cx, conv::Attributes { group: *group, strides, dilations, pads })
@@ -216,8 +216,10 @@ fn eval_result(cx: &Eval, op: &Op, inputs: &[Tensor]) -> Evaluated {
         Op::Greater {} => elementwise::eval_comparison(cx, |o| o == Some(Ordering::Greater)),
         Op::GreaterOrEqual {} => elementwise::eval_comparison(cx, |o| o.is_some_and(Ordering::is_ge)),
         Op::Where {} => elementwise::eval_where(cx),
-        Op::MatMul {} => linear::eval_matmul(cx),
-        Op::Gemm { alpha, beta, trans_a, trans_b } => linear::eval_gemm(cx, *alpha, *beta, *trans_a, *trans_b),
+        Op::MatMul { weights } => linear::eval_matmul(cx, *weights),
+        Op::Gemm { alpha, beta, trans_a, trans_b, weights } => {
+            linear::eval_gemm(cx, [*alpha, *beta], [*trans_a, *trans_b], *weights)
+        }
         Op::Conv { group, strides, dilations, pads } => {
             conv::eval(cx, conv::Attributes { group: *group, strides, dilations, pads })
         }

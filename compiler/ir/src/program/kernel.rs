@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::epilogue::Epilogue;
 use crate::dim::Dim;
 use crate::entity::BufferId;
+use crate::precision::Precision;
 use crate::types::DType;
 
 /// One kernel: what it computes, for what, and what it costs.
@@ -232,7 +233,8 @@ pub enum Per {
 
 /// `c[…, m, n] = scale · Σ_k a[…, m, k] · b[…, k, n]`, plus `bias[n]`, in f32, and then
 /// what the epilogue makes of it. Every sum is one chain of fused multiply-adds in the order of k, whatever
-/// the tiling.
+/// the tiling; with [`Precision::Bf16`] weights it is a sum of exact products of rounded operands in an order
+/// that the CPU's instructions fix, the same for all rows.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct MatMul {
     /// Batch dims.
@@ -247,6 +249,8 @@ pub struct MatMul {
     pub a: View,
     /// Strides over `batch ++ [k, n]`. A constant that does not depend on the batch is packed once.
     pub b: View,
+    /// How b is stored, and with it what is rounded. All but [`Precision::F32`] need a constant b.
+    pub weights: Precision,
     /// Strides over `batch ++ [m, n]`; the last is 1.
     pub c: View,
     /// What every finished sum is multiplied with, before the bias; 1 leaves it as it is.

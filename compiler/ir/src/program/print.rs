@@ -8,6 +8,7 @@ use super::{
 };
 use crate::dim::Dim;
 use crate::entity::BufferId;
+use crate::precision::Precision;
 
 struct List<'a, T>(&'a [T]);
 
@@ -209,9 +210,10 @@ fn optional<T: Display>(what: &str, x: Option<&T>) -> String {
 impl Display for MatMul {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (batch, bias) = (List(&self.batch), optional("+", self.bias.as_ref()));
-        let Self { m, n, k, a, b, c, scale, .. } = self;
+        let Self { m, n, k, a, b, c, scale, weights, .. } = self;
+        let kind = if *weights == Precision::F32 { String::new() } else { format!("{weights} ") };
         let scale = if *scale == 1.0 { String::new() } else { format!(" * {scale:?}") };
-        write!(f, "{c} = matmul [{batch}] m={m} n={n} k={k} {a} · {b}{scale}{bias}")
+        write!(f, "{c} = matmul [{batch}] m={m} n={n} k={k} {a} · {kind}{b}{scale}{bias}")
     }
 }
 

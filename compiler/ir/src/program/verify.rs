@@ -26,6 +26,7 @@ use super::{
 };
 use crate::dim::{Dim, Symbol};
 use crate::entity::{BufferId, KernelId};
+use crate::precision::Precision;
 use crate::types::DType;
 
 /// The proof that a program keeps the rules of this module.
@@ -360,6 +361,21 @@ impl Verifier<'_> {
             self.report(place, "the last stride of a product must be 1");
         }
         form.epilogue.iter().for_each(|epilogue| self.epilogue(place, epilogue, form.batch.len() + 2));
+        if form.weights != Precision::F32 && !self.is_one_constant(form) {
+            self.report(place, format_args!("{} weights must be one matrix of a constant", form.weights));
+        }
+        if form.weights != Precision::F32 && form.epilogue.is_some() {
+            self.report(place, format_args!("a product by {} weights has no epilogue", form.weights));
+        }
+    }
+
+    /// Whether b is the same constant matrix for the whole batch.
+    fn is_one_constant(&self, form: &MatMul) -> bool {
+        let buffer = self.program.buffers.get(form.b.buffer.index());
+        let is_constant = buffer.is_some_and(|b| matches!(b.source, Source::Constant(_)));
+        let (batch, matrix) = form.b.strides.split_at(form.batch.len().min(form.b.strides.len()));
+        let fixed = [&form.b.offset, &form.k, &form.n].into_iter().chain(matrix).all(|d| d.as_const().is_some());
+        is_constant && fixed && batch.iter().all(|s| s.as_const() == Some(0))
     }
 
     /// The epilogue of a result with so many axes.

@@ -2,7 +2,7 @@
 
 use eec_ir::entity::{RegionId, ValueId};
 use eec_ir::graph::Origin;
-use eec_ir::{DType, Dim, Graph, Op, Symbol, Tensor, Type};
+use eec_ir::{DType, Dim, Graph, Op, Precision, Symbol, Tensor, Type};
 
 /// What one step does: the operator, and numbers that choose operands, attributes and names.
 pub(crate) type Step = (u8, u16, u16, u8);
@@ -96,7 +96,7 @@ impl Builder {
             0 => (Op::Add {}, vec![x, pick(b)]),
             1 => (Op::Mul {}, vec![x, x]),
             2 => (Op::Softmax { axis: i64::from(c % 2) - 1 }, vec![x]),
-            3 | 4 => (Op::MatMul {}, vec![x, self.graph.constant(weights(last, b as usize % 3 + 2, b))]),
+            3 | 4 => (Op::MATMUL, vec![x, self.graph.constant(weights(last, b as usize % 3 + 2, b))]),
             5 => (Op::Reshape { dims: vec![ty.elements()] }, vec![x]),
             6 => (Op::Reshape { dims: vec![1.into()].into_iter().chain(ty.dims.iter().cloned()).collect() }, vec![x]),
             7 => (Op::Transpose { perm: (0..rank).rev().collect() }, vec![x]),
@@ -108,7 +108,7 @@ impl Builder {
             }
             11 => {
                 let (w, bias) = (weights(3, last, b), Tensor::vector(vec![0.5f32, -1.25, f32::INFINITY]));
-                let gemm = Op::Gemm { alpha: 0.5, beta: 1.0, trans_a: false, trans_b: true };
+                let gemm = Op::Gemm { alpha: 0.5, beta: 1.0, trans_a: false, trans_b: true, weights: Precision::F32 };
                 (gemm, vec![x, self.graph.constant(w), self.graph.constant(bias)])
             }
             12 => (Op::Greater {}, vec![x, self.graph.constant(Tensor::scalar(f32::from(b) / 3.0))]),

@@ -1,7 +1,7 @@
 //! One node in its ONNX form.
 
 use eec_ir::graph::{Node, Origin};
-use eec_ir::{Dim, NodeId, Op, Tensor, ValueId};
+use eec_ir::{DType, Dim, NodeId, Op, Precision, Tensor, ValueId};
 
 use super::super::error::ExportError;
 use super::super::proto::{AttributeProto, GraphProto, NodeProto, StringStringEntryProto, attribute_type};
@@ -13,6 +13,9 @@ const EXPORT: &str = "eec-export";
 
 /// The metadata key under which a node carries the pass that inserted it.
 const PASS_KEY: &str = "eec.pass";
+
+/// ONNX's number of bfloat16.
+const BFLOAT16: i64 = 16;
 
 /// An ONNX operator with operands and attributes, about to become a node.
 type Form = (&'static str, Vec<String>, Vec<AttributeProto>);
@@ -122,10 +125,15 @@ impl Exporter<'_> {
     fn form(&mut self, node: &Node) -> Result<Form, ExportError> {
         let op = node.op.name();
         let mut inputs: Vec<String> = node.inputs.iter().map(|v| self.value_name(*v)).collect();
+        if node.op.weights() == Precision::Bf16 {
+            // The weights are rounded already.
+            let rounded = self.helper("Cast", &[&inputs[0]], vec![int("to", BFLOAT16)]);
+            inputs[0] = self.helper("Cast", &[&rounded], vec![int("to", onnx_type(DType::F32).into())]);
+        }
         let attributes = match &node.op {
             Op::Neg {} | Op::Abs {} | Op::Sqrt {} | Op::Reciprocal {} | Op::Exp {} | Op::Log {} => vec![],
             Op::Sin {} | Op::Cos {} | Op::Tanh {} | Op::Erf {} | Op::Sigmoid {} | Op::Relu {} => vec![],
-            Op::Not {} | Op::IsNaN {} | Op::Where {} | Op::MatMul {} => vec![],
+            Op::Not {} | Op::IsNaN {} | Op::Where {} | Op::MatMul { .. } => vec![],
             Op::Add {} | Op::Sub {} | Op::Mul {} | Op::Div {} | Op::Pow {} | Op::Max {} | Op::Min {} => vec![],
             Op::And {} | Op::Or {} | Op::Equal {} | Op::Less {} | Op::LessOrEqual {} => vec![],
             Op::Greater {} | Op::GreaterOrEqual {} => vec![],
@@ -138,7 +146,7 @@ impl Exporter<'_> {
                 inputs.extend([bound(self, *min), bound(self, *max)]);
                 vec![]
             }
-            Op::Gemm { alpha, beta, trans_a, trans_b } => vec![
+            Op::Gemm { alpha, beta, trans_a, trans_b, .. } => vec![
                 float("alpha", *alpha),
                 float("beta", *beta),
                 int("transA", i64::from(*trans_a)),

@@ -1,6 +1,6 @@
 //! Softmax, normalisations and `Gemm`.
 
-use eec_ir::{Dim, Op, Tensor, ValueId};
+use eec_ir::{Dim, Op, Precision, Tensor, ValueId};
 
 use super::super::error::{NodeResult, Refusal, refuse};
 use super::node::{Cx, axis_index};
@@ -37,7 +37,7 @@ pub(super) fn gemm(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     let beta = cx.float("beta")?.unwrap_or(1.0);
     let (trans_a, trans_b) = (cx.flag("transA", false)?, cx.flag("transB", false)?);
     let inputs = cx.all_inputs()?;
-    Ok(vec![cx.emit(Op::Gemm { alpha, beta, trans_a, trans_b }, &inputs)?])
+    Ok(vec![cx.emit(Op::Gemm { alpha, beta, trans_a, trans_b, weights: Precision::F32 }, &inputs)?])
 }
 
 /// `BatchNormalization` at inference: one factor and one summand per channel.

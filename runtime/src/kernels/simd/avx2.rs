@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::portable::read_strided;
-use super::{Lanes, define_isa};
+use super::{HIGH_HALF, Lanes, define_isa};
 
 #[derive(Clone, Copy)]
 struct F32x8(__m256);
@@ -51,6 +51,22 @@ impl Lanes for F32x8 {
     unsafe fn load_strided(src: *const f32, step: usize, lo: usize, hi: usize) -> Self {
         // SAFETY: the same promise; the array is a whole vector.
         unsafe { Self::load(read_strided::<8>(src, step, lo, hi).as_ptr()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(src: *const i8) -> Self {
+        // SAFETY: 8 elements are readable.
+        F32x8(unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(src.cast()))) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_pairs(src: *const u32) -> [Self; 2] {
+        // SAFETY: 8 pairs are readable.
+        unsafe {
+            let pairs = _mm256_loadu_si256(src.cast());
+            let high = _mm256_and_si256(pairs, _mm256_set1_epi32(HIGH_HALF));
+            [_mm256_slli_epi32::<16>(pairs), high].map(|half| F32x8(_mm256_castsi256_ps(half)))
+        }
     }
 
     #[inline(always)]

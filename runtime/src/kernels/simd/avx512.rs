@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::portable::read_strided;
-use super::{Lanes, define_isa};
+use super::{HIGH_HALF, Lanes, define_isa};
 
 #[derive(Clone, Copy)]
 struct F32x16(__m512);
@@ -57,6 +57,22 @@ impl Lanes for F32x16 {
             let high = _mm512_maskz_loadu_ps((mask >> 16) as __mmask16, src.wrapping_add(16));
             let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
             F32x16(_mm512_permutex2var_ps(low, even, high))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(src: *const i8) -> Self {
+        // SAFETY: 16 elements are readable.
+        F32x16(unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(src.cast()))) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_pairs(src: *const u32) -> [Self; 2] {
+        // SAFETY: 16 pairs are readable.
+        unsafe {
+            let pairs = _mm512_loadu_si512(src.cast());
+            let high = _mm512_and_si512(pairs, _mm512_set1_epi32(HIGH_HALF));
+            [_mm512_slli_epi32::<16>(pairs), high].map(|half| F32x16(_mm512_castsi512_ps(half)))
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::arch::aarch64::*;
 
-use super::{Lanes, define_isa, portable};
+use super::{HIGH_HALF, Lanes, define_isa, portable};
 
 #[derive(Clone, Copy)]
 struct F32x4(float32x4_t);
@@ -38,6 +38,25 @@ impl Lanes for F32x4 {
     unsafe fn load_strided(src: *const f32, step: usize, lo: usize, hi: usize) -> Self {
         // SAFETY: the same promise; the array is a whole vector.
         unsafe { Self::load(portable::read_strided::<4>(src, step, lo, hi).as_ptr()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(src: *const i8) -> Self {
+        // SAFETY: 4 elements are readable.
+        unsafe {
+            let bytes = vcreate_s8(u64::from(src.cast::<u32>().read_unaligned()));
+            F32x4(vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(bytes)))))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_pairs(src: *const u32) -> [Self; 2] {
+        // SAFETY: 4 pairs are readable.
+        unsafe {
+            let pairs = vld1q_u32(src);
+            let high = vandq_u32(pairs, vdupq_n_u32(HIGH_HALF as u32));
+            [vshlq_n_u32::<16>(pairs), high].map(|half| F32x4(vreinterpretq_f32_u32(half)))
+        }
     }
 
     #[inline(always)]

@@ -3,7 +3,7 @@
 //! Without a fused instruction a true fused multiply-add is a library call per element, so this set
 //! multiplies and adds with two roundings, in every one of its kernels alike.
 
-use super::{Lanes, define_isa};
+use super::{HIGH_HALF, Lanes, define_isa};
 
 #[derive(Clone, Copy)]
 struct F32x4([f32; 4]);
@@ -65,6 +65,19 @@ impl Lanes for F32x4 {
     unsafe fn load_strided(src: *const f32, step: usize, lo: usize, hi: usize) -> Self {
         // SAFETY: the same promise.
         F32x4(unsafe { read_strided(src, step, lo, hi) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(src: *const i8) -> Self {
+        // SAFETY: 4 elements are readable.
+        F32x4(unsafe { src.cast::<[i8; 4]>().read() }.map(f32::from))
+    }
+
+    #[inline(always)]
+    unsafe fn load_pairs(src: *const u32) -> [Self; 2] {
+        // SAFETY: 4 pairs are readable.
+        let pairs = unsafe { src.cast::<[u32; 4]>().read_unaligned() };
+        [pairs.map(|p| f32::from_bits(p << 16)), pairs.map(|p| f32::from_bits(p & HIGH_HALF as u32))].map(F32x4)
     }
 
     #[inline(always)]
