@@ -256,17 +256,20 @@ fn product_of<'a>(words: &[i64], bias: Bias) -> BatchMatMulArgs<'a> {
 ///
 /// The words describe operands whose bounds were checked before the run.
 unsafe fn matmul_words(host: &Host, words: &[i64]) {
-    // SAFETY: the bias has `n` elements at its stride.
+    let (operands, axes) = words[MATMUL_WORDS..].split_at(3 * operands_of(host, words[0]));
+    let mut operands: Vec<Operand> =
+        operands.chunks_exact(3).map(|w| Operand { matrix: matrix(w), batch: [0; 3] }).collect();
+    let mut axes: Vec<Vec<i64>> = axes.chunks_exact(4 + operands.len()).map(<[i64]>::to_vec).collect();
+    if words[3] == 0 || axes.iter().any(|axis| axis[0] == 0) {
+        return;
+    }
+    // SAFETY: the bias of a result with rows has `n` elements at its stride.
     let bias_copy = (words[14] != 0 && words[15] != 1).then(|| {
         (0..words[4] as isize)
             .map(|i| unsafe { *(words[14] as *const f32).offset(i * words[15] as isize) })
             .collect::<Vec<f32>>()
     });
     let bias = bias_copy.as_ref().map_or_else(|| bias_at(words), |copy| Bias::PerColumn(copy.as_ptr()));
-    let (operands, axes) = words[MATMUL_WORDS..].split_at(3 * operands_of(host, words[0]));
-    let mut operands: Vec<Operand> =
-        operands.chunks_exact(3).map(|w| Operand { matrix: matrix(w), batch: [0; 3] }).collect();
-    let mut axes: Vec<Vec<i64>> = axes.chunks_exact(4 + operands.len()).map(<[i64]>::to_vec).collect();
     let mut call = product_of(words, bias);
     let packed = usize::try_from(words[1]).ok().and_then(|i| host.packed.get(i));
     if packed.is_some() {

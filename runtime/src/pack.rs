@@ -148,6 +148,8 @@ fn conv_weights(program: &Program, constants: &[Held], form: &Conv) -> Option<Pl
         dilation: form.dilations.map(|d| d as usize),
         pad: form.pads.map(|p| p as usize),
     };
+    // Planes whose elements are too many to count are refused when the program runs.
+    [window.size, window.out_size].iter().try_for_each(|[h, w]| h.checked_mul(*w).map(drop))?;
     let (in_channels, out_channels) = (constant_size(&form.x_dims[1])?, constant_size(&form.w_dims[0])?);
     let shape = ConvShape { in_channels, out_channels, groups: form.group as usize, window };
     let Held::Plain(tensor) = constants.get(constant as usize)? else { return None };
@@ -202,7 +204,10 @@ pub(crate) fn reads_packed(program: &Program, constant: u32, narrow: &Narrow) ->
     let source = Source::Constant(constant);
     let is_read = |id: &BufferId| program.buffer(*id).source == source;
     let mut kernels = program.kernels.iter().filter(|k| k.form.reads().iter().any(is_read));
-    let is_whole = |form: &MatMul| is_whole(form, narrow) && !is_read(&form.a.buffer);
+    let is_whole = |form: &MatMul| {
+        let others = [&form.a].into_iter().chain(&form.bias);
+        is_whole(form, narrow) && !others.map(|view| view.buffer).any(|id| is_read(&id))
+    };
     kernels.all(|k| matches!(&k.form, Form::MatMul(form) if is_whole(form)))
         && !passed_on(program).any(|id| is_read(&id))
 }
@@ -243,5 +248,4 @@ fn is_whole(form: &MatMul, narrow: &Narrow) -> bool {
         && is(&form.b.offset, 0)
         && form.b.strides[..axes].iter().all(|s| is(s, 0))
         && form.b.strides[axes..].iter().zip(strides).all(|(s, stride)| is(s, stride))
-        && form.bias.as_ref().is_none_or(|bias| bias.buffer != form.b.buffer)
 }

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use eec_ir::program::{Block, Buffer, Constant, Form, Gate, Kernel, Port, Program, Source, Step};
 use eec_ir::verify::{Stage, Verified};
-use eec_ir::{BufferId, ConstId, DType, Dim, Graph, KernelId, NodeId, Op, RegionId, Symbol, ValueId};
+use eec_ir::{BufferId, ConstId, DType, Dim, Graph, KernelId, NodeId, Op, Precision, RegionId, Symbol, ValueId};
 
 use fuse::LoopBuilder;
 use view::Shown;
@@ -387,7 +387,8 @@ impl<'g> Lowering<'g> {
                 self.is_cheap_tree(id) && user.inputs[0] == value
             }
             Op::ReduceSum { .. } | Op::ReduceMean { .. } | Op::ReduceMax { .. } | Op::ReduceMin { .. } => true,
-            Op::MatMul { .. } => once && self.scale_of(id).is_some(),
+            // Operands that are rounded are rounded after they are scaled.
+            Op::MatMul { weights } => once && *weights != Precision::Bf16 && self.scale_of(id).is_some(),
             _ => false,
         }
     }

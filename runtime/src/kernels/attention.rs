@@ -61,6 +61,9 @@ impl Shared<'_> {
     }
 }
 
+/// Elements of keys and values above which they are not packed as a whole: threads keep what they packed.
+const PACKED: usize = 1 << 20;
+
 /// How the queries are cut. The cut decides speed only, never a result.
 struct Plan {
     /// Queries of an item, which one thread computes.
@@ -86,7 +89,8 @@ impl Plan {
         let block = rows.div_ceil(rows.div_ceil(block).max(1)).max(1);
         let scores = args.n.checked_next_multiple_of(BLOCK)?;
         // What one block reads once need not be packed as a whole.
-        let packs = rows > block;
+        let elements = args.n.saturating_mul(args.d.saturating_add(args.width));
+        let packs = rows > block && elements <= PACKED;
         let keys = if packs { packed_len(args.d, args.n)? } else { 0 };
         let values = if packs { packed_len(args.n, args.width)? } else { 0 };
         Some(Plan { rows: rows.max(1), block, scores, keys, values })

@@ -1,5 +1,5 @@
 //! 2-D convolution over NCHW, with 1-D as height 1: an implicit matmul of weights and patches of the
-//! image, in one of three forms chosen by its sizes.
+//! image, in one of four forms chosen by its sizes.
 
 mod cut;
 mod direct;

@@ -236,7 +236,7 @@ unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(t: &Tile<'_>) {
         }
         if t.scale != 1.0 {
             let scale = V::splat(t.scale);
-            acc.iter_mut().flatten().for_each(|sum| *sum = sum.fma(scale, V::zero()));
+            acc.iter_mut().flatten().for_each(|sum| *sum = sum.mul(scale));
         }
         add_bias::<V, MR, NV>(&mut acc, t);
         for link in t.links {
