@@ -3,7 +3,8 @@
 
 mod inserted;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -172,12 +173,15 @@ impl Model {
         };
         let required =
             |name: &str| section(name).unwrap_or_else(|| Err(Error::content(path, format!("has no section {name}"))));
-        let mut read = HashSet::new();
+        // Both graphs share the floats of their constants.
+        let mut read: HashMap<ContentHash, Tensor> = HashMap::new();
         let mut graph = |source: &str| {
             let mut resolve = |c: &text::ConstRef| {
                 let hash = c.content_hash()?;
-                read.insert(hash);
-                artifact.constant(hash)
+                match read.entry(hash) {
+                    Entry::Occupied(found) => Some(found.get().clone()),
+                    Entry::Vacant(missing) => Some(missing.insert(artifact.constant(hash)?).clone()),
+                }
             };
             text::parse(source, &mut resolve).map_err(|e| Error::content(path, e))
         };
@@ -328,12 +332,12 @@ fn is_artifact(path: &Path) -> Result<bool, Error> {
 
 /// Compares the constants of an artifact with their hashes. Those that a graph `read` were hashed when
 /// they entered its pool; the others are small ones, which the graph's text holds itself.
-fn check_constants(artifact: &Artifact, graphs: &[&Graph], read: &HashSet<ContentHash>) -> Result<(), String> {
-    let good = |hash: ContentHash, tensor: &Tensor| match read.contains(&hash) {
-        true => graphs.iter().any(|g| g.constants().find(hash).is_some()),
-        false => ContentHash::of(tensor) == hash,
+fn check_constants(artifact: &Artifact, graphs: &[&Graph], read: &HashMap<ContentHash, Tensor>) -> Result<(), String> {
+    let good = |hash: &ContentHash| match read.contains_key(hash) {
+        true => graphs.iter().any(|g| g.constants().find(*hash).is_some()),
+        false => artifact.constant(*hash).is_some_and(|tensor| ContentHash::of(&tensor) == *hash),
     };
-    match artifact.constants().filter(|(hash, tensor)| !good(*hash, tensor)).map(|(hash, _)| hash).min() {
+    match artifact.constants().filter(|hash| !good(hash)).min() {
         Some(hash) => Err(format!("is damaged: the constant {hash} holds bytes of another hash")),
         None => Ok(()),
     }

@@ -378,11 +378,12 @@ fn pair(words: &[i64]) -> [usize; 2] {
 }
 
 /// The words of a convolution.
-pub(crate) const CONV_WORDS: usize = 23;
+pub(crate) const CONV_WORDS: usize = 24;
 
 /// Runs a convolution. The words are: kernel, x dims, w dims, y size, group, strides, dilations,
-/// pads, then the addresses of x, w, the bias and y, and the packed weights (or -1); then for every operand
-/// of the epilogue its address and the strides of channels, elements and images.
+/// pads, then the addresses of x, w, the bias and y, the packed weights (or -1), and whether the
+/// sizes of the image are constant; then for every operand of the epilogue its address and the strides of
+/// channels, elements and images.
 pub(crate) unsafe extern "C" fn run_conv(context: *const Context, words: *const i64) {
     // SAFETY: generated code passes its context and as many words as the kernel's epilogue needs.
     unsafe {
@@ -417,7 +418,7 @@ unsafe fn conv_words(host: &Host, words: &[i64]) {
         bias: words[20] as *const f32,
         y: words[21] as *mut f32,
         images: words[1] as usize,
-        shape: ConvShape { in_channels, out_channels, groups, window },
+        shape: ConvShape { in_channels, out_channels, groups, window, fixed: words[23] != 0 },
         epilogue: steps_of(host, words[0]).map(|steps| Finish { steps, operands: &operands }),
     };
     // SAFETY: the caller's promise.

@@ -1,6 +1,6 @@
 //! Steps that run as one job: neighbouring products by constant matrices that need nothing of each other
-//! and are stored alike, like those for queries, keys and values. Code and memory are both planned by these jobs, since no
-//! result may lie where another product of the job still reads.
+//! and are stored alike, like those for queries, keys and values. Code and memory are both planned by these
+//! jobs, since no result may lie where another product of the job still reads.
 
 use eec_ir::program::{Form, MatMul, Program, Source, Step};
 

@@ -65,7 +65,7 @@ impl Weights {
 }
 
 /// Packs every matrix that is a part of a constant and the same for the whole batch, and the constant
-/// weights of convolutions whose sizes are known but for the batch; `None` if there is no memory for them.
+/// weights of convolutions; `None` if there is no memory for them.
 pub(crate) fn pack(program: &Program, constants: &[Held], pool: &Pool) -> Option<Packed> {
     let mut known: HashMap<Place, usize> = HashMap::new();
     let mut places: Vec<Place> = Vec::new();
@@ -136,22 +136,25 @@ fn matrix(program: &Program, constants: &[Held], form: &MatMul) -> Option<Place>
     (inside && dense).then_some(Place::Matrix { constant, offset, row, column, k, n, precision: form.weights })
 }
 
-/// The place of a convolution's weights, if they are a constant that is used in packed form.
+/// The place of a convolution's weights, if they are a constant that is used in packed form. Images whose
+/// sizes change from run to run stand for empty ones.
 fn conv_weights(program: &Program, constants: &[Held], form: &Conv) -> Option<Place> {
     let Source::Constant(constant) = program.buffer(form.w).source else { return None };
     let pair = |dims: &[Dim]| Some([constant_size(&dims[0])?, constant_size(&dims[1])?]);
+    let sizes = pair(&form.x_dims[2..]).zip(pair(&form.y_size));
+    let (size, out_size) = sizes.unwrap_or_default();
     let window = Window {
-        size: pair(&form.x_dims[2..])?,
-        out_size: pair(&form.y_size)?,
+        size,
+        out_size,
         kernel: pair(&form.w_dims[2..])?,
         stride: form.strides.map(|s| s as usize),
         dilation: form.dilations.map(|d| d as usize),
         pad: form.pads.map(|p| p as usize),
     };
     // Planes whose elements are too many to count are refused when the program runs.
-    [window.size, window.out_size].iter().try_for_each(|[h, w]| h.checked_mul(*w).map(drop))?;
+    [size, out_size].iter().try_for_each(|[h, w]| h.checked_mul(*w).map(drop))?;
     let (in_channels, out_channels) = (constant_size(&form.x_dims[1])?, constant_size(&form.w_dims[0])?);
-    let shape = ConvShape { in_channels, out_channels, groups: form.group as usize, window };
+    let shape = ConvShape { in_channels, out_channels, groups: form.group as usize, window, fixed: sizes.is_some() };
     let Held::Plain(tensor) = constants.get(constant as usize)? else { return None };
     let whole = tensor.dtype() == DType::F32 && tensor.len() == shape.weights()? && !tensor.is_empty();
     (whole && conv::packed_len(&shape).is_some()).then_some(Place::Conv { constant, shape })

@@ -342,9 +342,7 @@ fn load_constants(program: &Program, constants: &dyn Fn(ContentHash) -> Option<H
         }
         found.push(match held {
             Held::Narrow(narrow) if pack::reads_packed(program, index as u32, &narrow) => Held::Narrow(narrow),
-            Held::Narrow(narrow) => {
-                Held::Plain(narrow.widened().ok_or_else(|| fail("there is no memory for it".into()))?)
-            }
+            Held::Narrow(narrow) => Held::Plain(narrow.widened().ok_or_else(|| fail("it is no tensor".into()))?),
             Held::Plain(tensor) => Held::Plain(aligned(tensor)),
         });
     }

@@ -53,14 +53,16 @@ impl Layout {
     pub(super) fn encode(self, tensor: &Tensor) -> Option<Vec<u8>> {
         let [rows, columns] = *tensor.dims() else { return None };
         let values = tensor.elements::<f32>()?;
-        let bytes = match self.precision {
-            Precision::F32 => return None,
-            Precision::Bf16 => values.iter().flat_map(|x| to_bf16(*x).to_le_bytes()).collect(),
-            Precision::Int8 => self.integers(&values, [rows, columns])?,
-        };
-        let narrow = Narrow::new(self, [rows, columns], std::sync::Arc::new(bytes), 0)?;
-        let same = narrow.values().iter().zip(values.iter()).all(|(a, b)| a.to_bits() == b.to_bits());
-        same.then(|| (*narrow.storage).as_ref().to_vec())
+        let mut rounded = values.to_vec();
+        self.precision.round(&mut rounded, columns, self.transposed);
+        if rounded.iter().zip(values.iter()).any(|(a, b)| a.to_bits() != b.to_bits()) {
+            return None;
+        }
+        match self.precision {
+            Precision::F32 => None,
+            Precision::Bf16 => Some(values.iter().flat_map(|x| to_bf16(*x).to_le_bytes()).collect()),
+            Precision::Int8 => self.integers(&values, [rows, columns]),
+        }
     }
 
     fn integers(self, values: &[f32], dims: [usize; 2]) -> Option<Vec<u8>> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use eec_ir::program::Program;
 use eec_ir::tensor::Storage;
@@ -20,7 +20,7 @@ pub struct Artifact {
     map: Arc<Mmap>,
     /// Offset and length of every section, in the file's order.
     sections: Vec<(String, usize, usize)>,
-    constants: HashMap<ContentHash, Constant>,
+    constants: HashMap<ContentHash, Held>,
 }
 
 /// A constant as it is stored.
@@ -30,21 +30,6 @@ pub(crate) enum Held {
     Plain(Tensor),
     /// A matrix of floats in a narrow form.
     Narrow(Arc<Narrow>),
-}
-
-/// A constant, and its floats once somebody wants them.
-struct Constant {
-    held: Held,
-    widened: OnceLock<Option<Tensor>>,
-}
-
-impl Constant {
-    fn tensor(&self) -> Option<&Tensor> {
-        match &self.held {
-            Held::Plain(tensor) => Some(tensor),
-            Held::Narrow(narrow) => self.widened.get_or_init(|| narrow.widened()).as_ref(),
-        }
-    }
 }
 
 impl std::fmt::Debug for Artifact {
@@ -119,7 +104,7 @@ impl Artifact {
         Ok(sections)
     }
 
-    fn read_constants(&self) -> Result<HashMap<ContentHash, Constant>, String> {
+    fn read_constants(&self) -> Result<HashMap<ContentHash, Held>, String> {
         let mut constants = HashMap::new();
         let Some(table) = self.section(CONSTANTS) else { return Ok(constants) };
         let entries: Vec<Entry> =
@@ -140,7 +125,7 @@ impl Artifact {
             if held.bytes() > length - offset || !offset.is_multiple_of(ALIGN) {
                 return Err(bad(&"it lies outside the weights or is not aligned"));
             }
-            constants.insert(entry.hash, Constant { held, widened: OnceLock::new() });
+            constants.insert(entry.hash, held);
         }
         Ok(constants)
     }
@@ -156,20 +141,24 @@ impl Artifact {
         self.sections.iter().map(|s| s.0.as_str())
     }
 
-    /// The constant with this hash; its bytes stay in the mapped file, unless they are in a narrow form.
+    /// The constant with this hash; its bytes stay in the mapped file, unless they are in a narrow form:
+    /// then every call makes its floats anew.
     pub fn constant(&self, hash: ContentHash) -> Option<Tensor> {
-        self.constants.get(&hash)?.tensor().cloned()
+        match self.constants.get(&hash)? {
+            Held::Plain(tensor) => Some(tensor.clone()),
+            Held::Narrow(narrow) => narrow.widened(),
+        }
     }
 
     /// The constant as it is stored.
     #[cfg(feature = "jit")]
     pub(crate) fn held(&self, hash: ContentHash) -> Option<Held> {
-        Some(self.constants.get(&hash)?.held.clone())
+        self.constants.get(&hash).cloned()
     }
 
-    /// All constants, in no particular order.
-    pub fn constants(&self) -> impl Iterator<Item = (ContentHash, &Tensor)> {
-        self.constants.iter().filter_map(|(hash, constant)| Some((*hash, constant.tensor()?)))
+    /// The hashes of all constants, in no particular order.
+    pub fn constants(&self) -> impl Iterator<Item = ContentHash> {
+        self.constants.keys().copied()
     }
 
     /// The program that runs.

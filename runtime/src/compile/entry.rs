@@ -318,6 +318,8 @@ impl<'a> Entry<'a, '_> {
         });
         words.push(self.pointer(form.y));
         words.push(self.packed(id));
+        let fixed = form.x_dims[2..].iter().chain(&form.y_size).all(|d| d.as_const().is_some());
+        words.push(self.number(i64::from(fixed)));
         debug_assert_eq!(words.len(), CONV_WORDS);
         for view in form.epilogue.iter().flat_map(|e| &e.operands) {
             words.push(self.view(view));

@@ -43,6 +43,8 @@ pub(crate) struct ConvShape {
     /// Divides both channel counts; at least one.
     pub(crate) groups: usize,
     pub(crate) window: Window,
+    /// Whether the sizes of the image are those of every run; weights are packed without them otherwise.
+    pub(crate) fixed: bool,
 }
 
 impl ConvArgs<'_> {
@@ -92,7 +94,7 @@ impl ConvShape {
         }
         match direct::Layout::new(isa, self) {
             Some(layout) => Form::Direct(layout),
-            None if turned::pays(isa, self) => Form::Turned,
+            None if self.fixed && turned::pays(isa, self) => Form::Turned,
             None => Form::Panels,
         }
     }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::epilogue::Links;
 use super::scratch::with_floats;
 use super::simd::{Isa, LINE, Segment, Tile};
-use super::{Bias, Strided};
+use super::{Bias, Strided, locate};
 use crate::pool::Pool;
 
 /// The length of a slice of k: a slice of a strip of B stays in the nearest caches while all rows of
@@ -162,15 +162,9 @@ pub(super) unsafe fn run_all<P: Problem, const N: usize>(pool: &Pool, isa: &Isa,
     let grain = plans.iter().map(Plan::grain).min().unwrap_or(1);
     pool.run(items, grain, &|items| {
         with_floats(scratch, |scratch| {
-            for mut item in items {
-                for (plan, (_, problem)) in plans.iter().zip(problems) {
-                    if item < plan.items() {
-                        // SAFETY: items are disjoint parts of C; the rest is the caller's promise.
-                        unsafe { block(isa, plan, *problem, item, scratch) };
-                        break;
-                    }
-                    item -= plan.items();
-                }
+            for (product, item) in items.filter_map(|item| locate(item, plans.iter().map(Plan::items))) {
+                // SAFETY: items are disjoint parts of C; the rest is the caller's promise.
+                unsafe { block(isa, &plans[product], problems[product].1, item, scratch) };
             }
         });
     });
@@ -297,7 +291,7 @@ unsafe fn pack_rows(isa: &Isa, src: Strided, k: usize, n: usize, dst: *mut f32, 
 /// The most lanes of a vector.
 pub(super) const MAX_LANES: usize = 16;
 
-/// [`pack`] for contiguous columns: block by block, those at the edges by way of whole ones.
+/// [`pack`] for contiguous columns, block by block.
 ///
 /// # Safety
 ///
@@ -312,19 +306,42 @@ unsafe fn pack_transposed(isa: &Isa, src: Strided, k: usize, n: usize, dst: *mut
             // SAFETY: a block of `rows` × `columns` at (row, column) is inside the source, and one of
             // `rows` × `lanes` inside the destination.
             unsafe {
-                if rows == lanes && columns == lanes {
-                    (isa.transpose)(src.at(row, column).ptr, src.column, to, width as isize);
-                    continue;
-                }
-                let (mut from, mut turned) = ([0.0; MAX_LANES * MAX_LANES], [0.0; MAX_LANES * MAX_LANES]);
-                for i in 0..columns {
-                    std::ptr::copy_nonoverlapping(src.at(row, column + i).ptr, from.as_mut_ptr().add(i * lanes), rows);
-                }
-                (isa.transpose)(from.as_ptr(), lanes as isize, turned.as_mut_ptr(), lanes as isize);
-                for i in 0..rows {
-                    std::ptr::copy_nonoverlapping(turned.as_ptr().add(i * lanes), to.add(i * width), lanes);
-                }
+                transpose_part(isa, src.at(row, column).ptr, src.column, [columns, rows], to, width as isize, lanes);
             }
+        }
+    }
+}
+
+/// Transposes a block of `rows`×`columns`, each at most a vector, into `columns` rows of `width` elements,
+/// at least `rows` and at most a vector: zeros where the block has none.
+///
+/// # Safety
+///
+/// Rows of `columns` elements are readable at `src`, and rows of `width` writable at `dst`.
+pub(super) unsafe fn transpose_part(
+    isa: &Isa,
+    src: *const f32,
+    src_row: isize,
+    [rows, columns]: [usize; 2],
+    dst: *mut f32,
+    dst_row: isize,
+    width: usize,
+) {
+    let lanes = isa.lanes;
+    // SAFETY: whole blocks are the caller's, others go by way of whole ones.
+    unsafe {
+        if rows == lanes && columns == lanes {
+            return (isa.transpose)(src, src_row, dst, dst_row);
+        }
+        let (mut from, mut turned) = ([0.0; MAX_LANES * MAX_LANES], [0.0; MAX_LANES * MAX_LANES]);
+        for i in 0..rows {
+            let row = src.wrapping_offset(i as isize * src_row);
+            std::ptr::copy_nonoverlapping(row, from.as_mut_ptr().add(i * lanes), columns);
+        }
+        (isa.transpose)(from.as_ptr(), lanes as isize, turned.as_mut_ptr(), lanes as isize);
+        for i in 0..columns {
+            let row = dst.wrapping_offset(i as isize * dst_row);
+            std::ptr::copy_nonoverlapping(turned.as_ptr().add(i * lanes), row, width);
         }
     }
 }

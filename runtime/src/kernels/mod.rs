@@ -59,6 +59,18 @@ impl Strided {
     }
 }
 
+/// Which of several products an item of a job belongs to, and its number there; `counts` are the products'
+/// items.
+fn locate(mut item: usize, counts: impl IntoIterator<Item = usize>) -> Option<(usize, usize)> {
+    counts.into_iter().enumerate().find_map(|(product, count)| {
+        let found = item < count;
+        if !found {
+            item -= count;
+        }
+        found.then_some((product, item))
+    })
+}
+
 /// The best time of many runs of `f`, for the measurements among the tests.
 #[cfg(test)]
 fn best_seconds(mut f: impl FnMut()) -> f64 {

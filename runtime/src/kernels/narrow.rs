@@ -23,7 +23,7 @@ use super::matmul::{self, MatMulArgs};
 use super::scratch::with_scores;
 use super::simd::Isa;
 use super::simd::narrow::{Panel, Sweep, Widen};
-use super::{Bias, Strided};
+use super::{Bias, Strided, locate};
 use crate::pool::Pool;
 
 /// Columns of a packed panel of bfloat16: two matrix tiles.
@@ -177,15 +177,9 @@ unsafe fn few_rows(isa: &Isa, pool: &Pool, products: &[MatMulArgs]) {
     let shared = Shared((isa, products));
     pool.run(products.iter().map(panels).sum(), FEW_GRAIN.div_ceil(k.max(1) * INT8_COLUMNS), &|items| {
         let (isa, products) = shared.get();
-        for mut panel in items {
-            for args in products {
-                if panel < panels(args) {
-                    // SAFETY: the caller's promise; panels are disjoint parts of C.
-                    unsafe { few_rows_by_panel(isa, args, panel) };
-                    break;
-                }
-                panel -= panels(args);
-            }
+        for (product, panel) in items.filter_map(|item| locate(item, products.iter().map(panels))) {
+            // SAFETY: the caller's promise; panels are disjoint parts of C.
+            unsafe { few_rows_by_panel(isa, &products[product], panel) };
         }
     });
 }

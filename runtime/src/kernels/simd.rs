@@ -10,13 +10,14 @@ pub(super) mod narrow;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
+mod tile;
 
 use std::sync::LazyLock;
 
-use super::Bias;
-use super::epilogue::{self, Add, Join, Link, Max, Min, Pair, Pass};
+use super::epilogue::{self, Pass};
 use super::math::{self, Function};
 pub(super) use images::{Plane, Windows};
+pub(super) use tile::{LINE, Tile};
 
 /// A vector of f32.
 ///
@@ -45,8 +46,6 @@ pub(super) trait Lanes: Copy {
     /// `self * b + acc`: one rounding, except in the portable set, which has two.
     unsafe fn fma(self, b: Self, acc: Self) -> Self;
     unsafe fn add(self, b: Self) -> Self;
-    /// Asks for the cache line of `src`, which need not be readable, to come into the second-level cache.
-    fn prefetch(src: *const f32);
     unsafe fn sub(self, b: Self) -> Self;
     unsafe fn mul(self, b: Self) -> Self;
     unsafe fn div(self, b: Self) -> Self;
@@ -56,44 +55,14 @@ pub(super) trait Lanes: Copy {
     unsafe fn smaller(self, b: Self) -> Self;
     /// `self` where it is greater than `b`, else `b`; not greater where one of them is NaN.
     unsafe fn max(self, b: Self) -> Self;
+    /// Asks for the cache line of `src`, which need not be readable, to come into the second-level cache.
+    fn prefetch(src: *const f32);
     /// Writes the transpose of the `LEN`×`LEN` block at `src`; rows of both blocks are contiguous.
     unsafe fn transpose(src: *const f32, src_row: isize, dst: *mut f32, dst_row: isize);
 }
 
 /// The bits of the second bfloat16 of a pair, where they are those of the same float.
 const HIGH_HALF: i32 = 0xffff_0000_u32 as i32;
-
-/// Bytes of a cache line.
-pub(super) const LINE: usize = 64;
-
-/// One tile: `C[rows, columns] = A·B`, its rows and vectors per row fixed by the kernel.
-#[derive(Clone, Copy)]
-pub(super) struct Tile<'a> {
-    pub(super) a: *const f32,
-    pub(super) a_row: isize,
-    pub(super) a_col: isize,
-    /// Rows of B; whole vectors are read, also for the columns beyond `columns`.
-    pub(super) b: *const f32,
-    pub(super) b_row: isize,
-    /// Where each row of B begins, instead of a multiple of `b_row`; or null.
-    pub(super) b_rows: *const isize,
-    pub(super) c: *mut f32,
-    pub(super) c_row: isize,
-    pub(super) k: usize,
-    pub(super) columns: usize,
-    /// Continue the sums found in C instead of starting at zero.
-    pub(super) resume: bool,
-    /// What the sums are multiplied with, before the bias.
-    pub(super) scale: f32,
-    pub(super) bias: Bias,
-    /// What is prefetched meanwhile: this many cache lines for each element of k, that many bytes apart.
-    pub(super) ahead: *const f32,
-    pub(super) ahead_lines: usize,
-    pub(super) ahead_step: usize,
-    /// What joins the sums after the bias, and which row of it the tile's first one is.
-    pub(super) links: &'a [Link],
-    pub(super) row: usize,
-}
 
 /// Copies `count` rows of `len` elements (at most a vector), `step` apart at the source. Only `lo..hi`
 /// are read, the others become zero.
@@ -208,223 +177,6 @@ impl Isa {
     }
 }
 
-/// Computes one tile. Each element is one chain of [`Lanes::fma`] over k in order, whatever the
-/// tile's shape, so results do not depend on how the work was cut.
-///
-/// # Safety
-///
-/// The instruction set of `V`; A is readable for `MR` × k, B for k × `NV` vectors, C writable for
-/// `MR` × `columns`, with `columns` above `NV - 1` vectors and at most `NV`; the bias covers the tile.
-#[inline(always)]
-unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(t: &Tile<'_>) {
-    // SAFETY: the caller's promise covers every address formed below.
-    unsafe {
-        let mut acc = [[V::zero(); NV]; MR];
-        if t.resume {
-            for (i, row) in acc.iter_mut().enumerate() {
-                *row = load_columns(t.c.offset(i as isize * t.c_row), t.columns);
-            }
-        }
-        // Opaque, or the compiler makes each row's address from the one before: a chain as long as the step.
-        let rows: [*const f32; MR] =
-            std::array::from_fn(|i| std::hint::black_box(t.a.wrapping_offset(i as isize * t.a_row)));
-        match t.ahead_lines {
-            _ if !t.b_rows.is_null() => sweep_scattered(t, &rows, &mut acc),
-            ..=1 => sweep::<V, MR, NV, 1>(t, &rows, &mut acc),
-            2 => sweep::<V, MR, NV, 2>(t, &rows, &mut acc),
-            _ => sweep::<V, MR, NV, 4>(t, &rows, &mut acc),
-        }
-        if t.scale != 1.0 {
-            let scale = V::splat(t.scale);
-            acc.iter_mut().flatten().for_each(|sum| *sum = sum.mul(scale));
-        }
-        add_bias::<V, MR, NV>(&mut acc, t);
-        for link in t.links {
-            match link.join {
-                Join::Add => join::<V, Add, MR, NV>(&mut acc, link, t),
-                Join::Max => join::<V, Max, MR, NV>(&mut acc, link, t),
-                Join::Min => join::<V, Min, MR, NV>(&mut acc, link, t),
-            }
-        }
-        for (i, row) in acc.iter().enumerate() {
-            store_columns(t.c.offset(i as isize * t.c_row), row, t.columns);
-        }
-    }
-}
-
-/// Adds A·B to the sums of a tile, and prefetches from up to `AHEAD` cache lines per element of k.
-///
-/// # Safety
-///
-/// As for [`tile`]; `rows` are the rows of A.
-#[inline(always)]
-unsafe fn sweep<V: Lanes, const MR: usize, const NV: usize, const AHEAD: usize>(
-    t: &Tile<'_>,
-    rows: &[*const f32; MR],
-    acc: &mut [[V; NV]; MR],
-) {
-    let (mut at, mut b, mut ahead) = (0, t.b, t.ahead);
-    for _ in 0..t.k {
-        // SAFETY: the caller's promise, for each element of k.
-        unsafe {
-            for j in 0..AHEAD {
-                V::prefetch(ahead.wrapping_byte_add(j * LINE));
-            }
-            step(rows, at, b, acc);
-        }
-        at += t.a_col;
-        b = b.wrapping_offset(t.b_row);
-        ahead = ahead.wrapping_byte_add(t.ahead_step);
-    }
-}
-
-/// Adds A·B to the sums of a tile whose rows of B are anywhere, and prefetches one cache line per element of k.
-///
-/// # Safety
-///
-/// As for [`tile`]; `rows` are the rows of A, and there are `k` rows of B.
-#[inline(always)]
-unsafe fn sweep_scattered<V: Lanes, const MR: usize, const NV: usize>(
-    t: &Tile<'_>,
-    rows: &[*const f32; MR],
-    acc: &mut [[V; NV]; MR],
-) {
-    let (mut at, mut ahead) = (0, t.ahead);
-    for k in 0..t.k {
-        V::prefetch(ahead);
-        // SAFETY: the caller's promise, for each element of k.
-        unsafe { step(rows, at, t.b.offset(*t.b_rows.add(k)), acc) };
-        at += t.a_col;
-        ahead = ahead.wrapping_byte_add(t.ahead_step);
-    }
-}
-
-/// Adds the products of one column of A and one row of B to the sums of a tile.
-///
-/// # Safety
-///
-/// As for [`tile`], with `a` and `b` at the same place of k.
-#[inline(always)]
-unsafe fn step<V: Lanes, const MR: usize, const NV: usize>(
-    rows: &[*const f32; MR],
-    at: isize,
-    b: *const f32,
-    acc: &mut [[V; NV]; MR],
-) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let mut columns = [V::zero(); NV];
-        for (j, column) in columns.iter_mut().enumerate() {
-            *column = V::load(b.add(j * V::LEN));
-        }
-        for (row, a) in acc.iter_mut().zip(rows) {
-            let x = V::splat(*a.offset(at));
-            for (sum, &column) in row.iter_mut().zip(&columns) {
-                *sum = x.fma(column, *sum);
-            }
-        }
-    }
-}
-
-/// Adds the bias of a tile to its finished sums.
-///
-/// # Safety
-///
-/// As for [`tile`].
-#[inline(always)]
-unsafe fn add_bias<V: Lanes, const MR: usize, const NV: usize>(acc: &mut [[V; NV]; MR], t: &Tile) {
-    // SAFETY: the bias covers the tile's rows or columns.
-    unsafe {
-        match t.bias {
-            Bias::None => {}
-            Bias::PerColumn(bias) => {
-                let bias: [V; NV] = load_columns(bias, t.columns);
-                for row in acc {
-                    for (sum, &bias) in row.iter_mut().zip(&bias) {
-                        *sum = sum.add(bias);
-                    }
-                }
-            }
-            Bias::PerRow(bias) => {
-                for (i, row) in acc.iter_mut().enumerate() {
-                    let bias = V::splat(*bias.add(i));
-                    for sum in row {
-                        *sum = sum.add(bias);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Joins the values of a link to the sums of a tile.
-///
-/// # Safety
-///
-/// As for [`tile`]; the link's values are readable for the tile.
-#[inline(always)]
-unsafe fn join<V: Lanes, F: Pair, const MR: usize, const NV: usize>(
-    acc: &mut [[V; NV]; MR],
-    link: &Link,
-    t: &Tile<'_>,
-) {
-    let first = link.other.at(t.row, 0);
-    // SAFETY: the caller's promise.
-    unsafe {
-        if first.column == 0 {
-            for (i, row) in acc.iter_mut().enumerate() {
-                let other = V::splat(*first.at(i, 0).ptr);
-                for sum in row {
-                    *sum = F::of(*sum, other);
-                }
-            }
-            return;
-        }
-        for (i, row) in acc.iter_mut().enumerate() {
-            let others: [V; NV] = load_columns(first.at(i, 0).ptr, t.columns);
-            for (sum, &other) in row.iter_mut().zip(&others) {
-                *sum = F::of(*sum, other);
-            }
-        }
-    }
-}
-
-/// Loads `columns` elements into `NV` vectors, the last of which may be partial.
-///
-/// # Safety
-///
-/// `src` is readable for `columns` elements, more than `NV - 1` vectors and at most `NV`.
-#[inline(always)]
-unsafe fn load_columns<V: Lanes, const NV: usize>(src: *const f32, columns: usize) -> [V; NV] {
-    let last = NV - 1;
-    // SAFETY: `last` whole vectors and the rest are inside `columns`.
-    unsafe {
-        let mut out = [V::zero(); NV];
-        for (j, vector) in out.iter_mut().enumerate().take(last) {
-            *vector = V::load(src.add(j * V::LEN));
-        }
-        out[last] = V::load_span(src.add(last * V::LEN), 0, columns - last * V::LEN);
-        out
-    }
-}
-
-/// Stores the first `columns` elements of `NV` vectors.
-///
-/// # Safety
-///
-/// As for [`load_columns`], with `dst` writable.
-#[inline(always)]
-unsafe fn store_columns<V: Lanes, const NV: usize>(dst: *mut f32, row: &[V; NV], columns: usize) {
-    let last = NV - 1;
-    // SAFETY: `last` whole vectors and the rest are inside `columns`.
-    unsafe {
-        for (j, vector) in row.iter().enumerate().take(last) {
-            vector.store(dst.add(j * V::LEN));
-        }
-        row[last].store_part(dst.add(last * V::LEN), columns - last * V::LEN);
-    }
-}
-
 /// Copies one [`Segment`].
 ///
 /// # Safety
@@ -524,7 +276,7 @@ macro_rules! define_isa {
         $(#[target_feature(enable = $feature)])?
         unsafe fn tile<const MR: usize, const NV: usize>(t: &super::Tile<'_>) {
             // SAFETY: the caller keeps the promises of the generic kernel; the features are here.
-            unsafe { super::tile::<$lanes, MR, NV>(t) }
+            unsafe { super::tile::tile::<$lanes, MR, NV>(t) }
         }
 
         $(#[target_feature(enable = $feature)])?

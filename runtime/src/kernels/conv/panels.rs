@@ -109,11 +109,17 @@ impl Plan {
         if threads < 2 {
             return self;
         }
-        let finer = |cut: Cut| {
-            let most = cut.total.min(cut.parts + 2 * threads);
-            (cut.parts..=most).map(move |parts| Cut::into(cut.total, parts))
+        // Blocks as fine as may pay, and with each the bands that give all threads as much to do.
+        let most = self.blocks.total.min(self.blocks.parts + 2 * threads);
+        let blocks = (self.blocks.parts..=most).map(|parts| Cut::into(self.blocks.total, parts));
+        let bands = |blocks: Cut| {
+            let items = self.products * blocks.parts;
+            let rounds = (items * self.bands.parts).div_ceil(threads);
+            let parts = |rounds: usize| (rounds * threads).div_ceil(items.max(1));
+            let cut = move |parts: usize| Cut::into(self.bands.total, parts.clamp(self.bands.parts, self.bands.total));
+            [self.bands.parts, parts(rounds), parts(rounds + 1)].map(cut)
         };
-        let cuts = finer(self.blocks).flat_map(|blocks| finer(self.bands).map(move |bands| (blocks, bands)));
+        let cuts = blocks.flat_map(|blocks| bands(blocks).map(|bands| (blocks, bands)));
         let plans = cuts.map(|(blocks, bands)| Plan { blocks, bands, ..self });
         plans.min_by_key(|plan| plan.time(threads)).unwrap_or(self)
     }

@@ -54,7 +54,7 @@ impl Case {
 
     fn shape(&self) -> ConvShape {
         let [in_channels, out_channels] = self.channels;
-        ConvShape { in_channels, out_channels, groups: self.groups, window: self.window() }
+        ConvShape { in_channels, out_channels, groups: self.groups, window: self.window(), fixed: true }
     }
 
     /// The output at `i` by the plain loops: channels, then rows, then columns of the kernel.
@@ -94,26 +94,44 @@ impl Case {
         let joined = |(i, sum): (usize, &f32)| (sum + residual[i]).max(-0.25).min(limit[channel(i)]);
         let joined: Vec<f32> = sums.iter().enumerate().map(joined).collect();
         let [links, passes] = chain();
-        for (steps, want) in [(None, &sums), (Some(&links), &joined), (Some(&passes), &joined)] {
+        let sizeless = self.packed_without_sizes(isa, &w);
+        let shape = ConvShape { fixed: false, ..self.shape() };
+        let args = ConvArgs {
+            x: x.as_ptr(),
+            w: w.as_ptr(),
+            packed: std::ptr::null(),
+            bias: if with_bias { bias.as_ptr() } else { std::ptr::null() },
+            y: std::ptr::null_mut(),
+            images: self.images,
+            shape: self.shape(),
+            epilogue: None,
+        };
+        for (args, steps, want) in [
+            (args, None, &sums),
+            (args, Some(&links), &joined),
+            (args, Some(&passes), &joined),
+            (ConvArgs { packed: sizeless.as_ptr(), shape, ..args }, None, &sums),
+        ] {
             let mut y = vec![f32::NAN; len];
-            let args = ConvArgs {
-                x: x.as_ptr(),
-                w: w.as_ptr(),
-                packed: std::ptr::null(),
-                bias: if with_bias { bias.as_ptr() } else { std::ptr::null() },
-                y: y.as_mut_ptr(),
-                images: self.images,
-                shape: self.shape(),
-                epilogue: steps.map(|steps| Finish { steps, operands: &operands }),
-            };
+            let epilogue = steps.map(|steps| Finish { steps, operands: &operands });
             // SAFETY: all operands are valid for their sizes.
-            unsafe { conv_for(isa, pool, &args) };
+            unsafe { conv_for(isa, pool, &ConvArgs { y: y.as_mut_ptr(), epilogue, ..args }) };
             for (i, (got, want)) in y.iter().zip(want).enumerate() {
                 let (threads, epilogue) = (pool.threads(), steps.is_some());
                 let what = format!("{} {threads} threads {self:?} epilogue {epilogue}", isa.name);
                 assert_eq!(got.to_bits(), want.to_bits(), "{what}: {i} is {got}, not {want}");
             }
         }
+    }
+
+    /// The weights as they are packed where the sizes of the image are not constant.
+    fn packed_without_sizes(&self, isa: &Isa, w: &[f32]) -> Vec<f32> {
+        let window = Window { size: [0; 2], out_size: [0; 2], ..self.window() };
+        let shape = ConvShape { fixed: false, window, ..self.shape() };
+        let mut packed = vec![f32::NAN; packed_len_for(isa, &shape).unwrap()];
+        // SAFETY: these are the weights of the shape, and room for them.
+        unsafe { pack_weights_for(isa, &shape, w.as_ptr(), &mut packed) };
+        packed
     }
 }
 

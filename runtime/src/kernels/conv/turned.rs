@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::patches::Patches;
 use super::{ConvArgs, ConvShape};
-use crate::kernels::gemm::MAX_LANES;
+use crate::kernels::gemm::transpose_part;
 use crate::kernels::matmul::{self, MatMulArgs};
 use crate::kernels::scratch::with_scores;
 use crate::kernels::simd::Isa;
@@ -162,20 +162,11 @@ impl Turn<'_> {
     unsafe fn block(&self, channel: usize, position: usize, dst: *mut f32) {
         let lanes = self.isa.lanes;
         let (channels, positions) = ((self.outputs - channel).min(lanes), (self.plane - position).min(lanes));
-        // SAFETY: whole blocks are inside the result and the output, other ones go by way of whole ones.
+        // SAFETY: the block is inside the result and the output.
         unsafe {
             let src = self.result.add(position * self.outputs + channel).cast_const();
-            if channels == lanes && positions == lanes {
-                return (self.isa.transpose)(src, self.outputs as isize, dst, self.plane as isize);
-            }
-            let (mut from, mut turned) = ([0.0; MAX_LANES * MAX_LANES], [0.0; MAX_LANES * MAX_LANES]);
-            for i in 0..positions {
-                std::ptr::copy_nonoverlapping(src.add(i * self.outputs), from.as_mut_ptr().add(i * lanes), channels);
-            }
-            (self.isa.transpose)(from.as_ptr(), lanes as isize, turned.as_mut_ptr(), lanes as isize);
-            for i in 0..channels {
-                std::ptr::copy_nonoverlapping(turned.as_ptr().add(i * lanes), dst.add(i * self.plane), positions);
-            }
+            let (row, plane) = (self.outputs as isize, self.plane as isize);
+            transpose_part(self.isa, src, row, [positions, channels], dst, plane, positions);
         }
     }
 }

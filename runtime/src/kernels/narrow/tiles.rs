@@ -14,6 +14,7 @@ use eec_ir::precision::to_bf16;
 use super::super::matmul::MatMulArgs;
 use super::super::scratch::with_scores;
 use super::{BF16_COLUMNS, BF16_ROWS, Shared, finish_row, round_row};
+use crate::kernels::locate;
 use crate::pool::Pool;
 
 /// Rows and columns of a tile of sums.
@@ -158,15 +159,11 @@ unsafe fn multiply(pool: &Pool, products: &[(MatMulArgs, Rounded)]) {
     pool.run(products.iter().map(|(args, _)| count(args)).sum(), grain, &|items| {
         // SAFETY: tiles are available.
         let _tiles = unsafe { Configured::new() };
-        for mut at in items {
-            for (args, a) in shared.get() {
-                if at < count(args) {
-                    // SAFETY: items are disjoint parts of C; the rest is the caller's promise.
-                    unsafe { item(args, a, at) };
-                    break;
-                }
-                at -= count(args);
-            }
+        let products = shared.get();
+        for (product, at) in items.filter_map(|at| locate(at, products.iter().map(|(args, _)| count(args)))) {
+            let (args, a) = &products[product];
+            // SAFETY: items are disjoint parts of C; the rest is the caller's promise.
+            unsafe { item(args, a, at) };
         }
     });
 }
