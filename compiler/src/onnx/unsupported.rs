@@ -1,5 +1,6 @@
 //! The list of everything in a model that eec does not support, with counts.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// Everything in a model that eec does not support.
@@ -46,19 +47,29 @@ pub struct UnsupportedForm {
     pub place: String,
     /// How many nodes have it.
     pub count: usize,
+    /// Inputs of the model whose elements, if they were known before a run, would make it supported.
+    pub deciding: BTreeSet<String>,
 }
 
 impl Unsupported {
+    /// The inputs that decide shapes and the like, so that they would have to be known before a run.
+    pub fn deciding_inputs(&self) -> BTreeSet<&str> {
+        self.forms.iter().flat_map(|f| &f.deciding).map(String::as_str).collect()
+    }
+
     /// Whether there is nothing.
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty() && self.types.is_empty() && self.forms.is_empty()
     }
 
     /// Counts a node at `place` whose form is refused for `reason`.
-    pub(crate) fn count_form(&mut self, op: &str, reason: String, place: String) {
+    pub(crate) fn count_form(&mut self, op: &str, reason: String, place: String, deciding: BTreeSet<String>) {
         match self.forms.iter_mut().find(|f| f.op == op && f.reason == reason) {
-            Some(form) => form.count += 1,
-            None => self.forms.push(UnsupportedForm { op: op.to_string(), reason, place, count: 1 }),
+            Some(form) => {
+                form.count += 1;
+                form.deciding.extend(deciding);
+            }
+            None => self.forms.push(UnsupportedForm { op: op.to_string(), reason, place, count: 1, deciding }),
         }
     }
 

@@ -25,7 +25,7 @@ pub(super) fn dropout(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
 pub(super) fn cast(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     cx.int("saturate")?;
     cx.word("round_mode")?;
-    let number = cx.int("to")?.ok_or_else(|| Refusal("attribute `to` is missing".into()))?;
+    let number = cx.int("to")?.ok_or_else(|| Refusal::new("attribute `to` is missing"))?;
     let number = i32::try_from(number).unwrap_or(-1);
     let Some(to) = dtype(number) else {
         return refuse(format!("conversion to {} is not supported", type_name(number)));
@@ -110,7 +110,7 @@ pub(super) fn modulo(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     }
     let remainder = |(a, b): (&Dim, &Dim)| a.floor_div(b).map(|q| a - &(&q * b));
     let values = a.iter().zip(b.iter().cycle()).map(remainder).collect::<Option<Vec<_>>>();
-    let values = values.ok_or_else(|| Refusal("the divisor is 0".into()))?;
+    let values = values.ok_or_else(|| Refusal::new("the divisor is 0"))?;
     let (dtype, dims) = (cx.ty(x).dtype, cx.dims(x));
     let vector = cx.emit(Op::Sizes { values }, &[])?;
     let shaped = cx.reshape(vector, dims)?;

@@ -43,7 +43,7 @@ impl<'a> Cx<'a> {
 
     /// Operand `i`, which must be given.
     pub(super) fn input(&self, i: usize) -> NodeResult<ValueId> {
-        self.optional(i).ok_or_else(|| Refusal(format!("operand {i} is missing")))
+        self.optional(i).ok_or_else(|| Refusal::new(format!("operand {i} is missing")))
     }
 
     /// Operand `i`, if it is given.
@@ -88,7 +88,7 @@ impl<'a> Cx<'a> {
         let stored = self.constant_of(value).and_then(Tensor::to_i64s);
         match stored {
             Some(elements) => Ok(Some(elements.into_iter().map(Dim::from).collect())),
-            None => refuse(format!("the {what} depends on data")),
+            None => Err(Refusal::undecided(value, format!("the {what} depends on data"))),
         }
     }
 
@@ -98,7 +98,7 @@ impl<'a> Cx<'a> {
             return Ok(None);
         };
         let constants = sizes.iter().map(Dim::as_const).collect::<Option<Vec<_>>>();
-        constants.map(Some).ok_or_else(|| Refusal(format!("the {what} depends on symbolic sizes: {sizes:?}")))
+        constants.map(Some).ok_or_else(|| Refusal::new(format!("the {what} depends on symbolic sizes: {sizes:?}")))
     }
 
     /// A list of axes: the attribute `axes`, or operand `i` in newer opsets.
@@ -157,7 +157,7 @@ impl<'a> Cx<'a> {
     pub(super) fn tensor(&mut self, name: &str) -> NodeResult<Option<Tensor>> {
         let proto: Option<TensorProto> = self.take(name, attribute_type::TENSOR)?.and_then(|a| a.t);
         let decoded = proto.map(|t| decode(t, self.external)).transpose();
-        decoded.map_err(|e| Refusal(format!("attribute `{name}`: {e}")))
+        decoded.map_err(|e| Refusal::new(format!("attribute `{name}`: {e}")))
     }
 
     /// All attributes that are left, in the form that operators are made from.
@@ -216,7 +216,7 @@ fn generic_attribute(a: AttributeProto) -> NodeResult<(String, AttrValue)> {
 pub(super) fn axis_index(axis: i64, rank: usize) -> NodeResult<usize> {
     let from_front = if axis < 0 { axis.checked_add(rank as i64) } else { Some(axis) };
     let index = from_front.and_then(|a| usize::try_from(a).ok()).filter(|a| *a < rank);
-    index.ok_or_else(|| Refusal(format!("axis {axis} does not exist in a tensor with {rank} dims")))
+    index.ok_or_else(|| Refusal::new(format!("axis {axis} does not exist in a tensor with {rank} dims")))
 }
 
 /// `axes` of a tensor with `rank` dims, counted from the front; one that occurs twice is refused.

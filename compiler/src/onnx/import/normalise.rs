@@ -70,5 +70,5 @@ pub(super) fn batch_normalization(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
 fn channel_values(cx: &Cx, i: usize) -> NodeResult<Vec<f32>> {
     let tensor = cx.constant_of(cx.input(i)?);
     let values = tensor.and_then(|t| t.elements::<f32>()).map(|v| v.into_owned());
-    values.ok_or_else(|| Refusal(format!("operand {i} must be a constant of f32")))
+    values.ok_or_else(|| Refusal::new(format!("operand {i} must be a constant of f32")))
 }

@@ -18,7 +18,7 @@ pub(super) fn conv(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     let (x, weight) = (cx.input(0)?, cx.input(1)?);
     let group = cx.int("group")?.unwrap_or(1);
     let kernel = cx.dims(weight).iter().skip(2).map(Dim::as_const).collect::<Option<Vec<_>>>();
-    let kernel = kernel.ok_or_else(|| Refusal(format!("the weight's dims {} are not constant", cx.ty(weight))))?;
+    let kernel = kernel.ok_or_else(|| Refusal::new(format!("the weight's dims {} are not constant", cx.ty(weight))))?;
     if let Some(listed) = cx.ints("kernel_shape")?.filter(|k| *k != kernel) {
         return refuse(format!("`kernel_shape` is {listed:?}, but the weight is {}", cx.ty(weight)));
     }
@@ -51,7 +51,7 @@ pub(super) fn average_pool(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
 }
 
 fn kernel_shape(cx: &mut Cx) -> NodeResult<Vec<i64>> {
-    cx.ints("kernel_shape")?.ok_or_else(|| Refusal("attribute `kernel_shape` is missing".into()))
+    cx.ints("kernel_shape")?.ok_or_else(|| Refusal::new("attribute `kernel_shape` is missing"))
 }
 
 fn window(cx: &mut Cx, x: ValueId, kernel: Vec<i64>) -> NodeResult<Window> {

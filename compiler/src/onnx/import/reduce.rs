@@ -44,6 +44,6 @@ pub(super) fn cum_sum(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     let x = cx.input(0)?;
     let (exclusive, reverse) = (cx.flag("exclusive", false)?, cx.flag("reverse", false)?);
     let axis = cx.const_ints(1, "axis")?.filter(|a| a.len() == 1).and_then(|a| a.first().copied());
-    let axis = axis.ok_or_else(|| Refusal("the axis must be one integer".into()))?;
+    let axis = axis.ok_or_else(|| Refusal::new("the axis must be one integer"))?;
     Ok(vec![cx.emit(Op::CumSum { axis, exclusive, reverse }, &[x])?])
 }

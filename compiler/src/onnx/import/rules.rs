@@ -61,7 +61,7 @@ pub(super) fn apply(op_type: &str, cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
 }
 
 fn same(op_type: &str, cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
-    let op = Op::from_attributes(op_type, &cx.generic_attributes()?).map_err(|e| Refusal(e.to_string()))?;
+    let op = Op::from_attributes(op_type, &cx.generic_attributes()?).map_err(|e| Refusal::new(e.to_string()))?;
     let inputs = cx.all_inputs()?;
     Ok(vec![cx.emit(op, &inputs)?])
 }

@@ -37,7 +37,7 @@ pub(super) fn constant_of_shape(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
 }
 
 fn target(cx: &Cx, i: usize) -> NodeResult<Vec<Dim>> {
-    cx.sizes(i, "target shape")?.ok_or_else(|| Refusal("the target shape is missing".into()))
+    cx.sizes(i, "target shape")?.ok_or_else(|| Refusal::new("the target shape is missing"))
 }
 
 fn check_sizes(dims: &[Dim]) -> NodeResult<()> {
@@ -63,7 +63,7 @@ fn resolve_reshape(from: &[Dim], target: &[Dim], allow_zero: bool) -> NodeResult
             Some(0) if !allow_zero => {
                 let kept = from
                     .get(i)
-                    .ok_or_else(|| Refusal(format!("0 in the target shape {target:?} keeps no dim of {from:?}")));
+                    .ok_or_else(|| Refusal::new(format!("0 in the target shape {target:?} keeps no dim of {from:?}")));
                 *dim = kept?.clone();
             }
             Some(-1) if open.is_some() => {
@@ -76,7 +76,7 @@ fn resolve_reshape(from: &[Dim], target: &[Dim], allow_zero: bool) -> NodeResult
     if let Some(open) = open {
         let others = dims.iter().enumerate().filter(|(i, _)| *i != open).map(|(_, d)| d);
         let rest = Dim::product(from).floor_div(&Dim::product(others));
-        dims[open] = rest.ok_or_else(|| Refusal(format!("-1 in the target shape {target:?} stands beside a 0")))?;
+        dims[open] = rest.ok_or_else(|| Refusal::new(format!("-1 in the target shape {target:?} stands beside a 0")))?;
     }
     check_sizes(&dims)?;
     Ok(dims)
@@ -110,7 +110,7 @@ pub(super) fn squeeze(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
 /// `Unsqueeze`: inserts dims of 1 at the listed positions of the result.
 pub(super) fn unsqueeze(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     let x = cx.input(0)?;
-    let axes = cx.axes(1)?.ok_or_else(|| Refusal("the list of axes is missing".into()))?;
+    let axes = cx.axes(1)?.ok_or_else(|| Refusal::new("the list of axes is missing"))?;
     let mut rest = cx.dims(x).into_iter();
     let rank = rest.len() + axes.len();
     let new = axis_indices(&axes, rank)?;
@@ -150,7 +150,7 @@ pub(super) fn range(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
         None => refuse(format!("operand {i} is missing")),
     };
     let (start, limit, delta) = (bound(0)?, bound(1)?, bound(2)?);
-    let delta = delta.as_const().ok_or_else(|| Refusal(format!("the step {delta} is not constant")))?;
+    let delta = delta.as_const().ok_or_else(|| Refusal::new(format!("the step {delta} is not constant")))?;
     if delta == 0 {
         return refuse("the step is 0");
     }
@@ -189,12 +189,12 @@ mod tests {
         assert_eq!(heads.ok(), Some(dims(&["batch", "seq", "6", "16"])));
         let zero = resolve_reshape(&dims(&["0", "3"]), &dims(&["0", "5"]), true);
         assert_eq!(zero.ok(), Some(dims(&["0", "5"])));
-        assert!(resolve_reshape(&from, &dims(&["-1", "-1"]), false).is_err_and(|e| e.0.contains("twice")));
+        assert!(resolve_reshape(&from, &dims(&["-1", "-1"]), false).is_err_and(|e| e.reason.contains("twice")));
         assert!(
-            resolve_reshape(&from, &dims(&["1", "1", "1", "0"]), false).is_err_and(|e| e.0.contains("keeps no dim"))
+            resolve_reshape(&from, &dims(&["1", "1", "1", "0"]), false).is_err_and(|e| e.reason.contains("keeps no dim"))
         );
-        assert!(resolve_reshape(&from, &dims(&["-1", "0"]), true).is_err_and(|e| e.0.contains("beside a 0")));
-        assert!(resolve_reshape(&from, &dims(&["-2", "3"]), false).is_err_and(|e| e.0.contains("is no size")));
+        assert!(resolve_reshape(&from, &dims(&["-1", "0"]), true).is_err_and(|e| e.reason.contains("beside a 0")));
+        assert!(resolve_reshape(&from, &dims(&["-2", "3"]), false).is_err_and(|e| e.reason.contains("is no size")));
     }
 
     #[test]

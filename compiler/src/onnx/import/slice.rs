@@ -129,7 +129,7 @@ pub(super) fn pad(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     } else {
         (cx.sizes(1, "padding")?, cx.optional(2))
     };
-    let listed: Vec<Dim> = listed.ok_or_else(|| Refusal("the padding is missing".into()))?;
+    let listed: Vec<Dim> = listed.ok_or_else(|| Refusal::new("the padding is missing"))?;
     let axes = match cx.const_ints(3, "list of axes")? {
         Some(axes) => axis_indices(&axes, rank)?,
         None => (0..rank).collect(),
