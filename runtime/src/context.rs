@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use crate::host::Calls;
 use crate::kernels::attention::{AttentionArgs, attention};
 use crate::kernels::conv::{ConvArgs, Window, conv};
 use crate::kernels::math::Function;
@@ -65,6 +66,8 @@ pub(crate) enum Fault {
     Internal = 3,
     /// There was no memory for a kernel's scratch.
     Memory = 4,
+    /// An operator that the host runs was given what it cannot compute with.
+    Host = 5,
 }
 
 impl Fault {
@@ -74,6 +77,7 @@ impl Fault {
             1 => Fault::Index,
             2 => Fault::Division,
             4 => Fault::Memory,
+            5 => Fault::Host,
             _ => Fault::Internal,
         };
         (fault, code as u32 as usize)
@@ -86,6 +90,8 @@ pub(crate) struct Host {
     pub(crate) pool: Pool,
     /// Packed weights, by position.
     pub(crate) packed: Vec<Vec<f32>>,
+    /// Operators that are run by their evaluators.
+    pub(crate) calls: Calls,
     /// What [`clock`] counts from.
     pub(crate) start: Instant,
 }
@@ -408,6 +414,21 @@ unsafe fn scan<T: Copy + Default>(pool: &Pool, words: &[i64], add: impl Fn(T, T)
             }
         }
     });
+}
+
+/// Runs an operator by its evaluator. The words are: kernel, then the addresses of operands and results.
+pub(crate) unsafe extern "C" fn run_host(context: *const Context, words: *const i64) {
+    // SAFETY: generated code passes its context and as many words as the kernel has operands and results,
+    // whose sizes were checked before the run.
+    unsafe {
+        let kernel = *words;
+        let (error, symbols) = (&(*context).error, (*context).symbols);
+        guarded(context, kernel, |host| {
+            if !host.calls.run(kernel as usize, words.add(1), symbols) {
+                error.fetch_max((Fault::Host as u64) << 32 | kernel as u64, Ordering::Relaxed);
+            }
+        });
+    }
 }
 
 /// How many of `rows` rows go to the first block.

@@ -22,6 +22,8 @@ mod error;
 mod extent;
 mod file;
 #[cfg(feature = "jit")]
+mod host;
+#[cfg(feature = "jit")]
 mod jobs;
 #[cfg(feature = "jit")]
 mod kernels;

@@ -26,7 +26,7 @@ pub(crate) fn pack(program: &Program, constants: &[Tensor], pool: &Pool) -> Pack
     for kernel in &program.kernels {
         let place = match &kernel.form {
             Form::MatMul(form) => place(program, constants, form),
-            Form::Attention(_) | Form::Loop(_) | Form::Conv(_) | Form::Pool(_) | Form::Scan(_) => None,
+            Form::Attention(_) | Form::Loop(_) | Form::Conv(_) | Form::Pool(_) | Form::Scan(_) | Form::Host(_) => None,
         };
         of_kernel.push(place.map(|place| {
             *known.entry(place).or_insert_with(|| {

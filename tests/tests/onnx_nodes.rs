@@ -215,9 +215,8 @@ fn listing(outcomes: &BTreeMap<String, Outcome>) -> String {
     let mut reasons: Vec<(&str, usize)> = reasons.into_iter().collect();
     reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let total = outcomes.len();
-    let mut lines = vec![
-        format!("# {} of {total} pass, {fixed} of them with inputs fixed that decide shapes", plainly + fixed),
-    ];
+    let mut lines =
+        vec![format!("# {} of {total} pass, {fixed} of them with inputs fixed that decide shapes", plainly + fixed)];
     lines.extend(reasons.iter().map(|(reason, count)| format!("# {count:4}  {reason}")));
     let failed = outcomes.iter().filter_map(|(name, o)| Some(format!("{name}: {}", o.as_ref().err()?)));
     lines.extend(failed);

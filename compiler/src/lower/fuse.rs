@@ -5,6 +5,7 @@ use eec_ir::program::{
 };
 use eec_ir::{DType, Dim, Op, Tensor, ValueId};
 
+use super::movement::zero;
 use super::view::Shown;
 use super::{LowerError, Lowering};
 
@@ -151,6 +152,7 @@ pub(super) fn scalar_of(tensor: &Tensor) -> Option<Scalar> {
         DType::I64 => tensor.elements::<i64>().map(|v| Scalar::I64(v[0])),
         DType::I32 => tensor.elements::<i32>().map(|v| Scalar::I32(v[0])),
         DType::Bool => tensor.elements::<u8>().map(|v| Scalar::Bool(v[0] != 0)),
+        _ => None,
     }
 }
 
@@ -204,6 +206,12 @@ fn role(op: &Op) -> Role {
         Op::MatMul {} | Op::Gemm { .. } | Op::Conv { .. } | Op::MaxPool { .. } | Op::AveragePool { .. } => Role::Other,
         Op::Softmax { .. } | Op::LogSoftmax { .. } | Op::LayerNormalization { .. } | Op::CumSum { .. } => Role::Other,
         Op::ReduceSum { .. } | Op::ReduceMean { .. } | Op::ReduceMax { .. } | Op::ReduceMin { .. } => Role::Other,
+        Op::Floor {} | Op::Ceil {} | Op::Round {} | Op::Sign {} | Op::Tan {} | Op::Asin {} | Op::Acos {} => Role::Other,
+        Op::Atan {} | Op::Sinh {} | Op::Cosh {} | Op::Asinh {} | Op::Acosh {} | Op::Atanh {} => Role::Other,
+        Op::Softplus {} | Op::BitwiseNot {} | Op::CastUnsaturated { .. } | Op::BitCast { .. } => Role::Other,
+        Op::Mod { .. } | Op::BitShift { .. } | Op::BitwiseAnd {} | Op::BitwiseOr {} | Op::BitwiseXor {} => Role::Other,
+        Op::ReduceProd { .. } | Op::CumProd { .. } | Op::TopK { .. } => Role::Other,
+        Op::ScatterElements { .. } | Op::ScatterND { .. } => Role::Other,
         Op::ArgMax { .. } | Op::Reshape { .. } | Op::Transpose { .. } | Op::Expand { .. } | Op::Concat { .. } => {
             Role::Other
         }
@@ -278,7 +286,7 @@ impl Lowering<'_> {
         }
         match (op, args) {
             (Op::Relu {}, [x]) => {
-                let zero = b.push(Expr::Const(zero_of(self.graph.ty(inputs[0]).dtype)));
+                let zero = b.push(Expr::Const(zero(self.graph.ty(inputs[0]).dtype)?));
                 Ok(b.binary(BinaryFn::Max, *x, zero))
             }
             (Op::Clip { min, max }, [x]) => Ok(clip(b, *x, *min, *max)),
@@ -424,13 +432,4 @@ fn gelu(b: &mut LoopBuilder, x: ExprId, tanh: bool) -> ExprId {
     let sum = b.binary(BinaryFn::Add, one, inner);
     let halved = b.binary(BinaryFn::Mul, half, x);
     b.binary(BinaryFn::Mul, halved, sum)
-}
-
-fn zero_of(dtype: DType) -> Scalar {
-    match dtype {
-        DType::F32 => Scalar::F32(0.0),
-        DType::I64 => Scalar::I64(0),
-        DType::I32 => Scalar::I32(0),
-        DType::Bool => Scalar::Bool(false),
-    }
 }

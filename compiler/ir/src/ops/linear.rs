@@ -7,12 +7,12 @@ use super::eval_context::{Eval, Evaluated};
 use super::infer_context::{Infer, Inferred};
 use super::{Facts, index};
 use crate::dim::Dim;
-use crate::types::{DType, Type};
+use crate::types::Type;
 
 /// `MatMul`: a vector is a row on the left and a column on the right, and leaves no dim behind.
 pub(super) fn infer_matmul(cx: &mut Infer) -> Inferred {
     let (a, b) = (cx.ty(0), cx.ty(1));
-    cx.expect_dtype(0, &[DType::F32])?;
+    cx.expect_number(0)?;
     cx.expect_same_dtype(0, 1)?;
     cx.require(a.rank() > 0 && b.rank() > 0, || format!("operands must have dims, found {a} and {b}"))?;
     let (a_batch, m, k) = match a.dims.as_slice() {
@@ -28,12 +28,20 @@ pub(super) fn infer_matmul(cx: &mut Infer) -> Inferred {
     cx.unify(k, other, || format!("the inner dims of {a} and {b} differ"))?;
     let mut dims = cx.broadcast(a_batch, b_batch)?;
     dims.extend(m.into_iter().chain(n).cloned());
-    Ok(Facts::of(Type::new(DType::F32, dims)))
+    Ok(Facts::of(Type::new(a.dtype, dims)))
 }
 
 /// `MatMul`.
 pub(super) fn eval_matmul(cx: &Eval) -> Evaluated {
-    let (a, b) = (cx.elements::<f32>(0)?, cx.elements::<f32>(1)?);
+    if cx.is_float() {
+        return cx.finish_floats(products(cx, &cx.floats(0), &cx.floats(1), |sum, x, y| sum + x * y));
+    }
+    let (a, b) = (cx.wide(0)?, cx.wide(1)?);
+    cx.finish_integers(products(cx, &a, &b, |sum, x, y| sum.wrapping_add(x.wrapping_mul(y))))
+}
+
+/// The elements of a `MatMul` over numbers for which `add` gives `sum + x·y`.
+fn products<T: Copy + Default>(cx: &Eval, a: &[T], b: &[T], add: fn(T, T, T) -> T) -> Vec<T> {
     let (a_batch, m, k) = match cx.from(0) {
         [batch @ .., m, k] => (batch, *m, *k),
         _ => (&[][..], 1, cx.input(0).len()),
@@ -47,20 +55,18 @@ pub(super) fn eval_matmul(cx: &Eval) -> Evaluated {
     let blocks = index::broadcast(a_batch, batch).into_iter().zip(index::broadcast(b_batch, batch));
     let mut out = Vec::with_capacity(cx.len());
     for (i, j) in blocks {
-        let product = multiply(&a[i * m * k..(i + 1) * m * k], &b[j * k * n..(j + 1) * k * n], [m, k, n]);
-        out.extend(product.into_iter().map(|x| x as f32));
+        out.extend(multiply(&a[i * m * k..(i + 1) * m * k], &b[j * k * n..(j + 1) * k * n], [m, k, n], add));
     }
-    cx.finish(out)
+    out
 }
 
 /// The product of dense `[m, k]` and `[k, n]`.
-fn multiply(a: &[f32], b: &[f32], [m, k, n]: [usize; 3]) -> Vec<f64> {
-    let mut out = vec![0.0; m * n];
+fn multiply<T: Copy + Default>(a: &[T], b: &[T], [m, k, n]: [usize; 3], add: fn(T, T, T) -> T) -> Vec<T> {
+    let mut out = vec![T::default(); m * n];
     for (i, row) in out.chunks_exact_mut(n).enumerate() {
         for (p, b_row) in b.chunks_exact(n).enumerate() {
-            let factor = f64::from(a[i * k + p]);
             for (sum, x) in row.iter_mut().zip(b_row) {
-                *sum += factor * f64::from(*x);
+                *sum = add(*sum, a[i * k + p], *x);
             }
         }
     }
@@ -69,7 +75,7 @@ fn multiply(a: &[f32], b: &[f32], [m, k, n]: [usize; 3]) -> Vec<f64> {
 
 /// `Gemm`.
 pub(super) fn infer_gemm(cx: &mut Infer, trans_a: bool, trans_b: bool) -> Inferred {
-    cx.expect_dtype(0, &[DType::F32])?;
+    cx.expect_float(0)?;
     cx.expect_same_dtype(0, 1)?;
     cx.expect_rank(0, 2)?;
     cx.expect_rank(1, 2)?;
@@ -81,7 +87,7 @@ pub(super) fn infer_gemm(cx: &mut Infer, trans_a: bool, trans_b: bool) -> Inferr
         cx.expect_same_dtype(0, 2)?;
         cx.broadcast_to(&c.dims, &dims)?;
     }
-    Ok(Facts::of(Type::new(DType::F32, dims)))
+    Ok(Facts::of(Type::new(a.dtype, dims)))
 }
 
 /// The rows and columns of a matrix that may be transposed first.
@@ -93,18 +99,18 @@ fn oriented(dims: &[Dim], transposed: bool) -> [Dim; 2] {
 /// `Gemm`.
 pub(super) fn eval_gemm(cx: &Eval, alpha: f32, beta: f32, trans_a: bool, trans_b: bool) -> Evaluated {
     let matrix = |operand: usize, transposed: bool| {
-        let x = cx.elements::<f32>(operand)?;
+        let x = cx.floats(operand);
         let order = index::transpose(cx.from(operand), if transposed { &[1, 0] } else { &[0, 1] });
-        Ok(order.into_iter().map(|i| x[i]).collect::<Vec<f32>>())
+        order.into_iter().map(|i| x[i]).collect::<Vec<f64>>()
     };
     let (m, n) = (cx.to()[0], cx.to()[1]);
     let k = cx.from(0)[usize::from(!trans_a)];
-    let mut sums = multiply(&matrix(0, trans_a)?, &matrix(1, trans_b)?, [m, k, n]);
+    let mut sums = multiply(&matrix(0, trans_a), &matrix(1, trans_b), [m, k, n], |sum, x, y| sum + x * y);
     sums.iter_mut().for_each(|x| *x *= f64::from(alpha));
     if cx.optional(2).is_some() {
-        let c = cx.elements::<f32>(2)?;
-        let added = cx.broadcast(2).into_iter().map(|i| f64::from(beta) * f64::from(c[i]));
+        let c = cx.floats(2);
+        let added = cx.broadcast(2).into_iter().map(|i| f64::from(beta) * c[i]);
         sums.iter_mut().zip(added).for_each(|(x, y)| *x += y);
     }
-    cx.finish(sums.into_iter().map(|x| x as f32).collect())
+    cx.finish_floats(sums)
 }

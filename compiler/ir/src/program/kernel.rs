@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dim::Dim;
 use crate::entity::BufferId;
+use crate::op::Op;
 use crate::types::DType;
 
 /// One kernel: what it computes, for what, and what it costs.
@@ -34,6 +35,8 @@ pub enum Form {
     Pool(Pool),
     /// Running sum.
     Scan(Scan),
+    /// A rare operator, by its reference evaluator.
+    Host(Host),
 }
 
 /// A buffer read or written with strides: element `offset + Σ index[i]·strides[i]`.
@@ -369,4 +372,25 @@ pub struct Scan {
     pub x: BufferId,
     /// Result, dense.
     pub y: BufferId,
+}
+
+/// An operator that has no code of its own: the runtime calls its reference evaluator
+/// ([`crate::ops::eval`]) on the values that the tensors hold.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Host {
+    /// What it computes; no control operator. Its sizes are over the program's symbols.
+    pub op: Op,
+    /// Operands.
+    pub inputs: Vec<Dense>,
+    /// Results.
+    pub outputs: Vec<Dense>,
+}
+
+/// A whole buffer, row-major.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Dense {
+    /// The buffer.
+    pub buffer: BufferId,
+    /// What it holds.
+    pub dims: Vec<Dim>,
 }

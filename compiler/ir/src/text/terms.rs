@@ -209,6 +209,7 @@ impl Cursor<'_> {
             DType::I64 => self.list("{", "}", &mut Cursor::signed).map(|v| Tensor::new(dims, v))?,
             DType::I32 => self.list("{", "}", &mut Cursor::small).map(|v| Tensor::new(dims, v))?,
             DType::Bool => self.list("{", "}", &mut Cursor::truth).map(|v| Tensor::new(dims, v))?,
+            other => return self.fail(offset, format!("constants of {other} stand as hashes")),
         };
         tensor.or_else(|e| self.fail(offset, e.to_string()))
     }

@@ -1,12 +1,18 @@
 //! From an ONNX file to a graph: reading, scopes of names, and one node after the other.
 
+mod activation;
+mod attention;
+mod build;
 mod control;
 mod elementwise;
 mod file;
 mod interface;
+mod loss;
 mod node;
 mod normalise;
 mod pool;
+mod quantise;
+mod rearrange;
 mod reduce;
 mod rules;
 mod shape;
@@ -24,9 +30,9 @@ use eec_ir::{Graph, Origin, RegionId, Type, ValueId};
 use super::error::{ImportError, ImportErrorKind, NodeResult, Refusal, refuse};
 use super::proto::{GraphProto, NodeProto, TensorProto};
 use super::survey::{self, node_path};
-use crate::npz::Arrays;
 use super::tensor::{ExternalFiles, decode};
 use super::unsupported::Unsupported;
+use crate::npz::Arrays;
 pub use file::read_tensor_file;
 use node::Cx;
 pub(crate) use rules::is_supported;
@@ -124,9 +130,9 @@ impl Importer<'_> {
         }
         let mut outputs = Vec::with_capacity(model.output.len());
         for output in &model.output {
-            let value = self
-                .lookup(&output.name)
-                .map_err(|e| self.fail(ImportErrorKind::Interface(format!("output `{}`: {}", output.name, e.reason))))?;
+            let value = self.lookup(&output.name).map_err(|e| {
+                self.fail(ImportErrorKind::Interface(format!("output `{}`: {}", output.name, e.reason)))
+            })?;
             if self.graph.value(value).name.is_none() {
                 self.graph.set_name(value, &output.name);
             }
@@ -246,7 +252,9 @@ impl Importer<'_> {
         while let Some(value) = next.pop() {
             let small = || graph.ty(value).elements().as_const().is_some_and(|n| n <= Facts::MAX_CONTENTS as i64);
             match graph.value(value).def {
-                Def::Param(Graph::ROOT, _) if small() => found.extend(graph.value(value).name.as_deref().map(str::to_string)),
+                Def::Param(Graph::ROOT, _) if small() => {
+                    found.extend(graph.value(value).name.as_deref().map(str::to_string))
+                }
                 Def::Node(node, _) if seen.insert(node) => next.extend(&graph.node(node).inputs),
                 Def::Param(..) | Def::Const(_) | Def::Node(..) => {}
             }

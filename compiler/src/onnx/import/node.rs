@@ -18,6 +18,7 @@ pub(super) struct Cx<'a> {
     attributes: Vec<AttributeProto>,
     inputs: Vec<Option<ValueId>>,
     outputs: Vec<String>,
+    op_type: String,
     origin: Origin,
 }
 
@@ -31,7 +32,8 @@ impl<'a> Cx<'a> {
         inputs: Vec<Option<ValueId>>,
     ) -> Self {
         let origin = super::origin(&node);
-        Cx { graph, external, region, opset, attributes: node.attribute, inputs, outputs: node.output, origin }
+        let NodeProto { attribute: attributes, output: outputs, op_type, .. } = node;
+        Cx { graph, external, region, opset, attributes, inputs, outputs, op_type, origin }
     }
 
     // Operands.
@@ -49,6 +51,11 @@ impl<'a> Cx<'a> {
     /// Operand `i`, if it is given.
     pub(super) fn optional(&self, i: usize) -> Option<ValueId> {
         self.inputs.get(i).copied().flatten()
+    }
+
+    /// The operator's ONNX name.
+    pub(super) fn op_type(&self) -> &str {
+        &self.op_type
     }
 
     /// How many results are listed.
@@ -182,6 +189,17 @@ impl<'a> Cx<'a> {
             return refuse(format!("takes {min} to {max} operands, found {}", inputs.len()));
         }
         Ok(self.graph.append1(self.region, op, inputs, self.origin.clone())?)
+    }
+
+    /// Like [`Cx::emit`], for an operator with several results.
+    pub(super) fn emit_all(&mut self, op: Op, inputs: &[ValueId]) -> NodeResult<Vec<ValueId>> {
+        let node = self.graph.append(self.region, op, inputs, self.origin.clone())?;
+        Ok(self.graph.node(node).outputs.clone())
+    }
+
+    /// Whether result `i` is used.
+    pub(super) fn wants(&self, i: usize) -> bool {
+        self.outputs.get(i).is_some_and(|name| !name.is_empty())
     }
 
     /// A constant.

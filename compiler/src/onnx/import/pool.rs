@@ -15,7 +15,13 @@ struct Window {
 
 /// `Conv`.
 pub(super) fn conv(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
-    let (x, weight) = (cx.input(0)?, cx.input(1)?);
+    let inputs = cx.all_inputs()?;
+    Ok(vec![convolution(cx, &inputs)?])
+}
+
+/// The convolution of these operands under the node's attributes.
+pub(super) fn convolution(cx: &mut Cx, inputs: &[ValueId]) -> NodeResult<ValueId> {
+    let [x, weight, ..] = *inputs else { return refuse("needs an operand and a weight") };
     let group = cx.int("group")?.unwrap_or(1);
     let kernel = cx.dims(weight).iter().skip(2).map(Dim::as_const).collect::<Option<Vec<_>>>();
     let kernel = kernel.ok_or_else(|| Refusal::new(format!("the weight's dims {} are not constant", cx.ty(weight))))?;
@@ -23,8 +29,7 @@ pub(super) fn conv(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
         return refuse(format!("`kernel_shape` is {listed:?}, but the weight is {}", cx.ty(weight)));
     }
     let Window { strides, dilations, pads, .. } = window(cx, x, kernel)?;
-    let inputs = cx.all_inputs()?;
-    Ok(vec![cx.emit(Op::Conv { group, strides, dilations, pads }, &inputs)?])
+    cx.emit(Op::Conv { group, strides, dilations, pads }, inputs)
 }
 
 /// `MaxPool` with its first result only.

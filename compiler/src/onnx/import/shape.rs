@@ -76,7 +76,8 @@ fn resolve_reshape(from: &[Dim], target: &[Dim], allow_zero: bool) -> NodeResult
     if let Some(open) = open {
         let others = dims.iter().enumerate().filter(|(i, _)| *i != open).map(|(_, d)| d);
         let rest = Dim::product(from).floor_div(&Dim::product(others));
-        dims[open] = rest.ok_or_else(|| Refusal::new(format!("-1 in the target shape {target:?} stands beside a 0")))?;
+        dims[open] =
+            rest.ok_or_else(|| Refusal::new(format!("-1 in the target shape {target:?} stands beside a 0")))?;
     }
     check_sizes(&dims)?;
     Ok(dims)
@@ -191,7 +192,8 @@ mod tests {
         assert_eq!(zero.ok(), Some(dims(&["0", "5"])));
         assert!(resolve_reshape(&from, &dims(&["-1", "-1"]), false).is_err_and(|e| e.reason.contains("twice")));
         assert!(
-            resolve_reshape(&from, &dims(&["1", "1", "1", "0"]), false).is_err_and(|e| e.reason.contains("keeps no dim"))
+            resolve_reshape(&from, &dims(&["1", "1", "1", "0"]), false)
+                .is_err_and(|e| e.reason.contains("keeps no dim"))
         );
         assert!(resolve_reshape(&from, &dims(&["-1", "0"]), true).is_err_and(|e| e.reason.contains("beside a 0")));
         assert!(resolve_reshape(&from, &dims(&["-2", "3"]), false).is_err_and(|e| e.reason.contains("is no size")));
