@@ -172,7 +172,8 @@ fn infer_result(cx: &mut Infer, op: &Op) -> Inferred {
             pool::infer(cx, Windows { kernel, strides, dilations, pads, ceil_mode: *ceil_mode })
         }
         Op::AveragePool { kernel, strides, pads, ceil_mode, .. } => {
-            pool::infer(cx, Windows { kernel, strides, dilations: &[1, 1], pads, ceil_mode: *ceil_mode })
+            let dilations = &vec![1; kernel.len()];
+            pool::infer(cx, Windows { kernel, strides, dilations, pads, ceil_mode: *ceil_mode })
         }
         Op::Softmax { axis } | Op::LogSoftmax { axis } => reduce::infer_softmax(cx, *axis),
         Op::LayerNormalization { axis, epsilon: _ } => reduce::infer_layer_norm(cx, *axis),
@@ -272,7 +273,8 @@ fn eval_result(cx: &Eval, op: &Op, inputs: &[Tensor]) -> Evaluated {
             pool::eval_max(cx, Windows { kernel, strides, dilations, pads, ceil_mode: *ceil_mode })
         }
         Op::AveragePool { kernel, strides, pads, ceil_mode, count_include_pad } => {
-            let windows = Windows { kernel, strides, dilations: &[1, 1], pads, ceil_mode: *ceil_mode };
+            let dilations = &vec![1; kernel.len()];
+            let windows = Windows { kernel, strides, dilations, pads, ceil_mode: *ceil_mode };
             pool::eval_average(cx, windows, *count_include_pad)
         }
         Op::Softmax { axis } => reduce::eval_softmax(cx, *axis),

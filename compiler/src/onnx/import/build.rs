@@ -158,6 +158,15 @@ impl Cx<'_> {
         Ok(f64::from(self.float(name)?.unwrap_or(default)))
     }
 
+    /// One integer that operand `i` holds, known before a run, if the operand is given.
+    pub(super) fn const_int(&self, i: usize, what: &str) -> NodeResult<Option<i64>> {
+        match self.const_ints(i, what)?.as_deref() {
+            None => Ok(None),
+            Some([one]) => Ok(Some(*one)),
+            Some(_) => refuse(format!("the {what} must be one integer")),
+        }
+    }
+
     /// One element of operand `i`, a constant.
     pub(super) fn const_number(&self, i: usize, what: &str) -> NodeResult<Option<f64>> {
         let Some(value) = self.optional(i) else { return Ok(None) };

@@ -14,11 +14,14 @@ mod pool;
 mod quantise;
 mod rearrange;
 mod reduce;
+mod resize;
 mod rules;
 mod shape;
+mod signal;
 mod slice;
 #[cfg(test)]
 mod tests;
+mod transposed_conv;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;

@@ -149,6 +149,11 @@ impl<'a> Cx<'a> {
         Ok(self.take(name, attribute_type::INTS)?.map(|a| a.ints))
     }
 
+    /// Whether there is a list of integers under this name, not all of them `value`.
+    pub(super) fn has_other_than(&self, name: &str, value: i64) -> bool {
+        self.attributes.iter().any(|a| a.name == name && a.ints.iter().any(|i| *i != value))
+    }
+
     /// An attribute that is a list of floats.
     pub(super) fn floats(&mut self, name: &str) -> NodeResult<Option<Vec<f32>>> {
         Ok(self.take(name, attribute_type::FLOATS)?.map(|a| a.floats))
@@ -195,11 +200,6 @@ impl<'a> Cx<'a> {
     pub(super) fn emit_all(&mut self, op: Op, inputs: &[ValueId]) -> NodeResult<Vec<ValueId>> {
         let node = self.graph.append(self.region, op, inputs, self.origin.clone())?;
         Ok(self.graph.node(node).outputs.clone())
-    }
-
-    /// Whether result `i` is used.
-    pub(super) fn wants(&self, i: usize) -> bool {
-        self.outputs.get(i).is_some_and(|name| !name.is_empty())
     }
 
     /// A constant.

@@ -4,13 +4,14 @@ use eec_ir::{Dim, Op, ValueId};
 
 use super::super::error::{NodeResult, Refusal, refuse};
 use super::node::Cx;
+use super::transposed_conv;
 
 /// The window of a convolution or pooling over the dims after batch and channels.
-struct Window {
-    kernel: Vec<i64>,
-    strides: Vec<i64>,
-    dilations: Vec<i64>,
-    pads: Vec<i64>,
+pub(super) struct Window {
+    pub(super) kernel: Vec<i64>,
+    pub(super) strides: Vec<i64>,
+    pub(super) dilations: Vec<i64>,
+    pub(super) pads: Vec<i64>,
 }
 
 /// `Conv`.
@@ -45,21 +46,21 @@ pub(super) fn max_pool(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
 /// `AveragePool`.
 pub(super) fn average_pool(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     let x = cx.input(0)?;
-    let ceil_mode = cx.flag("ceil_mode", false)?;
     let count_include_pad = cx.flag("count_include_pad", false)?;
-    let kernel = kernel_shape(cx)?;
-    let Window { kernel, strides, dilations, pads } = window(cx, x, kernel)?;
-    if dilations.iter().any(|d| *d != 1) {
-        return refuse(format!("dilations {dilations:?} are not supported"));
+    if cx.has_other_than("dilations", 1) {
+        return transposed_conv::dilated_average_pool(cx, count_include_pad);
     }
+    let ceil_mode = cx.flag("ceil_mode", false)?;
+    let kernel = kernel_shape(cx)?;
+    let Window { kernel, strides, pads, .. } = window(cx, x, kernel)?;
     Ok(vec![cx.emit(Op::AveragePool { kernel, strides, pads, ceil_mode, count_include_pad }, &[x])?])
 }
 
-fn kernel_shape(cx: &mut Cx) -> NodeResult<Vec<i64>> {
+pub(super) fn kernel_shape(cx: &mut Cx) -> NodeResult<Vec<i64>> {
     cx.ints("kernel_shape")?.ok_or_else(|| Refusal::new("attribute `kernel_shape` is missing"))
 }
 
-fn window(cx: &mut Cx, x: ValueId, kernel: Vec<i64>) -> NodeResult<Window> {
+pub(super) fn window(cx: &mut Cx, x: ValueId, kernel: Vec<i64>) -> NodeResult<Window> {
     let n = kernel.len();
     let spatial: Vec<Dim> = cx.dims(x).into_iter().skip(2).collect();
     if spatial.len() != n {

@@ -67,7 +67,7 @@ pub(super) fn space_to_depth(cx: &mut Cx) -> Results {
 pub(super) fn trilu(cx: &mut Cx) -> Results {
     let x = cx.input(0)?;
     let upper = cx.flag("upper", true)?;
-    let k = cx.const_ints(1, "diagonal")?.and_then(|k| k.first().copied()).unwrap_or(0);
+    let k = cx.const_int(1, "diagonal")?.unwrap_or(0);
     let dims = cx.dims(x);
     let [.., rows, columns] = dims.as_slice() else {
         return refuse(format!("needs a matrix, found {}", cx.ty(x)));

@@ -120,8 +120,7 @@ fn arg(cx: &mut Cx, x: ValueId) -> Results {
 pub(super) fn running(cx: &mut Cx, op: fn(i64, bool, bool) -> Op) -> Results {
     let x = cx.input(0)?;
     let (exclusive, reverse) = (cx.flag("exclusive", false)?, cx.flag("reverse", false)?);
-    let axis = cx.const_ints(1, "axis")?.filter(|a| a.len() == 1).and_then(|a| a.first().copied());
-    let axis = axis.ok_or_else(|| Refusal::new("the axis must be one integer"))?;
+    let axis = cx.const_int(1, "axis")?.ok_or_else(|| Refusal::new("the axis is missing"))?;
     Ok(vec![cx.emit(op(axis, exclusive, reverse), &[x])?])
 }
 

@@ -1,7 +1,8 @@
 //! Constants and operators that only change dims. The target dims are read from what is known of
 //! the elements of the operand that holds them.
 
-use eec_ir::{Dim, Op, Tensor, ValueId};
+use eec_ir::minifloat::Overflow;
+use eec_ir::{DType, Dim, Op, Tensor, ValueId};
 
 use super::super::error::{NodeResult, Refusal, refuse};
 use super::node::{Cx, axis_index, axis_indices};
@@ -142,8 +143,8 @@ pub(super) fn range(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
         let start = cx.input(0)?;
         cx.ty(start).dtype
     };
-    if !dtype.is_int() {
-        return refuse(format!("only ranges of integers are supported, found {dtype}"));
+    if dtype.is_float() {
+        return float_range(cx, dtype);
     }
     let bound = |i: usize| match cx.sizes(i, "bound of the range")?.as_deref() {
         Some([one]) => Ok(one.clone()),
@@ -157,6 +158,21 @@ pub(super) fn range(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     }
     let range = cx.emit(Op::Range { start, limit, delta }, &[])?;
     Ok(vec![cx.cast(range, dtype)?])
+}
+
+/// A range of floats between constants.
+fn float_range(cx: &mut Cx, dtype: DType) -> NodeResult<Vec<ValueId>> {
+    let bound = |i: usize| {
+        cx.const_number(i, "bound of the range")?.ok_or_else(|| Refusal::new(format!("operand {i} is missing")))
+    };
+    let (start, limit, delta) = (bound(0)?, bound(1)?, bound(2)?);
+    let count = ((limit - start) / delta).ceil();
+    if !(count <= 1e7) {
+        return refuse(format!("a range from {start} to {limit} by {delta} is too long"));
+    }
+    let data: Vec<f64> = (0..count.max(0.0) as i64).map(|i| start + i as f64 * delta).collect();
+    let tensor = Tensor::from_f64s(dtype, &[data.len()], &data, Overflow::Special)?;
+    Ok(vec![cx.constant(tensor)])
 }
 
 /// `Size`: the number of elements, as a scalar.
