@@ -201,7 +201,6 @@ impl Context<'_> {
             | Op::Asinh {}
             | Op::Acosh {}
             | Op::Atanh {}
-            | Op::Softplus {}
             | Op::BitwiseNot {}
             | Op::CastUnsaturated { .. }
             | Op::BitCast { .. }

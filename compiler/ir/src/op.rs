@@ -170,8 +170,6 @@ ops! {
     Acosh {} 1..=1, since 9;
     /// Inverse hyperbolic tangent.
     Atanh {} 1..=1, since 9;
-    /// `log(1+e^x)`.
-    Softplus {} 1..=1, since 1;
     /// Every bit of an integer inverted.
     BitwiseNot {} 1..=1, since 18;
     /// Whether the element is NaN.

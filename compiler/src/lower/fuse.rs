@@ -187,6 +187,9 @@ fn role(op: &Op) -> Role {
         Op::Sigmoid {} => Role::Unary(UnaryFn::Sigmoid),
         Op::Not {} => Role::Unary(UnaryFn::Not),
         Op::IsNaN {} => Role::Unary(UnaryFn::IsNaN),
+        Op::Floor {} => Role::Unary(UnaryFn::Floor),
+        Op::Ceil {} => Role::Unary(UnaryFn::Ceil),
+        Op::Round {} => Role::Unary(UnaryFn::Round),
         Op::Add {} => Role::Binary(BinaryFn::Add),
         Op::Sub {} => Role::Binary(BinaryFn::Sub),
         Op::Mul {} => Role::Binary(BinaryFn::Mul),
@@ -201,14 +204,16 @@ fn role(op: &Op) -> Role {
         Op::LessOrEqual {} => Role::Binary(BinaryFn::LessOrEqual),
         Op::Greater {} => Role::Swapped(BinaryFn::Less),
         Op::GreaterOrEqual {} => Role::Swapped(BinaryFn::LessOrEqual),
-        Op::Relu {} | Op::Gelu { .. } | Op::Clip { .. } | Op::Cast { .. } | Op::Where {} => Role::Composite,
+        Op::Relu {} | Op::Gelu { .. } | Op::Clip { .. } | Op::Cast { .. } | Op::Where {} | Op::Sign {} => {
+            Role::Composite
+        }
         Op::Gather { .. } | Op::GatherElements { .. } | Op::GatherND { .. } | Op::Range { .. } => Role::Indexing,
         Op::MatMul {} | Op::Gemm { .. } | Op::Conv { .. } | Op::MaxPool { .. } | Op::AveragePool { .. } => Role::Other,
         Op::Softmax { .. } | Op::LogSoftmax { .. } | Op::LayerNormalization { .. } | Op::CumSum { .. } => Role::Other,
         Op::ReduceSum { .. } | Op::ReduceMean { .. } | Op::ReduceMax { .. } | Op::ReduceMin { .. } => Role::Other,
-        Op::Floor {} | Op::Ceil {} | Op::Round {} | Op::Sign {} | Op::Tan {} | Op::Asin {} | Op::Acos {} => Role::Other,
+        Op::Tan {} | Op::Asin {} | Op::Acos {} => Role::Other,
         Op::Atan {} | Op::Sinh {} | Op::Cosh {} | Op::Asinh {} | Op::Acosh {} | Op::Atanh {} => Role::Other,
-        Op::Softplus {} | Op::BitwiseNot {} | Op::CastUnsaturated { .. } | Op::BitCast { .. } => Role::Other,
+        Op::BitwiseNot {} | Op::CastUnsaturated { .. } | Op::BitCast { .. } => Role::Other,
         Op::Mod { .. } | Op::BitShift { .. } | Op::BitwiseAnd {} | Op::BitwiseOr {} | Op::BitwiseXor {} => Role::Other,
         Op::ReduceProd { .. } | Op::CumProd { .. } | Op::TopK { .. } => Role::Other,
         Op::ScatterElements { .. } | Op::ScatterND { .. } => Role::Other,
@@ -289,6 +294,7 @@ impl Lowering<'_> {
                 let zero = b.push(Expr::Const(zero(self.graph.ty(inputs[0]).dtype)?));
                 Ok(b.binary(BinaryFn::Max, *x, zero))
             }
+            (Op::Sign {}, [x]) => sign(b, *x, zero(self.graph.ty(inputs[0]).dtype)?),
             (Op::Clip { min, max }, [x]) => Ok(clip(b, *x, *min, *max)),
             (Op::Gelu { tanh }, [x]) => Ok(gelu(b, *x, *tanh)),
             (Op::Cast { to }, [x]) if self.graph.ty(inputs[0]).dtype == *to => Ok(*x),
@@ -405,6 +411,21 @@ fn range(b: &mut LoopBuilder, start: &Dim, delta: i64) -> ExprId {
     let scaled = b.binary(BinaryFn::Mul, index, step);
     let start = b.push(Expr::Size(start.clone()));
     b.binary(BinaryFn::Add, start, scaled)
+}
+
+/// 1 above zero, -1 below, and what else there is (zero, NaN) as it is.
+fn sign(b: &mut LoopBuilder, x: ExprId, zero: Scalar) -> Result<ExprId, LowerError> {
+    let one = match zero {
+        Scalar::F32(_) => Scalar::F32(1.0),
+        Scalar::I64(_) => Scalar::I64(1),
+        Scalar::I32(_) => Scalar::I32(1),
+        Scalar::Bool(_) => return Err(LowerError::internal("the sign of a truth value")),
+    };
+    let (zero, one) = (b.push(Expr::Const(zero)), b.push(Expr::Const(one)));
+    let minus = b.unary(UnaryFn::Neg, one);
+    let (above, below) = (b.binary(BinaryFn::Less, zero, x), b.binary(BinaryFn::Less, x, zero));
+    let low = b.push(Expr::Select(below, minus, x));
+    Ok(b.push(Expr::Select(above, one, low)))
 }
 
 fn clip(b: &mut LoopBuilder, x: ExprId, min: f32, max: f32) -> ExprId {

@@ -325,9 +325,10 @@ impl<'g> Lowering<'g> {
                 self.sizes(id, &graph.ty(inputs[0]).dims[dim_index(*start, graph.ty(inputs[0]).rank())..])
             }
             Op::Sizes { values } => self.sizes(id, values),
-            Op::Floor {} | Op::Ceil {} | Op::Round {} | Op::Sign {} | Op::Tan {} | Op::Asin {} => self.host(id),
+            Op::Floor {} | Op::Ceil {} | Op::Round {} | Op::Sign {} => self.elementwise(id),
+            Op::Tan {} | Op::Asin {} => self.host(id),
             Op::Acos {} | Op::Atan {} | Op::Sinh {} | Op::Cosh {} | Op::Asinh {} | Op::Acosh {} => self.host(id),
-            Op::Atanh {} | Op::Softplus {} | Op::BitwiseNot {} | Op::CastUnsaturated { .. } => self.host(id),
+            Op::Atanh {} | Op::BitwiseNot {} | Op::CastUnsaturated { .. } => self.host(id),
             Op::BitCast { .. } | Op::Mod { .. } | Op::BitShift { .. } | Op::BitwiseAnd {} => self.host(id),
             Op::BitwiseOr {} | Op::BitwiseXor {} | Op::ReduceProd { .. } | Op::CumProd { .. } => self.host(id),
             Op::TopK { .. } | Op::ScatterElements { .. } | Op::ScatterND { .. } => self.host(id),

@@ -54,7 +54,6 @@ impl Rule<'_> {
             | Op::Asinh {}
             | Op::Acosh {}
             | Op::Atanh {}
-            | Op::Softplus {}
             | Op::BitwiseNot {}
             | Op::CastUnsaturated { .. }
             | Op::BitCast { .. } => self.first(),

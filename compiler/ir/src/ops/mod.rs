@@ -133,9 +133,7 @@ fn infer_result(cx: &mut Infer, op: &Op) -> Inferred {
         Op::Floor {} | Op::Ceil {} | Op::Round {} | Op::Tan {} | Op::Asin {} | Op::Acos {} | Op::Atan {} => {
             elementwise::infer_float(cx)
         }
-        Op::Sinh {} | Op::Cosh {} | Op::Asinh {} | Op::Acosh {} | Op::Atanh {} | Op::Softplus {} => {
-            elementwise::infer_float(cx)
-        }
+        Op::Sinh {} | Op::Cosh {} | Op::Asinh {} | Op::Acosh {} | Op::Atanh {} => elementwise::infer_float(cx),
         Op::Sign {} => elementwise::infer_number(cx, |_| None),
         Op::BitwiseNot {} => elementwise::infer_bits(cx),
         Op::BitShift { .. } | Op::BitwiseAnd {} | Op::BitwiseOr {} | Op::BitwiseXor {} => {
@@ -233,7 +231,6 @@ fn eval_result(cx: &Eval, op: &Op, inputs: &[Tensor]) -> Evaluated {
         Op::Asinh {} => elementwise::eval_float(cx, f64::asinh),
         Op::Acosh {} => elementwise::eval_float(cx, f64::acosh),
         Op::Atanh {} => elementwise::eval_float(cx, f64::atanh),
-        Op::Softplus {} => elementwise::eval_float(cx, |x| x.max(0.0) + (-x.abs()).exp().ln_1p()),
         Op::BitwiseNot {} => elementwise::eval_number(cx, |x| x, |x| !x),
         Op::Mod { fmod: false } => elementwise::eval_arithmetic(cx, elementwise::modulo, elementwise::integer_modulo),
         Op::Mod { fmod: true } => elementwise::eval_arithmetic(cx, |a, b| a % b, elementwise::integer_remainder),

@@ -154,6 +154,12 @@ pub enum UnaryFn {
     Erf,
     /// `1/(1+e^-x)`.
     Sigmoid,
+    /// The largest integer that is not larger (float).
+    Floor,
+    /// The smallest integer that is not smaller (float).
+    Ceil,
+    /// The nearest integer, of two equally near ones the even one (float).
+    Round,
     /// Logical not (`Bool`).
     Not,
     /// Whether a float is NaN; the result is `Bool`.

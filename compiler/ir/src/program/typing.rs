@@ -142,6 +142,7 @@ fn unary(function: UnaryFn, a: ExprFacts) -> Result<ExprFacts, String> {
                 a.dtype == DType::F32
             }
             UnaryFn::Tanh | UnaryFn::Erf | UnaryFn::Sigmoid | UnaryFn::IsNaN => a.dtype == DType::F32,
+            UnaryFn::Floor | UnaryFn::Ceil | UnaryFn::Round => a.dtype == DType::F32,
         };
     let dtype = if function == UnaryFn::IsNaN { DType::Bool } else { a.dtype };
     if ok { Ok(ExprFacts { dtype, ..a }) } else { refuse(function, a.dtype) }

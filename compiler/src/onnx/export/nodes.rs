@@ -131,7 +131,7 @@ impl Exporter<'_> {
             Op::Greater {} | Op::GreaterOrEqual {} => vec![],
             Op::Floor {} | Op::Ceil {} | Op::Round {} | Op::Sign {} | Op::Tan {} | Op::Asin {} | Op::Acos {} => vec![],
             Op::Atan {} | Op::Sinh {} | Op::Cosh {} | Op::Asinh {} | Op::Acosh {} | Op::Atanh {} => vec![],
-            Op::Softplus {} | Op::BitwiseNot {} => vec![],
+            Op::BitwiseNot {} => vec![],
             Op::BitwiseAnd {} | Op::BitwiseOr {} | Op::BitwiseXor {} => vec![],
             Op::Mod { fmod } => vec![int("fmod", i64::from(*fmod))],
             Op::BitShift { right } => vec![word("direction", if *right { "RIGHT" } else { "LEFT" })],

@@ -9,6 +9,14 @@ use super::node::{Cx, axis_index};
 
 type Results = NodeResult<Vec<ValueId>>;
 
+/// A function of one operand, computed in f32 where the operand is a shorter float.
+pub(super) fn of_one(cx: &mut Cx, f: fn(&mut Cx, ValueId) -> NodeResult<ValueId>) -> Results {
+    let x = cx.input(0)?;
+    let (x, own) = cx.widened(x)?;
+    let y = f(cx, x)?;
+    Ok(vec![cx.cast(y, own)?])
+}
+
 /// `x` where it is at least 0, else `below`.
 fn where_negative(cx: &mut Cx, x: ValueId, below: ValueId) -> NodeResult<ValueId> {
     let zero = cx.number(x, 0.0)?;
@@ -17,10 +25,10 @@ fn where_negative(cx: &mut Cx, x: ValueId, below: ValueId) -> NodeResult<ValueId
 }
 
 /// `alpha·(e^x - 1)` below 0.
-pub(super) fn elu(cx: &mut Cx) -> Results {
-    let (x, alpha) = (cx.input(0)?, cx.float_or("alpha", 1.0)?);
+pub(super) fn elu(cx: &mut Cx, x: ValueId) -> NodeResult<ValueId> {
+    let alpha = cx.float_or("alpha", 1.0)?;
     let below = scaled_exp_minus_one(cx, x, alpha, 1.0)?;
-    Ok(vec![where_negative(cx, x, below)?])
+    where_negative(cx, x, below)
 }
 
 /// `alpha·(e^(x/by) - 1)`.
@@ -32,26 +40,25 @@ fn scaled_exp_minus_one(cx: &mut Cx, x: ValueId, alpha: f64, by: f64) -> NodeRes
     cx.times(less, alpha)
 }
 
-pub(super) fn selu(cx: &mut Cx) -> Results {
+pub(super) fn selu(cx: &mut Cx, x: ValueId) -> NodeResult<ValueId> {
     let (alpha, gamma) = (cx.float_or("alpha", 1.673_263_2)?, cx.float_or("gamma", 1.050_701)?);
-    let x = cx.input(0)?;
     let below = scaled_exp_minus_one(cx, x, alpha, 1.0)?;
     let y = where_negative(cx, x, below)?;
-    Ok(vec![cx.times(y, gamma)?])
+    cx.times(y, gamma)
 }
 
 /// `max(0, x) + min(0, alpha·(e^(x/alpha) - 1))`.
-pub(super) fn celu(cx: &mut Cx) -> Results {
-    let (x, alpha) = (cx.input(0)?, cx.float_or("alpha", 1.0)?);
+pub(super) fn celu(cx: &mut Cx, x: ValueId) -> NodeResult<ValueId> {
+    let alpha = cx.float_or("alpha", 1.0)?;
     let below = scaled_exp_minus_one(cx, x, alpha, alpha)?;
     let (low, high) = (cx.at_most(below, 0.0)?, cx.at_least(x, 0.0)?);
-    Ok(vec![cx.add(high, low)?])
+    cx.add(high, low)
 }
 
-pub(super) fn leaky_relu(cx: &mut Cx) -> Results {
-    let (x, alpha) = (cx.input(0)?, cx.float_or("alpha", 0.01)?);
+pub(super) fn leaky_relu(cx: &mut Cx, x: ValueId) -> NodeResult<ValueId> {
+    let alpha = cx.float_or("alpha", 0.01)?;
     let below = cx.times(x, alpha)?;
-    Ok(vec![where_negative(cx, x, below)?])
+    where_negative(cx, x, below)
 }
 
 /// A slope per element, which broadcasts to the operand alone.
@@ -64,9 +71,9 @@ pub(super) fn prelu(cx: &mut Cx) -> Results {
     Ok(vec![where_negative(cx, x, below)?])
 }
 
-pub(super) fn hard_sigmoid(cx: &mut Cx) -> Results {
-    let (x, alpha, beta) = (cx.input(0)?, cx.float_or("alpha", 0.2)?, cx.float_or("beta", 0.5)?);
-    Ok(vec![ramp(cx, x, alpha, beta)?])
+pub(super) fn hard_sigmoid(cx: &mut Cx, x: ValueId) -> NodeResult<ValueId> {
+    let (alpha, beta) = (cx.float_or("alpha", 0.2)?, cx.float_or("beta", 0.5)?);
+    ramp(cx, x, alpha, beta)
 }
 
 /// `max(0, min(1, alpha·x + beta))`.
@@ -76,15 +83,13 @@ fn ramp(cx: &mut Cx, x: ValueId, alpha: f64, beta: f64) -> NodeResult<ValueId> {
     cx.clipped(shifted, 0.0, 1.0)
 }
 
-pub(super) fn hard_swish(cx: &mut Cx) -> Results {
-    let x = cx.input(0)?;
+pub(super) fn hard_swish(cx: &mut Cx, x: ValueId) -> NodeResult<ValueId> {
     let gate = ramp(cx, x, 1.0 / 6.0, 0.5)?;
-    Ok(vec![cx.mul(x, gate)?])
+    cx.mul(x, gate)
 }
 
-pub(super) fn softplus(cx: &mut Cx) -> Results {
-    let x = cx.input(0)?;
-    Ok(vec![log_one_plus_exp(cx, x)?])
+pub(super) fn softplus(cx: &mut Cx, x: ValueId) -> NodeResult<ValueId> {
+    log_one_plus_exp(cx, x)
 }
 
 /// `max(x, 0) + log(1 + z)` with `z = e^-|x|`. For small `z`, where `1 + z` rounds, the logarithm is
@@ -105,18 +110,16 @@ fn log_one_plus_exp(cx: &mut Cx, x: ValueId) -> NodeResult<ValueId> {
     cx.add(above, log)
 }
 
-pub(super) fn softsign(cx: &mut Cx) -> Results {
-    let x = cx.input(0)?;
+pub(super) fn softsign(cx: &mut Cx, x: ValueId) -> NodeResult<ValueId> {
     let size = cx.unary(Op::Abs {}, x)?;
     let sum = cx.plus(size, 1.0)?;
-    Ok(vec![cx.div(x, sum)?])
+    cx.div(x, sum)
 }
 
-pub(super) fn mish(cx: &mut Cx) -> Results {
-    let x = cx.input(0)?;
+pub(super) fn mish(cx: &mut Cx, x: ValueId) -> NodeResult<ValueId> {
     let soft = log_one_plus_exp(cx, x)?;
     let gate = cx.unary(Op::Tanh {}, soft)?;
-    Ok(vec![cx.mul(x, gate)?])
+    cx.mul(x, gate)
 }
 
 /// `x·sigmoid(alpha·x)`.
@@ -126,9 +129,9 @@ fn swished(cx: &mut Cx, x: ValueId, alpha: f64) -> NodeResult<ValueId> {
     cx.mul(x, gate)
 }
 
-pub(super) fn swish(cx: &mut Cx) -> Results {
-    let (x, alpha) = (cx.input(0)?, cx.float_or("alpha", 1.0)?);
-    Ok(vec![swished(cx, x, alpha)?])
+pub(super) fn swish(cx: &mut Cx, x: ValueId) -> NodeResult<ValueId> {
+    let alpha = cx.float_or("alpha", 1.0)?;
+    swished(cx, x, alpha)
 }
 
 /// `swish(a)·b`.
@@ -138,21 +141,21 @@ pub(super) fn swiglu(cx: &mut Cx) -> Results {
     Ok(vec![cx.mul(gate, b)?])
 }
 
-pub(super) fn thresholded_relu(cx: &mut Cx) -> Results {
-    let (x, alpha) = (cx.input(0)?, cx.float_or("alpha", 1.0)?);
+pub(super) fn thresholded_relu(cx: &mut Cx, x: ValueId) -> NodeResult<ValueId> {
+    let alpha = cx.float_or("alpha", 1.0)?;
     let (limit, zero) = (cx.number(x, alpha)?, cx.number(x, 0.0)?);
     let above = cx.emit(Op::Greater {}, &[x, limit])?;
-    Ok(vec![cx.choose(above, x, zero)?])
+    cx.choose(above, x, zero)
 }
 
 /// `x + bias` below `-lambd`, `x - bias` above `lambd`, 0 between.
-pub(super) fn shrink(cx: &mut Cx) -> Results {
-    let (x, lambda, bias) = (cx.input(0)?, cx.float_or("lambd", 0.5)?, cx.float_or("bias", 0.0)?);
+pub(super) fn shrink(cx: &mut Cx, x: ValueId) -> NodeResult<ValueId> {
+    let (lambda, bias) = (cx.float_or("lambd", 0.5)?, cx.float_or("bias", 0.0)?);
     let (low, high, zero) = (cx.number(x, -lambda)?, cx.number(x, lambda)?, cx.number(x, 0.0)?);
     let (raised, lowered) = (cx.plus(x, bias)?, cx.plus(x, -bias)?);
     let (below, above) = (cx.emit(Op::Less {}, &[x, low])?, cx.emit(Op::Greater {}, &[x, high])?);
     let inner = cx.choose(above, lowered, zero)?;
-    Ok(vec![cx.choose(below, raised, inner)?])
+    cx.choose(below, raised, inner)
 }
 
 /// 1 at the first largest element along an axis, 0 elsewhere. Before opset 13 all dims from it on are one.

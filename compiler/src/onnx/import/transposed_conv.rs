@@ -43,9 +43,9 @@ pub(super) fn conv_transpose(cx: &mut Cx) -> Results {
         };
         if let Some(size) = size {
             let total = strides[i] * (cx.fixed_dim(x, 2 + i)? - 1) + extra[i] + reach + 1 - size;
-            let small = total.max(0) / 2;
             // Without automatic padding the larger half stands before, as for `SAME_LOWER`.
-            (before, after) = if same == Some(false) { (small, total - small) } else { (total - small, small) };
+            before = if same == Some(false) { total.max(0) / 2 } else { total.max(0) - total.max(0) / 2 };
+            after = total - before;
         }
         x = spaced(cx, x, 2 + i, strides[i])?;
         (margins[2 + i], margins[2 + i + rank]) = ((reach - before).into(), (reach - after + extra[i]).into());
