@@ -17,7 +17,7 @@ use eec_ir::{ContentHash, DType};
 /// The first bytes of every artifact.
 pub const MAGIC: [u8; 8] = *b"\x89eec\r\n\x1a\n";
 /// The version that this crate writes, and the newest that it reads.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 const ALIGN: usize = 64;
 const HEADER: usize = 64;
 const ENTRY: usize = 64;

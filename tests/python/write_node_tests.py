@@ -2,7 +2,7 @@
 
     python write_node_tests.py FOLDER
 
-Each test becomes FOLDER/NAME with `model.onnx`, `tolerance.json` and, per data set N, `N/input_K.pb` and
+Each test becomes FOLDER/NAME with `model.onnx`, `test.json` (tolerances, operators) and, per data set N, `N/input_K.pb` and
 `N/output_K.pb` (serialised TensorProto, SequenceProto or OptionalProto, as in the standard's own data).
 """
 import json
@@ -35,7 +35,9 @@ def write_values(folder, kind, values, infos):
 def write(case, folder):
     folder.mkdir(parents=True)
     (folder / "model.onnx").write_bytes(case.model.SerializeToString())
-    (folder / "tolerance.json").write_text(json.dumps({"rtol": case.rtol, "atol": case.atol}))
+    operators = [node.op_type for node in case.model.graph.node]
+    about = {"rtol": case.rtol, "atol": case.atol, "operators": operators}
+    (folder / "test.json").write_text(json.dumps(about))
     for n, (inputs, outputs) in enumerate(case.data_sets):
         data = folder / str(n)
         data.mkdir()

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use eec::compare::{Tolerance, compare};
 use eec::npz::Arrays;
-use eec::onnx::{ImportError, ImportErrorKind, Unsupported, import_fixed, read_tensor_file};
+use eec::onnx::{Cpu, ImportError, ImportErrorKind, Operator, Unsupported, import_fixed, operators, read_tensor_file};
+use eec_ir::program::Form;
 use eec_ir::{Graph, Tensor};
 use eec_passes::pass::{Context, Pass};
 use eec_passes::simplify::Simplify;
@@ -30,16 +31,26 @@ const OUT_OF_SCOPE: &[(&str, &str)] = &[
     ("ImageDecoder", "image files"),
 ];
 
-/// How a test went.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Passed {
-    /// As the model is.
-    Plainly,
+/// How a test passed.
+#[derive(Clone, Default)]
+struct Passed {
     /// With inputs that decide shapes or attributes fixed to the test's values when the model was read.
-    Fixed,
+    fixed: bool,
+    /// The operator, of a test of only one.
+    operator: Option<String>,
+    /// With kernels that are evaluators, on element types that loops compute with alone.
+    host: Option<bool>,
 }
 
 type Outcome = Result<Passed, String>;
+
+/// What the Python script says of a test.
+#[derive(serde::Deserialize)]
+struct About {
+    rtol: f32,
+    atol: f32,
+    operators: Vec<String>,
+}
 
 #[test]
 fn node_tests_of_the_standard() {
@@ -47,6 +58,7 @@ fn node_tests_of_the_standard() {
     let folder = tempfile::tempdir().unwrap_or_else(|e| panic!("no folder: {e}"));
     write_tests(&python, folder.path());
     let outcomes = run_all(&tests_in(folder.path()));
+    check_operators(&outcomes);
     let found = listing(&outcomes);
     println!("{}", found.lines().take_while(|l| l.starts_with('#')).collect::<Vec<_>>().join("\n"));
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(LIST);
@@ -104,8 +116,11 @@ fn run_all(tests: &[PathBuf]) -> BTreeMap<String, Outcome> {
 
 fn run_test(test: &Path) -> Outcome {
     let bytes = std::fs::read(test.join("model.onnx")).map_err(|e| e.to_string())?;
-    let tolerance = read_tolerance(&test.join("tolerance.json"))?;
-    let mut passed = Passed::Plainly;
+    let about = std::fs::read_to_string(test.join("test.json")).map_err(|e| e.to_string())?;
+    let about: About = serde_json::from_str(&about).map_err(|e| e.to_string())?;
+    let tolerance = Tolerance { atol: about.atol, rtol: about.rtol };
+    let operator = if let [one] = about.operators.as_slice() { Some(one.clone()) } else { None };
+    let mut passed = Passed { operator, ..Passed::default() };
     for data in (0..).map(|n| test.join(n.to_string())).take_while(|d| d.is_dir()) {
         let read = |kind: &str| -> Result<Vec<(String, Tensor)>, ImportError> {
             let files = (0..).map(|k| data.join(format!("{kind}_{k}.pb"))).take_while(|f| f.is_file());
@@ -114,20 +129,15 @@ fn run_test(test: &Path) -> Outcome {
         let inputs = read("input");
         let known = inputs.as_ref().map_or(Arrays::new(), |i| i.iter().cloned().collect());
         let (graph, fixed) = import_for(&bytes, &known)?;
-        if fixed {
-            passed = Passed::Fixed;
-        }
+        passed.fixed |= fixed;
         let inputs: Vec<(String, Tensor)> = inputs.map_err(|e| e.to_string())?;
-        check(&graph, &inputs, &read("output").map_err(|e| e.to_string())?, tolerance)?;
+        let outputs = read("output").map_err(|e| e.to_string())?;
+        let host = check(&graph, &inputs, &outputs, tolerance)?;
+        if inputs.iter().chain(&outputs).all(|(_, t)| t.dtype().is_compiled()) {
+            passed.host = Some(host);
+        }
     }
     Ok(passed)
-}
-
-fn read_tolerance(path: &Path) -> Result<Tolerance, String> {
-    let text = std::fs::read_to_string(path).map_err(|e| e.to_string())?;
-    let json: BTreeMap<String, f32> = serde_json::from_str(&text).map_err(|e| e.to_string())?;
-    let number = |key: &str| json.get(key).copied().ok_or_else(|| format!("no {key}"));
-    Ok(Tolerance { atol: number("atol")?, rtol: number("rtol")? })
 }
 
 /// The graph, and whether inputs had to be fixed for it.
@@ -177,12 +187,13 @@ fn unsupported(list: &Unsupported) -> String {
     list.forms.first().map_or_else(String::new, |f| format!("form of {}: {}", f.op, f.reason))
 }
 
+/// Checks the outputs; whether kernels are evaluators.
 fn check(
     graph: &Graph,
     inputs: &[(String, Tensor)],
     outputs: &[(String, Tensor)],
     tolerance: Tolerance,
-) -> Result<(), String> {
+) -> Result<bool, String> {
     let mut graph = graph.clone();
     Simplify.run(&mut graph, &mut Context::default()).map_err(|e| format!("simplify: {e}"))?;
     let mut session = cpu(&graph, 1).map_err(|e| format!("lowering: {e}"))?;
@@ -201,13 +212,33 @@ fn check(
             return Err("the result differs".into());
         }
     }
-    Ok(())
+    Ok(session.program().kernels.iter().any(|k| matches!(k.form, Form::Host(_))))
+}
+
+/// Checks what [`operators`] says of those that have tests on compiled element types.
+fn check_operators(outcomes: &BTreeMap<String, Outcome>) {
+    let mut found: BTreeMap<&str, BTreeSet<bool>> = BTreeMap::new();
+    for passed in outcomes.values().filter_map(|o| o.as_ref().ok()) {
+        if let (Some(operator), Some(host)) = (&passed.operator, passed.host) {
+            found.entry(operator).or_default().insert(host);
+        }
+    }
+    let wrong = |o: &Operator| {
+        let Some(found) = found.get(o.name) else { return false };
+        match o.cpu {
+            Cpu::Compiled => found.contains(&true),
+            Cpu::Partly(_) => !found.contains(&true),
+            Cpu::Host => found.contains(&false),
+        }
+    };
+    let wrong: Vec<Operator> = operators().into_iter().filter(wrong).collect();
+    assert!(wrong.is_empty() || std::env::var_os("EEC_CASE").is_some(), "not so: {wrong:?}");
 }
 
 /// The list: the counts, then a line per test that does not pass.
 fn listing(outcomes: &BTreeMap<String, Outcome>) -> String {
-    let count = |wanted| outcomes.values().filter(|o| **o == Ok(wanted)).count();
-    let (plainly, fixed) = (count(Passed::Plainly), count(Passed::Fixed));
+    let passed: Vec<&Passed> = outcomes.values().filter_map(|o| o.as_ref().ok()).collect();
+    let (all, fixed) = (passed.len(), passed.iter().filter(|p| p.fixed).count());
     let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
     for reason in outcomes.values().filter_map(|o| o.as_ref().err()) {
         *reasons.entry(reason).or_default() += 1;
@@ -215,8 +246,7 @@ fn listing(outcomes: &BTreeMap<String, Outcome>) -> String {
     let mut reasons: Vec<(&str, usize)> = reasons.into_iter().collect();
     reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let total = outcomes.len();
-    let mut lines =
-        vec![format!("# {} of {total} pass, {fixed} of them with inputs fixed that decide shapes", plainly + fixed)];
+    let mut lines = vec![format!("# {all} of {total} pass, {fixed} of them with inputs fixed that decide shapes")];
     lines.extend(reasons.iter().map(|(reason, count)| format!("# {count:4}  {reason}")));
     let failed = outcomes.iter().filter_map(|(name, o)| Some(format!("{name}: {}", o.as_ref().err()?)));
     lines.extend(failed);

@@ -6,7 +6,12 @@ use eec_ir::{DType, Dim, Graph, NodeId, Op, ValueId};
 
 use super::{LowerError, Lowering};
 
-/// Whether the node's operands and results allow the compiled form of its operator.
+/// The nodes that the host runs, in order.
+pub fn host_nodes(graph: &Graph) -> Vec<NodeId> {
+    graph.nodes_in_order().into_iter().filter(|id| !is_compiled(graph, *id)).collect()
+}
+
+/// Whether the node's operator has a compiled form that its operands and results allow.
 pub(super) fn is_compiled(graph: &Graph, id: NodeId) -> bool {
     let node = graph.node(id);
     let dtype = |v: &ValueId| graph.ty(*v).dtype;
@@ -25,6 +30,11 @@ pub(super) fn is_compiled(graph: &Graph, id: NodeId) -> bool {
         }
         Op::MatMul {} | Op::ReduceMean { .. } => types.all(|t| t == DType::F32),
         Op::ReduceMax { .. } | Op::ReduceMin { .. } => types.all(|t| t.is_compiled() && t != DType::Bool),
+        Op::Tan {} | Op::Asin {} | Op::Acos {} | Op::Atan {} | Op::Sinh {} | Op::Cosh {} => false,
+        Op::Asinh {} | Op::Acosh {} | Op::Atanh {} | Op::BitwiseNot {} | Op::CastUnsaturated { .. } => false,
+        Op::BitCast { .. } | Op::Mod { .. } | Op::BitShift { .. } | Op::BitwiseAnd {} => false,
+        Op::BitwiseOr {} | Op::BitwiseXor {} | Op::ReduceProd { .. } | Op::CumProd { .. } => false,
+        Op::TopK { .. } | Op::ScatterElements { .. } | Op::ScatterND { .. } => false,
         _ => types.all(DType::is_compiled),
     }
 }

@@ -23,6 +23,7 @@ use eec_ir::verify::{Stage, Verified};
 use eec_ir::{BufferId, ConstId, DType, Dim, Graph, KernelId, NodeId, Op, RegionId, Symbol, ValueId};
 
 use fuse::LoopBuilder;
+pub use host::host_nodes;
 use view::Shown;
 
 /// Why a graph could not be lowered.

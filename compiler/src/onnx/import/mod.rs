@@ -39,6 +39,7 @@ use crate::npz::Arrays;
 pub use file::read_tensor_file;
 use node::Cx;
 pub(crate) use rules::is_supported;
+pub use rules::{Cpu, Operator, operators};
 
 /// The graph of the ONNX model in the file `path`; tensors outside the file are read from its folder.
 ///
@@ -91,7 +92,7 @@ pub fn import_fixed(bytes: &[u8], name: &str, folder: Option<&Path>, fixed: &Arr
 enum Binding {
     Value(ValueId),
     /// A tensor of the file that nothing has used yet.
-    Stored(TensorProto),
+    Stored(Box<TensorProto>),
     /// The result of a node that cannot be imported, or of one that depends on it.
     Unknown,
 }
@@ -154,7 +155,7 @@ impl Importer<'_> {
         let mut scope = Scope::with_capacity(initializers.len());
         for tensor in initializers {
             let name = tensor.name.clone();
-            if scope.insert(name.clone(), Binding::Stored(tensor)).is_some() {
+            if scope.insert(name.clone(), Binding::Stored(Box::new(tensor))).is_some() {
                 let reason = "is stored twice".into();
                 return Err(self.fail(ImportErrorKind::Tensor { name, reason }));
             }
@@ -172,7 +173,7 @@ impl Importer<'_> {
             Binding::Value(v) => Ok(*v),
             Binding::Unknown => refuse(format!("`{name}` depends on a node that cannot be imported")),
             Binding::Stored(proto) => {
-                let tensor = decode(std::mem::take(proto), &mut self.external);
+                let tensor = decode(*std::mem::take(proto), &mut self.external);
                 let tensor = tensor.map_err(|e| Refusal::new(format!("tensor `{name}`: {e}")))?;
                 let value = self.graph.constant(tensor);
                 if self.graph.value(value).name.is_none() {

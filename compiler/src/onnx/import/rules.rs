@@ -178,6 +178,83 @@ const RULES: &[(&str, Rule)] = &[
     ("Xor", activation::xor),
 ];
 
+/// Those of which at least a part is run by an evaluator, on the element types that they are for.
+const HOST: &[&str] = &[
+    "Acos",
+    "Acosh",
+    "Asin",
+    "Asinh",
+    "Atan",
+    "Atanh",
+    "BitCast",
+    "BitShift",
+    "BitwiseAnd",
+    "BitwiseNot",
+    "BitwiseOr",
+    "BitwiseXor",
+    "Col2Im",
+    "ConvInteger",
+    "Cosh",
+    "CumProd",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "MatMulInteger",
+    "MaxUnpool",
+    "QLinearConv",
+    "QLinearMatMul",
+    "QuantizeLinear",
+    "ReduceProd",
+    "Scatter",
+    "ScatterElements",
+    "ScatterND",
+    "Sinh",
+    "Tan",
+    "TensorScatter",
+    "TopK",
+];
+
+/// Those of which some forms are run by an evaluator, and which.
+const PARTLY: &[(&str, &str)] = &[
+    ("Attention", "a softmax in f64"),
+    ("AveragePool", "1-D and 3-D"),
+    ("ConvTranspose", "3-D"),
+    ("LpPool", "3-D"),
+    ("MaxPool", "1-D and 3-D"),
+    ("Mod", "of what are no sizes"),
+    ("Pow", "of integers"),
+    ("ReduceMax", "of truth values"),
+    ("ReduceMin", "of truth values"),
+];
+
+/// How the CPU runs an operator, on the element types that loops compute with if it is for those.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cpu {
+    /// All of it is compiled.
+    Compiled,
+    /// It is compiled but for these forms.
+    Partly(&'static str),
+    /// At least a part of it is run by an evaluator.
+    Host,
+}
+
+/// An ONNX operator that can be imported.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Operator {
+    /// Its name.
+    pub name: &'static str,
+    /// How it runs.
+    pub cpu: Cpu,
+}
+
+/// Every ONNX operator that can be imported, by name.
+pub fn operators() -> Vec<Operator> {
+    let mut names: Vec<&str> = RULES.iter().map(|(name, _)| *name).chain(["If"]).collect();
+    names.sort_unstable();
+    let partly = |name: &str| PARTLY.iter().find(|(n, _)| *n == name).map(|(_, forms)| Cpu::Partly(forms));
+    let rest = |name: &str| if HOST.contains(&name) { Cpu::Host } else { Cpu::Compiled };
+    names.into_iter().map(|name| Operator { name, cpu: partly(name).unwrap_or_else(|| rest(name)) }).collect()
+}
+
 fn rule(op_type: &str) -> Option<Rule> {
     let at = RULES.binary_search_by_key(&op_type, |(name, _)| name).ok()?;
     Some(RULES[at].1)

@@ -167,7 +167,7 @@ fn float_range(cx: &mut Cx, dtype: DType) -> NodeResult<Vec<ValueId>> {
     };
     let (start, limit, delta) = (bound(0)?, bound(1)?, bound(2)?);
     let count = ((limit - start) / delta).ceil();
-    if !(count <= 1e7) {
+    if count.is_nan() || count > 1e7 {
         return refuse(format!("a range from {start} to {limit} by {delta} is too long"));
     }
     let data: Vec<f64> = (0..count.max(0.0) as i64).map(|i| start + i as f64 * delta).collect();
