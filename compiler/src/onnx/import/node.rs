@@ -165,6 +165,12 @@ impl<'a> Cx<'a> {
         Ok(text.map(|s| String::from_utf8_lossy(&s).into_owned()))
     }
 
+    /// An attribute that is a list of texts.
+    pub(super) fn words(&mut self, name: &str) -> NodeResult<Option<Vec<String>>> {
+        let texts = self.take(name, attribute_type::STRINGS)?.map(|a| a.strings);
+        Ok(texts.map(|list| list.iter().map(|s| String::from_utf8_lossy(s).into_owned()).collect()))
+    }
+
     /// A tensor attribute.
     pub(super) fn tensor(&mut self, name: &str) -> NodeResult<Option<Tensor>> {
         let proto: Option<TensorProto> = self.take(name, attribute_type::TENSOR)?.and_then(|a| a.t);

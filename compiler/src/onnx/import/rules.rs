@@ -4,9 +4,10 @@ use eec_ir::{Op, ValueId};
 
 use super::super::error::{NodeResult, Refusal};
 use super::node::Cx;
+use super::recurrent::Cell;
 use super::{
-    activation, attention, elementwise, loss, normalise, pool, quantise, rearrange, reduce, resize, shape, signal,
-    slice, transposed_conv,
+    activation, attention, einsum, elementwise, loss, normalise, pool, quantise, rearrange, recurrent, reduce, resize,
+    shape, signal, slice, transposed_conv,
 };
 
 /// Appends what an ONNX node stands for and returns its results.
@@ -60,6 +61,7 @@ const RULES: &[(&str, Rule)] = &[
     ("Div", same),
     ("Dropout", elementwise::dropout),
     ("DynamicQuantizeLinear", quantise::dynamic_quantize_linear),
+    ("Einsum", einsum::einsum),
     ("Elu", |cx| activation::of_one(cx, activation::elu)),
     ("Equal", same),
     ("Erf", same),
@@ -68,6 +70,7 @@ const RULES: &[(&str, Rule)] = &[
     ("EyeLike", rearrange::eye_like),
     ("Flatten", shape::flatten),
     ("Floor", same),
+    ("GRU", |cx| recurrent::recurrent(cx, Cell::Gru)),
     ("Gather", same),
     ("GatherElements", same),
     ("GatherND", same),
@@ -89,10 +92,12 @@ const RULES: &[(&str, Rule)] = &[
     ("IsInf", activation::is_inf),
     ("IsNaN", same),
     ("LRN", normalise::lrn),
+    ("LSTM", |cx| recurrent::recurrent(cx, Cell::Lstm)),
     ("LayerNormalization", normalise::layer_normalization),
     ("LeakyRelu", |cx| activation::of_one(cx, activation::leaky_relu)),
     ("Less", same),
     ("LessOrEqual", same),
+    ("LinearAttention", recurrent::linear_attention),
     ("Log", same),
     ("LogSoftmax", |cx| normalise::softmax(cx, |axis| Op::LogSoftmax { axis })),
     ("LpNormalization", reduce::lp_normalization),
@@ -121,6 +126,7 @@ const RULES: &[(&str, Rule)] = &[
     ("QLinearMatMul", quantise::qlinear_matmul),
     ("QuantizeLinear", quantise::quantize_linear),
     ("RMSNormalization", normalise::rms_normalization),
+    ("RNN", |cx| recurrent::recurrent(cx, Cell::Rnn)),
     ("Range", shape::range),
     ("Reciprocal", same),
     ("ReduceL1", reduce::l1),
