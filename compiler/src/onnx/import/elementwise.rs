@@ -11,14 +11,19 @@ pub(super) fn identity(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     Ok(vec![cx.input(0)?])
 }
 
-/// `Dropout` passes its operand on, except in training.
+/// `Dropout` passes its operand on, except in training; its second result says that all is kept.
 pub(super) fn dropout(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     cx.float("ratio")?;
     cx.int("seed")?;
     if cx.const_ints(2, "training mode")?.is_some_and(|mode| mode != [0]) {
         return refuse("training mode is not supported");
     }
-    identity(cx)
+    let x = cx.input(0)?;
+    if cx.output_count() < 2 {
+        return Ok(vec![x]);
+    }
+    let (kept, dims) = (cx.scalar(DType::Bool, 1.0)?, cx.dims(x));
+    Ok(vec![x, cx.expanded(kept, dims)?])
 }
 
 /// `Cast`.

@@ -1,6 +1,7 @@
 //! One node while its rule runs: operands, attributes, and the graph that it is appended to.
 
 use eec_ir::attr::AttrValue;
+use eec_ir::ops::{self, Facts};
 use eec_ir::{DType, Dim, Graph, Op, Origin, RegionId, Tensor, Type, ValueId};
 
 use super::super::error::{NodeResult, Refusal, refuse};
@@ -199,7 +200,19 @@ impl<'a> Cx<'a> {
             let (min, max) = (op.arity().start().to_owned(), op.arity().end().to_owned());
             return refuse(format!("takes {min} to {max} operands, found {}", inputs.len()));
         }
+        if let Some(tensor) = self.folded(&op, inputs) {
+            return Ok(self.constant(tensor));
+        }
         Ok(self.graph.append1(self.region, op, inputs, self.origin.clone())?)
+    }
+
+    /// The result of an operator on a few constants: what later rules ask for may be computed from it.
+    fn folded(&self, op: &Op, inputs: &[ValueId]) -> Option<Tensor> {
+        let small = |t: &Tensor| t.len() <= Facts::MAX_CONTENTS;
+        let operand = |v: &ValueId| self.constant_of(*v).filter(|t| small(t)).cloned();
+        let operands = inputs.iter().map(operand).collect::<Option<Vec<_>>>().filter(|o| !o.is_empty())?;
+        let mut results = ops::eval(op, &operands, &|_| None).ok()?;
+        results.pop().filter(|t| results.is_empty() && small(t))
     }
 
     /// Like [`Cx::emit`], for an operator with several results.

@@ -58,8 +58,13 @@ pub(super) fn space_to_depth(cx: &mut Cx) -> Results {
     let (x, [n, c, h, w], b) = blocks(cx)?;
     let (rows, columns) = (divided(&h, &b)?, divided(&w, &b)?);
     let dims = [&n, &c, &rows, &b, &columns, &b].into_iter().cloned().collect();
+    let perm = match cx.word("mode")?.as_deref() {
+        None | Some("DCR") => [0, 3, 5, 1, 2, 4],
+        Some("CRD") => [0, 1, 3, 5, 2, 4],
+        Some(other) => return refuse(format!("mode `{other}` is not known")),
+    };
     let x = cx.reshape(x, dims)?;
-    let x = cx.transposed(x, &[0, 3, 5, 1, 2, 4])?;
+    let x = cx.transposed(x, &perm)?;
     Ok(vec![cx.reshape(x, vec![n, &(&c * &b) * &b, rows, columns])?])
 }
 
