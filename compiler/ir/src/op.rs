@@ -228,11 +228,11 @@ ops! {
     MatMul {} 2..=2, since 13;
     /// `alpha·A·B + beta·C` for matrices, each possibly transposed.
     Gemm { alpha: f32 = 1.0, beta: f32 = 1.0, trans_a: bool = false, trans_b: bool = false } 2..=3, since 13;
-    /// 1-D or 2-D convolution: x `[n, c, h, w]`, weight `[m, c/group, kh, kw]`, bias `[m]`.
+    /// Convolution over any number of spatial dims: x `[n, c, h, w]`, weight `[m, c/group, kh, kw]`, bias `[m]`.
     Conv { group: i64 = 1, strides: Vec<i64>, dilations: Vec<i64>, pads: Vec<i64> } 2..=3, since 11;
-    /// 2-D maximum pooling.
+    /// Maximum pooling over any number of spatial dims.
     MaxPool { kernel: Vec<i64>, strides: Vec<i64>, dilations: Vec<i64>, pads: Vec<i64>, ceil_mode: bool = false } 1..=1, since 12;
-    /// 2-D average pooling.
+    /// Average pooling over any number of spatial dims.
     AveragePool { kernel: Vec<i64>, strides: Vec<i64>, pads: Vec<i64>, ceil_mode: bool = false, count_include_pad: bool = false } 1..=1, since 11;
 
     // Reductions and normalisations.

@@ -95,7 +95,18 @@ impl fmt::Display for UnsupportedType {
 
 impl fmt::Display for UnsupportedForm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} (×{}, first at {})", self.op, self.reason, self.count, self.place)
+        write!(f, "{}: {} (×{}, first at {}{})", self.op, self.reason, self.count, self.place, self.decided_by())
+    }
+}
+
+impl UnsupportedForm {
+    /// `; decided by the inputs a, b`, if there are such inputs.
+    fn decided_by(&self) -> String {
+        if self.deciding.is_empty() {
+            return String::new();
+        }
+        let names: Vec<String> = self.deciding.iter().map(|name| format!("`{name}`")).collect();
+        format!("; decided by the inputs {}", names.join(", "))
     }
 }
 
@@ -107,7 +118,7 @@ impl fmt::Display for Unsupported {
             (!items.is_empty()).then(|| format!("{title}: {}", items.join(", ")))
         }
         if let Some(form) = self.only_form() {
-            return f.write_str(&form.reason);
+            return write!(f, "{}{}", form.reason, form.decided_by());
         }
         let groups = [
             group("unsupported operators", &self.ops),

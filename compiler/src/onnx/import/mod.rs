@@ -18,6 +18,7 @@ mod recurrent;
 mod reduce;
 mod resize;
 mod rules;
+mod sample;
 mod shape;
 mod signal;
 mod slice;

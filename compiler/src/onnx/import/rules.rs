@@ -7,7 +7,7 @@ use super::node::Cx;
 use super::recurrent::Cell;
 use super::{
     activation, attention, einsum, elementwise, loss, normalise, pool, quantise, rearrange, recurrent, reduce, resize,
-    shape, signal, slice, transposed_conv,
+    sample, shape, signal, slice, transposed_conv,
 };
 
 /// Appends what an ONNX node stands for and returns its results.
@@ -19,6 +19,7 @@ const RULES: &[(&str, Rule)] = &[
     ("Acos", same),
     ("Acosh", same),
     ("Add", same),
+    ("AffineGrid", sample::affine_grid),
     ("And", same),
     ("ArgMax", reduce::arg_max),
     ("ArgMin", reduce::arg_min),
@@ -81,6 +82,7 @@ const RULES: &[(&str, Rule)] = &[
     ("GlobalMaxPool", |cx| reduce::global(cx, |axes| Op::ReduceMax { axes, keepdims: true })),
     ("Greater", same),
     ("GreaterOrEqual", same),
+    ("GridSample", sample::grid_sample),
     ("GroupNormalization", normalise::group_normalization),
     ("HammingWindow", |cx| signal::window_function(cx, &[25.0 / 46.0, -21.0 / 46.0])),
     ("HannWindow", |cx| signal::window_function(cx, &[0.5, -0.5])),
