@@ -6,6 +6,7 @@ mod build;
 mod control;
 mod forms;
 mod functions;
+mod host;
 mod joins;
 mod loops;
 mod plans;
