@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 
 use eec_ir::bind::Sizes;
+use eec_ir::minifloat::Overflow;
 use eec_ir::text::{self, ConstRef, ParseErrors};
 use eec_ir::verify::{Stage, VerifyErrors, verify};
 use eec_ir::{DType, Graph, Symbol, Tensor, program};
@@ -210,6 +211,15 @@ fn seeded(dtype: DType, dims: &[usize], seed: u64) -> Tensor {
         DType::I32 => Tensor::new(dims, ints().into_iter().map(|i| i as i32).collect()),
         DType::Bool => Tensor::new(dims, ints().into_iter().map(|i| u8::from(i > 1)).collect()),
         DType::F32 => Tensor::new(dims, (0..len).map(|_| ((2.0 * random.uniform() - 1.0) * scale) as f32).collect()),
+        other if other.is_int() => {
+            let (_, largest) = other.integer_range().unwrap_or_default();
+            let data: Vec<i128> = ints().into_iter().map(|i| i128::from(i).min(largest)).collect();
+            Tensor::from_integers(other, dims, &data)
+        }
+        other => {
+            let data: Vec<f64> = (0..len).map(|_| (2.0 * random.uniform() - 1.0) * scale).collect();
+            Tensor::from_f64s(other, dims, &data, Overflow::Saturate)
+        }
     };
     // There are as many elements as the dims ask for.
     tensor.unwrap_or_else(|_| Tensor::vector(Vec::<f32>::new()))

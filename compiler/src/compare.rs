@@ -28,8 +28,8 @@ pub fn compare(have: &Tensor, want: &Tensor, tolerance: Tolerance) -> Difference
         let detail = format!("expected {}, found {}", want.ty(), have.ty());
         return Difference { within: false, max_abs: f64::INFINITY, detail };
     }
-    let (a, b) = (numbers(have), numbers(want));
-    let exact = have.elements::<f32>().is_none();
+    let (a, b) = (have.to_f64s(), want.to_f64s());
+    let exact = !have.dtype().is_float();
     let (mut max_abs, mut outside, mut first) = (0f64, 0usize, None);
     for (i, (x, y)) in a.iter().zip(&b).enumerate() {
         if x == y || (x.is_nan() && y.is_nan()) {
@@ -50,13 +50,6 @@ pub fn compare(have: &Tensor, want: &Tensor, tolerance: Tolerance) -> Difference
         Some((i, x, y)) => format!("{outside} of {} outside, first at {i}: expected {y}, found {x}", a.len()),
     };
     Difference { within: outside == 0, max_abs, detail }
-}
-
-fn numbers(t: &Tensor) -> Vec<f64> {
-    match t.elements::<f32>() {
-        Some(v) => v.iter().map(|x| f64::from(*x)).collect(),
-        None => t.to_i64s().unwrap_or_default().into_iter().map(|x| x as f64).collect(),
-    }
 }
 
 #[cfg(test)]

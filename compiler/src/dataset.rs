@@ -134,16 +134,10 @@ fn check_names(wanted: &[&str], arrays: &Arrays) -> Result<(), String> {
 
 /// The tensor with its integers as the model's integer type, if every value fits; else as it is.
 pub(crate) fn fitted(tensor: Tensor, to: DType) -> Tensor {
-    let dims = tensor.dims();
-    let converted = match (tensor.dtype(), to) {
-        (DType::I32, DType::I64) => tensor.to_i64s().and_then(|v| Tensor::new(dims, v).ok()),
-        (DType::I64, DType::I32) => {
-            let narrow = |v: Vec<i64>| v.into_iter().map(i32::try_from).collect::<Result<Vec<_>, _>>().ok();
-            tensor.to_i64s().and_then(narrow).and_then(|v| Tensor::new(dims, v).ok())
-        }
-        (DType::I32 | DType::I64 | DType::F32 | DType::Bool, _) => None,
-    };
-    converted.unwrap_or(tensor)
+    let integers = if tensor.dtype().is_int() && to.is_int() { tensor.to_i128s() } else { None };
+    let (least, largest) = to.integer_range().unwrap_or_default();
+    let fits = integers.filter(|v| v.iter().all(|x| (least..=largest).contains(x)));
+    fits.and_then(|v| Tensor::from_integers(to, tensor.dims(), &v).ok()).unwrap_or(tensor)
 }
 
 fn check_type(name: &str, tensor: &Tensor, ty: &eec_ir::Type) -> Result<(), String> {

@@ -1,6 +1,6 @@
 //! NumPy files: `.npz` archives and `.npy` arrays, to and from tensors.
 //!
-//! Elements of f32, i64, i32 and bool are kept. f64 is rounded to f32, because that is what NumPy
+//! Elements of f32, f16, i64, i32 and bool are kept. f64 is rounded to f32, because that is what NumPy
 //! makes of Python numbers and no model here computes in it; integers of 8 and 16 bits become i32.
 //! Everything else is refused.
 
@@ -91,11 +91,20 @@ fn write_entry<W: Write + io::Seek>(archive: &mut NpzWriter<W>, name: &str, tens
     }
     let dims: Vec<u64> = tensor.dims().iter().map(|d| *d as u64).collect();
     let of = |bytes: &[u8]| bytes.to_vec();
+    let ints = || tensor.to_i128s().unwrap_or_default().into_iter();
     match tensor.dtype() {
         DType::F32 => put(archive, name, &dims, tensor.elements::<f32>().into_iter().flat_map(|v| v.into_owned())),
         DType::I64 => put(archive, name, &dims, tensor.elements::<i64>().into_iter().flat_map(|v| v.into_owned())),
         DType::I32 => put(archive, name, &dims, tensor.elements::<i32>().into_iter().flat_map(|v| v.into_owned())),
         DType::Bool => put(archive, name, &dims, of(tensor.bytes()).into_iter().map(|b| b != 0)),
+        DType::F64 => put(archive, name, &dims, tensor.to_f64s()),
+        DType::I8 => put(archive, name, &dims, ints().map(|x| x as i8)),
+        DType::I16 => put(archive, name, &dims, ints().map(|x| x as i16)),
+        DType::U8 => put(archive, name, &dims, ints().map(|x| x as u8)),
+        DType::U16 => put(archive, name, &dims, ints().map(|x| x as u16)),
+        DType::U32 => put(archive, name, &dims, ints().map(|x| x as u32)),
+        DType::U64 => put(archive, name, &dims, ints().map(|x| x as u64)),
+        other => Err(io::Error::other(format!("NumPy has no {other}"))),
     }
 }
 
@@ -186,6 +195,7 @@ fn convert(header: &Header, bytes: Vec<u8>) -> Result<Tensor, String> {
         "i8" => Tensor::from_bytes(DType::I64, dims, bytes),
         "i4" => Tensor::from_bytes(DType::I32, dims, bytes),
         "b1" => Tensor::from_bytes(DType::Bool, dims, bytes),
+        "f2" => Tensor::from_bytes(DType::F16, dims, bytes),
         "f8" => Tensor::new(
             dims,
             bytemuck::allocation::pod_collect_to_vec::<u8, f64>(&bytes).iter().map(|x| *x as f32).collect(),

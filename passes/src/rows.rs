@@ -188,6 +188,27 @@ impl Context<'_> {
             | Op::Not {}
             | Op::IsNaN {}
             | Op::Cast { .. }
+            | Op::Floor {}
+            | Op::Ceil {}
+            | Op::Round {}
+            | Op::Sign {}
+            | Op::Tan {}
+            | Op::Asin {}
+            | Op::Acos {}
+            | Op::Atan {}
+            | Op::Sinh {}
+            | Op::Cosh {}
+            | Op::Asinh {}
+            | Op::Acosh {}
+            | Op::Atanh {}
+            | Op::BitwiseNot {}
+            | Op::CastUnsaturated { .. }
+            | Op::BitCast { .. }
+            | Op::Mod { .. }
+            | Op::BitShift { .. }
+            | Op::BitwiseAnd {}
+            | Op::BitwiseOr {}
+            | Op::BitwiseXor {}
             | Op::Add {}
             | Op::Sub {}
             | Op::Mul {}
@@ -211,7 +232,11 @@ impl Context<'_> {
                 first.outside(|axis| axis != 0, "its window or channel sum")?;
                 same_axis(first, out)
             }
-            Op::Softmax { axis } | Op::LogSoftmax { axis } | Op::CumSum { axis, .. } => {
+            Op::Softmax { axis }
+            | Op::LogSoftmax { axis }
+            | Op::CumSum { axis, .. }
+            | Op::CumProd { axis, .. }
+            | Op::TopK { axis, .. } => {
                 let axis = normal(*axis, rank)?;
                 first.outside(|a| a == axis, "it")?;
                 same_axis(first, out)
@@ -224,6 +249,7 @@ impl Context<'_> {
             }
             Op::ReduceSum { axes, keepdims }
             | Op::ReduceMean { axes, keepdims }
+            | Op::ReduceProd { axes, keepdims }
             | Op::ReduceMax { axes, keepdims }
             | Op::ReduceMin { axes, keepdims } => reduce(first, axes, *keepdims, out),
             Op::ArgMax { axis, keepdims } => reduce(first, &[*axis], *keepdims, out),
@@ -247,6 +273,7 @@ impl Context<'_> {
                 operands.iter().try_for_each(|o| o.outside(|a| a == axis, "the indexing"))?;
                 together(operands, out)
             }
+            Op::ScatterElements { .. } | Op::ScatterND { .. } => Err("rows are not followed through it".into()),
             Op::GatherND { batch_dims } => self.gather_nd(inputs, operands, *batch_dims, out),
             Op::Shape { .. } | Op::Sizes { .. } | Op::Range { .. } => Err("its value depends on the batch size".into()),
             Op::If { .. } | Op::Route { .. } => Err("it holds regions that were not analysed".into()),

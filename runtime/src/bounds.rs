@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use eec_ir::BufferId;
 use eec_ir::dim::Dim;
 use eec_ir::program::{
-    Attention, BlockId, Conv, Epilogue, Expr, Form, Join, Kernel, Loop, MatMul, Per, Pool, Program, RouteStep, Scan,
-    Step, View,
+    Attention, BlockId, Conv, Dense, Epilogue, Expr, Form, Host, Join, Kernel, Loop, MatMul, Per, Pool, Program,
+    RouteStep, Scan, Step, View,
 };
 
 use crate::extent::{Extent, Extents};
@@ -269,6 +269,7 @@ impl Checker<'_> {
             Form::Conv(form) => self.conv(form),
             Form::Pool(form) => self.pool(form),
             Form::Scan(form) => self.scan(form),
+            Form::Host(form) => self.host(form),
         }
     }
 
@@ -433,6 +434,11 @@ impl Checker<'_> {
         }
         self.holds_product(form.x, &[&form.planes, &form.x_size[0], &form.x_size[1]])?;
         self.holds_product(form.y, &[&form.planes, &form.y_size[0], &form.y_size[1]])
+    }
+
+    fn host(&self, form: &Host) -> Checked {
+        let holds = |t: &Dense| self.holds_product(t.buffer, &t.dims.iter().collect::<Vec<_>>());
+        form.inputs.iter().chain(&form.outputs).try_for_each(holds)
     }
 
     fn scan(&self, form: &Scan) -> Checked {

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use eec_ir::Precision;
 
+use crate::host::Calls;
 use crate::kernels::attention::{AttentionArgs, attention};
 use crate::kernels::conv::{ConvArgs, ConvShape, Window, conv};
 use crate::kernels::epilogue::{Finish, Operand, Steps};
@@ -70,6 +71,8 @@ pub(crate) enum Fault {
     Internal = 3,
     /// There was no memory for a kernel's scratch.
     Memory = 4,
+    /// An operator that the host runs was given what it cannot compute with.
+    Host = 5,
 }
 
 impl Fault {
@@ -79,6 +82,7 @@ impl Fault {
             1 => Fault::Index,
             2 => Fault::Division,
             4 => Fault::Memory,
+            5 => Fault::Host,
             _ => Fault::Internal,
         };
         (fault, code as u32 as usize)
@@ -93,6 +97,8 @@ pub(crate) struct Host {
     pub(crate) packed: Weights,
     /// What follows the sums of every kernel.
     pub(crate) epilogues: Vec<Option<Steps>>,
+    /// Operators that are run by their evaluators.
+    pub(crate) calls: Calls,
     /// What [`clock`] counts from.
     pub(crate) start: Instant,
 }
@@ -498,6 +504,21 @@ unsafe fn scan<T: Copy + Default>(pool: &Pool, words: &[i64], add: impl Fn(T, T)
             }
         }
     });
+}
+
+/// Runs an operator by its evaluator. The words are: kernel, then the addresses of operands and results.
+pub(crate) unsafe extern "C" fn run_host(context: *const Context, words: *const i64) {
+    // SAFETY: generated code passes its context and as many words as the kernel has operands and results,
+    // whose sizes were checked before the run.
+    unsafe {
+        let kernel = *words;
+        let (error, symbols) = (&(*context).error, (*context).symbols);
+        guarded(context, kernel, |host| {
+            if !host.calls.run(kernel as usize, words.add(1), symbols) {
+                error.fetch_max((Fault::Host as u64) << 32 | kernel as u64, Ordering::Relaxed);
+            }
+        });
+    }
 }
 
 /// How many of `rows` rows go to the first block.

@@ -11,7 +11,7 @@ pub(crate) fn epilogues(program: &Program) -> Vec<Option<Steps>> {
     let epilogue = |form: &Form| match form {
         Form::MatMul(form) => form.epilogue.as_ref().map(steps),
         Form::Conv(form) => form.epilogue.as_ref().map(steps),
-        Form::Loop(_) | Form::Attention(_) | Form::Pool(_) | Form::Scan(_) => None,
+        Form::Loop(_) | Form::Attention(_) | Form::Pool(_) | Form::Scan(_) | Form::Host(_) => None,
     };
     program.kernels.iter().map(|kernel| epilogue(&kernel.form)).collect()
 }
@@ -136,6 +136,7 @@ fn unary(function: UnaryFn) -> Make {
         UnaryFn::Sigmoid => Make::Call(Function::Sigmoid),
         // The verifier refuses these here.
         UnaryFn::Sin | UnaryFn::Cos | UnaryFn::Not | UnaryFn::IsNaN => Make::Pass(Operation::Copy),
+        UnaryFn::Floor | UnaryFn::Ceil | UnaryFn::Round => Make::Pass(Operation::Copy),
     }
 }
 

@@ -24,6 +24,8 @@ mod error;
 mod extent;
 mod file;
 #[cfg(feature = "jit")]
+mod host;
+#[cfg(feature = "jit")]
 mod jobs;
 #[cfg(feature = "jit")]
 mod kernels;

@@ -74,7 +74,7 @@ pub(crate) fn pack(program: &Program, constants: &[Held], pool: &Pool) -> Option
         let place = match &kernel.form {
             Form::MatMul(form) => matrix(program, constants, form),
             Form::Conv(form) => conv_weights(program, constants, form),
-            Form::Attention(_) | Form::Loop(_) | Form::Pool(_) | Form::Scan(_) => None,
+            Form::Attention(_) | Form::Loop(_) | Form::Pool(_) | Form::Scan(_) | Form::Host(_) => None,
         };
         of_kernel.push(place.map(|place| {
             *known.entry(place).or_insert_with(|| {

@@ -14,6 +14,7 @@ use crate::compile::{self, Code, MEASURES};
 use crate::context::{ALWAYS, AUTO, Context, Fault, Host, NEVER};
 use crate::epilogue::epilogues;
 use crate::error::{Error, ErrorKind};
+use crate::host::Calls;
 use crate::memory::Arena;
 use crate::pack;
 use crate::plan::{Plan, PlanError, Planner};
@@ -72,10 +73,11 @@ impl Session {
         }
         let code = compile::compile(verified, &packed.of_kernel, options.profile)
             .map_err(|e| named(ErrorKind::Internal, &e))?;
+        let calls = Calls::of(&program, &code.symbols);
         let per_kernel = if options.profile { 1 + MEASURES } else { 1 };
         Ok(Session {
             constants: tensors(constants),
-            host: Host { pool, packed: packed.weights, epilogues: epilogues(&program), start: Instant::now() },
+            host: Host { pool, packed: packed.weights, epilogues: epilogues(&program), calls, start: Instant::now() },
             planner: Planner::new(&program, options.memory_limit),
             arena: Arena::default(),
             buffers: program.buffers.iter().map(|_| AtomicPtr::default()).collect(),
@@ -282,6 +284,7 @@ impl Session {
             Fault::Index => (ErrorKind::Kernel, format!("an index is out of range{}", ranges())),
             Fault::Division => (ErrorKind::Kernel, format!("an integer is divided by zero{}", ranges())),
             Fault::Memory => (ErrorKind::Memory, "there is no memory for the kernel's scratch".into()),
+            Fault::Host => (ErrorKind::Kernel, self.host.calls.take_failure().unwrap_or_default()),
             Fault::Internal => (ErrorKind::Internal, "the kernel failed".into()),
         };
         let name = self.program.kernels.get(kernel).map_or("", |k| k.name.as_str());
@@ -291,7 +294,7 @@ impl Session {
 
 /// For an error that wrong data may have caused: what the integer inputs hold.
 fn integer_ranges(ports: &[Port], inputs: &[Tensor]) -> String {
-    let integers = ports.iter().zip(inputs).filter(|(p, _)| matches!(p.dtype, DType::I64 | DType::I32));
+    let integers = ports.iter().zip(inputs).filter(|(p, _)| p.dtype.is_int());
     let range = |(port, tensor): (&Port, &Tensor)| {
         let values = tensor.to_i64s()?;
         Some(format!("{:?} holds values from {} to {}", port.name, values.iter().min()?, values.iter().max()?))
@@ -323,7 +326,8 @@ fn aligned(tensor: Tensor) -> Tensor {
         DType::F32 => tensor.elements::<f32>().and_then(|e| Tensor::new(tensor.dims(), e.into_owned()).ok()),
         DType::I64 => tensor.elements::<i64>().and_then(|e| Tensor::new(tensor.dims(), e.into_owned()).ok()),
         DType::I32 => tensor.elements::<i32>().and_then(|e| Tensor::new(tensor.dims(), e.into_owned()).ok()),
-        DType::Bool => None,
+        // Compiled code does not compute with the others, and loads them from any address.
+        _ => None,
     };
     copy.unwrap_or(tensor)
 }

@@ -7,7 +7,7 @@ use crate::precision::Precision;
 use crate::types::DType;
 
 /// An attribute's value.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
 pub enum AttrValue {
     /// An integer.
     Int(i64),
@@ -115,6 +115,53 @@ impl Attribute for Precision {
     fn from_value(value: &AttrValue) -> Option<Self> {
         let AttrValue::Word(word) = value else { return None };
         Precision::from_name(word)
+    }
+}
+
+/// How a scattered update meets the element that stands at its position.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Combine {
+    /// It replaces it.
+    None,
+    /// Sum.
+    Add,
+    /// Product.
+    Mul,
+    /// The larger.
+    Max,
+    /// The smaller.
+    Min,
+}
+
+impl Combine {
+    const WORDS: [(Combine, &str); 5] = [
+        (Combine::None, "none"),
+        (Combine::Add, "add"),
+        (Combine::Mul, "mul"),
+        (Combine::Max, "max"),
+        (Combine::Min, "min"),
+    ];
+
+    /// The word for it in the text form and in ONNX.
+    pub fn word(self) -> &'static str {
+        Combine::WORDS.iter().find(|(c, _)| *c == self).map_or("", |(_, word)| word)
+    }
+
+    /// What the word stands for.
+    pub fn from_word(word: &str) -> Option<Combine> {
+        Combine::WORDS.iter().find(|(_, w)| *w == word).map(|(c, _)| *c)
+    }
+}
+
+impl Attribute for Combine {
+    fn to_value(&self) -> AttrValue {
+        AttrValue::Word(self.word().to_string())
+    }
+    fn from_value(value: &AttrValue) -> Option<Self> {
+        match value {
+            AttrValue::Word(word) => Combine::from_word(word),
+            _ => None,
+        }
     }
 }
 

@@ -31,6 +31,16 @@ fn products_per_result(graph: &Graph, node: NodeId) -> Dim {
         Op::Add {} | Op::Sub {} | Op::Mul {} | Op::Div {} | Op::Pow {} | Op::Max {} | Op::Min {} => Dim::default(),
         Op::And {} | Op::Or {} | Op::Equal {} | Op::Less {} | Op::LessOrEqual {} => Dim::default(),
         Op::Greater {} | Op::GreaterOrEqual {} | Op::Where {} => Dim::default(),
+        Op::Floor {} | Op::Ceil {} | Op::Round {} | Op::Sign {} | Op::Tan {} | Op::Asin {} | Op::Acos {} => {
+            Dim::default()
+        }
+        Op::Atan {} | Op::Sinh {} | Op::Cosh {} | Op::Asinh {} | Op::Acosh {} | Op::Atanh {} => Dim::default(),
+        Op::BitwiseNot {} | Op::CastUnsaturated { .. } | Op::BitCast { .. } => Dim::default(),
+        Op::Mod { .. } | Op::BitShift { .. } | Op::BitwiseAnd {} | Op::BitwiseOr {} | Op::BitwiseXor {} => {
+            Dim::default()
+        }
+        Op::ReduceProd { .. } | Op::CumProd { .. } | Op::TopK { .. } => Dim::default(),
+        Op::ScatterElements { .. } | Op::ScatterND { .. } => Dim::default(),
         Op::MaxPool { .. } | Op::AveragePool { .. } => Dim::default(),
         Op::Softmax { .. } | Op::LogSoftmax { .. } | Op::LayerNormalization { .. } => Dim::default(),
         Op::ReduceSum { .. } | Op::ReduceMean { .. } | Op::ReduceMax { .. } | Op::ReduceMin { .. } => Dim::default(),

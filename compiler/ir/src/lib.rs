@@ -67,7 +67,7 @@
 //! attrs     = "{" name "=" attr { "," name "=" attr } "}"
 //! attr      = dim | float | dtype | "true" | "false" | "[" [ dim { "," dim } ] "]"
 //! type      = dtype "[" [ dim { "," dim } ] "]"
-//! dtype     = "f32" | "i64" | "i32" | "bool"
+//! dtype     = "f32" | "i64" | "i32" | "bool" | the names of [`DType::ALL`]
 //! dim       = [ "-" ] product { ( "+" | "-" ) product }
 //! product   = factor { "*" factor }
 //! factor    = digits | symbol | ( "floordiv" | "max" | "min" ) "(" dim "," dim ")"
@@ -101,6 +101,8 @@ pub mod dim;
 pub mod entity;
 pub mod eval;
 pub mod graph;
+pub mod minifloat;
+pub mod number;
 pub mod op;
 pub mod ops;
 pub mod precision;

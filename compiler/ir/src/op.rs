@@ -9,7 +9,7 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use crate::attr::{AttrValue, Attribute};
+use crate::attr::{AttrValue, Attribute, Combine};
 use crate::dim::Dim;
 use crate::precision::Precision;
 use crate::types::DType;
@@ -145,10 +145,42 @@ ops! {
     Clip { min: f32 = f32::NEG_INFINITY, max: f32 = f32::INFINITY } 1..=1, since 6;
     /// Logical not.
     Not {} 1..=1, since 1;
+    /// The largest integer that is not larger.
+    Floor {} 1..=1, since 13;
+    /// The smallest integer that is not smaller.
+    Ceil {} 1..=1, since 13;
+    /// The nearest integer, of two equally near ones the even one.
+    Round {} 1..=1, since 11;
+    /// The sign: -1, 0 or 1.
+    Sign {} 1..=1, since 13;
+    /// Tangent.
+    Tan {} 1..=1, since 7;
+    /// Inverse sine.
+    Asin {} 1..=1, since 7;
+    /// Inverse cosine.
+    Acos {} 1..=1, since 7;
+    /// Inverse tangent.
+    Atan {} 1..=1, since 7;
+    /// Hyperbolic sine.
+    Sinh {} 1..=1, since 9;
+    /// Hyperbolic cosine.
+    Cosh {} 1..=1, since 9;
+    /// Inverse hyperbolic sine.
+    Asinh {} 1..=1, since 9;
+    /// Inverse hyperbolic cosine.
+    Acosh {} 1..=1, since 9;
+    /// Inverse hyperbolic tangent.
+    Atanh {} 1..=1, since 9;
+    /// Every bit of an integer inverted.
+    BitwiseNot {} 1..=1, since 18;
     /// Whether the element is NaN.
     IsNaN {} 1..=1, since 20;
     /// Conversion to another element type; float to integer truncates, to bool is `x != 0`.
     Cast { to: DType } 1..=1, since 13;
+    /// Like `Cast`, but a value beyond the largest of an 8-bit float becomes infinity or NaN.
+    CastUnsaturated { to: DType } 1..=1, since 19;
+    /// The same bits as another element type of the same size.
+    BitCast { to: DType } 1..=1, since 26;
 
     // Elementwise, two or three operands, with broadcasting.
     /// Sum.
@@ -161,6 +193,16 @@ ops! {
     Div {} 2..=2, since 14;
     /// Power.
     Pow {} 2..=2, since 15;
+    /// Remainder with the divisor's sign, or with `fmod` the dividend's.
+    Mod { fmod: bool = false } 2..=2, since 13;
+    /// The first operand's bits moved by the second's number of places.
+    BitShift { right: bool = false } 2..=2, since 11;
+    /// Bits that both have.
+    BitwiseAnd {} 2..=2, since 18;
+    /// Bits that either has.
+    BitwiseOr {} 2..=2, since 18;
+    /// Bits that one of the two has.
+    BitwiseXor {} 2..=2, since 18;
     /// The larger.
     Max {} 2..=2, since 13;
     /// The smaller.
@@ -188,11 +230,11 @@ ops! {
     MatMul { weights: Precision = Precision::F32 } 2..=2, since 13;
     /// `alpha·A·B + beta·C` for matrices, each possibly transposed; `weights` is as in `MatMul`.
     Gemm { alpha: f32 = 1.0, beta: f32 = 1.0, trans_a: bool = false, trans_b: bool = false, weights: Precision = Precision::F32 } 2..=3, since 13;
-    /// 1-D or 2-D convolution: x `[n, c, h, w]`, weight `[m, c/group, kh, kw]`, bias `[m]`.
+    /// Convolution over any number of spatial dims: x `[n, c, h, w]`, weight `[m, c/group, kh, kw]`, bias `[m]`.
     Conv { group: i64 = 1, strides: Vec<i64>, dilations: Vec<i64>, pads: Vec<i64> } 2..=3, since 11;
-    /// 2-D maximum pooling.
+    /// Maximum pooling over any number of spatial dims.
     MaxPool { kernel: Vec<i64>, strides: Vec<i64>, dilations: Vec<i64>, pads: Vec<i64>, ceil_mode: bool = false } 1..=1, since 12;
-    /// 2-D average pooling.
+    /// Average pooling over any number of spatial dims.
     AveragePool { kernel: Vec<i64>, strides: Vec<i64>, pads: Vec<i64>, ceil_mode: bool = false, count_include_pad: bool = false } 1..=1, since 11;
 
     // Reductions and normalisations.
@@ -206,6 +248,8 @@ ops! {
     ReduceSum { axes: Vec<i64>, keepdims: bool = true } 1..=1, since 13;
     /// Mean over axes.
     ReduceMean { axes: Vec<i64>, keepdims: bool = true } 1..=1, since 13;
+    /// Product over axes.
+    ReduceProd { axes: Vec<i64>, keepdims: bool = true } 1..=1, since 13;
     /// Maximum over axes.
     ReduceMax { axes: Vec<i64>, keepdims: bool = true } 1..=1, since 13;
     /// Minimum over axes.
@@ -214,6 +258,11 @@ ops! {
     ArgMax { axis: i64 = 0, keepdims: bool = true } 1..=1, since 13;
     /// Running sum along one axis.
     CumSum { axis: i64, exclusive: bool = false, reverse: bool = false } 1..=1, since 14;
+
+    /// Running product along one axis.
+    CumProd { axis: i64, exclusive: bool = false, reverse: bool = false } 1..=1, since 26;
+    /// The `k` largest (or smallest) elements along one axis, sorted, and their positions.
+    TopK { axis: i64 = -1, k: Dim, largest: bool = true } 1..=1, since 11;
 
     // Movement and indexing.
     /// The same elements in row-major order under other dims.
@@ -232,6 +281,10 @@ ops! {
     GatherElements { axis: i64 = 0 } 2..=2, since 13;
     /// Slices of the first operand at the index tuples in the last dim of the second.
     GatherND { batch_dims: i64 = 0 } 2..=2, since 13;
+    /// The first operand with the elements of the third along `axis` at the indices in the second.
+    ScatterElements { axis: i64 = 0, reduction: Combine = Combine::None } 3..=3, since 18;
+    /// The first operand with the slices of the third at the index tuples in the last dim of the second.
+    ScatterND { reduction: Combine = Combine::None } 3..=3, since 18;
     /// Constant padding: `pads` holds all begins, then all ends; the second operand is the value (default 0).
     Pad { pads: Vec<Dim> } 1..=2, since 13;
 
@@ -281,6 +334,20 @@ impl Op {
     pub fn gate(&self) -> Option<i64> {
         let (Op::If { gate, .. } | Op::Route { gate, .. }) = self else { return None };
         (*gate >= 0).then_some(*gate)
+    }
+}
+
+/// An operator as bytes: its name and attributes.
+impl serde::Serialize for Op {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (self.name(), self.attributes()).serialize(serializer)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Op {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Op, D::Error> {
+        let (name, attributes) = <(String, Vec<(String, AttrValue)>)>::deserialize(deserializer)?;
+        Op::from_attributes(&name, &attributes).map_err(serde::de::Error::custom)
     }
 }
 

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::number::is_code;
 use crate::types::{DType, Type};
 
 /// Bytes that a tensor may borrow from: a vector, a mapped file, an artifact.
@@ -60,6 +61,9 @@ pub enum TensorError {
     /// A boolean byte is neither 0 nor 1.
     #[error("a bool must be 0 or 1, found {0}")]
     NotBool(u8),
+    /// A byte stands for no value of a type of less than 8 bits.
+    #[error("{1} is no value of {0}")]
+    NotCode(DType, u8),
 }
 
 struct Owned<T>(Vec<T>);
@@ -80,9 +84,7 @@ impl Tensor {
     pub fn new<T: Element>(dims: &[usize], data: Vec<T>) -> Result<Tensor, TensorError> {
         let found = data.len() * T::DTYPE.size();
         Tensor::checked(T::DTYPE, dims, found)?;
-        if T::DTYPE == DType::Bool {
-            check_bools(bytemuck::cast_slice(&data))?;
-        }
+        check_codes(T::DTYPE, bytemuck::cast_slice(&data))?;
         Ok(Tensor { dtype: T::DTYPE, dims: dims.to_vec(), storage: Arc::new(Owned(data)), offset: 0 })
     }
 
@@ -94,9 +96,7 @@ impl Tensor {
             return Err(TensorError::WrongLength { dtype, dims: dims.to_vec(), expected, found: available });
         }
         let tensor = Tensor { dtype, dims: dims.to_vec(), storage, offset };
-        if dtype == DType::Bool {
-            check_bools(tensor.bytes())?;
-        }
+        check_codes(dtype, tensor.bytes())?;
         Ok(tensor)
     }
 
@@ -166,16 +166,6 @@ impl Tensor {
         })
     }
 
-    /// Integer or boolean elements as `i64`.
-    pub fn to_i64s(&self) -> Option<Vec<i64>> {
-        match self.dtype {
-            DType::I64 => self.elements::<i64>().map(Cow::into_owned),
-            DType::I32 => self.elements::<i32>().map(|v| v.iter().map(|x| i64::from(*x)).collect()),
-            DType::Bool => self.elements::<u8>().map(|v| v.iter().map(|x| i64::from(*x)).collect()),
-            DType::F32 => None,
-        }
-    }
-
     /// Rows `from..to` of axis 0, sharing the bytes; both are clamped to the rows there are.
     pub fn rows(&self, from: usize, to: usize) -> Tensor {
         let Some((rows, rest)) = self.dims.split_first() else {
@@ -207,8 +197,15 @@ impl Tensor {
     }
 }
 
-fn check_bools(bytes: &[u8]) -> Result<(), TensorError> {
-    bytes.iter().find(|b| **b > 1).map_or(Ok(()), |b| Err(TensorError::NotBool(*b)))
+fn check_codes(dtype: DType, bytes: &[u8]) -> Result<(), TensorError> {
+    if dtype.bits() == 8 && dtype != DType::Bool || dtype.size() > 1 {
+        return Ok(());
+    }
+    match bytes.iter().find(|b| !is_code(dtype, **b)) {
+        None => Ok(()),
+        Some(b) if dtype == DType::Bool => Err(TensorError::NotBool(*b)),
+        Some(b) => Err(TensorError::NotCode(dtype, *b)),
+    }
 }
 
 impl PartialEq for Tensor {

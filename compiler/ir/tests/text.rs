@@ -115,7 +115,7 @@ fn errors_stand_at_their_place() {
     one("  %y = Softmax{axis=n}(%x)", "2:8: Softmax: attribute `axis` cannot be n");
     one("  %y = Add(%x)", "2:8: Add takes 2 operands, found 1");
     one("  %y: f32[n, 5] = Relu(%x)", "2:3: %y is declared as f32[n, 5], but its type is f32[n, 4]");
-    one("  %y: f16[n, 4] = Relu(%x)", "2:7: expected an element type (f32, i64, i32, bool), found `f16`");
+    one("  %y: f17[n, 4] = Relu(%x)", "2:7: expected an element type (f32, i64, i32, bool, …), found `f17`");
     one("  %y, %z = Relu(%x)", "2:12: Relu gives 1 results, the text names 2");
     one("  %x = Relu(%x)\n  %y = Neg(%x)", "2:3: %x is defined twice");
     one("  %y = Add(%x, const f32[2] {1.0})", "2:29: f32[2] needs 8 bytes, found 4");

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use eec_ir::minifloat::Overflow;
 use eec_ir::{DType, Dim, Graph, Tensor, Type, ValueId};
 
 use super::dims::{self, Dims};
@@ -199,6 +200,13 @@ fn random_tensor(name: &str, dtype: DType, shape: &[usize], random: &mut Random)
         DType::Bool => Tensor::new(shape, (0..len).map(|_| u8::from(mask || int() >= 5)).collect()),
         DType::F32 if mask => Tensor::new(shape, vec![1f32; len]),
         DType::F32 => Tensor::new(shape, (0..len).map(|_| random.normal() as f32).collect()),
+        other if other.is_int() => {
+            Tensor::from_integers(other, shape, &(0..len).map(|_| int().into()).collect::<Vec<_>>())
+        }
+        other => {
+            let data: Vec<f64> = (0..len).map(|_| if mask { 1.0 } else { random.normal() }).collect();
+            Tensor::from_f64s(other, shape, &data, Overflow::Saturate)
+        }
     };
     tensor.map_err(|e| Error::request(format!("input `{name}`: {e}")))
 }

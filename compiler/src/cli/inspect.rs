@@ -1,5 +1,6 @@
 //! `eec inspect`: a model's structure and cost.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::{JSON_SCHEMA, Outcome, output};
 use crate::Error;
+use crate::lower::host_nodes;
 use crate::model::{Form, Model};
 use crate::onnx::{ImportErrorKind, UnsupportedForm, UnsupportedOp};
 
@@ -117,14 +119,22 @@ fn as_json(model: &Model, structure: Option<&Structure>, size: &dyn Fn(&Dim) -> 
         "nodes": graph.nodes_in_order().len(),
         "blocks": structure.map_or_else(Vec::new, |s| s.blocks.iter().map(block).collect()),
         "token_spans": structure.map_or_else(Vec::new, |s| Span::find(graph, s).iter().map(span).collect()),
-        // The CPU path compiles every operator; none is left to a host.
-        "host_ops": [],
+        "host_ops": host_ops(graph).iter().map(|(op, count)| json!({ "op": op, "count": count })).collect::<Vec<_>>(),
         "unsupported_ops": [],
         "edits": output::edits(model),
         "gates": model.dynamic.as_ref().map_or(&[][..], |d| &d.gates),
         "exits": model.dynamic.as_ref().map_or(&[][..], |d| &d.exits),
         "recipe": model.dynamic.as_ref().map(|_| &model.recipe),
     })
+}
+
+/// The operators that run by their evaluators, and how many nodes do.
+fn host_ops(graph: &Graph) -> BTreeMap<&'static str, usize> {
+    let mut counts = BTreeMap::new();
+    for id in host_nodes(graph) {
+        *counts.entry(graph.node(id).op.name()).or_default() += 1;
+    }
+    counts
 }
 
 fn macs_text(d: &Dim) -> String {
@@ -142,6 +152,10 @@ fn as_text(model: &Model, structure: Result<&Structure, String>, size: &dyn Fn(&
     let macs = macs_text(&size(&cost::graph_macs(graph)));
     let (parameters, nodes) = (output::si(cost::parameters(graph) as f64), graph.nodes_in_order().len());
     text.push_str(&format!("  {parameters} parameters, {nodes} nodes, MACs: {macs}\n"));
+    let host: Vec<String> = host_ops(graph).into_iter().map(|(op, count)| format!("{op} (×{count})")).collect();
+    if !host.is_empty() {
+        text.push_str(&format!("  not compiled, run by their evaluators: {}\n", host.join(", ")));
+    }
     for change in model.changes() {
         text.push_str(&format!("  {change}\n"));
     }

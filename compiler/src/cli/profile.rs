@@ -85,6 +85,7 @@ fn form_name(form: &Form) -> &'static str {
         Form::Conv(_) => "conv",
         Form::Pool(_) => "pool",
         Form::Scan(_) => "scan",
+        Form::Host(_) => "host",
     }
 }
 

@@ -5,6 +5,7 @@ use eec_ir::program::{
 };
 use eec_ir::{DType, Dim, Op, Tensor, ValueId};
 
+use super::movement::zero;
 use super::view::Shown;
 use super::{LowerError, Lowering};
 
@@ -161,6 +162,7 @@ pub(super) fn scalar_of(tensor: &Tensor) -> Option<Scalar> {
         DType::I64 => tensor.elements::<i64>().map(|v| Scalar::I64(v[0])),
         DType::I32 => tensor.elements::<i32>().map(|v| Scalar::I32(v[0])),
         DType::Bool => tensor.elements::<u8>().map(|v| Scalar::Bool(v[0] != 0)),
+        _ => None,
     }
 }
 
@@ -195,6 +197,9 @@ fn role(op: &Op) -> Role {
         Op::Sigmoid {} => Role::Unary(UnaryFn::Sigmoid),
         Op::Not {} => Role::Unary(UnaryFn::Not),
         Op::IsNaN {} => Role::Unary(UnaryFn::IsNaN),
+        Op::Floor {} => Role::Unary(UnaryFn::Floor),
+        Op::Ceil {} => Role::Unary(UnaryFn::Ceil),
+        Op::Round {} => Role::Unary(UnaryFn::Round),
         Op::Add {} => Role::Binary(BinaryFn::Add),
         Op::Sub {} => Role::Binary(BinaryFn::Sub),
         Op::Mul {} => Role::Binary(BinaryFn::Mul),
@@ -209,13 +214,21 @@ fn role(op: &Op) -> Role {
         Op::LessOrEqual {} => Role::Binary(BinaryFn::LessOrEqual),
         Op::Greater {} => Role::Swapped(BinaryFn::Less),
         Op::GreaterOrEqual {} => Role::Swapped(BinaryFn::LessOrEqual),
-        Op::Relu {} | Op::Gelu { .. } | Op::Clip { .. } | Op::Cast { .. } | Op::Where {} => Role::Composite,
+        Op::Relu {} | Op::Gelu { .. } | Op::Clip { .. } | Op::Cast { .. } | Op::Where {} | Op::Sign {} => {
+            Role::Composite
+        }
         Op::Gather { .. } | Op::GatherElements { .. } | Op::GatherND { .. } | Op::Range { .. } => Role::Indexing,
         Op::MatMul { .. } | Op::Gemm { .. } | Op::Conv { .. } | Op::MaxPool { .. } | Op::AveragePool { .. } => {
             Role::Other
         }
         Op::Softmax { .. } | Op::LogSoftmax { .. } | Op::LayerNormalization { .. } | Op::CumSum { .. } => Role::Other,
         Op::ReduceSum { .. } | Op::ReduceMean { .. } | Op::ReduceMax { .. } | Op::ReduceMin { .. } => Role::Other,
+        Op::Tan {} | Op::Asin {} | Op::Acos {} => Role::Other,
+        Op::Atan {} | Op::Sinh {} | Op::Cosh {} | Op::Asinh {} | Op::Acosh {} | Op::Atanh {} => Role::Other,
+        Op::BitwiseNot {} | Op::CastUnsaturated { .. } | Op::BitCast { .. } => Role::Other,
+        Op::Mod { .. } | Op::BitShift { .. } | Op::BitwiseAnd {} | Op::BitwiseOr {} | Op::BitwiseXor {} => Role::Other,
+        Op::ReduceProd { .. } | Op::CumProd { .. } | Op::TopK { .. } => Role::Other,
+        Op::ScatterElements { .. } | Op::ScatterND { .. } => Role::Other,
         Op::ArgMax { .. } | Op::Reshape { .. } | Op::Transpose { .. } | Op::Expand { .. } | Op::Concat { .. } => {
             Role::Other
         }
@@ -298,9 +311,10 @@ impl Lowering<'_> {
         }
         match (op, args) {
             (Op::Relu {}, [x]) => {
-                let zero = b.push(Expr::Const(zero_of(self.graph.ty(inputs[0]).dtype)));
+                let zero = b.push(Expr::Const(zero(self.graph.ty(inputs[0]).dtype)?));
                 Ok(b.binary(BinaryFn::Max, *x, zero))
             }
+            (Op::Sign {}, [x]) => sign(b, *x, zero(self.graph.ty(inputs[0]).dtype)?),
             (Op::Clip { min, max }, [x]) => Ok(clip(b, *x, *min, *max)),
             (Op::Gelu { tanh }, [x]) => Ok(gelu(b, *x, *tanh)),
             (Op::Cast { to }, [x]) if self.graph.ty(inputs[0]).dtype == *to => Ok(*x),
@@ -419,6 +433,21 @@ fn range(b: &mut LoopBuilder, start: &Dim, delta: i64) -> ExprId {
     b.binary(BinaryFn::Add, start, scaled)
 }
 
+/// 1 above zero, -1 below, and what else there is (zero, NaN) as it is.
+fn sign(b: &mut LoopBuilder, x: ExprId, zero: Scalar) -> Result<ExprId, LowerError> {
+    let one = match zero {
+        Scalar::F32(_) => Scalar::F32(1.0),
+        Scalar::I64(_) => Scalar::I64(1),
+        Scalar::I32(_) => Scalar::I32(1),
+        Scalar::Bool(_) => return Err(LowerError::internal("the sign of a truth value")),
+    };
+    let (zero, one) = (b.push(Expr::Const(zero)), b.push(Expr::Const(one)));
+    let minus = b.unary(UnaryFn::Neg, one);
+    let (above, below) = (b.binary(BinaryFn::Less, zero, x), b.binary(BinaryFn::Less, x, zero));
+    let low = b.push(Expr::Select(below, minus, x));
+    Ok(b.push(Expr::Select(above, one, low)))
+}
+
 fn clip(b: &mut LoopBuilder, x: ExprId, min: f32, max: f32) -> ExprId {
     let (low, high) = (b.f32(min), b.f32(max));
     let x = if min == f32::NEG_INFINITY { x } else { b.binary(BinaryFn::Max, x, low) };
@@ -444,13 +473,4 @@ fn gelu(b: &mut LoopBuilder, x: ExprId, tanh: bool) -> ExprId {
     let sum = b.binary(BinaryFn::Add, one, inner);
     let halved = b.binary(BinaryFn::Mul, half, x);
     b.binary(BinaryFn::Mul, halved, sum)
-}
-
-fn zero_of(dtype: DType) -> Scalar {
-    match dtype {
-        DType::F32 => Scalar::F32(0.0),
-        DType::I64 => Scalar::I64(0),
-        DType::I32 => Scalar::I32(0),
-        DType::Bool => Scalar::Bool(false),
-    }
 }

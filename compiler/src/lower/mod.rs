@@ -5,12 +5,13 @@
 //! matrix products, convolutions and pooling keep their own forms; `If` and `Route` become steps over
 //! blocks. One file per kind: `view` (addressing), `fuse` (loop expressions), `rows` (reductions), `linear`
 //! (products, convolutions, pooling), `epilogue` (what follows a product or convolution), `attention`,
-//! `movement` (reshapes to pads), `control` (blocks), `join` (what follows both blocks of a `Route`).
+//! `movement` (reshapes to pads), `host` (what has no form), `control` (blocks), `join` (what follows both blocks of a `Route`).
 
 mod attention;
 mod control;
 mod epilogue;
 mod fuse;
+mod host;
 mod join;
 mod linear;
 mod movement;
@@ -24,6 +25,7 @@ use eec_ir::verify::{Stage, Verified};
 use eec_ir::{BufferId, ConstId, DType, Dim, Graph, KernelId, NodeId, Op, Precision, RegionId, Symbol, ValueId};
 
 use fuse::LoopBuilder;
+pub use host::host_nodes;
 use view::Shown;
 
 /// Why a graph could not be lowered.
@@ -276,6 +278,9 @@ impl<'g> Lowering<'g> {
         }
         self.current = Some(id);
         let graph = self.graph;
+        if !host::is_compiled(graph, id) {
+            return self.host(id).map_err(|e| e.at(graph.describe(id)));
+        }
         let (op, inputs) = (&graph.node(id).op, &graph.node(id).inputs);
         match op {
             Op::Neg {}
@@ -334,6 +339,13 @@ impl<'g> Lowering<'g> {
                 self.sizes(id, &graph.ty(inputs[0]).dims[dim_index(*start, graph.ty(inputs[0]).rank())..])
             }
             Op::Sizes { values } => self.sizes(id, values),
+            Op::Floor {} | Op::Ceil {} | Op::Round {} | Op::Sign {} => self.elementwise(id),
+            Op::Tan {} | Op::Asin {} => self.host(id),
+            Op::Acos {} | Op::Atan {} | Op::Sinh {} | Op::Cosh {} | Op::Asinh {} | Op::Acosh {} => self.host(id),
+            Op::Atanh {} | Op::BitwiseNot {} | Op::CastUnsaturated { .. } => self.host(id),
+            Op::BitCast { .. } | Op::Mod { .. } | Op::BitShift { .. } | Op::BitwiseAnd {} => self.host(id),
+            Op::BitwiseOr {} | Op::BitwiseXor {} | Op::ReduceProd { .. } | Op::CumProd { .. } => self.host(id),
+            Op::TopK { .. } | Op::ScatterElements { .. } | Op::ScatterND { .. } => self.host(id),
             Op::If { .. } => self.if_node(id),
             Op::Route { .. } => self.route_node(id),
         }

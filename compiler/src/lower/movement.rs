@@ -97,7 +97,7 @@ impl Lowering<'_> {
         let mut fill = LoopBuilder::map(&whole.dims);
         let value = match self.graph.node(id).inputs.get(1) {
             Some(v) => self.expression(&mut fill, *v)?,
-            None => fill.push(Expr::Const(zero(self.graph.ty(result).dtype))),
+            None => fill.push(Expr::Const(zero(self.graph.ty(result).dtype)?)),
         };
         fill.store(&whole, value);
         self.emit(fill.finish(), Dim::from(0));
@@ -126,11 +126,13 @@ impl Lowering<'_> {
     }
 }
 
-fn zero(dtype: DType) -> Scalar {
+/// Zero, for types that loops compute with.
+pub(super) fn zero(dtype: DType) -> Result<Scalar, LowerError> {
     match dtype {
-        DType::F32 => Scalar::F32(0.0),
-        DType::I64 => Scalar::I64(0),
-        DType::I32 => Scalar::I32(0),
-        DType::Bool => Scalar::Bool(false),
+        DType::F32 => Ok(Scalar::F32(0.0)),
+        DType::I64 => Ok(Scalar::I64(0)),
+        DType::I32 => Ok(Scalar::I32(0)),
+        DType::Bool => Ok(Scalar::Bool(false)),
+        other => Err(LowerError::internal(format!("a loop over {other}"))),
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use eec_ir::ValueId;
 use eec_ir::ops::InferError;
 
 use super::unsupported::Unsupported;
@@ -103,24 +104,39 @@ impl std::error::Error for ImportError {
 
 /// Why one node could not be imported; the importer adds the file and the node's path.
 #[derive(Debug)]
-pub(crate) struct Refusal(pub(crate) String);
+pub(crate) struct Refusal {
+    pub(crate) reason: String,
+    /// The value whose elements would have to be known before a run, if that is why.
+    pub(crate) undecided: Option<ValueId>,
+}
+
+impl Refusal {
+    pub(crate) fn new(reason: impl Into<String>) -> Self {
+        Refusal { reason: reason.into(), undecided: None }
+    }
+
+    /// A refusal that would not be one if the elements of `value` were known.
+    pub(crate) fn undecided(value: ValueId, reason: impl Into<String>) -> Self {
+        Refusal { undecided: Some(value), ..Refusal::new(reason) }
+    }
+}
 
 pub(crate) type NodeResult<T> = Result<T, Refusal>;
 
 /// A refusal for `reason`.
 pub(crate) fn refuse<T>(reason: impl Into<String>) -> NodeResult<T> {
-    Err(Refusal(reason.into()))
+    Err(Refusal::new(reason))
 }
 
 impl From<InferError> for Refusal {
     fn from(error: InferError) -> Self {
-        Refusal(error.to_string())
+        Refusal::new(error.to_string())
     }
 }
 
 impl From<eec_ir::tensor::TensorError> for Refusal {
     fn from(error: eec_ir::tensor::TensorError) -> Self {
-        Refusal(error.to_string())
+        Refusal::new(error.to_string())
     }
 }
 

@@ -16,5 +16,5 @@ mod unsupported;
 
 pub use error::{ExportError, ImportError, ImportErrorKind};
 pub use export::{export, export_bytes};
-pub use import::{import, import_bytes, read_tensor_file};
+pub use import::{Cpu, Operator, import, import_bytes, import_fixed, operators, read_tensor_file};
 pub use unsupported::{Unsupported, UnsupportedForm, UnsupportedOp, UnsupportedType};

@@ -4,57 +4,58 @@ use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use eec_ir::minifloat::Overflow;
 use eec_ir::tensor::Storage;
+use eec_ir::types::Class;
 use eec_ir::{DType, Dim, Tensor, Type};
 
 use super::proto::{
     DimValue, DimensionProto, EXTERNAL, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
 };
 
+/// The number that ONNX gives to an element type: its position in this list.
+const NAMES: [&str; 27] = [
+    "undefined",
+    "f32",
+    "u8",
+    "i8",
+    "u16",
+    "i16",
+    "i32",
+    "i64",
+    "string",
+    "bool",
+    "f16",
+    "f64",
+    "u32",
+    "u64",
+    "complex64",
+    "complex128",
+    "bf16",
+    "f8e4m3fn",
+    "f8e4m3fnuz",
+    "f8e5m2",
+    "f8e5m2fnuz",
+    "u4",
+    "i4",
+    "f4e2m1",
+    "f8e8m0",
+    "u2",
+    "i2",
+];
+
 /// The number that ONNX gives to an element type.
 pub(crate) fn onnx_type(dtype: DType) -> i32 {
-    match dtype {
-        DType::F32 => 1,
-        DType::I32 => 6,
-        DType::I64 => 7,
-        DType::Bool => 9,
-    }
+    NAMES.iter().position(|name| *name == dtype.name()).unwrap_or(0) as i32
 }
 
 /// The element type with this ONNX number.
 pub(crate) fn dtype(onnx: i32) -> Option<DType> {
-    DType::ALL.into_iter().find(|d| onnx_type(*d) == onnx)
+    usize::try_from(onnx).ok().and_then(|i| NAMES.get(i)).and_then(|name| DType::from_name(name))
 }
 
 /// The name of an ONNX element type, for messages.
 pub(crate) fn type_name(onnx: i32) -> String {
-    const NAMES: [&str; 25] = [
-        "undefined",
-        "f32",
-        "u8",
-        "i8",
-        "u16",
-        "i16",
-        "i32",
-        "i64",
-        "string",
-        "bool",
-        "f16",
-        "f64",
-        "u32",
-        "u64",
-        "complex64",
-        "complex128",
-        "bf16",
-        "f8e4m3fn",
-        "f8e4m3fnuz",
-        "f8e5m2",
-        "f8e5m2fnuz",
-        "u4",
-        "i4",
-        "f4e2m1",
-        "f8e8m0",
-    ];
     let known = usize::try_from(onnx).ok().and_then(|i| NAMES.get(i));
     known.map_or_else(|| format!("type {onnx}"), |n| (*n).to_string())
 }
@@ -107,7 +108,7 @@ fn contained(folder: &Path, location: &str) -> Result<PathBuf, String> {
 }
 
 /// The tensor that `proto` stores. Its bytes are moved, not copied, where they are raw.
-pub(crate) fn decode(proto: TensorProto, external: &mut ExternalFiles) -> Result<Tensor, String> {
+pub(crate) fn decode(mut proto: TensorProto, external: &mut ExternalFiles) -> Result<Tensor, String> {
     let Some(dtype) = dtype(proto.data_type) else {
         return Err(format!("element type {} is not supported", type_name(proto.data_type)));
     };
@@ -116,16 +117,57 @@ pub(crate) fn decode(proto: TensorProto, external: &mut ExternalFiles) -> Result
     if proto.data_location == EXTERNAL {
         return decode_external(dtype, &dims, &proto, external);
     }
-    if let Some(raw) = proto.raw_data.filter(|raw| !raw.is_empty()) {
-        return Tensor::from_bytes(dtype, &dims, raw).map_err(|e| e.to_string());
+    if let Some(raw) = proto.raw_data.take_if(|raw| !raw.is_empty()) {
+        let bytes = if dtype.bits() < 8 { unpacked(dtype, &dims, &raw)? } else { raw };
+        return Tensor::from_bytes(dtype, &dims, bytes).map_err(|e| e.to_string());
     }
-    let typed = match dtype {
-        DType::F32 => Tensor::new(&dims, proto.float_data),
-        DType::I64 => Tensor::new(&dims, proto.int64_data),
-        DType::I32 => Tensor::new(&dims, proto.int32_data),
-        DType::Bool => Tensor::new(&dims, proto.int32_data.iter().map(|v| u8::from(*v != 0)).collect()),
+    typed(dtype, &dims, proto).map_err(|e| e.to_string())
+}
+
+/// A tensor whose elements are in a typed field: small types as the bits of 32-bit integers, those of less
+/// than 8 bits packed into bytes first.
+fn typed(dtype: DType, dims: &[usize], proto: TensorProto) -> Result<Tensor, String> {
+    let bits =
+        |size: usize| proto.int32_data.iter().flat_map(move |v| v.to_le_bytes().into_iter().take(size)).collect();
+    let tensor = match (dtype, dtype.size()) {
+        (DType::F32, _) => Tensor::new(dims, proto.float_data),
+        (DType::I64, _) => Tensor::new(dims, proto.int64_data),
+        (DType::I32, _) => Tensor::new(dims, proto.int32_data),
+        (DType::F64, _) => Tensor::from_f64s(dtype, dims, &proto.double_data, Overflow::Special),
+        (DType::U64 | DType::U32, _) => {
+            let data: Vec<i128> = proto.uint64_data.iter().map(|v| i128::from(*v)).collect();
+            Tensor::from_integers(dtype, dims, &data)
+        }
+        (DType::Bool, _) => Tensor::new(dims, proto.int32_data.iter().map(|v| u8::from(*v != 0)).collect()),
+        _ if dtype.bits() < 8 => {
+            let packed: Vec<u8> = proto.int32_data.iter().map(|v| *v as u8).collect();
+            Tensor::from_bytes(dtype, dims, unpacked(dtype, dims, &packed)?)
+        }
+        (_, size) => Tensor::from_bytes(dtype, dims, bits(size)),
     };
-    typed.map_err(|e| e.to_string())
+    tensor.map_err(|e| e.to_string())
+}
+
+/// One byte per element, of elements that are packed into bytes, the first into the low bits.
+fn unpacked(dtype: DType, dims: &[usize], packed: &[u8]) -> Result<Vec<u8>, String> {
+    let (bits, per_byte) = (dtype.bits(), (8 / dtype.bits()) as usize);
+    let count = dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+    let Some(count) = count.filter(|n| n.div_ceil(per_byte) == packed.len()) else {
+        return Err(format!("{dtype}{dims:?} does not fit {} bytes", packed.len()));
+    };
+    let code = |i: usize| packed[i / per_byte] >> (bits as usize * (i % per_byte)) & ((1 << bits) - 1);
+    let signed = dtype.class() == Class::Signed;
+    let extended = |code: u8| if signed { ((code << (8 - bits)) as i8 >> (8 - bits)) as u8 } else { code };
+    Ok((0..count).map(|i| extended(code(i))).collect())
+}
+
+/// The inverse of [`unpacked`].
+fn packed(dtype: DType, bytes: &[u8]) -> Vec<u8> {
+    let (bits, per_byte) = (dtype.bits() as usize, (8 / dtype.bits()) as usize);
+    let byte = |codes: &[u8]| {
+        codes.iter().enumerate().fold(0, |byte, (i, code)| byte | (code & ((1 << bits) - 1)) << (bits * i))
+    };
+    bytes.chunks(per_byte).map(byte).collect()
 }
 
 fn decode_external(
@@ -151,6 +193,9 @@ fn decode_external(
         let length = length.unwrap_or(0);
         return Err(format!("its data is at {offset}+{length} in `{location}`, which has {available} bytes"));
     }
+    if dtype.bits() < 8 {
+        return Err(format!("{dtype} is not supported in other files"));
+    }
     let tensor = Tensor::from_storage(dtype, dims, storage, offset).map_err(|e| format!("in `{location}`: {e}"))?;
     match length {
         Some(length) if length != tensor.bytes().len() => {
@@ -162,11 +207,12 @@ fn decode_external(
 
 /// `tensor` as ONNX stores it inside a model.
 pub(crate) fn encode(tensor: &Tensor, name: &str) -> TensorProto {
+    let dtype = tensor.dtype();
     TensorProto {
         dims: tensor.dims().iter().map(|d| *d as i64).collect(),
-        data_type: onnx_type(tensor.dtype()),
+        data_type: onnx_type(dtype),
         name: name.to_string(),
-        raw_data: Some(tensor.bytes().to_vec()),
+        raw_data: Some(if dtype.bits() < 8 { packed(dtype, tensor.bytes()) } else { tensor.bytes().to_vec() }),
         ..TensorProto::default()
     }
 }

@@ -1,5 +1,6 @@
 //! The list of everything in a model that eec does not support, with counts.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// Everything in a model that eec does not support.
@@ -46,19 +47,29 @@ pub struct UnsupportedForm {
     pub place: String,
     /// How many nodes have it.
     pub count: usize,
+    /// Inputs of the model whose elements, if they were known before a run, would make it supported.
+    pub deciding: BTreeSet<String>,
 }
 
 impl Unsupported {
+    /// The inputs that decide shapes and the like, so that they would have to be known before a run.
+    pub fn deciding_inputs(&self) -> BTreeSet<&str> {
+        self.forms.iter().flat_map(|f| &f.deciding).map(String::as_str).collect()
+    }
+
     /// Whether there is nothing.
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty() && self.types.is_empty() && self.forms.is_empty()
     }
 
     /// Counts a node at `place` whose form is refused for `reason`.
-    pub(crate) fn count_form(&mut self, op: &str, reason: String, place: String) {
+    pub(crate) fn count_form(&mut self, op: &str, reason: String, place: String, deciding: BTreeSet<String>) {
         match self.forms.iter_mut().find(|f| f.op == op && f.reason == reason) {
-            Some(form) => form.count += 1,
-            None => self.forms.push(UnsupportedForm { op: op.to_string(), reason, place, count: 1 }),
+            Some(form) => {
+                form.count += 1;
+                form.deciding.extend(deciding);
+            }
+            None => self.forms.push(UnsupportedForm { op: op.to_string(), reason, place, count: 1, deciding }),
         }
     }
 
@@ -84,7 +95,18 @@ impl fmt::Display for UnsupportedType {
 
 impl fmt::Display for UnsupportedForm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} (×{}, first at {})", self.op, self.reason, self.count, self.place)
+        write!(f, "{}: {} (×{}, first at {}{})", self.op, self.reason, self.count, self.place, self.decided_by())
+    }
+}
+
+impl UnsupportedForm {
+    /// `; decided by the inputs a, b`, if there are such inputs.
+    fn decided_by(&self) -> String {
+        if self.deciding.is_empty() {
+            return String::new();
+        }
+        let names: Vec<String> = self.deciding.iter().map(|name| format!("`{name}`")).collect();
+        format!("; decided by the inputs {}", names.join(", "))
     }
 }
 
@@ -96,7 +118,7 @@ impl fmt::Display for Unsupported {
             (!items.is_empty()).then(|| format!("{title}: {}", items.join(", ")))
         }
         if let Some(form) = self.only_form() {
-            return f.write_str(&form.reason);
+            return write!(f, "{}{}", form.reason, form.decided_by());
         }
         let groups = [
             group("unsupported operators", &self.ops),

@@ -66,5 +66,6 @@ fn tensor(name: &str, dtype: DType, shape: &[usize], state: &mut u32) -> Result<
         DType::I32 => Tensor::new(shape, (0..len).map(|_| int() as i32).collect::<Vec<i32>>())?,
         DType::Bool => Tensor::new(shape, vec![1u8; len])?,
         DType::F32 => Tensor::new(shape, (0..len).map(|_| next() as f32 / (1 << 23) as f32 - 1.0).collect())?,
+        other => return Err(format!("inputs of {other} are not timed").into()),
     })
 }

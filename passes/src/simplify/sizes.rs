@@ -50,12 +50,8 @@ fn constant(graph: &mut Graph, at: NodeId, value: ValueId, elements: &[i64]) -> 
     let ty = graph.ty(value).clone();
     let dims: Option<Vec<usize>> = ty.dims.iter().map(|d| usize::try_from(d.as_const()?).ok()).collect();
     let dims = dims.ok_or_else(|| PassError::at(Simplify::NAME, graph, at, "known elements under unknown dims"))?;
-    let tensor = match ty.dtype {
-        DType::I64 => Tensor::new(&dims, elements.to_vec()),
-        DType::I32 => Tensor::new(&dims, elements.iter().map(|e| *e as i32).collect()),
-        DType::Bool => Tensor::new(&dims, elements.iter().map(|e| u8::from(*e != 0)).collect()),
-        DType::F32 => Tensor::new(&dims, elements.iter().map(|e| *e as f32).collect()),
-    };
+    let elements: Vec<i128> = elements.iter().map(|e| i128::from(*e)).collect();
+    let tensor = Tensor::from_integers(ty.dtype, &dims, &elements);
     let tensor = tensor.map_err(|e| PassError::at(Simplify::NAME, graph, at, e))?;
     Ok(graph.constant(tensor))
 }

@@ -40,8 +40,29 @@ impl Rule<'_> {
             | Op::Clip { .. }
             | Op::Not {}
             | Op::IsNaN {}
-            | Op::Cast { .. } => self.first(),
+            | Op::Cast { .. }
+            | Op::Floor {}
+            | Op::Ceil {}
+            | Op::Round {}
+            | Op::Sign {}
+            | Op::Tan {}
+            | Op::Asin {}
+            | Op::Acos {}
+            | Op::Atan {}
+            | Op::Sinh {}
+            | Op::Cosh {}
+            | Op::Asinh {}
+            | Op::Acosh {}
+            | Op::Atanh {}
+            | Op::BitwiseNot {}
+            | Op::CastUnsaturated { .. }
+            | Op::BitCast { .. } => self.first(),
             Op::Add {}
+            | Op::Mod { .. }
+            | Op::BitShift { .. }
+            | Op::BitwiseAnd {}
+            | Op::BitwiseOr {}
+            | Op::BitwiseXor {}
             | Op::Sub {}
             | Op::Mul {}
             | Op::Div {}
@@ -62,6 +83,7 @@ impl Rule<'_> {
             Op::LayerNormalization { axis, .. } => self.layer_norm(*axis),
             Op::ReduceSum { axes, keepdims }
             | Op::ReduceMean { axes, keepdims }
+            | Op::ReduceProd { axes, keepdims }
             | Op::ReduceMax { axes, keepdims }
             | Op::ReduceMin { axes, keepdims } => self.reduce(axes, *keepdims),
             Op::ArgMax { axis, keepdims } => self.arg_max(*axis, *keepdims),
@@ -77,6 +99,10 @@ impl Rule<'_> {
             | Op::MaxPool { .. }
             | Op::AveragePool { .. }
             | Op::CumSum { .. }
+            | Op::CumProd { .. }
+            | Op::TopK { .. }
+            | Op::ScatterElements { .. }
+            | Op::ScatterND { .. }
             | Op::GatherElements { .. }
             | Op::GatherND { .. }
             | Op::Pad { .. }

@@ -6,7 +6,7 @@ use cranelift::codegen::ir::{FuncRef, StackSlot};
 use cranelift::prelude::types::I64;
 use cranelift::prelude::*;
 use eec_ir::dim::{Dim, Symbol};
-use eec_ir::program::{Attention, BlockId, Conv, Form, MatMul, Pool, PoolKind, Program, Scan, Step, View};
+use eec_ir::program::{Attention, BlockId, Conv, Form, Host, MatMul, Pool, PoolKind, Program, Scan, Step, View};
 use eec_ir::{BufferId, DType, KernelId};
 
 use super::lanes::memory;
@@ -24,6 +24,7 @@ pub(super) struct Helpers {
     pub(super) run_conv: FuncRef,
     pub(super) run_pool: FuncRef,
     pub(super) run_scan: FuncRef,
+    pub(super) run_host: FuncRef,
     pub(super) count_rows: FuncRef,
     pub(super) gather_rows: FuncRef,
     pub(super) scatter_rows: FuncRef,
@@ -181,6 +182,7 @@ impl<'a> Entry<'a, '_> {
             Form::Conv(form) => self.conv(id, form),
             Form::Pool(form) => self.pool(id, form),
             Form::Scan(form) => self.scan(id, form),
+            Form::Host(form) => self.host(id, form),
         }
         if let Some(start) = start {
             self.measure(id, kernel, start);
@@ -348,11 +350,20 @@ impl<'a> Entry<'a, '_> {
         self.b.ins().call(self.helpers.run_pool, &[self.tables.context, words]);
     }
 
+    fn host(&mut self, id: KernelId, form: &Host) {
+        let mut words = vec![self.number(id.index() as i64)];
+        words.extend(form.inputs.iter().chain(&form.outputs).map(|t| self.pointer(t.buffer)));
+        let words = self.words(&words);
+        self.b.ins().call(self.helpers.run_host, &[self.tables.context, words]);
+        self.leave_on_error();
+    }
+
     fn scan(&mut self, id: KernelId, form: &Scan) {
         let dtype = match form.dtype {
             DType::F32 => 0,
             DType::I64 => 1,
-            DType::I32 | DType::Bool => 2,
+            // The verifier refuses the others.
+            _ => 2,
         };
         let mut words = vec![self.number(id.index() as i64), self.number(dtype)];
         for dim in [&form.outer, &form.len, &form.inner] {

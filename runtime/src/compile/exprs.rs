@@ -39,8 +39,8 @@ impl Emitter<'_, '_> {
     pub(super) fn one(&mut self, id: ExprId) -> Value {
         let (value, dtype) = (self.cached(id), self.dtype(id));
         match value {
-            Lanes::One(v) if !self.wide || dtype.is_int() => v,
-            Lanes::Many(parts) if dtype.is_int() => parts[0],
+            Lanes::One(v) if !self.wide || lanes::is_scalar(dtype) => v,
+            Lanes::Many(parts) if lanes::is_scalar(dtype) => parts[0],
             _ => lanes::widen(self.b, dtype, value),
         }
     }
@@ -113,7 +113,7 @@ impl Emitter<'_, '_> {
     fn load_scalar(&mut self, dtype: DType, address: Value) -> Value {
         match dtype {
             DType::Bool => lanes::load_bool(self.b, address),
-            DType::F32 | DType::I64 | DType::I32 => self.b.ins().load(lanes::scalar_type(dtype), memory(), address, 0),
+            _ => self.b.ins().load(lanes::scalar_type(dtype), memory(), address, 0),
         }
     }
 
@@ -191,7 +191,7 @@ impl Emitter<'_, '_> {
 
     fn unary(&mut self, function: UnaryFn, a: ExprId) -> Lanes {
         let dtype = self.dtype(a);
-        if dtype.is_int() {
+        if lanes::is_scalar(dtype) {
             let parts: Vec<Value> = self.parts(a).into_iter().map(|x| self.int_unary(function, x)).collect();
             return self.pack(dtype, &parts);
         }
@@ -211,6 +211,9 @@ impl Emitter<'_, '_> {
             UnaryFn::Sigmoid => self.precompiled(Function::Sigmoid, x),
             UnaryFn::Sin => self.sine(x, 0),
             UnaryFn::Cos => self.sine(x, 1),
+            UnaryFn::Floor => self.b.ins().floor(x),
+            UnaryFn::Ceil => self.b.ins().ceil(x),
+            UnaryFn::Round => self.b.ins().nearest(x),
             UnaryFn::Not if wide => self.b.ins().bnot(x),
             UnaryFn::Not => self.b.ins().bxor_imm_s(x, 1),
             UnaryFn::IsNaN => self.b.ins().fcmp(FloatCC::Unordered, x, x),
@@ -284,7 +287,8 @@ impl Emitter<'_, '_> {
                 };
                 self.whole(value)
             }
-            DType::I64 | DType::I32 => {
+            // Integers of 32 and 64 bits: the verifier refuses all others.
+            _ => {
                 let (xs, ys) = (self.parts(a), self.parts(b));
                 let parts: Vec<Value> = xs.into_iter().zip(ys).map(|(x, y)| self.int_binary(function, x, y)).collect();
                 let compares = matches!(function, BinaryFn::Equal | BinaryFn::Less | BinaryFn::LessOrEqual);
@@ -351,7 +355,7 @@ impl Emitter<'_, '_> {
 
     fn choice(&mut self, condition: ExprId, a: ExprId, b: ExprId) -> Lanes {
         let dtype = self.dtype(a);
-        if !dtype.is_int() && self.wide {
+        if !lanes::is_scalar(dtype) && self.wide {
             let (mask, x, y) = (self.one(condition), self.one(a), self.one(b));
             if dtype == DType::F32 {
                 return Lanes::Wide(self.math(true).select(mask, x, y));
@@ -402,6 +406,8 @@ impl Emitter<'_, '_> {
             (DType::I64, DType::I32) => self.b.ins().ireduce(target, x),
             (DType::F32, DType::F32 | DType::Bool) | (DType::I64, DType::I64) | (DType::I32, DType::I32) => x,
             (DType::Bool, DType::Bool) => x,
+            // The verifier refuses all others.
+            _ => x,
         }
     }
 
@@ -412,11 +418,11 @@ impl Emitter<'_, '_> {
         let (view, dtype) = (code.inputs.len() + index, self.dtype(store.value));
         let row = store.per == Per::Row && self.plan.horizontal();
         let address = if row { self.row_address(view) } else { self.address(view) };
-        if self.wide && self.is_contiguous(view) && !dtype.is_int() {
+        if self.wide && self.is_contiguous(view) && !lanes::is_scalar(dtype) {
             let value = self.one(store.value);
             return match dtype {
                 DType::Bool => lanes::store_mask(self.b, value, address),
-                DType::F32 | DType::I64 | DType::I32 => {
+                _ => {
                     self.b.ins().store(memory(), value, address, 0);
                 }
             };

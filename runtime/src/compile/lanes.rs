@@ -1,7 +1,7 @@
 //! Values of expressions: one, or four neighbours along the vector axis.
 
 use cranelift::codegen::ir::Endianness;
-use cranelift::prelude::types::{F32, F32X4, I8, I8X16, I16X8, I32, I32X4, I64};
+use cranelift::prelude::types::{F32, F32X4, I8, I8X16, I16, I16X8, I32, I32X4, I64};
 use cranelift::prelude::*;
 use eec_ir::DType;
 
@@ -24,7 +24,19 @@ pub(super) fn scalar_type(dtype: DType) -> Type {
         DType::I64 => I64,
         DType::I32 => I32,
         DType::Bool => I8,
+        // What is only moved is moved as bits.
+        other => match other.size() {
+            8 => I64,
+            4 => I32,
+            2 => I16,
+            _ => I8,
+        },
     }
+}
+
+/// Whether four elements are four scalars, not a vector.
+pub(super) fn is_scalar(dtype: DType) -> bool {
+    !matches!(dtype, DType::F32 | DType::Bool)
 }
 
 /// Every address is checked before a run, so that loads and stores never trap.

@@ -260,6 +260,7 @@ impl Compiler {
             run_conv: self.import("run_conv")?,
             run_pool: self.import("run_pool")?,
             run_scan: self.import("run_scan")?,
+            run_host: self.import("run_host")?,
             count_rows: self.import("count_rows")?,
             gather_rows: self.import("gather_rows")?,
             scatter_rows: self.import("scatter_rows")?,
@@ -285,7 +286,7 @@ const VERIFIER: &str = if cfg!(debug_assertions) { "true" } else { "false" };
 type Import = (&'static str, &'static [Type], Option<Type>, *const u8);
 
 /// The functions that generated code may call.
-fn imports() -> [Import; 15] {
+fn imports() -> [Import; 16] {
     [
         ("run_loop", &[I64; 5], None, context::run_loop as *const u8),
         ("run_matmul", &[I64; 2], None, context::run_matmul as *const u8),
@@ -294,6 +295,7 @@ fn imports() -> [Import; 15] {
         ("run_conv", &[I64; 2], None, context::run_conv as *const u8),
         ("run_pool", &[I64; 2], None, context::run_pool as *const u8),
         ("run_scan", &[I64; 2], None, context::run_scan as *const u8),
+        ("run_host", &[I64; 2], None, context::run_host as *const u8),
         ("count_rows", &[I64; 3], Some(I64), context::count_rows as *const u8),
         ("gather_rows", &[I64; 6], None, context::gather_rows as *const u8),
         ("scatter_rows", &[I64; 6], None, context::scatter_rows as *const u8),
@@ -316,6 +318,7 @@ fn words(program: &Program, sites: &[Option<LoopSite>]) -> usize {
         }
         Form::Attention(_) => ATTENTION_WORDS,
         Form::Conv(form) => CONV_WORDS + 4 * form.epilogue.as_ref().map_or(0, |e| e.operands.len()),
+        Form::Host(form) => 1 + form.inputs.len() + form.outputs.len(),
         Form::Loop(_) | Form::Pool(_) | Form::Scan(_) => CONV_WORDS,
     });
     of_loops.chain(of_products).max().unwrap_or(1)

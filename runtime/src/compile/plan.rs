@@ -275,6 +275,7 @@ impl Plan {
                 UnaryFn::Exp | UnaryFn::Log | UnaryFn::Tanh | UnaryFn::Erf | UnaryFn::Sigmoid => 12,
                 UnaryFn::Sin | UnaryFn::Cos => 20,
                 UnaryFn::Neg | UnaryFn::Abs | UnaryFn::Sqrt | UnaryFn::Reciprocal | UnaryFn::Not | UnaryFn::IsNaN => 1,
+                UnaryFn::Floor | UnaryFn::Ceil | UnaryFn::Round => 1,
             },
             Expr::Binary(BinaryFn::Pow, ..) => 60,
             Expr::Binary(..) | Expr::Select(..) | Expr::Cast(..) => 1,
@@ -301,6 +302,7 @@ pub(super) fn precompiled(function: UnaryFn) -> Option<Function> {
         UnaryFn::Sigmoid => Some(Function::Sigmoid),
         UnaryFn::Sin | UnaryFn::Cos | UnaryFn::Neg | UnaryFn::Abs | UnaryFn::Sqrt => None,
         UnaryFn::Reciprocal | UnaryFn::Not | UnaryFn::IsNaN => None,
+        UnaryFn::Floor | UnaryFn::Ceil | UnaryFn::Round => None,
     }
 }
 

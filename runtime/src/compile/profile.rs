@@ -1,7 +1,7 @@
 //! Code that measures a kernel: its time, work and traffic, added to the run's counters.
 
 use cranelift::prelude::*;
-use eec_ir::program::{Form, Kernel, MatMul, Per, Program, View};
+use eec_ir::program::{Dense, Form, Kernel, MatMul, Per, Program, View};
 use eec_ir::{BufferId, Dim, KernelId, Precision};
 
 use super::entry::Entry;
@@ -79,6 +79,10 @@ fn traffic(program: &Program, form: &Form) -> Dim {
         Form::Pool(form) => {
             let [x, y] = [&form.x_size, &form.y_size].map(|size| [&form.planes, &size[0], &size[1]]);
             &dense(form.x, &x) + &dense(form.y, &y)
+        }
+        Form::Host(form) => {
+            let whole = |t: &Dense| dense(t.buffer, &t.dims.iter().collect::<Vec<_>>());
+            form.inputs.iter().chain(&form.outputs).map(whole).fold(Dim::default(), |sum, bytes| &sum + &bytes)
         }
         Form::Scan(form) => {
             let dims = [&form.outer, &form.len, &form.inner];

@@ -81,7 +81,7 @@ impl Emitter<'_, '_> {
         let best = carried[0];
         let better = match dtype {
             DType::F32 => self.b.ins().fcmp(FloatCC::GreaterThan, value, best),
-            DType::I64 | DType::I32 | DType::Bool => self.b.ins().icmp(IntCC::SignedGreaterThan, value, best),
+            _ => self.b.ins().icmp(IntCC::SignedGreaterThan, value, best),
         };
         let mut flat = self.b.ins().iconst(I64, 0);
         for axis in self.plan.outer..self.plan.axes.len() {

@@ -7,6 +7,7 @@ mod control;
 mod epilogues;
 mod forms;
 mod functions;
+mod host;
 mod joins;
 mod loops;
 mod plans;

@@ -8,10 +8,9 @@ use std::cmp::Ordering;
 use super::eval_context::{Eval, Evaluated};
 use super::infer_context::{Infer, Inferred};
 use crate::dim::Dim;
+use crate::minifloat::Overflow;
+use crate::tensor::Tensor;
 use crate::types::{DType, Type};
-
-/// The element types of arithmetic.
-pub(super) const NUMERIC: &[DType] = &[DType::F32, DType::I64, DType::I32];
 
 /// What is known of one element's function.
 type Known1 = fn(&Dim) -> Option<Dim>;
@@ -19,9 +18,9 @@ type Known1 = fn(&Dim) -> Option<Dim>;
 /// What is known of two elements' function.
 type Known2 = fn(&Dim, &Dim) -> Option<Dim>;
 
-/// Functions of f32.
+/// Functions of floats.
 pub(super) fn infer_float(cx: &mut Infer) -> Inferred {
-    cx.expect_dtype(0, &[DType::F32])?;
+    cx.expect_float(0)?;
     Ok(super::Facts::of(cx.ty(0).clone()))
 }
 
@@ -33,7 +32,7 @@ pub(super) fn infer_clip(cx: &mut Infer, min: f32, max: f32) -> Inferred {
 
 /// Functions of one number.
 pub(super) fn infer_number(cx: &mut Infer, known: Known1) -> Inferred {
-    cx.expect_dtype(0, NUMERIC)?;
+    cx.expect_number(0)?;
     infer_unary(cx, cx.ty(0).dtype, known)
 }
 
@@ -45,7 +44,7 @@ pub(super) fn infer_not(cx: &mut Infer) -> Inferred {
 
 /// `IsNaN`.
 pub(super) fn infer_is_nan(cx: &mut Infer) -> Inferred {
-    cx.expect_dtype(0, &[DType::F32])?;
+    cx.expect_float(0)?;
     infer_unary(cx, DType::Bool, |_| None)
 }
 
@@ -57,7 +56,8 @@ pub(super) fn infer_cast(cx: &mut Infer, to: DType) -> Inferred {
             infer_unary(cx, to, |x| Some(x.as_const().map_or_else(|| x.clone(), |c| i64::from(c as i32).into())))
         }
         DType::I64 => infer_unary(cx, to, |x| Some(x.clone())),
-        DType::F32 => infer_unary(cx, to, |_| None),
+        // Constants that do not fit are dropped, as are all floats.
+        _ => infer_unary(cx, to, |x| x.as_const().map(Dim::from)),
     }
 }
 
@@ -68,16 +68,42 @@ fn infer_unary(cx: &Infer, dtype: DType, known: Known1) -> Inferred {
 
 /// Functions of two numbers of one type.
 pub(super) fn infer_arithmetic(cx: &mut Infer, known: Known2) -> Inferred {
-    cx.expect_dtype(0, NUMERIC)?;
+    cx.expect_number(0)?;
     infer_binary(cx, None, known)
 }
 
 /// `Pow`: the exponent may have another type.
 pub(super) fn infer_pow(cx: &mut Infer) -> Inferred {
-    cx.expect_dtype(0, NUMERIC)?;
-    cx.expect_dtype(1, NUMERIC)?;
+    cx.expect_number(0)?;
+    cx.expect_number(1)?;
     let dims = cx.broadcast(&cx.ty(0).dims, &cx.ty(1).dims)?;
     Ok(super::Facts::of(Type::new(cx.ty(0).dtype, dims)))
+}
+
+/// `BitCast`.
+pub(super) fn infer_bit_cast(cx: &mut Infer, to: DType) -> Inferred {
+    let x = cx.ty(0);
+    let same = x.dtype.bits() == to.bits() && to != DType::Bool;
+    cx.require(same, || format!("{x} has not the size of {to}"))?;
+    Ok(super::Facts::of(Type::new(to, x.dims.iter().cloned())))
+}
+
+/// `BitCast`.
+pub(super) fn eval_bit_cast(cx: &Eval) -> Evaluated {
+    let cast = Tensor::from_bytes(cx.dtype(), cx.to(), cx.input(0).bytes().to_vec());
+    cast.map_err(|e| cx.fail(e.to_string()))
+}
+
+/// Functions of one integer's bits.
+pub(super) fn infer_bits(cx: &mut Infer) -> Inferred {
+    cx.expect_int(0)?;
+    Ok(super::Facts::of(cx.ty(0).clone()))
+}
+
+/// Functions of two integers' bits.
+pub(super) fn infer_bit_pairs(cx: &mut Infer) -> Inferred {
+    cx.expect_int(0)?;
+    infer_binary(cx, None, |_, _| None)
 }
 
 /// `And`, `Or`.
@@ -93,7 +119,7 @@ pub(super) fn infer_equal(cx: &mut Infer) -> Inferred {
 
 /// Comparisons of numbers.
 pub(super) fn infer_order(cx: &mut Infer, known: Known2) -> Inferred {
-    cx.expect_dtype(0, NUMERIC)?;
+    cx.expect_number(0)?;
     infer_binary(cx, Some(DType::Bool), known)
 }
 
@@ -182,16 +208,16 @@ pub(super) fn known_or(a: &Dim, b: &Dim) -> Option<Dim> {
     Some(truth(a.as_const()? != 0 || b.as_const()? != 0))
 }
 
-/// Functions of f32, given in f64.
+/// Functions of floats.
 pub(super) fn eval_float(cx: &Eval, f: impl Fn(f64) -> f64) -> Evaluated {
-    cx.finish(cx.elements::<f32>(0)?.iter().map(|x| f(f64::from(*x)) as f32).collect())
+    cx.finish_floats(cx.floats(0).into_iter().map(f).collect())
 }
 
 /// Functions of one number.
-pub(super) fn eval_number(cx: &Eval, float: fn(f64) -> f64, integer: fn(i64) -> i64) -> Evaluated {
-    match cx.dtype() {
-        DType::F32 => eval_float(cx, float),
-        DType::I64 | DType::I32 | DType::Bool => cx.finish_integers(cx.integers(0)?.into_iter().map(integer).collect()),
+pub(super) fn eval_number(cx: &Eval, float: fn(f64) -> f64, integer: fn(i128) -> i128) -> Evaluated {
+    match cx.is_float() {
+        true => eval_float(cx, float),
+        false => cx.finish_integers(cx.wide(0)?.into_iter().map(integer).collect()),
     }
 }
 
@@ -211,35 +237,42 @@ pub(super) fn eval_not(cx: &Eval) -> Evaluated {
 
 /// `IsNaN`.
 pub(super) fn eval_is_nan(cx: &Eval) -> Evaluated {
-    cx.finish(cx.elements::<f32>(0)?.iter().map(|x| u8::from(x.is_nan())).collect::<Vec<u8>>())
+    cx.finish_truths(cx.floats(0).iter().map(|x| x.is_nan()))
 }
 
-/// `Cast`: float to integer truncates and saturates; i64 to i32 keeps the low half.
-pub(super) fn eval_cast(cx: &Eval) -> Evaluated {
-    if cx.input(0).dtype() != DType::F32 {
-        return cx.finish_integers(cx.integers(0)?);
+/// `Cast`: float to integer truncates and saturates to 64 bits or what the type has, of integers the low
+/// bits are kept; `saturate` says what becomes of values beyond the largest of an 8-bit float.
+pub(super) fn eval_cast(cx: &Eval, saturate: bool) -> Evaluated {
+    let (x, to) = (cx.input(0), cx.dtype());
+    if to.is_float() {
+        let narrow = to.bits() <= 8 && saturate;
+        let overflow = if narrow { Overflow::Saturate } else { Overflow::Special };
+        let cast = Tensor::from_f64s(to, cx.to(), &x.to_f64s(), overflow);
+        return cast.map_err(|e| cx.fail(e.to_string()));
     }
-    let x = cx.elements::<f32>(0)?;
-    match cx.dtype() {
-        DType::F32 => cx.finish(x.into_owned()),
-        DType::I64 => cx.finish(x.iter().map(|v| *v as i64).collect()),
-        DType::I32 => cx.finish(x.iter().map(|v| *v as i32).collect()),
-        DType::Bool => cx.finish(x.iter().map(|v| u8::from(*v != 0.0)).collect()),
+    if !x.dtype().is_float() {
+        return cx.finish_integers(cx.wide(0)?);
     }
+    if to == DType::Bool {
+        return cx.finish_truths(cx.floats(0).iter().map(|v| *v != 0.0));
+    }
+    // Of types of less than a byte the low bits are kept, as NumPy's `ml_dtypes` does.
+    let (least, largest) = if to.bits() < 8 { (i128::MIN, i128::MAX) } else { to.integer_range().unwrap_or_default() };
+    cx.finish_integers(cx.floats(0).iter().map(|v| (*v as i128).clamp(least, largest)).collect())
 }
 
 /// Functions of two numbers of one type; the one of integers gives `None` for a division by zero.
 pub(super) fn eval_arithmetic(
     cx: &Eval,
-    float: fn(f32, f32) -> f32,
-    integer: fn(i64, i64) -> Option<i64>,
+    float: fn(f64, f64) -> f64,
+    integer: fn(i128, i128) -> Option<i128>,
 ) -> Evaluated {
-    if cx.dtype() == DType::F32 {
-        let (x, y) = (cx.elements::<f32>(0)?, cx.elements::<f32>(1)?);
-        return cx.finish(pairs(cx, 0, 1).map(|(i, j)| float(x[i], y[j])).collect());
+    if cx.is_float() {
+        let (x, y) = (cx.floats(0), cx.floats(1));
+        return cx.finish_floats(pairs(cx, 0, 1).map(|(i, j)| float(x[i], y[j])).collect());
     }
-    let (x, y) = (cx.integers(0)?, cx.integers(1)?);
-    let all: Option<Vec<i64>> = pairs(cx, 0, 1).map(|(i, j)| integer(x[i], y[j])).collect();
+    let (x, y) = (cx.wide(0)?, cx.wide(1)?);
+    let all: Option<Vec<i128>> = pairs(cx, 0, 1).map(|(i, j)| integer(x[i], y[j])).collect();
     cx.finish_integers(all.ok_or_else(|| cx.fail("integer division by zero"))?)
 }
 
@@ -249,46 +282,70 @@ fn pairs(cx: &Eval, a: usize, b: usize) -> impl Iterator<Item = (usize, usize)> 
 }
 
 /// The quotient, truncated; `None` for a division by zero.
-pub(super) fn integer_quotient(a: i64, b: i64) -> Option<i64> {
+pub(super) fn integer_quotient(a: i128, b: i128) -> Option<i128> {
     (b != 0).then(|| a.wrapping_div(b))
 }
 
+/// The remainder with the divisor's sign, as numpy's `mod`.
+pub(super) fn modulo(a: f64, b: f64) -> f64 {
+    let rest = a % b;
+    if rest != 0.0 && (rest < 0.0) != (b < 0.0) { rest + b } else { rest }
+}
+
+/// [`modulo`] of integers; `None` for a division by zero.
+pub(super) fn integer_modulo(a: i128, b: i128) -> Option<i128> {
+    let rest = integer_remainder(a, b)?;
+    Some(if rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest })
+}
+
+/// The remainder with the dividend's sign; `None` for a division by zero.
+pub(super) fn integer_remainder(a: i128, b: i128) -> Option<i128> {
+    (b != 0).then(|| a.wrapping_rem(b))
+}
+
+/// Functions of the bits of two integers.
+pub(super) fn eval_bits(cx: &Eval, f: fn(i128, i128) -> i128) -> Evaluated {
+    let (x, y) = (cx.wide(0)?, cx.wide(1)?);
+    cx.finish_integers(pairs(cx, 0, 1).map(|(i, j)| f(x[i], y[j])).collect())
+}
+
+/// `BitShift`: bits that leave the type are lost, and a shift by its width or more leaves none (or, to
+/// the right, the sign).
+pub(super) fn eval_shift(cx: &Eval, right: bool) -> Evaluated {
+    let by = |n: i128| u32::try_from(n).unwrap_or(127).min(127);
+    let shifted = |(x, n): (i128, i128)| if right { x >> by(n) } else { x.checked_shl(by(n)).unwrap_or(0) };
+    let (x, y) = (cx.wide(0)?, cx.wide(1)?);
+    cx.finish_integers(pairs(cx, 0, 1).map(|(i, j)| shifted((x[i], y[j]))).collect())
+}
+
 /// The larger; NaN if either is.
-pub(super) fn larger(a: f32, b: f32) -> f32 {
+pub(super) fn larger(a: f64, b: f64) -> f64 {
     if a.is_nan() || a > b { a } else { b }
 }
 
 /// The smaller; NaN if either is.
-pub(super) fn smaller(a: f32, b: f32) -> f32 {
+pub(super) fn smaller(a: f64, b: f64) -> f64 {
     if a.is_nan() || a < b { a } else { b }
 }
 
 /// `Pow`: integer powers of integers wrap, and a negative exponent truncates the fraction; all else
 /// is computed in f64.
 pub(super) fn eval_pow(cx: &Eval) -> Evaluated {
-    let float_base = cx.dtype() == DType::F32;
-    if float_base || cx.input(1).dtype() == DType::F32 {
-        let (x, y) = (as_f64(cx, 0)?, as_f64(cx, 1)?);
+    if cx.is_float() || cx.input(1).dtype().is_float() {
+        let (x, y) = (cx.floats(0), cx.floats(1));
         let powers = pairs(cx, 0, 1).map(|(i, j)| x[i].powf(y[j]));
-        return match float_base {
-            true => cx.finish(powers.map(|p| p as f32).collect()),
-            false => cx.finish_integers(powers.map(|p| p as i64).collect()),
+        return match cx.is_float() {
+            true => cx.finish_floats(powers.collect()),
+            false => cx.finish_integers(powers.map(|p| p as i128).collect()),
         };
     }
-    let (x, y) = (cx.integers(0)?, cx.integers(1)?);
-    let all: Option<Vec<i64>> = pairs(cx, 0, 1).map(|(i, j)| integer_power(x[i], y[j])).collect();
+    let (x, y) = (cx.wide(0)?, cx.wide(1)?);
+    let all: Option<Vec<i128>> = pairs(cx, 0, 1).map(|(i, j)| integer_power(x[i], y[j])).collect();
     cx.finish_integers(all.ok_or_else(|| cx.fail("a negative power of integer zero"))?)
 }
 
-fn as_f64(cx: &Eval, operand: usize) -> Result<Vec<f64>, super::EvalError> {
-    if cx.input(operand).dtype() == DType::F32 {
-        return Ok(cx.elements::<f32>(operand)?.iter().map(|x| f64::from(*x)).collect());
-    }
-    Ok(cx.integers(operand)?.into_iter().map(|x| x as f64).collect())
-}
-
 /// `base^exponent`, wrapping; `None` for a negative power of zero.
-fn integer_power(base: i64, exponent: i64) -> Option<i64> {
+fn integer_power(base: i128, exponent: i128) -> Option<i128> {
     if exponent < 0 {
         return match base {
             0 => None,
@@ -297,7 +354,7 @@ fn integer_power(base: i64, exponent: i64) -> Option<i64> {
             _ => Some(0),
         };
     }
-    let (mut result, mut square, mut left) = (1i64, base, exponent);
+    let (mut result, mut square, mut left) = (1i128, base, exponent);
     while left > 0 {
         if left % 2 == 1 {
             result = result.wrapping_mul(square);
@@ -316,12 +373,12 @@ pub(super) fn eval_logic(cx: &Eval, f: fn(u8, u8) -> u8) -> Evaluated {
 
 /// Comparisons: `f` of the elements' order, which NaN has not.
 pub(super) fn eval_comparison(cx: &Eval, f: fn(Option<Ordering>) -> bool) -> Evaluated {
-    if cx.input(0).dtype() == DType::F32 {
-        let (x, y) = (cx.elements::<f32>(0)?, cx.elements::<f32>(1)?);
-        return cx.finish(pairs(cx, 0, 1).map(|(i, j)| u8::from(f(x[i].partial_cmp(&y[j])))).collect());
+    if cx.input(0).dtype().is_float() {
+        let (x, y) = (cx.floats(0), cx.floats(1));
+        return cx.finish_truths(pairs(cx, 0, 1).map(|(i, j)| f(x[i].partial_cmp(&y[j]))));
     }
-    let (x, y) = (cx.integers(0)?, cx.integers(1)?);
-    cx.finish(pairs(cx, 0, 1).map(|(i, j)| u8::from(f(Some(x[i].cmp(&y[j]))))).collect())
+    let (x, y) = (cx.wide(0)?, cx.wide(1)?);
+    cx.finish_truths(pairs(cx, 0, 1).map(|(i, j)| f(Some(x[i].cmp(&y[j])))))
 }
 
 /// `Where`.
@@ -331,6 +388,11 @@ pub(super) fn eval_where(cx: &Eval) -> Evaluated {
     let choices = cx.broadcast(0).into_iter().zip(pairs(cx, 1, 2));
     let positions: Vec<usize> = choices.map(|(c, (i, j))| if condition[c] != 0 { i } else { a.len() + j }).collect();
     cx.moved(&[a, b], &positions)
+}
+
+/// The sign as -1, 0 or 1; NaN stays.
+pub(super) fn sign(x: f64) -> f64 {
+    if x == 0.0 || x.is_nan() { x } else { x.signum() }
 }
 
 /// The Gaussian error linear unit.

@@ -4,11 +4,12 @@ use std::borrow::Cow;
 
 use super::{DimEnv, EvalError, Facts, index};
 use crate::dim::Dim;
+use crate::minifloat::Overflow;
 use crate::op::Op;
 use crate::tensor::{Element, Tensor};
 use crate::types::DType;
 
-/// The outcome of one operator's evaluation: all of them have one result.
+/// The outcome of evaluating one result of an operator.
 pub(super) type Evaluated = Result<Tensor, EvalError>;
 
 /// Results with more elements are refused: what an attribute asks for is not to exhaust the memory.
@@ -23,6 +24,7 @@ pub(crate) fn element_count(dims: &[usize]) -> Option<usize> {
 pub(super) struct Eval<'a> {
     op: &'a Op,
     inputs: &'a [Tensor],
+    output: usize,
     dims: Vec<usize>,
     dtype: DType,
 }
@@ -45,8 +47,8 @@ pub(super) fn resolve(op: &Op, env: &DimEnv) -> Result<Op, EvalError> {
 }
 
 impl<'a> Eval<'a> {
-    /// An operator on operands for which inference gave `result`.
-    pub(super) fn new(op: &'a Op, inputs: &'a [Tensor], result: &Facts) -> Result<Self, EvalError> {
+    /// Result `output` of an operator on operands for which inference gave `result`.
+    pub(super) fn new(op: &'a Op, inputs: &'a [Tensor], output: usize, result: &Facts) -> Result<Self, EvalError> {
         let dims = result.ty.const_dims().unwrap_or_default();
         let dims: Option<Vec<usize>> = dims.into_iter().map(|d| usize::try_from(d).ok()).collect();
         let fits = dims.filter(|d| element_count(d).is_some());
@@ -54,7 +56,7 @@ impl<'a> Eval<'a> {
             let reason = format!("a result of type {} is too large or has a negative dim", result.ty);
             return Err(EvalError { op: op.name(), reason });
         };
-        Ok(Eval { op, inputs, dims, dtype: result.ty.dtype })
+        Ok(Eval { op, inputs, output, dims, dtype: result.ty.dtype })
     }
 
     /// An error of this operator.
@@ -75,6 +77,11 @@ impl<'a> Eval<'a> {
     /// An operand's dims.
     pub(super) fn from(&self, operand: usize) -> &'a [usize] {
         self.inputs[operand].dims()
+    }
+
+    /// Which of the operator's results is asked for.
+    pub(super) fn output(&self) -> usize {
+        self.output
     }
 
     /// The result's dims.
@@ -103,7 +110,23 @@ impl<'a> Eval<'a> {
         tensor.elements().ok_or_else(|| self.fail(format!("operand {operand} is {tensor:?}, not {}", T::DTYPE)))
     }
 
-    /// An operand's integer or boolean elements.
+    /// An operand's elements as numbers.
+    pub(super) fn floats(&self, operand: usize) -> Vec<f64> {
+        self.input(operand).to_f64s()
+    }
+
+    /// An operand's integer or boolean elements, of any width.
+    pub(super) fn wide(&self, operand: usize) -> Result<Vec<i128>, EvalError> {
+        let tensor = self.input(operand);
+        tensor.to_i128s().ok_or_else(|| self.fail(format!("operand {operand} is {tensor:?}, not integers")))
+    }
+
+    /// Whether the result's elements are floats.
+    pub(super) fn is_float(&self) -> bool {
+        self.dtype.is_float()
+    }
+
+    /// An operand's integer or boolean elements as indices and sizes.
     pub(super) fn integers(&self, operand: usize) -> Result<Vec<i64>, EvalError> {
         let tensor = self.input(operand);
         tensor.to_i64s().ok_or_else(|| self.fail(format!("operand {operand} is {tensor:?}, not integers")))
@@ -135,14 +158,22 @@ impl<'a> Eval<'a> {
         Tensor::new(&self.dims, data).map_err(|e| self.fail(e.to_string()))
     }
 
-    /// The result with these integers, in its own element type; i32 keeps the low half.
-    pub(super) fn finish_integers(&self, data: Vec<i64>) -> Evaluated {
-        match self.dtype {
-            DType::I64 => self.finish(data),
-            DType::I32 => self.finish(data.into_iter().map(|x| x as i32).collect()),
-            DType::Bool => self.finish(data.into_iter().map(|x| u8::from(x != 0)).collect()),
-            DType::F32 => self.finish(data.into_iter().map(|x| x as f32).collect()),
+    /// The result with the values of its own element type that are nearest to these.
+    pub(super) fn finish_floats(&self, data: Vec<f64>) -> Evaluated {
+        Tensor::from_f64s(self.dtype, &self.dims, &data, Overflow::Special).map_err(|e| self.fail(e.to_string()))
+    }
+
+    /// The result with these integers in its own element type: their low bits, or whether they are not 0.
+    pub(super) fn finish_integers(&self, data: Vec<i128>) -> Evaluated {
+        if self.is_float() {
+            return self.finish_floats(data.into_iter().map(|x| x as f64).collect());
         }
+        Tensor::from_integers(self.dtype, &self.dims, &data).map_err(|e| self.fail(e.to_string()))
+    }
+
+    /// Truth values as the result.
+    pub(super) fn finish_truths(&self, data: impl Iterator<Item = bool>) -> Evaluated {
+        self.finish(data.map(u8::from).collect())
     }
 
     /// The result whose elements stand at `positions` among those of `operands` (one after the

@@ -10,7 +10,7 @@ use super::{Facts, index};
 use crate::dim::Dim;
 use crate::types::{DType, Type};
 
-const INDEX: &[DType] = &[DType::I64, DType::I32];
+pub(super) const INDEX: &[DType] = &[DType::I64, DType::I32];
 
 /// `Gather`.
 pub(super) fn infer_gather(cx: &mut Infer, axis: i64) -> Inferred {

@@ -67,6 +67,24 @@ impl<'a> Infer<'a> {
         })
     }
 
+    /// Requires an operand to hold floats.
+    pub(super) fn expect_float(&self, operand: usize) -> Result<(), InferError> {
+        let ty = self.ty(operand);
+        self.require(ty.dtype.is_float(), || format!("operand {operand} must be a float, found {ty}"))
+    }
+
+    /// Requires an operand to hold integers.
+    pub(super) fn expect_int(&self, operand: usize) -> Result<(), InferError> {
+        let ty = self.ty(operand);
+        self.require(ty.dtype.is_int(), || format!("operand {operand} must be an integer, found {ty}"))
+    }
+
+    /// Requires an operand to hold numbers.
+    pub(super) fn expect_number(&self, operand: usize) -> Result<(), InferError> {
+        let ty = self.ty(operand);
+        self.require(ty.dtype != DType::Bool, || format!("operand {operand} must be a number, found {ty}"))
+    }
+
     /// Requires two operands to have the same element type.
     pub(super) fn expect_same_dtype(&self, a: usize, b: usize) -> Result<(), InferError> {
         let (x, y) = (self.ty(a), self.ty(b));
@@ -212,17 +230,12 @@ const MAX_PARTS: usize = 64;
 
 /// Whether an element is a size that arithmetic did not carry out of range.
 fn is_kept(element: &Dim, dtype: DType) -> bool {
-    let fits = |value: i64| match dtype {
-        DType::F32 => false,
-        DType::I64 => true,
-        DType::I32 => i32::try_from(value).is_ok(),
-        DType::Bool => value == 0 || value == 1,
-    };
+    let Some((least, largest)) = dtype.integer_range() else { return false };
     match element.as_const() {
-        Some(value) => fits(value),
+        Some(value) => (least..=largest).contains(&value.into()),
         None => {
             let in_range = element.terms().iter().all(|t| t.coef.unsigned_abs() < Dim::LIMIT as u64);
-            dtype != DType::F32 && in_range && element.parts() <= MAX_PARTS
+            in_range && element.parts() <= MAX_PARTS
         }
     }
 }
@@ -231,7 +244,7 @@ fn is_kept(element: &Dim, dtype: DType) -> bool {
 pub(super) fn small_dims(ty: &Type) -> Option<Vec<usize>> {
     let dims: Vec<usize> = ty.const_dims()?.into_iter().map(usize::try_from).collect::<Result<_, _>>().ok()?;
     let size = index::size(&dims)?;
-    (ty.dtype != DType::F32 && size <= Facts::MAX_CONTENTS).then_some(dims)
+    (!ty.dtype.is_float() && size <= Facts::MAX_CONTENTS).then_some(dims)
 }
 
 /// `dims` with 1 in front up to `rank`.

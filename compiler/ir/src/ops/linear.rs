@@ -3,11 +3,9 @@
 //! Specification: <https://onnx.ai/onnx/operators/onnx__MatMul.html>,
 //! <https://onnx.ai/onnx/operators/onnx__Gemm.html>.
 
-use std::borrow::Cow;
-
 use super::eval_context::{Eval, Evaluated};
 use super::infer_context::{Infer, Inferred};
-use super::{Facts, index};
+use super::{Facts, InferError, index};
 use crate::dim::Dim;
 use crate::precision::Precision;
 use crate::types::{DType, Type};
@@ -18,7 +16,7 @@ pub(super) fn infer_matmul(cx: &mut Infer, weights: Precision) -> Inferred {
     cx.require(weights == Precision::F32 || b.rank() == 2, || {
         format!("{weights} weights must be a matrix, found {b}")
     })?;
-    cx.expect_dtype(0, &[DType::F32])?;
+    expect_numbers(cx, weights)?;
     cx.expect_same_dtype(0, 1)?;
     cx.require(a.rank() > 0 && b.rank() > 0, || format!("operands must have dims, found {a} and {b}"))?;
     let (a_batch, m, k) = match a.dims.as_slice() {
@@ -34,13 +32,22 @@ pub(super) fn infer_matmul(cx: &mut Infer, weights: Precision) -> Inferred {
     cx.unify(k, other, || format!("the inner dims of {a} and {b} differ"))?;
     let mut dims = cx.broadcast(a_batch, b_batch)?;
     dims.extend(m.into_iter().chain(n).cloned());
-    Ok(Facts::of(Type::new(DType::F32, dims)))
+    Ok(Facts::of(Type::new(a.dtype, dims)))
 }
 
 /// `MatMul`.
 pub(super) fn eval_matmul(cx: &Eval, weights: Precision) -> Evaluated {
-    let (mut a, mut b) = (cx.elements::<f32>(0)?, cx.elements::<f32>(1)?);
-    round(&mut a, &mut b, weights, cx.from(1).last().copied().unwrap_or_default(), false);
+    if cx.is_float() {
+        let columns = cx.from(1).last().copied().unwrap_or_default();
+        let [a, b] = rounded(cx, weights, columns, false);
+        return cx.finish_floats(products(cx, &a, &b, |sum, x, y| sum + x * y));
+    }
+    let (a, b) = (cx.wide(0)?, cx.wide(1)?);
+    cx.finish_integers(products(cx, &a, &b, |sum, x, y| sum.wrapping_add(x.wrapping_mul(y))))
+}
+
+/// The elements of a `MatMul` over numbers for which `add` gives `sum + x·y`.
+fn products<T: Copy + Default>(cx: &Eval, a: &[T], b: &[T], add: fn(T, T, T) -> T) -> Vec<T> {
     let (a_batch, m, k) = match cx.from(0) {
         [batch @ .., m, k] => (batch, *m, *k),
         _ => (&[][..], 1, cx.input(0).len()),
@@ -54,29 +61,37 @@ pub(super) fn eval_matmul(cx: &Eval, weights: Precision) -> Evaluated {
     let blocks = index::broadcast(a_batch, batch).into_iter().zip(index::broadcast(b_batch, batch));
     let mut out = Vec::with_capacity(cx.len());
     for (i, j) in blocks {
-        let product = multiply(&a[i * m * k..(i + 1) * m * k], &b[j * k * n..(j + 1) * k * n], [m, k, n]);
-        out.extend(product.into_iter().map(|x| x as f32));
+        out.extend(multiply(&a[i * m * k..(i + 1) * m * k], &b[j * k * n..(j + 1) * k * n], [m, k, n], add));
     }
-    cx.finish(out)
+    out
 }
 
-/// Rounds the operands of a product by `weights`, whose second has rows of `columns` elements.
-fn round<'a>(a: &mut Cow<'a, [f32]>, b: &mut Cow<'a, [f32]>, weights: Precision, columns: usize, transposed: bool) {
+/// Refuses operands that are no numbers, or not f32 where the second is stored in a narrow form.
+fn expect_numbers(cx: &Infer, weights: Precision) -> Result<(), InferError> {
+    if weights == Precision::F32 { cx.expect_number(0) } else { cx.expect_dtype(0, &[DType::F32]) }
+}
+
+/// The operands of a product, rounded as `weights` implies; the second has rows of `columns` elements.
+fn rounded(cx: &Eval, weights: Precision, columns: usize, transposed: bool) -> [Vec<f64>; 2] {
+    let round = |operand: usize| {
+        let mut x: Vec<f32> = cx.floats(operand).into_iter().map(|x| x as f32).collect();
+        weights.round(&mut x, columns, transposed);
+        x.into_iter().map(f64::from).collect()
+    };
     match weights {
-        Precision::F32 => {}
-        Precision::Bf16 => [a, b].into_iter().for_each(|x| weights.round(x.to_mut(), columns, transposed)),
-        Precision::Int8 => weights.round(b.to_mut(), columns, transposed),
+        Precision::F32 => [cx.floats(0), cx.floats(1)],
+        Precision::Bf16 => [round(0), round(1)],
+        Precision::Int8 => [cx.floats(0), round(1)],
     }
 }
 
 /// The product of dense `[m, k]` and `[k, n]`.
-fn multiply(a: &[f32], b: &[f32], [m, k, n]: [usize; 3]) -> Vec<f64> {
-    let mut out = vec![0.0; m * n];
+fn multiply<T: Copy + Default>(a: &[T], b: &[T], [m, k, n]: [usize; 3], add: fn(T, T, T) -> T) -> Vec<T> {
+    let mut out = vec![T::default(); m * n];
     for (i, row) in out.chunks_exact_mut(n).enumerate() {
         for (p, b_row) in b.chunks_exact(n).enumerate() {
-            let factor = f64::from(a[i * k + p]);
             for (sum, x) in row.iter_mut().zip(b_row) {
-                *sum += factor * f64::from(*x);
+                *sum = add(*sum, a[i * k + p], *x);
             }
         }
     }
@@ -84,8 +99,9 @@ fn multiply(a: &[f32], b: &[f32], [m, k, n]: [usize; 3]) -> Vec<f64> {
 }
 
 /// `Gemm`.
-pub(super) fn infer_gemm(cx: &mut Infer, trans_a: bool, trans_b: bool) -> Inferred {
-    cx.expect_dtype(0, &[DType::F32])?;
+pub(super) fn infer_gemm(cx: &mut Infer, [trans_a, trans_b]: [bool; 2], weights: Precision) -> Inferred {
+    cx.expect_float(0)?;
+    expect_numbers(cx, weights)?;
     cx.expect_same_dtype(0, 1)?;
     cx.expect_rank(0, 2)?;
     cx.expect_rank(1, 2)?;
@@ -97,7 +113,7 @@ pub(super) fn infer_gemm(cx: &mut Infer, trans_a: bool, trans_b: bool) -> Inferr
         cx.expect_same_dtype(0, 2)?;
         cx.broadcast_to(&c.dims, &dims)?;
     }
-    Ok(Facts::of(Type::new(DType::F32, dims)))
+    Ok(Facts::of(Type::new(a.dtype, dims)))
 }
 
 /// The rows and columns of a matrix that may be transposed first.
@@ -113,21 +129,20 @@ pub(super) fn eval_gemm(
     [trans_a, trans_b]: [bool; 2],
     weights: Precision,
 ) -> Evaluated {
-    let (mut a, mut b) = (cx.elements::<f32>(0)?, cx.elements::<f32>(1)?);
-    round(&mut a, &mut b, weights, cx.from(1)[1], trans_b);
-    let matrix = |x: &[f32], dims: &[usize], transposed: bool| {
+    let [a, b] = rounded(cx, weights, cx.from(1)[1], trans_b);
+    let matrix = |x: &[f64], dims: &[usize], transposed: bool| {
         let order = index::transpose(dims, if transposed { &[1, 0] } else { &[0, 1] });
-        order.into_iter().map(|i| x[i]).collect::<Vec<f32>>()
+        order.into_iter().map(|i| x[i]).collect::<Vec<f64>>()
     };
     let (m, n) = (cx.to()[0], cx.to()[1]);
     let k = cx.from(0)[usize::from(!trans_a)];
     let (a, b) = (matrix(&a, cx.from(0), trans_a), matrix(&b, cx.from(1), trans_b));
-    let mut sums = multiply(&a, &b, [m, k, n]);
+    let mut sums = multiply(&a, &b, [m, k, n], |sum, x, y| sum + x * y);
     sums.iter_mut().for_each(|x| *x *= f64::from(alpha));
     if cx.optional(2).is_some() {
-        let c = cx.elements::<f32>(2)?;
-        let added = cx.broadcast(2).into_iter().map(|i| f64::from(beta) * f64::from(c[i]));
+        let c = cx.floats(2);
+        let added = cx.broadcast(2).into_iter().map(|i| f64::from(beta) * c[i]);
         sums.iter_mut().zip(added).for_each(|(x, y)| *x += y);
     }
-    cx.finish(sums.into_iter().map(|x| x as f32).collect())
+    cx.finish_floats(sums)
 }

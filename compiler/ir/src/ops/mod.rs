@@ -13,6 +13,8 @@ mod linear;
 mod movement;
 mod pool;
 mod reduce;
+mod scatter;
+mod select;
 mod sizes;
 mod window;
 
@@ -98,8 +100,11 @@ pub type DimEnv<'a> = dyn Fn(&Symbol) -> Option<i64> + 'a;
 /// The result types of a non-control operator.
 pub fn infer(op: &Op, inputs: &[Facts]) -> Result<Inference, InferError> {
     let mut cx = Infer::new(op, inputs)?;
-    let facts = infer_result(&mut cx, op)?;
-    Ok(Inference { outputs: vec![facts], assumptions: cx.into_assumptions() })
+    let outputs = match op {
+        Op::TopK { axis, k, largest: _ } => select::infer_top_k(&mut cx, *axis, k)?,
+        _ => vec![infer_result(&mut cx, op)?],
+    };
+    Ok(Inference { outputs, assumptions: cx.into_assumptions() })
 }
 
 /// The results of a non-control operator on tensors, straight from its definition.
@@ -109,8 +114,8 @@ pub fn eval(op: &Op, inputs: &[Tensor], env: &DimEnv) -> Result<Vec<Tensor>, Eva
     let op = eval_context::resolve(op, env)?;
     let facts: Vec<Facts> = inputs.iter().map(|t| Facts::of(t.ty())).collect();
     let inference = infer(&op, &facts).map_err(|e| EvalError { op: e.op, reason: e.reason })?;
-    let evaluated = inference.outputs.iter().map(|result| {
-        let cx = Eval::new(&op, inputs, result)?;
+    let evaluated = inference.outputs.iter().enumerate().map(|(i, result)| {
+        let cx = Eval::new(&op, inputs, i, result)?;
         if cx.is_empty() { cx.finish_integers(Vec::new()) } else { eval_result(&cx, &op, inputs) }
     });
     evaluated.collect()
@@ -125,6 +130,18 @@ fn infer_result(cx: &mut Infer, op: &Op) -> Inferred {
             elementwise::infer_float(cx)
         }
         Op::Tanh {} | Op::Erf {} | Op::Sigmoid {} | Op::Gelu { .. } => elementwise::infer_float(cx),
+        Op::Floor {} | Op::Ceil {} | Op::Round {} | Op::Tan {} | Op::Asin {} | Op::Acos {} | Op::Atan {} => {
+            elementwise::infer_float(cx)
+        }
+        Op::Sinh {} | Op::Cosh {} | Op::Asinh {} | Op::Acosh {} | Op::Atanh {} => elementwise::infer_float(cx),
+        Op::Sign {} => elementwise::infer_number(cx, |_| None),
+        Op::BitwiseNot {} => elementwise::infer_bits(cx),
+        Op::BitShift { .. } | Op::BitwiseAnd {} | Op::BitwiseOr {} | Op::BitwiseXor {} => {
+            elementwise::infer_bit_pairs(cx)
+        }
+        Op::Mod { .. } => elementwise::infer_arithmetic(cx, |_, _| None),
+        Op::CastUnsaturated { to } => elementwise::infer_cast(cx, *to),
+        Op::BitCast { to } => elementwise::infer_bit_cast(cx, *to),
         Op::Clip { min, max } => elementwise::infer_clip(cx, *min, *max),
         Op::Not {} => elementwise::infer_not(cx),
         Op::IsNaN {} => elementwise::infer_is_nan(cx),
@@ -145,7 +162,7 @@ fn infer_result(cx: &mut Infer, op: &Op) -> Inferred {
         Op::GreaterOrEqual {} => elementwise::infer_order(cx, |a, b| elementwise::known_less_or_equal(b, a)),
         Op::Where {} => elementwise::infer_where(cx),
         Op::MatMul { weights } => linear::infer_matmul(cx, *weights),
-        Op::Gemm { trans_a, trans_b, .. } => linear::infer_gemm(cx, *trans_a, *trans_b),
+        Op::Gemm { trans_a, trans_b, weights, .. } => linear::infer_gemm(cx, [*trans_a, *trans_b], *weights),
         Op::Conv { group, strides, dilations, pads } => {
             conv::infer(cx, conv::Attributes { group: *group, strides, dilations, pads })
         }
@@ -153,16 +170,19 @@ fn infer_result(cx: &mut Infer, op: &Op) -> Inferred {
             pool::infer(cx, Windows { kernel, strides, dilations, pads, ceil_mode: *ceil_mode })
         }
         Op::AveragePool { kernel, strides, pads, ceil_mode, .. } => {
-            pool::infer(cx, Windows { kernel, strides, dilations: &[1, 1], pads, ceil_mode: *ceil_mode })
+            let dilations = &vec![1; kernel.len()];
+            pool::infer(cx, Windows { kernel, strides, dilations, pads, ceil_mode: *ceil_mode })
         }
         Op::Softmax { axis } | Op::LogSoftmax { axis } => reduce::infer_softmax(cx, *axis),
         Op::LayerNormalization { axis, epsilon: _ } => reduce::infer_layer_norm(cx, *axis),
-        Op::ReduceSum { axes, keepdims } | Op::ReduceMax { axes, keepdims } | Op::ReduceMin { axes, keepdims } => {
+        Op::ReduceSum { axes, keepdims } | Op::ReduceProd { axes, keepdims } | Op::ReduceMean { axes, keepdims } => {
             reduce::infer_reduce(cx, axes, *keepdims)
         }
-        Op::ReduceMean { axes, keepdims } => reduce::infer_mean(cx, axes, *keepdims),
+        Op::ReduceMax { axes, keepdims } | Op::ReduceMin { axes, keepdims } => {
+            reduce::infer_extreme(cx, axes, *keepdims)
+        }
         Op::ArgMax { axis, keepdims } => reduce::infer_arg_max(cx, *axis, *keepdims),
-        Op::CumSum { axis, .. } => reduce::infer_cumsum(cx, *axis),
+        Op::CumSum { axis, .. } | Op::CumProd { axis, .. } => reduce::infer_cumsum(cx, *axis),
         Op::Reshape { dims } => movement::infer_reshape(cx, dims),
         Op::Transpose { perm } => movement::infer_transpose(cx, perm),
         Op::Expand { dims } => movement::infer_expand(cx, dims),
@@ -177,14 +197,17 @@ fn infer_result(cx: &mut Infer, op: &Op) -> Inferred {
         Op::Shape { start, end } => sizes::infer_shape(cx, *start, *end),
         Op::Sizes { values } => sizes::infer_sizes(values),
         Op::Range { start, limit, delta } => sizes::infer_range(cx, start, limit, *delta),
+        Op::ScatterElements { axis, .. } => scatter::infer_elements(cx, *axis),
+        Op::ScatterND { .. } => scatter::infer_nd(cx),
+        Op::TopK { .. } => Err(cx.refuse("it has several results")),
         Op::If { .. } | Op::Route { .. } => Err(cx.refuse("a control operator's types follow from its regions")),
     }
 }
 
 fn eval_result(cx: &Eval, op: &Op, inputs: &[Tensor]) -> Evaluated {
     match op {
-        Op::Neg {} => elementwise::eval_number(cx, |x| -x, i64::wrapping_neg),
-        Op::Abs {} => elementwise::eval_number(cx, f64::abs, i64::wrapping_abs),
+        Op::Neg {} => elementwise::eval_number(cx, |x| -x, i128::wrapping_neg),
+        Op::Abs {} => elementwise::eval_number(cx, f64::abs, i128::wrapping_abs),
         Op::Relu {} => elementwise::eval_number(cx, |x| if x < 0.0 { 0.0 } else { x }, |x| x.max(0)),
         Op::Sqrt {} => elementwise::eval_float(cx, f64::sqrt),
         Op::Reciprocal {} => elementwise::eval_float(cx, f64::recip),
@@ -195,12 +218,34 @@ fn eval_result(cx: &Eval, op: &Op, inputs: &[Tensor]) -> Evaluated {
         Op::Tanh {} => elementwise::eval_float(cx, f64::tanh),
         Op::Erf {} => elementwise::eval_float(cx, libm::erf),
         Op::Sigmoid {} => elementwise::eval_float(cx, |x| 1.0 / (1.0 + (-x).exp())),
+        Op::Floor {} => elementwise::eval_float(cx, f64::floor),
+        Op::Ceil {} => elementwise::eval_float(cx, f64::ceil),
+        Op::Round {} => elementwise::eval_float(cx, f64::round_ties_even),
+        Op::Sign {} => elementwise::eval_number(cx, elementwise::sign, i128::signum),
+        Op::Tan {} => elementwise::eval_float(cx, f64::tan),
+        Op::Asin {} => elementwise::eval_float(cx, f64::asin),
+        Op::Acos {} => elementwise::eval_float(cx, f64::acos),
+        Op::Atan {} => elementwise::eval_float(cx, f64::atan),
+        Op::Sinh {} => elementwise::eval_float(cx, f64::sinh),
+        Op::Cosh {} => elementwise::eval_float(cx, f64::cosh),
+        Op::Asinh {} => elementwise::eval_float(cx, f64::asinh),
+        Op::Acosh {} => elementwise::eval_float(cx, f64::acosh),
+        Op::Atanh {} => elementwise::eval_float(cx, f64::atanh),
+        Op::BitwiseNot {} => elementwise::eval_number(cx, |x| x, |x| !x),
+        Op::Mod { fmod: false } => elementwise::eval_arithmetic(cx, elementwise::modulo, elementwise::integer_modulo),
+        Op::Mod { fmod: true } => elementwise::eval_arithmetic(cx, |a, b| a % b, elementwise::integer_remainder),
+        Op::BitShift { right } => elementwise::eval_shift(cx, *right),
+        Op::BitwiseAnd {} => elementwise::eval_bits(cx, |a, b| a & b),
+        Op::BitwiseOr {} => elementwise::eval_bits(cx, |a, b| a | b),
+        Op::BitwiseXor {} => elementwise::eval_bits(cx, |a, b| a ^ b),
         Op::Gelu { tanh: false } => elementwise::eval_float(cx, elementwise::gelu),
         Op::Gelu { tanh: true } => elementwise::eval_float(cx, elementwise::gelu_tanh),
         Op::Clip { min, max } => elementwise::eval_clip(cx, *min, *max),
         Op::Not {} => elementwise::eval_not(cx),
         Op::IsNaN {} => elementwise::eval_is_nan(cx),
-        Op::Cast { to: _ } => elementwise::eval_cast(cx),
+        Op::Cast { to: _ } => elementwise::eval_cast(cx, true),
+        Op::CastUnsaturated { to: _ } => elementwise::eval_cast(cx, false),
+        Op::BitCast { to: _ } => elementwise::eval_bit_cast(cx),
         Op::Add {} => elementwise::eval_arithmetic(cx, |a, b| a + b, |a, b| Some(a.wrapping_add(b))),
         Op::Sub {} => elementwise::eval_arithmetic(cx, |a, b| a - b, |a, b| Some(a.wrapping_sub(b))),
         Op::Mul {} => elementwise::eval_arithmetic(cx, |a, b| a * b, |a, b| Some(a.wrapping_mul(b))),
@@ -227,7 +272,8 @@ fn eval_result(cx: &Eval, op: &Op, inputs: &[Tensor]) -> Evaluated {
             pool::eval_max(cx, Windows { kernel, strides, dilations, pads, ceil_mode: *ceil_mode })
         }
         Op::AveragePool { kernel, strides, pads, ceil_mode, count_include_pad } => {
-            let windows = Windows { kernel, strides, dilations: &[1, 1], pads, ceil_mode: *ceil_mode };
+            let dilations = &vec![1; kernel.len()];
+            let windows = Windows { kernel, strides, dilations, pads, ceil_mode: *ceil_mode };
             pool::eval_average(cx, windows, *count_include_pad)
         }
         Op::Softmax { axis } => reduce::eval_softmax(cx, *axis),
@@ -235,9 +281,14 @@ fn eval_result(cx: &Eval, op: &Op, inputs: &[Tensor]) -> Evaluated {
         Op::LayerNormalization { axis, epsilon } => reduce::eval_layer_norm(cx, *axis, *epsilon),
         Op::ReduceSum { axes, keepdims: _ } => reduce::eval_sum(cx, axes),
         Op::ReduceMean { axes, keepdims: _ } => reduce::eval_mean(cx, axes),
+        Op::ReduceProd { axes, keepdims: _ } => reduce::eval_prod(cx, axes),
         Op::ReduceMax { axes, keepdims: _ } => reduce::eval_max(cx, axes),
         Op::ReduceMin { axes, keepdims: _ } => reduce::eval_min(cx, axes),
         Op::ArgMax { axis, keepdims: _ } => reduce::eval_arg_max(cx, *axis),
+        Op::CumProd { axis, exclusive, reverse } => reduce::eval_cumprod(cx, *axis, *exclusive, *reverse),
+        Op::TopK { axis, k: _, largest } => select::eval_top_k(cx, *axis, *largest),
+        Op::ScatterElements { axis, reduction } => scatter::eval_elements(cx, *axis, *reduction),
+        Op::ScatterND { reduction } => scatter::eval_nd(cx, *reduction),
         Op::CumSum { axis, exclusive, reverse } => reduce::eval_cumsum(cx, *axis, *exclusive, *reverse),
         Op::Reshape { dims: _ } => movement::eval_reshape(cx),
         Op::Transpose { perm } => movement::eval_transpose(cx, perm),

@@ -5,7 +5,7 @@
 //! <https://onnx.ai/onnx/operators/onnx__LayerNormalization.html>,
 //! <https://onnx.ai/onnx/operators/onnx__CumSum.html>. `axes` is never empty here.
 
-use super::elementwise::{NUMERIC, larger, smaller};
+use super::elementwise::{larger, smaller};
 use super::eval_context::{Eval, Evaluated};
 use super::infer_context::{Infer, Inferred};
 use super::{Facts, index};
@@ -14,21 +14,21 @@ use crate::types::{DType, Type};
 
 /// `Softmax`, `LogSoftmax`: the operand's type.
 pub(super) fn infer_softmax(cx: &mut Infer, axis: i64) -> Inferred {
-    cx.expect_dtype(0, &[DType::F32])?;
+    cx.expect_float(0)?;
     cx.axis(axis, cx.ty(0).rank())?;
     Ok(Facts::of(cx.ty(0).clone()))
 }
 
 /// `CumSum`.
 pub(super) fn infer_cumsum(cx: &mut Infer, axis: i64) -> Inferred {
-    cx.expect_dtype(0, NUMERIC)?;
+    cx.expect_number(0)?;
     cx.axis(axis, cx.ty(0).rank())?;
     Ok(Facts::of(cx.ty(0).clone()))
 }
 
 /// `LayerNormalization`: scale and bias broadcast to the normalised dims.
 pub(super) fn infer_layer_norm(cx: &mut Infer, axis: i64) -> Inferred {
-    cx.expect_dtype(0, &[DType::F32])?;
+    cx.expect_float(0)?;
     let x = cx.ty(0);
     let axis = cx.axis(axis, x.rank())?;
     for operand in 1..cx.inputs().len() {
@@ -38,21 +38,20 @@ pub(super) fn infer_layer_norm(cx: &mut Infer, axis: i64) -> Inferred {
     Ok(Facts::of(x.clone()))
 }
 
-/// `ReduceSum`, `ReduceMax`, `ReduceMin`.
+/// `ReduceSum`, `ReduceProd`, `ReduceMean`.
 pub(super) fn infer_reduce(cx: &mut Infer, axes: &[i64], keepdims: bool) -> Inferred {
-    cx.expect_dtype(0, NUMERIC)?;
+    cx.expect_number(0)?;
     reduced(cx, cx.ty(0).dtype, axes, keepdims)
 }
 
-/// `ReduceMean`.
-pub(super) fn infer_mean(cx: &mut Infer, axes: &[i64], keepdims: bool) -> Inferred {
-    cx.expect_dtype(0, &[DType::F32])?;
-    reduced(cx, DType::F32, axes, keepdims)
+/// `ReduceMax`, `ReduceMin`.
+pub(super) fn infer_extreme(cx: &mut Infer, axes: &[i64], keepdims: bool) -> Inferred {
+    reduced(cx, cx.ty(0).dtype, axes, keepdims)
 }
 
 /// `ArgMax`: of at least one element.
 pub(super) fn infer_arg_max(cx: &mut Infer, axis: i64, keepdims: bool) -> Inferred {
-    cx.expect_dtype(0, NUMERIC)?;
+    cx.expect_number(0)?;
     let x = cx.ty(0);
     let empty = x.dims[cx.axis(axis, x.rank())?].as_const() == Some(0);
     cx.require(!empty, || format!("axis {axis} of {x} has no elements"))?;
@@ -82,12 +81,12 @@ fn rows<T: Copy, R>(x: &[T], dims: &[usize], axes: &[usize], f: impl Fn(&[T]) ->
 
 /// `f` of each row along `axes`, whose results go where the row's elements stood.
 fn along(cx: &Eval, axes: &[usize], f: impl Fn(&[f64]) -> Vec<f64>) -> Evaluated {
-    let x: Vec<f64> = cx.elements::<f32>(0)?.iter().map(|x| f64::from(*x)).collect();
+    let x = cx.floats(0);
     let (order, _) = index::rows(cx.from(0), axes);
     let mut out = vec![0.0; x.len()];
     let results = rows(&x, cx.from(0), axes, f).into_iter().flatten();
-    order.into_iter().zip(results).for_each(|(at, result)| out[at] = result as f32);
-    cx.finish(out)
+    order.into_iter().zip(results).for_each(|(at, result)| out[at] = result);
+    cx.finish_floats(out)
 }
 
 /// `Softmax`.
@@ -114,12 +113,11 @@ pub(super) fn eval_layer_norm(cx: &Eval, axis: i64, epsilon: f32) -> Evaluated {
     let axis = cx.axis(axis)?;
     let normalised = &cx.from(0)[axis..];
     let affine = |operand: usize| {
-        let Some(tensor) = cx.optional(operand) else { return Ok(None) };
-        let x = cx.elements::<f32>(operand)?;
-        let positions = index::broadcast(tensor.dims(), normalised);
-        Ok(Some(positions.into_iter().map(|i| f64::from(x[i])).collect::<Vec<f64>>()))
+        let tensor = cx.optional(operand)?;
+        let x = tensor.to_f64s();
+        Some(index::broadcast(tensor.dims(), normalised).into_iter().map(|i| x[i]).collect::<Vec<f64>>())
     };
-    let (scale, bias) = (affine(1)?.unwrap_or_default(), affine(2)?);
+    let (scale, bias) = (affine(1).unwrap_or_default(), affine(2));
     let axes: Vec<usize> = (axis..cx.from(0).len()).collect();
     along(cx, &axes, |row| {
         let mean = row.iter().sum::<f64>() / row.len() as f64;
@@ -132,51 +130,48 @@ pub(super) fn eval_layer_norm(cx: &Eval, axis: i64, epsilon: f32) -> Evaluated {
 
 /// `ReduceSum`: integers wrap.
 pub(super) fn eval_sum(cx: &Eval, axes: &[i64]) -> Evaluated {
-    let sum = |row: &[f32]| row.iter().map(|x| f64::from(*x)).sum::<f64>() as f32;
-    reduce(cx, axes, sum, |row| row.iter().fold(0, |a: i64, b| a.wrapping_add(*b)))
+    reduce(cx, axes, |row| row.iter().sum(), |row| row.iter().fold(0, |a: i128, b| a.wrapping_add(*b)))
 }
 
-/// `ReduceMean`.
+/// `ReduceProd`: integers wrap.
+pub(super) fn eval_prod(cx: &Eval, axes: &[i64]) -> Evaluated {
+    reduce(cx, axes, |row| row.iter().product(), |row| row.iter().fold(1, |a: i128, b| a.wrapping_mul(*b)))
+}
+
+/// `ReduceMean`; of integers, the truncated one.
 pub(super) fn eval_mean(cx: &Eval, axes: &[i64]) -> Evaluated {
-    let mean = |row: &[f32]| (row.iter().map(|x| f64::from(*x)).sum::<f64>() / row.len() as f64) as f32;
-    cx.finish(rows(&cx.elements::<f32>(0)?, cx.from(0), &cx.axes(axes)?, mean))
+    let mean = |row: &[f64]| row.iter().sum::<f64>() / row.len() as f64;
+    reduce(cx, axes, mean, |row| row.iter().sum::<i128>().checked_div(row.len() as i128).unwrap_or(0))
 }
 
 /// `ReduceMax`: of nothing it is the least value.
 pub(super) fn eval_max(cx: &Eval, axes: &[i64]) -> Evaluated {
-    let least = least(cx.dtype());
-    let largest = |row: &[f32]| row.iter().copied().fold(f32::NEG_INFINITY, larger);
-    reduce(cx, axes, largest, |row| row.iter().copied().fold(least, i64::max))
+    let (least, _) = cx.dtype().integer_range().unwrap_or_default();
+    let largest = |row: &[f64]| row.iter().copied().fold(f64::NEG_INFINITY, larger);
+    reduce(cx, axes, largest, |row| row.iter().copied().fold(least, i128::max))
 }
 
 /// `ReduceMin`: of nothing it is the greatest value.
 pub(super) fn eval_min(cx: &Eval, axes: &[i64]) -> Evaluated {
-    let greatest = !least(cx.dtype());
-    let smallest = |row: &[f32]| row.iter().copied().fold(f32::INFINITY, smaller);
-    reduce(cx, axes, smallest, |row| row.iter().copied().fold(greatest, i64::min))
+    let (_, greatest) = cx.dtype().integer_range().unwrap_or_default();
+    let smallest = |row: &[f64]| row.iter().copied().fold(f64::INFINITY, smaller);
+    reduce(cx, axes, smallest, |row| row.iter().copied().fold(greatest, i128::min))
 }
 
-fn least(dtype: DType) -> i64 {
-    match dtype {
-        DType::I32 => i64::from(i32::MIN),
-        DType::F32 | DType::I64 | DType::Bool => i64::MIN,
-    }
-}
-
-fn reduce(cx: &Eval, axes: &[i64], float: impl Fn(&[f32]) -> f32, integer: impl Fn(&[i64]) -> i64) -> Evaluated {
+fn reduce(cx: &Eval, axes: &[i64], float: impl Fn(&[f64]) -> f64, integer: impl Fn(&[i128]) -> i128) -> Evaluated {
     let axes = cx.axes(axes)?;
-    match cx.dtype() {
-        DType::F32 => cx.finish(rows(&cx.elements::<f32>(0)?, cx.from(0), &axes, float)),
-        DType::I64 | DType::I32 | DType::Bool => cx.finish_integers(rows(&cx.integers(0)?, cx.from(0), &axes, integer)),
+    match cx.is_float() {
+        true => cx.finish_floats(rows(&cx.floats(0), cx.from(0), &axes, float)),
+        false => cx.finish_integers(rows(&cx.wide(0)?, cx.from(0), &axes, integer)),
     }
 }
 
 /// `ArgMax`: the first of equal ones; NaN is never larger.
 pub(super) fn eval_arg_max(cx: &Eval, axis: i64) -> Evaluated {
     let axes = [cx.axis(axis)?];
-    match cx.input(0).dtype() {
-        DType::F32 => cx.finish(rows(&cx.elements::<f32>(0)?, cx.from(0), &axes, first_largest)),
-        DType::I64 | DType::I32 | DType::Bool => cx.finish(rows(&cx.integers(0)?, cx.from(0), &axes, first_largest)),
+    match cx.input(0).dtype().is_float() {
+        true => cx.finish(rows(&cx.floats(0), cx.from(0), &axes, first_largest)),
+        false => cx.finish(rows(&cx.wide(0)?, cx.from(0), &axes, first_largest)),
     }
 }
 
@@ -187,29 +182,56 @@ fn first_largest<T: PartialOrd>(row: &[T]) -> i64 {
 
 /// `CumSum`.
 pub(super) fn eval_cumsum(cx: &Eval, axis: i64, exclusive: bool, reverse: bool) -> Evaluated {
+    let way = Way { exclusive, reverse };
+    cumulate(cx, axis, |row| way.running(row, 0.0, |a, b| a + b), |row| way.running(row, 0, i128::wrapping_add))
+}
+
+/// `CumProd`.
+pub(super) fn eval_cumprod(cx: &Eval, axis: i64, exclusive: bool, reverse: bool) -> Evaluated {
+    let way = Way { exclusive, reverse };
+    cumulate(cx, axis, |row| way.running(row, 1.0, |a, b| a * b), |row| way.running(row, 1, i128::wrapping_mul))
+}
+
+fn cumulate(
+    cx: &Eval,
+    axis: i64,
+    float: impl Fn(&[f64]) -> Vec<f64>,
+    integer: impl Fn(&[i128]) -> Vec<i128>,
+) -> Evaluated {
     let axes = [cx.axis(axis)?];
-    if cx.dtype() == DType::F32 {
-        return along(cx, &axes, |row| running(row, exclusive, reverse, |a, b| a + b));
+    if cx.is_float() {
+        return along(cx, &axes, float);
     }
-    let x = cx.integers(0)?;
+    let x = cx.wide(0)?;
     let (order, _) = index::rows(cx.from(0), &axes);
     let mut out = vec![0; x.len()];
-    let sums = rows(&x, cx.from(0), &axes, |row| running(row, exclusive, reverse, i64::wrapping_add));
-    order.into_iter().zip(sums.into_iter().flatten()).for_each(|(at, sum)| out[at] = sum);
+    let results = rows(&x, cx.from(0), &axes, integer);
+    order.into_iter().zip(results.into_iter().flatten()).for_each(|(at, result)| out[at] = result);
     cx.finish_integers(out)
 }
 
-fn running<T: Copy + Default>(row: &[T], exclusive: bool, reverse: bool, add: fn(T, T) -> T) -> Vec<T> {
-    let mut sum = T::default();
-    let step = |x: &T| {
-        let before = sum;
-        sum = add(sum, *x);
-        if exclusive { before } else { sum }
-    };
-    if !reverse {
-        return row.iter().map(step).collect();
+/// How a running sum or product goes.
+#[derive(Clone, Copy)]
+struct Way {
+    /// Leaves out the element itself.
+    exclusive: bool,
+    /// From the end.
+    reverse: bool,
+}
+
+impl Way {
+    fn running<T: Copy>(self, row: &[T], start: T, add: fn(T, T) -> T) -> Vec<T> {
+        let mut sum = start;
+        let step = |x: &T| {
+            let before = sum;
+            sum = add(sum, *x);
+            if self.exclusive { before } else { sum }
+        };
+        if !self.reverse {
+            return row.iter().map(step).collect();
+        }
+        let mut backwards: Vec<T> = row.iter().rev().map(step).collect();
+        backwards.reverse();
+        backwards
     }
-    let mut backwards: Vec<T> = row.iter().rev().map(step).collect();
-    backwards.reverse();
-    backwards
 }

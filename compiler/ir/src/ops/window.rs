@@ -52,38 +52,38 @@ fn expect_list(cx: &Infer, name: &str, list: &[i64], length: usize, least: i64) 
     cx.require(good, || format!("`{name}` must be {length} numbers of at least {least}, found {list:?}"))
 }
 
-/// Windows along one axis, for evaluation.
-#[derive(Clone, Copy)]
-pub(super) struct Line {
-    pub(super) size: usize,
-    pub(super) result: usize,
-    pub(super) kernel: usize,
-    pub(super) stride: usize,
-    pub(super) dilation: usize,
-    pub(super) before: usize,
-}
-
-impl Line {
-    /// The input position under tap `tap` of window `window`, unless it lies in the padding.
-    pub(super) fn at(&self, window: usize, tap: usize) -> Option<usize> {
-        (window * self.stride + tap * self.dilation).checked_sub(self.before).filter(|i| *i < self.size)
-    }
-}
+/// The elements under one window: tap and position in the plane, both in row-major order.
+pub(super) type Window = Vec<(usize, usize)>;
 
 impl Windows<'_> {
-    /// The last two spatial axes of a rank-3 or rank-4 tensor; the missing one of rank 3 is 1.
-    pub(super) fn lines(&self, from: &[usize], to: &[usize]) -> [Line; 2] {
-        let missing = 4usize.saturating_sub(from.len());
-        [0, 1].map(|axis| match usize::checked_sub(axis, missing) {
-            None => Line { size: 1, result: 1, kernel: 1, stride: 1, dilation: 1, before: 0 },
-            Some(i) => Line {
-                size: from[2 + i],
-                result: to[2 + i],
-                kernel: self.kernel[i] as usize,
-                stride: self.strides[i] as usize,
-                dilation: self.dilations[i] as usize,
-                before: self.pads[i] as usize,
-            },
-        })
+    /// For every window over a plane of dims `from`, in the order of the result's dims `to`, the elements
+    /// under it that lie inside the plane.
+    pub(super) fn positions(&self, from: &[usize], to: &[usize]) -> Vec<Window> {
+        let mut all = vec![vec![(0, 0)]];
+        for (axis, (size, results)) in from.iter().zip(to).enumerate() {
+            let lines: Vec<Window> = (0..*results).map(|i| self.line(axis, *size, i)).collect();
+            let kernel = self.kernel[axis] as usize;
+            let within = |outer: &Window, line: &Window| -> Window {
+                let pairs = outer.iter().flat_map(|o| line.iter().map(move |l| (o, l)));
+                pairs.map(|(o, l)| (o.0 * kernel + l.0, o.1 * size + l.1)).collect()
+            };
+            all = all.iter().flat_map(|outer| lines.iter().map(move |line| within(outer, line))).collect();
+        }
+        all
+    }
+
+    /// The taps of window `index` along one axis that lie inside `size` elements, and where.
+    fn line(&self, axis: usize, size: usize, index: usize) -> Window {
+        let first = index * self.strides[axis] as usize;
+        let at = |tap: usize| (first + tap * self.dilations[axis] as usize).checked_sub(self.pads[axis] as usize);
+        (0..self.kernel[axis] as usize).filter_map(|tap| Some((tap, at(tap).filter(|i| *i < size)?))).collect()
+    }
+
+    /// For every window, how many of its taps lie inside the plane and its padding.
+    pub(super) fn padded_counts(&self, from: &[usize], to: &[usize]) -> Vec<usize> {
+        let axes = self.kernel.len();
+        let whole: Vec<usize> = (0..axes).map(|i| from[i] + (self.pads[i] + self.pads[i + axes]) as usize).collect();
+        let unpadded = vec![0; 2 * axes];
+        Windows { pads: &unpadded, ..*self }.positions(&whole, to).iter().map(Vec::len).collect()
     }
 }

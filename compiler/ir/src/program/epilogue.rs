@@ -68,6 +68,7 @@ fn is_strip_unary(function: UnaryFn) -> bool {
         UnaryFn::Neg | UnaryFn::Abs | UnaryFn::Sqrt | UnaryFn::Reciprocal => true,
         UnaryFn::Exp | UnaryFn::Log | UnaryFn::Tanh | UnaryFn::Erf | UnaryFn::Sigmoid => true,
         UnaryFn::Sin | UnaryFn::Cos | UnaryFn::Not | UnaryFn::IsNaN => false,
+        UnaryFn::Floor | UnaryFn::Ceil | UnaryFn::Round => false,
     }
 }
 

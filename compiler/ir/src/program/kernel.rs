@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::epilogue::Epilogue;
 use crate::dim::Dim;
 use crate::entity::BufferId;
+use crate::op::Op;
 use crate::precision::Precision;
 use crate::types::DType;
 
@@ -37,6 +38,8 @@ pub enum Form {
     Pool(Pool),
     /// Running sum.
     Scan(Scan),
+    /// A rare operator, by its reference evaluator.
+    Host(Host),
 }
 
 /// A buffer read or written with strides: element `offset + Σ index[i]·strides[i]`.
@@ -154,6 +157,12 @@ pub enum UnaryFn {
     Erf,
     /// `1/(1+e^-x)`.
     Sigmoid,
+    /// The largest integer that is not larger (float).
+    Floor,
+    /// The smallest integer that is not smaller (float).
+    Ceil,
+    /// The nearest integer, of two equally near ones the even one (float).
+    Round,
     /// Logical not (`Bool`).
     Not,
     /// Whether a float is NaN; the result is `Bool`.
@@ -380,4 +389,25 @@ pub struct Scan {
     pub x: BufferId,
     /// Result, dense.
     pub y: BufferId,
+}
+
+/// An operator that has no code of its own: the runtime calls its reference evaluator
+/// ([`crate::ops::eval`]) on the values that the tensors hold.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Host {
+    /// What it computes; no control operator. Its sizes are over the program's symbols.
+    pub op: Op,
+    /// Operands.
+    pub inputs: Vec<Dense>,
+    /// Results.
+    pub outputs: Vec<Dense>,
+}
+
+/// A whole buffer, row-major.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Dense {
+    /// The buffer.
+    pub buffer: BufferId,
+    /// What it holds.
+    pub dims: Vec<Dim>,
 }

@@ -16,8 +16,8 @@ mod verify;
 
 pub use epilogue::Epilogue;
 pub use kernel::{
-    Attention, BinaryFn, Conv, Expr, ExprId, Form, Indexed, Kernel, Loop, MatMul, Per, Pool, PoolKind, Reduction,
-    ReductionFn, Scalar, Scan, Store, UnaryFn, View,
+    Attention, BinaryFn, Conv, Dense, Expr, ExprId, Form, Host, Indexed, Kernel, Loop, MatMul, Per, Pool, PoolKind,
+    Reduction, ReductionFn, Scalar, Scan, Store, UnaryFn, View,
 };
 
 pub use typing::ExprFacts;

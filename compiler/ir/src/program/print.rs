@@ -3,8 +3,8 @@
 use std::fmt::{self, Display, Formatter, Write as _};
 
 use super::{
-    Attention, Block, BlockId, Conv, Decision, Epilogue, Expr, Form, IfStep, Kernel, Length, Loop, MatMul, Per, Pool,
-    Program, RouteStep, RowBuffer, Scan, Source, Step, View,
+    Attention, Block, BlockId, Conv, Decision, Dense, Epilogue, Expr, Form, Host, IfStep, Kernel, Length, Loop, MatMul,
+    Per, Pool, Program, RouteStep, RowBuffer, Scan, Source, Step, View,
 };
 use crate::dim::Dim;
 use crate::entity::BufferId;
@@ -155,6 +155,7 @@ fn write_kernel(f: &mut Formatter<'_>, id: impl Display, kernel: &Kernel, pad: &
         }
         Form::Pool(p) => writeln!(f, "{pad}{id} {p}{tail}"),
         Form::Scan(s) => writeln!(f, "{pad}{id} {s}{tail}"),
+        Form::Host(h) => writeln!(f, "{pad}{id} {h}{tail}"),
     }
 }
 
@@ -251,5 +252,19 @@ impl Display for Scan {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { outer, len, inner, x, y, exclusive, reverse, .. } = self;
         write!(f, "{y} = running sum of {x}[{outer}, {len}, {inner}] exclusive={exclusive} reverse={reverse}")
+    }
+}
+
+impl Display for Dense {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}]", self.buffer, List(&self.dims))
+    }
+}
+
+impl Display for Host {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { op, inputs, outputs } = self;
+        let attributes: Vec<String> = op.attributes().into_iter().map(|(name, v)| format!("{name}={v}")).collect();
+        write!(f, "{} = host {op}{{{}}}({})", List(outputs), attributes.join(", "), List(inputs))
     }
 }

@@ -61,7 +61,7 @@ impl Typing<'_> {
                 let mut fact = self.input(*input)?;
                 for coordinate in at {
                     let index = self.of(coordinate.index)?;
-                    if !index.dtype.is_int() {
+                    if !matches!(index.dtype, DType::I64 | DType::I32) {
                         return Err(format!("a coordinate must be an integer, found {}", index.dtype));
                     }
                     fact = join(fact, index);
@@ -83,7 +83,7 @@ impl Typing<'_> {
             Expr::Unary(function, a) => unary(*function, self.of(*a)?),
             Expr::Binary(function, a, b) => binary(*function, self.of(*a)?, self.of(*b)?),
             Expr::Select(condition, a, b) => self.select(*condition, *a, *b),
-            Expr::Cast(dtype, a) => Ok(ExprFacts { dtype: *dtype, ..self.of(*a)? }),
+            Expr::Cast(dtype, a) => self.cast(*dtype, *a),
             Expr::Reduced(index) => self.reduced(*index),
         }
     }
@@ -97,6 +97,14 @@ impl Typing<'_> {
         Ok(join(join(a, b), condition))
     }
 
+    fn cast(&self, to: DType, a: ExprId) -> Result<ExprFacts, String> {
+        let a = self.of(a)?;
+        match [a.dtype, to].into_iter().find(|d| !d.is_compiled()) {
+            None => Ok(ExprFacts { dtype: to, ..a }),
+            Some(rare) => Err(format!("loops do not convert {rare}")),
+        }
+    }
+
     fn reduced(&self, index: u32) -> Result<ExprFacts, String> {
         let all = self.body.reductions.len();
         let reduction = self.body.reductions.get(index as usize);
@@ -106,8 +114,8 @@ impl Typing<'_> {
             ReductionFn::ArgMax => DType::I64,
             ReductionFn::Sum | ReductionFn::Max | ReductionFn::Min => value.dtype,
         };
-        if value.dtype == DType::Bool {
-            return Err("bool values do not reduce".into());
+        if value.dtype == DType::Bool || !value.dtype.is_compiled() {
+            return Err(format!("{} values do not reduce", value.dtype));
         }
         Ok(ExprFacts { dtype, inner: false, reductions: index + 1 })
     }
@@ -126,20 +134,25 @@ fn refuse<T>(function: impl std::fmt::Debug, dtype: DType) -> Result<T, String> 
 }
 
 fn unary(function: UnaryFn, a: ExprFacts) -> Result<ExprFacts, String> {
-    let ok = match function {
-        UnaryFn::Neg | UnaryFn::Abs => a.dtype != DType::Bool,
-        UnaryFn::Not => a.dtype == DType::Bool,
-        UnaryFn::Sqrt | UnaryFn::Reciprocal | UnaryFn::Exp | UnaryFn::Log | UnaryFn::Sin | UnaryFn::Cos => {
-            a.dtype == DType::F32
-        }
-        UnaryFn::Tanh | UnaryFn::Erf | UnaryFn::Sigmoid | UnaryFn::IsNaN => a.dtype == DType::F32,
-    };
+    let ok = a.dtype.is_compiled()
+        && match function {
+            UnaryFn::Neg | UnaryFn::Abs => a.dtype != DType::Bool,
+            UnaryFn::Not => a.dtype == DType::Bool,
+            UnaryFn::Sqrt | UnaryFn::Reciprocal | UnaryFn::Exp | UnaryFn::Log | UnaryFn::Sin | UnaryFn::Cos => {
+                a.dtype == DType::F32
+            }
+            UnaryFn::Tanh | UnaryFn::Erf | UnaryFn::Sigmoid | UnaryFn::IsNaN => a.dtype == DType::F32,
+            UnaryFn::Floor | UnaryFn::Ceil | UnaryFn::Round => a.dtype == DType::F32,
+        };
     let dtype = if function == UnaryFn::IsNaN { DType::Bool } else { a.dtype };
     if ok { Ok(ExprFacts { dtype, ..a }) } else { refuse(function, a.dtype) }
 }
 
 fn binary(function: BinaryFn, a: ExprFacts, b: ExprFacts) -> Result<ExprFacts, String> {
     same(a, b)?;
+    if !a.dtype.is_compiled() {
+        return refuse(function, a.dtype);
+    }
     let (ok, dtype) = match function {
         BinaryFn::Add | BinaryFn::Sub | BinaryFn::Mul | BinaryFn::Div => (a.dtype != DType::Bool, a.dtype),
         BinaryFn::Max | BinaryFn::Min => (a.dtype != DType::Bool, a.dtype),

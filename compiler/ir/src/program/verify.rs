@@ -8,9 +8,10 @@
 //! 5. Kernels write `Temp` buffers only and never one that they read.
 //! 6. Views have a stride per axis; expressions are well typed, operands first; reductions use only
 //!    earlier ones, and what is stored per row does not depend on the inner index. Epilogues compute in f32.
-//! 7. Dims have coefficients below [`Dim::LIMIT`]; axes, arguments, expressions and tables are of bounded
+//! 7. What the host runs is no control operator, and fits its operands and results.
+//! 8. Dims have coefficients below [`Dim::LIMIT`]; axes, arguments, expressions and tables are of bounded
 //!    number.
-//! 8. A parameter is defined by one block, a result by one step, a `Temp` by the kernels of one block,
+//! 9. A parameter is defined by one block, a result by one step, a `Temp` by the kernels of one block,
 //!    all before it is read, and it is read only in that block and those inside it.
 //!
 //! That views stay inside their buffers depends on the bound sizes: the runtime checks it before a run.
@@ -21,13 +22,14 @@ use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 
 use super::{
-    Attention, Block, BlockId, Epilogue, Form, Kernel, Loop, MatMul, Per, Port, Program, Source, Step, View,
-    definitions,
+    Attention, Block, BlockId, Dense, Epilogue, Form, Host, Kernel, Loop, MatMul, Per, Port, Program, Source, Step,
+    View, definitions,
 };
 use crate::dim::{Dim, Symbol};
 use crate::entity::{BufferId, KernelId};
+use crate::ops::{self, Facts};
 use crate::precision::Precision;
-use crate::types::DType;
+use crate::types::{DType, Type};
 
 /// The proof that a program keeps the rules of this module.
 #[derive(Clone, Copy, Debug)]
@@ -311,11 +313,41 @@ impl Verifier<'_> {
                 self.dims(place, [&form.outer, &form.len, &form.inner]);
                 self.expect_dtype(place, form.x, form.dtype);
                 self.expect_dtype(place, form.y, form.dtype);
-                if form.dtype == DType::Bool {
-                    self.report(place, "bool values have no running sum");
+                if form.dtype == DType::Bool || !form.dtype.is_compiled() {
+                    self.report(place, format_args!("{} values have no running sum", form.dtype));
                 }
             }
+            Form::Host(form) => self.host(place, form),
         }
+    }
+
+    /// The operator fits its operands, and its results are what it gives, sizes aside.
+    fn host(&mut self, place: &str, form: &Host) {
+        let tensors = form.inputs.iter().chain(&form.outputs);
+        self.at_most(place, MAX_ARGUMENTS, tensors.clone().count(), "operands and results");
+        tensors.for_each(|t| self.dims(place, &t.dims));
+        form.op.clone().map_dims(&mut |dim| {
+            self.dim(place, dim);
+            dim.clone()
+        });
+        let Some(types) = form.inputs.iter().map(|t| self.tensor_type(place, t)).collect::<Option<Vec<_>>>() else {
+            return;
+        };
+        let facts: Vec<Facts> = types.into_iter().map(Facts::of).collect();
+        let found = match ops::infer(&form.op, &facts) {
+            Ok(inference) => inference.outputs,
+            Err(error) => return self.report(place, error),
+        };
+        let given: Vec<Type> = form.outputs.iter().filter_map(|t| self.tensor_type(place, t)).collect();
+        let alike = |(a, b): (&Facts, &Type)| a.ty.dtype == b.dtype && a.ty.rank() == b.rank();
+        if found.len() != given.len() || !found.iter().zip(&given).all(alike) {
+            self.report(place, format_args!("{} does not give {given:?}", form.op));
+        }
+    }
+
+    fn tensor_type(&mut self, place: &str, tensor: &Dense) -> Option<Type> {
+        let dtype = self.buffer(place, tensor.buffer)?.dtype;
+        Some(Type::new(dtype, tensor.dims.iter().cloned()))
     }
 
     fn all_f32(&mut self, place: &str, form: &Form) {
@@ -501,6 +533,7 @@ impl Form {
             }
             Form::Pool(f) => vec![f.x],
             Form::Scan(f) => vec![f.x],
+            Form::Host(f) => f.inputs.iter().map(|t| t.buffer).collect(),
         }
     }
 
@@ -513,6 +546,7 @@ impl Form {
             Form::Conv(f) => vec![f.y],
             Form::Pool(f) => vec![f.y],
             Form::Scan(f) => vec![f.y],
+            Form::Host(f) => f.outputs.iter().map(|t| t.buffer).collect(),
         }
     }
 
@@ -537,6 +571,7 @@ impl Form {
             }
             Form::Pool(f) => vec![&mut f.x, &mut f.y],
             Form::Scan(f) => vec![&mut f.x, &mut f.y],
+            Form::Host(f) => f.inputs.iter_mut().chain(&mut f.outputs).map(|t| &mut t.buffer).collect(),
         }
     }
 }

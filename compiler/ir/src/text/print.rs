@@ -224,13 +224,13 @@ fn attributes(op: &Op) -> String {
 }
 
 fn constant(tensor: &Tensor, hash: &dyn fmt::Display) -> String {
-    if tensor.len() > MAX_INLINE {
+    if tensor.len() > MAX_INLINE || !tensor.dtype().is_compiled() {
         return format!("const {} {hash}", tensor.ty());
     }
     let elements: Vec<String> = match tensor.dtype() {
         DType::F32 => tensor.elements::<f32>().unwrap_or_default().iter().map(|v| float(*v)).collect(),
         DType::Bool => tensor.to_i64s().unwrap_or_default().iter().map(|v| (*v != 0).to_string()).collect(),
-        DType::I64 | DType::I32 => tensor.to_i64s().unwrap_or_default().iter().map(i64::to_string).collect(),
+        _ => tensor.to_i64s().unwrap_or_default().iter().map(i64::to_string).collect(),
     };
     match elements.as_slice() {
         [one] if tensor.dims().is_empty() && tensor.dtype() != DType::I32 => one.clone(),

@@ -30,7 +30,7 @@ impl Cursor<'_> {
                 self.advance();
                 Ok(dtype)
             }
-            None => self.expected("an element type (f32, i64, i32, bool)"),
+            None => self.expected("an element type (f32, i64, i32, bool, …)"),
         }
     }
 
@@ -189,6 +189,12 @@ impl Cursor<'_> {
             Kind::Word(w) => Some(w.clone()),
             _ => None,
         };
+        // `max` and `min` are functions of sizes only before a parenthesis.
+        let function = matches!(self.kind_ahead(1), Kind::Punct("("));
+        if let Some(word) = word.as_ref().filter(|w| matches!(w.as_str(), "max" | "min") && !function) {
+            self.advance();
+            return Ok(vec![AttrValue::Word(word.clone())]);
+        }
         meanings.extend(word.as_deref().and_then(DType::from_name).map(AttrValue::DType));
         let dim = self.dim(0)?;
         let plain = dim.as_symbol().is_some_and(|s| Some(s.as_str()) == word.as_deref());
@@ -209,6 +215,7 @@ impl Cursor<'_> {
             DType::I64 => self.list("{", "}", &mut Cursor::signed).map(|v| Tensor::new(dims, v))?,
             DType::I32 => self.list("{", "}", &mut Cursor::small).map(|v| Tensor::new(dims, v))?,
             DType::Bool => self.list("{", "}", &mut Cursor::truth).map(|v| Tensor::new(dims, v))?,
+            other => return self.fail(offset, format!("constants of {other} stand as hashes")),
         };
         tensor.or_else(|e| self.fail(offset, e.to_string()))
     }

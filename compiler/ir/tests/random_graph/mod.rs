@@ -200,7 +200,7 @@ impl Builder {
     fn like(&mut self, region: RegionId, value: ValueId) -> ValueId {
         let op = match self.graph.ty(value).dtype {
             DType::Bool => Op::Not {},
-            DType::F32 | DType::I64 | DType::I32 => Op::Neg {},
+            _ => Op::Neg {},
         };
         self.graph.append1(region, op, &[value], Origin::default()).expect("takes any shape")
     }

@@ -154,12 +154,8 @@ impl Exporter<'_> {
 
 /// One zero of an element type.
 pub(super) fn zero(dtype: DType) -> Tensor {
-    match dtype {
-        DType::F32 => Tensor::vector(vec![0f32]),
-        DType::I64 => Tensor::vector(vec![0i64]),
-        DType::I32 => Tensor::vector(vec![0i32]),
-        DType::Bool => Tensor::vector(vec![0u8]),
-    }
+    // All bits zero are the zero of every type but f8e8m0, which has none.
+    Tensor::from_bytes(dtype, &[1], vec![0; dtype.size()]).unwrap_or_else(|_| Tensor::vector(vec![0f32]))
 }
 
 /// The values that a region and the regions inside it use or yield.

@@ -6,7 +6,7 @@ use eec_ir::{DType, Dim, NodeId, Op, Precision, Tensor, ValueId};
 use super::super::error::ExportError;
 use super::super::proto::{AttributeProto, GraphProto, NodeProto, StringStringEntryProto, attribute_type};
 use super::super::tensor::onnx_type;
-use super::Exporter;
+use super::{Exporter, OPSET};
 
 /// The pass that helper nodes are marked with.
 const EXPORT: &str = "eec-export";
@@ -137,6 +137,21 @@ impl Exporter<'_> {
             Op::Add {} | Op::Sub {} | Op::Mul {} | Op::Div {} | Op::Pow {} | Op::Max {} | Op::Min {} => vec![],
             Op::And {} | Op::Or {} | Op::Equal {} | Op::Less {} | Op::LessOrEqual {} => vec![],
             Op::Greater {} | Op::GreaterOrEqual {} => vec![],
+            Op::Floor {} | Op::Ceil {} | Op::Round {} | Op::Sign {} | Op::Tan {} | Op::Asin {} | Op::Acos {} => vec![],
+            Op::Atan {} | Op::Sinh {} | Op::Cosh {} | Op::Asinh {} | Op::Acosh {} | Op::Atanh {} => vec![],
+            Op::BitwiseNot {} => vec![],
+            Op::BitwiseAnd {} | Op::BitwiseOr {} | Op::BitwiseXor {} => vec![],
+            Op::Mod { fmod } => vec![int("fmod", i64::from(*fmod))],
+            Op::BitShift { right } => vec![word("direction", if *right { "RIGHT" } else { "LEFT" })],
+            Op::ScatterElements { axis, reduction } => vec![int("axis", *axis), word("reduction", reduction.word())],
+            Op::ScatterND { reduction } => vec![word("reduction", reduction.word())],
+            Op::TopK { axis, k, largest } => {
+                inputs.push(self.sizes(std::slice::from_ref(k))?);
+                vec![int("axis", *axis), int("largest", i64::from(*largest))]
+            }
+            Op::CastUnsaturated { to } => {
+                return Ok(("Cast", inputs, vec![int("to", onnx_type(*to).into()), int("saturate", 0)]));
+            }
             Op::Gelu { tanh } => vec![word("approximate", if *tanh { "tanh" } else { "none" })],
             Op::Cast { to } => vec![int("to", onnx_type(*to).into())],
             Op::Clip { min, max } => {
@@ -159,6 +174,7 @@ impl Exporter<'_> {
             Op::LayerNormalization { axis, epsilon } => vec![int("axis", *axis), float("epsilon", *epsilon)],
             Op::ReduceSum { axes, keepdims }
             | Op::ReduceMean { axes, keepdims }
+            | Op::ReduceProd { axes, keepdims }
             | Op::ReduceMax { axes, keepdims }
             | Op::ReduceMin { axes, keepdims } => {
                 inputs.push(self.ints(axes.clone()));
@@ -199,6 +215,10 @@ impl Exporter<'_> {
                 inputs.extend([self.scalar_size(start)?, self.scalar_size(limit)?]);
                 inputs.push(self.scalar_size(&(*delta).into())?);
                 vec![]
+            }
+            Op::BitCast { .. } | Op::CumProd { .. } => {
+                let reason = format!("opset {OPSET} has no {op}");
+                return Err(ExportError::Node { node: self.current.clone(), reason });
             }
             Op::Sizes { .. } | Op::If { .. } | Op::Route { .. } => {
                 let reason = "has no form as a single ONNX node".to_string();

@@ -60,7 +60,7 @@ impl Importer<'_> {
         self.path.push(format!("{name} branch"));
         if branch.output.len() != results {
             let reason = format!("has {} results, the node {results}", branch.output.len());
-            return Err(self.refusal(Refusal(reason)));
+            return Err(self.refusal(Refusal::new(reason)));
         }
         self.open_scope(std::mem::take(&mut branch.initializer))?;
         let declared = interface::declared_types(&branch);
@@ -76,5 +76,5 @@ impl Importer<'_> {
 
 fn take_branch(node: &mut NodeProto, name: &str) -> NodeResult<GraphProto> {
     let attribute = node.attribute.iter_mut().find(|a| a.name == name);
-    attribute.and_then(|a| a.g.take()).ok_or_else(|| Refusal(format!("attribute `{name}` holds no graph")))
+    attribute.and_then(|a| a.g.take()).ok_or_else(|| Refusal::new(format!("attribute `{name}` holds no graph")))
 }

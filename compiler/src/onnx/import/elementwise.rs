@@ -11,35 +11,48 @@ pub(super) fn identity(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     Ok(vec![cx.input(0)?])
 }
 
-/// `Dropout` passes its operand on, except in training.
+/// `Dropout` passes its operand on, except in training; its second result says that all is kept.
 pub(super) fn dropout(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     cx.float("ratio")?;
     cx.int("seed")?;
     if cx.const_ints(2, "training mode")?.is_some_and(|mode| mode != [0]) {
         return refuse("training mode is not supported");
     }
-    identity(cx)
+    let x = cx.input(0)?;
+    if cx.output_count() < 2 {
+        return Ok(vec![x]);
+    }
+    let (kept, dims) = (cx.scalar(DType::Bool, 1.0)?, cx.dims(x));
+    Ok(vec![x, cx.expanded(kept, dims)?])
 }
 
 /// `Cast`.
 pub(super) fn cast(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
-    cx.int("saturate")?;
-    cx.word("round_mode")?;
-    let number = cx.int("to")?.ok_or_else(|| Refusal("attribute `to` is missing".into()))?;
+    let saturate = cx.flag("saturate", true)?;
+    if cx.word("round_mode")?.is_some_and(|mode| mode != "up") {
+        return refuse("only rounding up is supported");
+    }
+    let number = cx.int("to")?.ok_or_else(|| Refusal::new("attribute `to` is missing"))?;
     let number = i32::try_from(number).unwrap_or(-1);
     let Some(to) = dtype(number) else {
         return refuse(format!("conversion to {} is not supported", type_name(number)));
     };
     let x = cx.input(0)?;
-    Ok(vec![cx.cast(x, to)?])
+    converted(cx, x, to, saturate)
+}
+
+/// `x` as another type; `saturate` matters for floats of 8 bits alone.
+fn converted(cx: &mut Cx, x: ValueId, to: DType, saturate: bool) -> NodeResult<Vec<ValueId>> {
+    let special = !saturate && to.is_float() && to.bits() == 8;
+    Ok(vec![if special { cx.emit(Op::CastUnsaturated { to }, &[x])? } else { cx.cast(x, to)? }])
 }
 
 /// `CastLike`: conversion to the second operand's type.
 pub(super) fn cast_like(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
-    cx.int("saturate")?;
+    let saturate = cx.flag("saturate", true)?;
     let (x, like) = (cx.input(0)?, cx.input(1)?);
     let to = cx.ty(like).dtype;
-    Ok(vec![cx.cast(x, to)?])
+    converted(cx, x, to, saturate)
 }
 
 /// `Clip`: with constant float bounds an operator of its own, otherwise `Max` and `Min`.
@@ -90,27 +103,32 @@ pub(super) fn gelu(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
 pub(super) fn pow(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     let (base, exponent) = (cx.input(0)?, cx.input(1)?);
     let base_type = cx.ty(base).dtype;
-    if base_type.is_int() && !cx.ty(exponent).dtype.is_int() {
-        return refuse("an integer base with a float exponent is not supported");
-    }
-    let exponent = cx.cast(exponent, base_type)?;
+    let float_power = base_type.is_int() && !cx.ty(exponent).dtype.is_int();
+    let exponent = if float_power { exponent } else { cx.cast(exponent, base_type)? };
     Ok(vec![cx.emit(Op::Pow {}, &[base, exponent])?])
 }
 
-/// `Mod` of sizes, with the divisor's sign.
+/// `Mod`; of sizes, it is one.
 pub(super) fn modulo(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
-    let x = cx.input(0)?;
-    if cx.flag("fmod", false)? || !cx.ty(x).dtype.is_int() {
-        return refuse("only the remainder of integers, with the divisor's sign, is supported");
+    let (x, fmod) = (cx.input(0)?, cx.flag("fmod", false)?);
+    let sizes = |i| cx.sizes(i, "operand").ok().flatten();
+    match (sizes(0), sizes(1)) {
+        (Some(a), Some(b)) if !fmod && cx.ty(x).dtype.is_int() => size_modulo(cx, x, &a, &b),
+        _ => {
+            let inputs = cx.all_inputs()?;
+            Ok(vec![cx.emit(Op::Mod { fmod }, &inputs)?])
+        }
     }
-    let given = "remainder of values that are not sizes";
-    let (a, b) = (cx.sizes(0, given)?.unwrap_or_default(), cx.sizes(1, given)?.unwrap_or_default());
+}
+
+/// The remainder of sizes, with the divisor's sign.
+fn size_modulo(cx: &mut Cx, x: ValueId, a: &[Dim], b: &[Dim]) -> NodeResult<Vec<ValueId>> {
     if a.len() != b.len() && b.len() != 1 {
         return refuse(format!("{} sizes cannot be divided by {}", a.len(), b.len()));
     }
     let remainder = |(a, b): (&Dim, &Dim)| a.floor_div(b).map(|q| a - &(&q * b));
     let values = a.iter().zip(b.iter().cycle()).map(remainder).collect::<Option<Vec<_>>>();
-    let values = values.ok_or_else(|| Refusal("the divisor is 0".into()))?;
+    let values = values.ok_or_else(|| Refusal::new("the divisor is 0"))?;
     let (dtype, dims) = (cx.ty(x).dtype, cx.dims(x));
     let vector = cx.emit(Op::Sizes { values }, &[])?;
     let shaped = cx.reshape(vector, dims)?;

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use eec_ir::{DType, Dim, Type};
+use eec_ir::{DType, Dim, Tensor, Type, ValueId};
 
 use super::super::error::{ImportError, ImportErrorKind};
 use super::super::proto::{DimValue, DimensionProto, GraphProto, TensorTypeProto, ValueInfoProto};
@@ -62,10 +62,25 @@ impl Importer<'_> {
                 return Err(self.fail(ImportErrorKind::Interface(format!("input `{}` is declared twice", input.name))));
             }
             let ty = input_type(input, &named).map_err(|e| self.fail(ImportErrorKind::Interface(e)))?;
-            let value = self.graph.add_input(&input.name, ty);
+            let value = match self.fixed.get(&input.name) {
+                Some(tensor) => self.fixed_input(&input.name, tensor, &ty)?,
+                None => self.graph.add_input(&input.name, ty),
+            };
             self.bind(&input.name, Binding::Value(value)).map_err(|e| self.refusal(e))?;
         }
         Ok(())
+    }
+
+    /// The constant in place of an input of type `ty`.
+    fn fixed_input(&mut self, name: &str, tensor: &Tensor, ty: &Type) -> Result<ValueId, ImportError> {
+        let same = |(declared, found): (&Dim, &usize)| declared.as_const().is_none_or(|d| d == *found as i64);
+        let dims = tensor.dims();
+        let fits = tensor.dtype() == ty.dtype && dims.len() == ty.rank() && ty.dims.iter().zip(dims).all(same);
+        if !fits {
+            let reason = format!("input `{name}` is {ty}; {tensor:?} does not fit it");
+            return Err(self.fail(ImportErrorKind::Interface(reason)));
+        }
+        Ok(self.graph.constant(tensor.clone()))
     }
 
     /// Refuses a value whose declared type contradicts the inferred one.

@@ -1,22 +1,36 @@
 //! From an ONNX file to a graph: reading, scopes of names, and one node after the other.
 
+mod activation;
+mod attention;
+mod build;
 mod control;
+mod einsum;
 mod elementwise;
 mod file;
 mod interface;
+mod loss;
 mod node;
 mod normalise;
 mod pool;
+mod quantise;
+mod rearrange;
+mod recurrent;
 mod reduce;
+mod resize;
 mod rules;
+mod sample;
 mod shape;
+mod signal;
 mod slice;
 #[cfg(test)]
 mod tests;
+mod transposed_conv;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
+use eec_ir::graph::Def;
+use eec_ir::ops::Facts;
 use eec_ir::{Graph, Origin, RegionId, Type, ValueId};
 
 use super::error::{ImportError, ImportErrorKind, NodeResult, Refusal, refuse};
@@ -24,9 +38,11 @@ use super::proto::{GraphProto, NodeProto, TensorProto};
 use super::survey::{self, node_path};
 use super::tensor::{ExternalFiles, decode};
 use super::unsupported::Unsupported;
+use crate::npz::Arrays;
 pub use file::read_tensor_file;
 use node::Cx;
 pub(crate) use rules::is_supported;
+pub use rules::{Cpu, Operator, operators};
 
 /// The graph of the ONNX model in the file `path`; tensors outside the file are read from its folder.
 ///
@@ -46,6 +62,14 @@ pub fn import(path: &Path) -> Result<Graph, ImportError> {
 /// Like [`import`], for a model in memory. `name` stands for the file in errors; external data is
 /// read from `folder`, and refused without one.
 pub fn import_bytes(bytes: &[u8], name: &str, folder: Option<&Path>) -> Result<Graph, ImportError> {
+    import_fixed(bytes, name, folder, &Arrays::new())
+}
+
+/// Like [`import_bytes`], with constants in place of the inputs that `fixed` names.
+///
+/// Shapes, axes and the like must be known before a run. Where a model takes them as inputs,
+/// [`Unsupported::deciding_inputs`] names those.
+pub fn import_fixed(bytes: &[u8], name: &str, folder: Option<&Path>, fixed: &Arrays) -> Result<Graph, ImportError> {
     let fail = |kind| ImportError::new(name, None, kind);
     let model = file::parse(bytes).map_err(fail)?;
     let opset = file::opset(&model).map_err(fail)?;
@@ -59,6 +83,7 @@ pub fn import_bytes(bytes: &[u8], name: &str, folder: Option<&Path>) -> Result<G
         opset,
         graph: Graph::new(&graph.name),
         external: ExternalFiles::new(folder),
+        fixed,
         scopes: Vec::new(),
         path: Vec::new(),
         unsupported,
@@ -70,7 +95,7 @@ pub fn import_bytes(bytes: &[u8], name: &str, folder: Option<&Path>) -> Result<G
 enum Binding {
     Value(ValueId),
     /// A tensor of the file that nothing has used yet.
-    Stored(TensorProto),
+    Stored(Box<TensorProto>),
     /// The result of a node that cannot be imported, or of one that depends on it.
     Unknown,
 }
@@ -82,6 +107,8 @@ struct Importer<'f> {
     opset: i64,
     graph: Graph,
     external: ExternalFiles,
+    /// Tensors in place of inputs, by name.
+    fixed: &'f Arrays,
     /// Names, outermost graph first.
     scopes: Vec<Scope>,
     /// The control nodes around the current one, for messages.
@@ -110,9 +137,9 @@ impl Importer<'_> {
         }
         let mut outputs = Vec::with_capacity(model.output.len());
         for output in &model.output {
-            let value = self
-                .lookup(&output.name)
-                .map_err(|e| self.fail(ImportErrorKind::Interface(format!("output `{}`: {}", output.name, e.0))))?;
+            let value = self.lookup(&output.name).map_err(|e| {
+                self.fail(ImportErrorKind::Interface(format!("output `{}`: {}", output.name, e.reason)))
+            })?;
             if self.graph.value(value).name.is_none() {
                 self.graph.set_name(value, &output.name);
             }
@@ -131,7 +158,7 @@ impl Importer<'_> {
         let mut scope = Scope::with_capacity(initializers.len());
         for tensor in initializers {
             let name = tensor.name.clone();
-            if scope.insert(name.clone(), Binding::Stored(tensor)).is_some() {
+            if scope.insert(name.clone(), Binding::Stored(Box::new(tensor))).is_some() {
                 let reason = "is stored twice".into();
                 return Err(self.fail(ImportErrorKind::Tensor { name, reason }));
             }
@@ -149,8 +176,8 @@ impl Importer<'_> {
             Binding::Value(v) => Ok(*v),
             Binding::Unknown => refuse(format!("`{name}` depends on a node that cannot be imported")),
             Binding::Stored(proto) => {
-                let tensor = decode(std::mem::take(proto), &mut self.external);
-                let tensor = tensor.map_err(|e| Refusal(format!("tensor `{name}`: {e}")))?;
+                let tensor = decode(*std::mem::take(proto), &mut self.external);
+                let tensor = tensor.map_err(|e| Refusal::new(format!("tensor `{name}`: {e}")))?;
                 let value = self.graph.constant(tensor);
                 if self.graph.value(value).name.is_none() {
                     self.graph.set_name(value, name);
@@ -215,12 +242,35 @@ impl Importer<'_> {
             return self.import_if(region, node);
         }
         let op = node.op_type.clone();
-        let results = self.apply_rule(region, node);
-        Ok(results.map_err(|e| self.unsupported.count_form(&op, e.0, self.path.join(" / "))).ok())
+        match self.apply_rule(region, node) {
+            Ok(results) => Ok(Some(results)),
+            Err(refusal) => {
+                let deciding = refusal.undecided.map(|v| self.deciding_inputs(v)).unwrap_or_default();
+                self.unsupported.count_form(&op, refusal.reason, self.path.join(" / "), deciding);
+                Ok(None)
+            }
+        }
+    }
+
+    /// The small inputs that `value` is computed from.
+    fn deciding_inputs(&self, value: ValueId) -> BTreeSet<String> {
+        let graph = &self.graph;
+        let (mut found, mut seen, mut next) = (BTreeSet::new(), HashSet::new(), vec![value]);
+        while let Some(value) = next.pop() {
+            let small = || graph.ty(value).elements().as_const().is_some_and(|n| n <= Facts::MAX_CONTENTS as i64);
+            match graph.value(value).def {
+                Def::Param(Graph::ROOT, _) if small() => {
+                    found.extend(graph.value(value).name.as_deref().map(str::to_string))
+                }
+                Def::Node(node, _) if seen.insert(node) => next.extend(&graph.node(node).inputs),
+                Def::Param(..) | Def::Const(_) | Def::Node(..) => {}
+            }
+        }
+        found
     }
 
     fn refusal(&self, refusal: Refusal) -> ImportError {
-        self.fail(ImportErrorKind::Node(refusal.0))
+        self.fail(ImportErrorKind::Node(refusal.reason))
     }
 
     fn apply_rule(&mut self, region: RegionId, node: NodeProto) -> NodeResult<Vec<ValueId>> {

@@ -1,6 +1,7 @@
 //! One node while its rule runs: operands, attributes, and the graph that it is appended to.
 
 use eec_ir::attr::AttrValue;
+use eec_ir::ops::{self, Facts};
 use eec_ir::{DType, Dim, Graph, Op, Origin, RegionId, Tensor, Type, ValueId};
 
 use super::super::error::{NodeResult, Refusal, refuse};
@@ -18,6 +19,7 @@ pub(super) struct Cx<'a> {
     attributes: Vec<AttributeProto>,
     inputs: Vec<Option<ValueId>>,
     outputs: Vec<String>,
+    op_type: String,
     origin: Origin,
 }
 
@@ -31,7 +33,8 @@ impl<'a> Cx<'a> {
         inputs: Vec<Option<ValueId>>,
     ) -> Self {
         let origin = super::origin(&node);
-        Cx { graph, external, region, opset, attributes: node.attribute, inputs, outputs: node.output, origin }
+        let NodeProto { attribute: attributes, output: outputs, op_type, .. } = node;
+        Cx { graph, external, region, opset, attributes, inputs, outputs, op_type, origin }
     }
 
     // Operands.
@@ -43,12 +46,17 @@ impl<'a> Cx<'a> {
 
     /// Operand `i`, which must be given.
     pub(super) fn input(&self, i: usize) -> NodeResult<ValueId> {
-        self.optional(i).ok_or_else(|| Refusal(format!("operand {i} is missing")))
+        self.optional(i).ok_or_else(|| Refusal::new(format!("operand {i} is missing")))
     }
 
     /// Operand `i`, if it is given.
     pub(super) fn optional(&self, i: usize) -> Option<ValueId> {
         self.inputs.get(i).copied().flatten()
+    }
+
+    /// The operator's ONNX name.
+    pub(super) fn op_type(&self) -> &str {
+        &self.op_type
     }
 
     /// How many results are listed.
@@ -88,7 +96,7 @@ impl<'a> Cx<'a> {
         let stored = self.constant_of(value).and_then(Tensor::to_i64s);
         match stored {
             Some(elements) => Ok(Some(elements.into_iter().map(Dim::from).collect())),
-            None => refuse(format!("the {what} depends on data")),
+            None => Err(Refusal::undecided(value, format!("the {what} depends on data"))),
         }
     }
 
@@ -98,7 +106,7 @@ impl<'a> Cx<'a> {
             return Ok(None);
         };
         let constants = sizes.iter().map(Dim::as_const).collect::<Option<Vec<_>>>();
-        constants.map(Some).ok_or_else(|| Refusal(format!("the {what} depends on symbolic sizes: {sizes:?}")))
+        constants.map(Some).ok_or_else(|| Refusal::new(format!("the {what} depends on symbolic sizes: {sizes:?}")))
     }
 
     /// A list of axes: the attribute `axes`, or operand `i` in newer opsets.
@@ -142,6 +150,11 @@ impl<'a> Cx<'a> {
         Ok(self.take(name, attribute_type::INTS)?.map(|a| a.ints))
     }
 
+    /// Whether there is a list of integers under this name, not all of them `value`.
+    pub(super) fn has_other_than(&self, name: &str, value: i64) -> bool {
+        self.attributes.iter().any(|a| a.name == name && a.ints.iter().any(|i| *i != value))
+    }
+
     /// An attribute that is a list of floats.
     pub(super) fn floats(&mut self, name: &str) -> NodeResult<Option<Vec<f32>>> {
         Ok(self.take(name, attribute_type::FLOATS)?.map(|a| a.floats))
@@ -153,11 +166,17 @@ impl<'a> Cx<'a> {
         Ok(text.map(|s| String::from_utf8_lossy(&s).into_owned()))
     }
 
+    /// An attribute that is a list of texts.
+    pub(super) fn words(&mut self, name: &str) -> NodeResult<Option<Vec<String>>> {
+        let texts = self.take(name, attribute_type::STRINGS)?.map(|a| a.strings);
+        Ok(texts.map(|list| list.iter().map(|s| String::from_utf8_lossy(s).into_owned()).collect()))
+    }
+
     /// A tensor attribute.
     pub(super) fn tensor(&mut self, name: &str) -> NodeResult<Option<Tensor>> {
         let proto: Option<TensorProto> = self.take(name, attribute_type::TENSOR)?.and_then(|a| a.t);
         let decoded = proto.map(|t| decode(t, self.external)).transpose();
-        decoded.map_err(|e| Refusal(format!("attribute `{name}`: {e}")))
+        decoded.map_err(|e| Refusal::new(format!("attribute `{name}`: {e}")))
     }
 
     /// All attributes that are left, in the form that operators are made from.
@@ -181,7 +200,25 @@ impl<'a> Cx<'a> {
             let (min, max) = (op.arity().start().to_owned(), op.arity().end().to_owned());
             return refuse(format!("takes {min} to {max} operands, found {}", inputs.len()));
         }
+        if let Some(tensor) = self.folded(&op, inputs) {
+            return Ok(self.constant(tensor));
+        }
         Ok(self.graph.append1(self.region, op, inputs, self.origin.clone())?)
+    }
+
+    /// The result of an operator on a few constants: what later rules ask for may be computed from it.
+    fn folded(&self, op: &Op, inputs: &[ValueId]) -> Option<Tensor> {
+        let small = |t: &Tensor| t.len() <= Facts::MAX_CONTENTS;
+        let operand = |v: &ValueId| self.constant_of(*v).filter(|t| small(t)).cloned();
+        let operands = inputs.iter().map(operand).collect::<Option<Vec<_>>>().filter(|o| !o.is_empty())?;
+        let mut results = ops::eval(op, &operands, &|_| None).ok()?;
+        results.pop().filter(|t| results.is_empty() && small(t))
+    }
+
+    /// Like [`Cx::emit`], for an operator with several results.
+    pub(super) fn emit_all(&mut self, op: Op, inputs: &[ValueId]) -> NodeResult<Vec<ValueId>> {
+        let node = self.graph.append(self.region, op, inputs, self.origin.clone())?;
+        Ok(self.graph.node(node).outputs.clone())
     }
 
     /// A constant.
@@ -216,7 +253,7 @@ fn generic_attribute(a: AttributeProto) -> NodeResult<(String, AttrValue)> {
 pub(super) fn axis_index(axis: i64, rank: usize) -> NodeResult<usize> {
     let from_front = if axis < 0 { axis.checked_add(rank as i64) } else { Some(axis) };
     let index = from_front.and_then(|a| usize::try_from(a).ok()).filter(|a| *a < rank);
-    index.ok_or_else(|| Refusal(format!("axis {axis} does not exist in a tensor with {rank} dims")))
+    index.ok_or_else(|| Refusal::new(format!("axis {axis} does not exist in a tensor with {rank} dims")))
 }
 
 /// `axes` of a tensor with `rank` dims, counted from the front; one that occurs twice is refused.

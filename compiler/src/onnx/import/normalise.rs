@@ -22,13 +22,147 @@ pub(super) fn softmax(cx: &mut Cx, op: fn(i64) -> Op) -> NodeResult<Vec<ValueId>
     Ok(vec![cx.reshape(result, from)?])
 }
 
-/// `LayerNormalization` with its first result only.
+/// `LayerNormalization`; its other results are the mean and the inverse deviation of each row.
 pub(super) fn layer_normalization(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
-    let axis = cx.int("axis")?.unwrap_or(-1);
+    let axis = cx.axis(-1)?;
     let epsilon = cx.float("epsilon")?.unwrap_or(1e-5);
     cx.int("stash_type")?;
-    let inputs = cx.all_inputs()?;
-    Ok(vec![cx.emit(Op::LayerNormalization { axis, epsilon }, &inputs)?])
+    let mut inputs = cx.all_inputs()?;
+    let (x, own) = cx.widened(inputs[0])?;
+    for value in &mut inputs {
+        *value = cx.widened(*value)?.0;
+    }
+    let y = cx.emit(Op::LayerNormalization { axis: axis as i64, epsilon }, &inputs)?;
+    let mut results = vec![cx.cast(y, own)?];
+    if cx.output_count() > 1 {
+        let axes: Vec<i64> = (axis..cx.rank(x)).map(|a| a as i64).collect();
+        let (mean, centred) = centred(cx, x, axes.clone())?;
+        results.extend([mean, inverse_deviation(cx, centred, axes, epsilon)?]);
+    }
+    Ok(results)
+}
+
+/// The mean over axes, and the operand less it.
+fn centred(cx: &mut Cx, x: ValueId, axes: Vec<i64>) -> NodeResult<(ValueId, ValueId)> {
+    let mean = cx.mean(x, axes)?;
+    Ok((mean, cx.sub(x, mean)?))
+}
+
+/// `1/sqrt(mean(x²) + epsilon)`.
+fn inverse_deviation(cx: &mut Cx, x: ValueId, axes: Vec<i64>, epsilon: f32) -> NodeResult<ValueId> {
+    let square = cx.square(x)?;
+    let variance = cx.mean(square, axes)?;
+    let sum = cx.plus(variance, epsilon.into())?;
+    let root = cx.unary(Op::Sqrt {}, sum)?;
+    cx.unary(Op::Reciprocal {}, root)
+}
+
+/// `x / sqrt(mean(x²) + epsilon) · scale` over the dims from `axis` on.
+pub(super) fn rms_normalization(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
+    let axis = cx.axis(-1)?;
+    let epsilon = cx.float("epsilon")?.unwrap_or(1e-5);
+    cx.int("stash_type")?;
+    let (x, own) = {
+        let x = cx.input(0)?;
+        cx.widened(x)?
+    };
+    let axes = (axis..cx.rank(x)).map(|a| a as i64).collect();
+    let factor = inverse_deviation(cx, x, axes, epsilon)?;
+    let normal = cx.mul(x, factor)?;
+    let (normal, scale) = (cx.cast(normal, own)?, cx.input(1)?);
+    let dtype = cx.ty(scale).dtype;
+    let normal = cx.cast(normal, dtype)?;
+    Ok(vec![cx.mul(normal, scale)?])
+}
+
+/// Normalises over `axes`, without scale and bias.
+fn normal(cx: &mut Cx, x: ValueId, axes: Vec<i64>, epsilon: f32) -> NodeResult<ValueId> {
+    let (_, centred) = centred(cx, x, axes.clone())?;
+    let factor = inverse_deviation(cx, centred, axes, epsilon)?;
+    cx.mul(centred, factor)
+}
+
+/// `x·scale + bias`, with one of each per channel.
+fn per_channel(cx: &mut Cx, x: ValueId, scale: ValueId, bias: ValueId) -> NodeResult<ValueId> {
+    let rank = cx.rank(x);
+    let (scale, bias) = (cx.along(scale, 1, rank)?, cx.along(bias, 1, rank)?);
+    let scaled = cx.mul(x, scale)?;
+    cx.add(scaled, bias)
+}
+
+/// Normalises every channel of every sample.
+pub(super) fn instance_normalization(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
+    let x = cx.input(0)?;
+    let epsilon = cx.float("epsilon")?.unwrap_or(1e-5);
+    let axes = (2..cx.rank(x) as i64).collect();
+    let normal = normal(cx, x, axes, epsilon)?;
+    let (scale, bias) = (cx.input(1)?, cx.input(2)?);
+    Ok(vec![per_channel(cx, normal, scale, bias)?])
+}
+
+/// Normalises groups of channels. Before opset 21 there is a scale per group, since then per channel.
+pub(super) fn group_normalization(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
+    let x = cx.input(0)?;
+    let epsilon = cx.float("epsilon")?.unwrap_or(1e-5);
+    cx.int("stash_type")?;
+    let groups = cx.int("num_groups")?.ok_or_else(|| Refusal::new("attribute `num_groups` is missing"))?;
+    let dims = cx.dims(x);
+    let per_group = dims.get(1).and_then(|c| c.exact_div(&groups.into()));
+    let per_group = per_group.ok_or_else(|| Refusal::new(format!("{} has no {groups} groups", cx.ty(x))))?;
+    let (wide, own) = cx.widened(x)?;
+    let grouped = [dims[0].clone(), groups.into(), per_group.clone()].into_iter().chain(dims[2..].iter().cloned());
+    let grouped = cx.reshape(wide, grouped.collect())?;
+    let axes = (2..cx.rank(grouped) as i64).collect();
+    let y = normal(cx, grouped, axes, epsilon)?;
+    let y = cx.reshape(y, dims.clone())?;
+    let y = cx.cast(y, own)?;
+    let mut affine = [cx.input(1)?, cx.input(2)?];
+    for value in &mut affine {
+        if cx.dims(*value) == [Dim::from(groups)] && dims[1] != Dim::from(groups) {
+            let column = cx.along(*value, 0, 2)?;
+            let spread = cx.expanded(column, vec![groups.into(), per_group.clone()])?;
+            *value = cx.reshape(spread, vec![dims[1].clone()])?;
+        }
+    }
+    Ok(vec![per_channel(cx, y, affine[0], affine[1])?])
+}
+
+/// `(x - mean) / sqrt(variance)` over axes.
+pub(super) fn mean_variance_normalization(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
+    let x = cx.input(0)?;
+    let axes = cx.ints("axes")?.unwrap_or_else(|| vec![0, 2, 3]);
+    let (_, centred) = centred(cx, x, axes.clone())?;
+    let square = cx.square(centred)?;
+    let variance = cx.mean(square, axes)?;
+    let deviation = cx.unary(Op::Sqrt {}, variance)?;
+    let divisor = cx.plus(deviation, 1e-9)?;
+    Ok(vec![cx.div(centred, divisor)?])
+}
+
+/// `x / (bias + alpha/size · Σ x²)^beta` over neighbouring channels.
+pub(super) fn lrn(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
+    let x = cx.input(0)?;
+    let (alpha, beta, bias) = (cx.float_or("alpha", 1e-4)?, cx.float_or("beta", 0.75)?, cx.float_or("bias", 1.0)?);
+    let size = cx.int("size")?.filter(|s| (1..=1024).contains(s));
+    let size = size.ok_or_else(|| Refusal::new("attribute `size` is missing or out of range"))?;
+    let square = cx.square(x)?;
+    let (rank, channels) = (cx.rank(x), cx.dims(x)[1].clone());
+    let mut pads = vec![Dim::from(0); 2 * rank];
+    (pads[1], pads[1 + rank]) = (((size - 1) / 2).into(), (size / 2).into());
+    let padded = cx.unary(Op::Pad { pads }, square)?;
+    let mut sum = None;
+    for shift in 0..size {
+        let part = cx.part(padded, 1, [shift.into(), &channels + &shift.into()], 1)?;
+        sum = Some(match sum {
+            Some(sum) => cx.add(sum, part)?,
+            None => part,
+        });
+    }
+    let scaled = cx.times(sum.unwrap_or(square), alpha / size as f64)?;
+    let base = cx.plus(scaled, bias)?;
+    let exponent = cx.number(x, beta)?;
+    let divisor = cx.emit(Op::Pow {}, &[base, exponent])?;
+    Ok(vec![cx.div(x, divisor)?])
 }
 
 /// `Gemm`.
@@ -40,25 +174,44 @@ pub(super) fn gemm(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     Ok(vec![cx.emit(Op::Gemm { alpha, beta, trans_a, trans_b, weights: Precision::F32 }, &inputs)?])
 }
 
-/// `BatchNormalization` at inference: one factor and one summand per channel.
+/// `BatchNormalization`. With constants it is one factor and one summand per channel.
 pub(super) fn batch_normalization(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     let x = cx.input(0)?;
     let epsilon = cx.float("epsilon")?.unwrap_or(1e-5);
-    cx.float("momentum")?;
-    if cx.flag("training_mode", false)? || !cx.flag("spatial", true)? {
-        return refuse("only the inference form over channels is supported");
+    let momentum = cx.float("momentum")?.unwrap_or(0.9);
+    let training = cx.flag("training_mode", false)?;
+    if !cx.flag("spatial", true)? {
+        return refuse("only the form over channels is supported");
     }
     if cx.rank(x) < 2 {
         return refuse(format!("needs a tensor with channels, found {}", cx.ty(x)));
     }
-    let parameter = |i| channel_values(cx, i);
-    let (scale, bias, mean, variance) = (parameter(1)?, parameter(2)?, parameter(3)?, parameter(4)?);
+    if training {
+        return trained_batch_normalization(cx, x, epsilon, momentum.into());
+    }
+    let parameters: Option<Vec<Vec<f32>>> = (1..5).map(|i| channel_values(cx, i)).collect();
+    match parameters {
+        Some(parameters) => constant_batch_normalization(cx, x, parameters, epsilon),
+        None => {
+            let (mean, variance) = (cx.input(3)?, cx.input(4)?);
+            Ok(vec![scaled_batch(cx, x, mean, variance, epsilon)?])
+        }
+    }
+}
+
+fn constant_batch_normalization(
+    cx: &mut Cx,
+    x: ValueId,
+    parameters: Vec<Vec<f32>>,
+    epsilon: f32,
+) -> NodeResult<Vec<ValueId>> {
+    let [scale, bias, mean, variance] = parameters.as_slice() else { return refuse("needs 5 operands") };
     let channels = scale.len();
     if [bias.len(), mean.len(), variance.len()] != [channels; 3] {
         return refuse("scale, bias, mean and variance differ in length");
     }
-    let factor: Vec<f32> = scale.iter().zip(&variance).map(|(s, v)| s / (v + epsilon).sqrt()).collect();
-    let summand = bias.iter().zip(&mean).zip(&factor).map(|((b, m), f)| b - m * f).collect();
+    let factor: Vec<f32> = scale.iter().zip(variance).map(|(s, v)| s / (v + epsilon).sqrt()).collect();
+    let summand = bias.iter().zip(mean).zip(&factor).map(|((b, m), f)| b - m * f).collect();
     let mut dims = vec![1; cx.rank(x) - 1];
     dims[0] = channels;
     let factor = cx.constant(Tensor::new(&dims, factor)?);
@@ -67,8 +220,36 @@ pub(super) fn batch_normalization(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     Ok(vec![cx.emit(Op::Add {}, &[scaled, summand])?])
 }
 
-fn channel_values(cx: &Cx, i: usize) -> NodeResult<Vec<f32>> {
-    let tensor = cx.constant_of(cx.input(i)?);
-    let values = tensor.and_then(|t| t.elements::<f32>()).map(|v| v.into_owned());
-    values.ok_or_else(|| Refusal(format!("operand {i} must be a constant of f32")))
+/// With the statistics of the batch; the other results are the running ones.
+fn trained_batch_normalization(cx: &mut Cx, x: ValueId, epsilon: f32, momentum: f64) -> NodeResult<Vec<ValueId>> {
+    let axes: Vec<i64> = (0..cx.rank(x) as i64).filter(|a| *a != 1).collect();
+    let (mean, centred) = centred(cx, x, axes.clone())?;
+    let square = cx.square(centred)?;
+    let variance = cx.mean(square, axes)?;
+    let channels = vec![cx.dims(x)[1].clone()];
+    let (mean, variance) = (cx.reshape(mean, channels.clone())?, cx.reshape(variance, channels)?);
+    let mut results = vec![scaled_batch(cx, x, mean, variance, epsilon)?];
+    for (running, current) in [(3, mean), (4, variance)] {
+        let running = cx.input(running)?;
+        let (kept, new) = (cx.times(running, momentum)?, cx.times(current, 1.0 - momentum)?);
+        results.push(cx.add(kept, new)?);
+    }
+    Ok(results)
+}
+
+/// `(x - mean) / sqrt(variance + epsilon) · scale + bias`.
+fn scaled_batch(cx: &mut Cx, x: ValueId, mean: ValueId, variance: ValueId, epsilon: f32) -> NodeResult<ValueId> {
+    let rank = cx.rank(x);
+    let (mean, variance) = (cx.along(mean, 1, rank)?, cx.along(variance, 1, rank)?);
+    let sum = cx.plus(variance, epsilon.into())?;
+    let deviation = cx.unary(Op::Sqrt {}, sum)?;
+    let centred = cx.sub(x, mean)?;
+    let normal = cx.div(centred, deviation)?;
+    let (scale, bias) = (cx.input(1)?, cx.input(2)?);
+    per_channel(cx, normal, scale, bias)
+}
+
+/// The values of a constant of f32.
+fn channel_values(cx: &Cx, i: usize) -> Option<Vec<f32>> {
+    cx.constant_of(cx.optional(i)?)?.elements::<f32>().map(|v| v.into_owned())
 }

@@ -4,27 +4,33 @@ use eec_ir::{Dim, Op, ValueId};
 
 use super::super::error::{NodeResult, Refusal, refuse};
 use super::node::Cx;
+use super::transposed_conv;
 
 /// The window of a convolution or pooling over the dims after batch and channels.
-struct Window {
-    kernel: Vec<i64>,
-    strides: Vec<i64>,
-    dilations: Vec<i64>,
-    pads: Vec<i64>,
+pub(super) struct Window {
+    pub(super) kernel: Vec<i64>,
+    pub(super) strides: Vec<i64>,
+    pub(super) dilations: Vec<i64>,
+    pub(super) pads: Vec<i64>,
 }
 
 /// `Conv`.
 pub(super) fn conv(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
-    let (x, weight) = (cx.input(0)?, cx.input(1)?);
+    let inputs = cx.all_inputs()?;
+    Ok(vec![convolution(cx, &inputs)?])
+}
+
+/// The convolution of these operands under the node's attributes.
+pub(super) fn convolution(cx: &mut Cx, inputs: &[ValueId]) -> NodeResult<ValueId> {
+    let [x, weight, ..] = *inputs else { return refuse("needs an operand and a weight") };
     let group = cx.int("group")?.unwrap_or(1);
     let kernel = cx.dims(weight).iter().skip(2).map(Dim::as_const).collect::<Option<Vec<_>>>();
-    let kernel = kernel.ok_or_else(|| Refusal(format!("the weight's dims {} are not constant", cx.ty(weight))))?;
+    let kernel = kernel.ok_or_else(|| Refusal::new(format!("the weight's dims {} are not constant", cx.ty(weight))))?;
     if let Some(listed) = cx.ints("kernel_shape")?.filter(|k| *k != kernel) {
         return refuse(format!("`kernel_shape` is {listed:?}, but the weight is {}", cx.ty(weight)));
     }
     let Window { strides, dilations, pads, .. } = window(cx, x, kernel)?;
-    let inputs = cx.all_inputs()?;
-    Ok(vec![cx.emit(Op::Conv { group, strides, dilations, pads }, &inputs)?])
+    cx.emit(Op::Conv { group, strides, dilations, pads }, inputs)
 }
 
 /// `MaxPool` with its first result only.
@@ -40,21 +46,21 @@ pub(super) fn max_pool(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
 /// `AveragePool`.
 pub(super) fn average_pool(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     let x = cx.input(0)?;
-    let ceil_mode = cx.flag("ceil_mode", false)?;
     let count_include_pad = cx.flag("count_include_pad", false)?;
-    let kernel = kernel_shape(cx)?;
-    let Window { kernel, strides, dilations, pads } = window(cx, x, kernel)?;
-    if dilations.iter().any(|d| *d != 1) {
-        return refuse(format!("dilations {dilations:?} are not supported"));
+    if cx.has_other_than("dilations", 1) {
+        return transposed_conv::dilated_average_pool(cx, count_include_pad);
     }
+    let ceil_mode = cx.flag("ceil_mode", false)?;
+    let kernel = kernel_shape(cx)?;
+    let Window { kernel, strides, pads, .. } = window(cx, x, kernel)?;
     Ok(vec![cx.emit(Op::AveragePool { kernel, strides, pads, ceil_mode, count_include_pad }, &[x])?])
 }
 
-fn kernel_shape(cx: &mut Cx) -> NodeResult<Vec<i64>> {
-    cx.ints("kernel_shape")?.ok_or_else(|| Refusal("attribute `kernel_shape` is missing".into()))
+pub(super) fn kernel_shape(cx: &mut Cx) -> NodeResult<Vec<i64>> {
+    cx.ints("kernel_shape")?.ok_or_else(|| Refusal::new("attribute `kernel_shape` is missing"))
 }
 
-fn window(cx: &mut Cx, x: ValueId, kernel: Vec<i64>) -> NodeResult<Window> {
+pub(super) fn window(cx: &mut Cx, x: ValueId, kernel: Vec<i64>) -> NodeResult<Window> {
     let n = kernel.len();
     let spatial: Vec<Dim> = cx.dims(x).into_iter().skip(2).collect();
     if spatial.len() != n {

@@ -4,111 +4,297 @@ use eec_ir::{Op, ValueId};
 
 use super::super::error::{NodeResult, Refusal};
 use super::node::Cx;
-use super::{elementwise, normalise, pool, reduce, shape, slice};
+use super::recurrent::Cell;
+use super::{
+    activation, attention, einsum, elementwise, loss, normalise, pool, quantise, rearrange, recurrent, reduce, resize,
+    sample, shape, signal, slice, transposed_conv,
+};
 
 /// Appends what an ONNX node stands for and returns its results.
 type Rule = fn(&mut Cx) -> NodeResult<Vec<ValueId>>;
 
-/// Operators whose name, operands and attributes are the same in the IR.
-const SAME: &[&str] = &[
-    "Neg",
-    "Abs",
-    "Sqrt",
-    "Reciprocal",
-    "Exp",
-    "Log",
-    "Sin",
-    "Cos",
-    "Tanh",
-    "Erf",
-    "Sigmoid",
-    "Relu",
-    "Not",
-    "IsNaN",
-    "Add",
-    "Sub",
-    "Mul",
-    "Div",
-    "And",
-    "Or",
-    "Equal",
-    "Less",
-    "LessOrEqual",
-    "Greater",
-    "GreaterOrEqual",
-    "Where",
-    "MatMul",
-    "Concat",
-    "Gather",
-    "GatherElements",
-    "GatherND",
-    "Shape",
+/// Every operator that is imported, but for those that own graphs.
+const RULES: &[(&str, Rule)] = &[
+    ("Abs", same),
+    ("Acos", same),
+    ("Acosh", same),
+    ("Add", same),
+    ("AffineGrid", sample::affine_grid),
+    ("And", same),
+    ("ArgMax", reduce::arg_max),
+    ("ArgMin", reduce::arg_min),
+    ("Asin", same),
+    ("Asinh", same),
+    ("Atan", same),
+    ("Atanh", same),
+    ("Attention", attention::attention),
+    ("AveragePool", pool::average_pool),
+    ("BatchNormalization", normalise::batch_normalization),
+    ("BitCast", activation::bit_cast),
+    ("BitShift", activation::bit_shift),
+    ("BitwiseAnd", same),
+    ("BitwiseNot", same),
+    ("BitwiseOr", same),
+    ("BitwiseXor", same),
+    ("BlackmanWindow", |cx| signal::window_function(cx, &[0.42, -0.5, 0.08])),
+    ("Cast", elementwise::cast),
+    ("CastLike", elementwise::cast_like),
+    ("CausalConvWithState", transposed_conv::causal_conv),
+    ("Ceil", same),
+    ("Celu", |cx| activation::of_one(cx, activation::celu)),
+    ("CenterCropPad", rearrange::center_crop_pad),
+    ("Clip", elementwise::clip),
+    ("Col2Im", transposed_conv::col2im),
+    ("Compress", rearrange::compress),
+    ("Concat", same),
+    ("Constant", shape::constant),
+    ("ConstantOfShape", shape::constant_of_shape),
+    ("Conv", pool::conv),
+    ("ConvInteger", quantise::conv_integer),
+    ("ConvTranspose", transposed_conv::conv_transpose),
+    ("Cos", same),
+    ("Cosh", same),
+    ("CumProd", |cx| reduce::running(cx, |axis, exclusive, reverse| Op::CumProd { axis, exclusive, reverse })),
+    ("CumSum", |cx| reduce::running(cx, |axis, exclusive, reverse| Op::CumSum { axis, exclusive, reverse })),
+    ("DFT", signal::dft),
+    ("DepthToSpace", rearrange::depth_to_space),
+    ("DequantizeLinear", quantise::dequantize_linear),
+    ("Div", same),
+    ("Dropout", elementwise::dropout),
+    ("DynamicQuantizeLinear", quantise::dynamic_quantize_linear),
+    ("Einsum", einsum::einsum),
+    ("Elu", |cx| activation::of_one(cx, activation::elu)),
+    ("Equal", same),
+    ("Erf", same),
+    ("Exp", same),
+    ("Expand", shape::expand),
+    ("EyeLike", rearrange::eye_like),
+    ("Flatten", shape::flatten),
+    ("Floor", same),
+    ("GRU", |cx| recurrent::recurrent(cx, Cell::Gru)),
+    ("Gather", same),
+    ("GatherElements", same),
+    ("GatherND", same),
+    ("Gelu", elementwise::gelu),
+    ("Gemm", normalise::gemm),
+    ("GlobalAveragePool", |cx| reduce::global(cx, |axes| Op::ReduceMean { axes, keepdims: true })),
+    ("GlobalLpPool", transposed_conv::global_lp_pool),
+    ("GlobalMaxPool", |cx| reduce::global(cx, |axes| Op::ReduceMax { axes, keepdims: true })),
+    ("Greater", same),
+    ("GreaterOrEqual", same),
+    ("GridSample", sample::grid_sample),
+    ("GroupNormalization", normalise::group_normalization),
+    ("HammingWindow", |cx| signal::window_function(cx, &[25.0 / 46.0, -21.0 / 46.0])),
+    ("HannWindow", |cx| signal::window_function(cx, &[0.5, -0.5])),
+    ("HardSigmoid", |cx| activation::of_one(cx, activation::hard_sigmoid)),
+    ("HardSwish", |cx| activation::of_one(cx, activation::hard_swish)),
+    ("Hardmax", activation::hardmax),
+    ("Identity", elementwise::identity),
+    ("InstanceNormalization", normalise::instance_normalization),
+    ("IsInf", activation::is_inf),
+    ("IsNaN", same),
+    ("LRN", normalise::lrn),
+    ("LSTM", |cx| recurrent::recurrent(cx, Cell::Lstm)),
+    ("LayerNormalization", normalise::layer_normalization),
+    ("LeakyRelu", |cx| activation::of_one(cx, activation::leaky_relu)),
+    ("Less", same),
+    ("LessOrEqual", same),
+    ("LinearAttention", recurrent::linear_attention),
+    ("Log", same),
+    ("LogSoftmax", |cx| normalise::softmax(cx, |axis| Op::LogSoftmax { axis })),
+    ("LpNormalization", reduce::lp_normalization),
+    ("LpPool", transposed_conv::lp_pool),
+    ("MatMul", same),
+    ("MatMulInteger", quantise::matmul_integer),
+    ("Max", |cx| elementwise::chain(cx, &Op::Max {})),
+    ("MaxPool", pool::max_pool),
+    ("MaxUnpool", transposed_conv::max_unpool),
+    ("Mean", activation::mean),
+    ("MeanVarianceNormalization", normalise::mean_variance_normalization),
+    ("MelWeightMatrix", signal::mel_weights),
+    ("Min", |cx| elementwise::chain(cx, &Op::Min {})),
+    ("Mish", |cx| activation::of_one(cx, activation::mish)),
+    ("Mod", elementwise::modulo),
+    ("Mul", same),
+    ("Neg", same),
+    ("NegativeLogLikelihoodLoss", loss::negative_log_likelihood),
+    ("Not", same),
+    ("OneHot", rearrange::one_hot),
+    ("Or", same),
+    ("PRelu", activation::prelu),
+    ("Pad", slice::pad),
+    ("Pow", elementwise::pow),
+    ("QLinearConv", quantise::qlinear_conv),
+    ("QLinearMatMul", quantise::qlinear_matmul),
+    ("QuantizeLinear", quantise::quantize_linear),
+    ("RMSNormalization", normalise::rms_normalization),
+    ("RNN", |cx| recurrent::recurrent(cx, Cell::Rnn)),
+    ("Range", shape::range),
+    ("Reciprocal", same),
+    ("ReduceL1", reduce::l1),
+    ("ReduceL2", reduce::l2),
+    ("ReduceLogSum", reduce::log_sum),
+    ("ReduceLogSumExp", reduce::log_sum_exp),
+    ("ReduceMax", |cx| reduce::reduce(cx, 18, |axes, keepdims| Op::ReduceMax { axes, keepdims })),
+    ("ReduceMean", |cx| reduce::reduce(cx, 18, |axes, keepdims| Op::ReduceMean { axes, keepdims })),
+    ("ReduceMin", |cx| reduce::reduce(cx, 18, |axes, keepdims| Op::ReduceMin { axes, keepdims })),
+    ("ReduceProd", |cx| reduce::reduce(cx, 18, |axes, keepdims| Op::ReduceProd { axes, keepdims })),
+    ("ReduceSum", |cx| reduce::reduce(cx, 13, |axes, keepdims| Op::ReduceSum { axes, keepdims })),
+    ("ReduceSumSquare", reduce::sum_square),
+    ("Relu", same),
+    ("Reshape", shape::reshape),
+    ("Resize", resize::resize),
+    ("ReverseSequence", rearrange::reverse_sequence),
+    ("RotaryEmbedding", attention::rotary_embedding),
+    ("Round", same),
+    ("STFT", signal::stft),
+    ("Scatter", rearrange::scatter_elements),
+    ("ScatterElements", rearrange::scatter_elements),
+    ("ScatterND", rearrange::scatter_nd),
+    ("Selu", |cx| activation::of_one(cx, activation::selu)),
+    ("Shape", same),
+    ("Shrink", |cx| activation::of_one(cx, activation::shrink)),
+    ("Sigmoid", same),
+    ("Sign", same),
+    ("Sin", same),
+    ("Sinh", same),
+    ("Size", shape::size),
+    ("Slice", slice::slice),
+    ("Softmax", |cx| normalise::softmax(cx, |axis| Op::Softmax { axis })),
+    ("SoftmaxCrossEntropyLoss", loss::softmax_cross_entropy),
+    ("Softplus", |cx| activation::of_one(cx, activation::softplus)),
+    ("Softsign", |cx| activation::of_one(cx, activation::softsign)),
+    ("SpaceToDepth", rearrange::space_to_depth),
+    ("Split", slice::split),
+    ("Sqrt", same),
+    ("Squeeze", shape::squeeze),
+    ("Sub", same),
+    ("Sum", |cx| elementwise::chain(cx, &Op::Add {})),
+    ("SwiGLU", activation::swiglu),
+    ("Swish", |cx| activation::of_one(cx, activation::swish)),
+    ("Tan", same),
+    ("Tanh", same),
+    ("TensorScatter", rearrange::tensor_scatter),
+    ("ThresholdedRelu", |cx| activation::of_one(cx, activation::thresholded_relu)),
+    ("Tile", rearrange::tile),
+    ("TopK", reduce::top_k),
+    ("Transpose", shape::transpose),
+    ("Trilu", rearrange::trilu),
+    ("Unsqueeze", shape::unsqueeze),
+    ("Upsample", resize::upsample),
+    ("Where", same),
+    ("Xor", activation::xor),
 ];
+
+/// Those of which at least a part is run by an evaluator, on the element types that they are for.
+const HOST: &[&str] = &[
+    "Acos",
+    "Acosh",
+    "Asin",
+    "Asinh",
+    "Atan",
+    "Atanh",
+    "BitCast",
+    "BitShift",
+    "BitwiseAnd",
+    "BitwiseNot",
+    "BitwiseOr",
+    "BitwiseXor",
+    "Col2Im",
+    "ConvInteger",
+    "Cosh",
+    "CumProd",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "MatMulInteger",
+    "MaxUnpool",
+    "QLinearConv",
+    "QLinearMatMul",
+    "QuantizeLinear",
+    "ReduceProd",
+    "Scatter",
+    "ScatterElements",
+    "ScatterND",
+    "Sinh",
+    "Tan",
+    "TensorScatter",
+    "TopK",
+];
+
+/// Those of which some forms are run by an evaluator, and which.
+const PARTLY: &[(&str, &str)] = &[
+    ("Attention", "a softmax in f64"),
+    ("AveragePool", "1-D and 3-D"),
+    ("ConvTranspose", "3-D"),
+    ("LpPool", "3-D"),
+    ("MaxPool", "1-D and 3-D"),
+    ("Mod", "of what are no sizes"),
+    ("Pow", "of integers"),
+    ("ReduceMax", "of truth values"),
+    ("ReduceMin", "of truth values"),
+];
+
+/// How the CPU runs an operator, on the element types that loops compute with if it is for those.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cpu {
+    /// All of it is compiled.
+    Compiled,
+    /// It is compiled but for these forms.
+    Partly(&'static str),
+    /// At least a part of it is run by an evaluator.
+    Host,
+}
+
+/// An ONNX operator that can be imported.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Operator {
+    /// Its name.
+    pub name: &'static str,
+    /// How it runs.
+    pub cpu: Cpu,
+}
+
+/// Every ONNX operator that can be imported, by name.
+pub fn operators() -> Vec<Operator> {
+    let mut names: Vec<&str> = RULES.iter().map(|(name, _)| *name).chain(["If"]).collect();
+    names.sort_unstable();
+    let partly = |name: &str| PARTLY.iter().find(|(n, _)| *n == name).map(|(_, forms)| Cpu::Partly(forms));
+    let rest = |name: &str| if HOST.contains(&name) { Cpu::Host } else { Cpu::Compiled };
+    names.into_iter().map(|name| Operator { name, cpu: partly(name).unwrap_or_else(|| rest(name)) }).collect()
+}
+
+fn rule(op_type: &str) -> Option<Rule> {
+    let at = RULES.binary_search_by_key(&op_type, |(name, _)| name).ok()?;
+    Some(RULES[at].1)
+}
 
 /// Whether there is a rule for ONNX's own operator `op_type`.
 pub(crate) fn is_supported(op_type: &str) -> bool {
-    op_type == "If" || SAME.contains(&op_type) || special(op_type).is_some()
+    op_type == "If" || rule(op_type).is_some()
 }
 
 /// Runs the rule of `op_type`; what it leaves unread of the node is refused.
 pub(super) fn apply(op_type: &str, cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
-    let results = match special(op_type) {
-        Some(rule) => rule(cx)?,
-        None => same(op_type, cx)?,
-    };
+    let rule = rule(op_type).ok_or_else(|| Refusal::new("it is not supported"))?;
+    let results = rule(cx)?;
     cx.nothing_left()?;
     Ok(results)
 }
 
-fn same(op_type: &str, cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
-    let op = Op::from_attributes(op_type, &cx.generic_attributes()?).map_err(|e| Refusal(e.to_string()))?;
+/// An operator whose name, operands and attributes are the same in the IR.
+fn same(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
+    let attributes = cx.generic_attributes()?;
+    let op = Op::from_attributes(cx.op_type(), &attributes).map_err(|e| Refusal::new(e.to_string()))?;
     let inputs = cx.all_inputs()?;
     Ok(vec![cx.emit(op, &inputs)?])
 }
 
-fn special(op_type: &str) -> Option<Rule> {
-    let rule: Rule = match op_type {
-        "Constant" => shape::constant,
-        "ConstantOfShape" => shape::constant_of_shape,
-        "Reshape" => shape::reshape,
-        "Flatten" => shape::flatten,
-        "Squeeze" => shape::squeeze,
-        "Unsqueeze" => shape::unsqueeze,
-        "Expand" => shape::expand,
-        "Range" => shape::range,
-        "Size" => shape::size,
-        "Transpose" => shape::transpose,
-        "Slice" => slice::slice,
-        "Split" => slice::split,
-        "Pad" => slice::pad,
-        "Identity" => elementwise::identity,
-        "Dropout" => elementwise::dropout,
-        "Cast" => elementwise::cast,
-        "CastLike" => elementwise::cast_like,
-        "Clip" => elementwise::clip,
-        "Gelu" => elementwise::gelu,
-        "Pow" => elementwise::pow,
-        "Mod" => elementwise::modulo,
-        "Max" => |cx| elementwise::chain(cx, &Op::Max {}),
-        "Min" => |cx| elementwise::chain(cx, &Op::Min {}),
-        "Sum" => |cx| elementwise::chain(cx, &Op::Add {}),
-        "Gemm" => normalise::gemm,
-        "BatchNormalization" => normalise::batch_normalization,
-        "LayerNormalization" => normalise::layer_normalization,
-        "Softmax" => |cx| normalise::softmax(cx, |axis| Op::Softmax { axis }),
-        "LogSoftmax" => |cx| normalise::softmax(cx, |axis| Op::LogSoftmax { axis }),
-        "ReduceSum" => |cx| reduce::reduce(cx, 13, |axes, keepdims| Op::ReduceSum { axes, keepdims }),
-        "ReduceMean" => |cx| reduce::reduce(cx, 18, |axes, keepdims| Op::ReduceMean { axes, keepdims }),
-        "ReduceMax" => |cx| reduce::reduce(cx, 18, |axes, keepdims| Op::ReduceMax { axes, keepdims }),
-        "ReduceMin" => |cx| reduce::reduce(cx, 18, |axes, keepdims| Op::ReduceMin { axes, keepdims }),
-        "GlobalAveragePool" => |cx| reduce::global(cx, |axes| Op::ReduceMean { axes, keepdims: true }),
-        "GlobalMaxPool" => |cx| reduce::global(cx, |axes| Op::ReduceMax { axes, keepdims: true }),
-        "ArgMax" => reduce::arg_max,
-        "CumSum" => reduce::cum_sum,
-        "Conv" => pool::conv,
-        "MaxPool" => pool::max_pool,
-        "AveragePool" => pool::average_pool,
-        _ => return None,
-    };
-    Some(rule)
+#[cfg(test)]
+mod tests {
+    use super::RULES;
+
+    #[test]
+    fn rules_are_sorted_by_name() {
+        assert!(RULES.is_sorted_by(|a, b| a.0 < b.0));
+    }
 }

@@ -1,7 +1,8 @@
 //! Constants and operators that only change dims. The target dims are read from what is known of
 //! the elements of the operand that holds them.
 
-use eec_ir::{Dim, Op, Tensor, ValueId};
+use eec_ir::minifloat::Overflow;
+use eec_ir::{DType, Dim, Op, Tensor, ValueId};
 
 use super::super::error::{NodeResult, Refusal, refuse};
 use super::node::{Cx, axis_index, axis_indices};
@@ -37,7 +38,7 @@ pub(super) fn constant_of_shape(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
 }
 
 fn target(cx: &Cx, i: usize) -> NodeResult<Vec<Dim>> {
-    cx.sizes(i, "target shape")?.ok_or_else(|| Refusal("the target shape is missing".into()))
+    cx.sizes(i, "target shape")?.ok_or_else(|| Refusal::new("the target shape is missing"))
 }
 
 fn check_sizes(dims: &[Dim]) -> NodeResult<()> {
@@ -63,7 +64,7 @@ fn resolve_reshape(from: &[Dim], target: &[Dim], allow_zero: bool) -> NodeResult
             Some(0) if !allow_zero => {
                 let kept = from
                     .get(i)
-                    .ok_or_else(|| Refusal(format!("0 in the target shape {target:?} keeps no dim of {from:?}")));
+                    .ok_or_else(|| Refusal::new(format!("0 in the target shape {target:?} keeps no dim of {from:?}")));
                 *dim = kept?.clone();
             }
             Some(-1) if open.is_some() => {
@@ -76,7 +77,8 @@ fn resolve_reshape(from: &[Dim], target: &[Dim], allow_zero: bool) -> NodeResult
     if let Some(open) = open {
         let others = dims.iter().enumerate().filter(|(i, _)| *i != open).map(|(_, d)| d);
         let rest = Dim::product(from).floor_div(&Dim::product(others));
-        dims[open] = rest.ok_or_else(|| Refusal(format!("-1 in the target shape {target:?} stands beside a 0")))?;
+        dims[open] =
+            rest.ok_or_else(|| Refusal::new(format!("-1 in the target shape {target:?} stands beside a 0")))?;
     }
     check_sizes(&dims)?;
     Ok(dims)
@@ -110,7 +112,7 @@ pub(super) fn squeeze(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
 /// `Unsqueeze`: inserts dims of 1 at the listed positions of the result.
 pub(super) fn unsqueeze(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     let x = cx.input(0)?;
-    let axes = cx.axes(1)?.ok_or_else(|| Refusal("the list of axes is missing".into()))?;
+    let axes = cx.axes(1)?.ok_or_else(|| Refusal::new("the list of axes is missing"))?;
     let mut rest = cx.dims(x).into_iter();
     let rank = rest.len() + axes.len();
     let new = axis_indices(&axes, rank)?;
@@ -141,8 +143,8 @@ pub(super) fn range(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
         let start = cx.input(0)?;
         cx.ty(start).dtype
     };
-    if !dtype.is_int() {
-        return refuse(format!("only ranges of integers are supported, found {dtype}"));
+    if dtype.is_float() {
+        return float_range(cx, dtype);
     }
     let bound = |i: usize| match cx.sizes(i, "bound of the range")?.as_deref() {
         Some([one]) => Ok(one.clone()),
@@ -150,12 +152,27 @@ pub(super) fn range(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
         None => refuse(format!("operand {i} is missing")),
     };
     let (start, limit, delta) = (bound(0)?, bound(1)?, bound(2)?);
-    let delta = delta.as_const().ok_or_else(|| Refusal(format!("the step {delta} is not constant")))?;
+    let delta = delta.as_const().ok_or_else(|| Refusal::new(format!("the step {delta} is not constant")))?;
     if delta == 0 {
         return refuse("the step is 0");
     }
     let range = cx.emit(Op::Range { start, limit, delta }, &[])?;
     Ok(vec![cx.cast(range, dtype)?])
+}
+
+/// A range of floats between constants.
+fn float_range(cx: &mut Cx, dtype: DType) -> NodeResult<Vec<ValueId>> {
+    let bound = |i: usize| {
+        cx.const_number(i, "bound of the range")?.ok_or_else(|| Refusal::new(format!("operand {i} is missing")))
+    };
+    let (start, limit, delta) = (bound(0)?, bound(1)?, bound(2)?);
+    let count = ((limit - start) / delta).ceil();
+    if count.is_nan() || count > 1e7 {
+        return refuse(format!("a range from {start} to {limit} by {delta} is too long"));
+    }
+    let data: Vec<f64> = (0..count.max(0.0) as i64).map(|i| start + i as f64 * delta).collect();
+    let tensor = Tensor::from_f64s(dtype, &[data.len()], &data, Overflow::Special)?;
+    Ok(vec![cx.constant(tensor)])
 }
 
 /// `Size`: the number of elements, as a scalar.
@@ -189,12 +206,13 @@ mod tests {
         assert_eq!(heads.ok(), Some(dims(&["batch", "seq", "6", "16"])));
         let zero = resolve_reshape(&dims(&["0", "3"]), &dims(&["0", "5"]), true);
         assert_eq!(zero.ok(), Some(dims(&["0", "5"])));
-        assert!(resolve_reshape(&from, &dims(&["-1", "-1"]), false).is_err_and(|e| e.0.contains("twice")));
+        assert!(resolve_reshape(&from, &dims(&["-1", "-1"]), false).is_err_and(|e| e.reason.contains("twice")));
         assert!(
-            resolve_reshape(&from, &dims(&["1", "1", "1", "0"]), false).is_err_and(|e| e.0.contains("keeps no dim"))
+            resolve_reshape(&from, &dims(&["1", "1", "1", "0"]), false)
+                .is_err_and(|e| e.reason.contains("keeps no dim"))
         );
-        assert!(resolve_reshape(&from, &dims(&["-1", "0"]), true).is_err_and(|e| e.0.contains("beside a 0")));
-        assert!(resolve_reshape(&from, &dims(&["-2", "3"]), false).is_err_and(|e| e.0.contains("is no size")));
+        assert!(resolve_reshape(&from, &dims(&["-1", "0"]), true).is_err_and(|e| e.reason.contains("beside a 0")));
+        assert!(resolve_reshape(&from, &dims(&["-2", "3"]), false).is_err_and(|e| e.reason.contains("is no size")));
     }
 
     #[test]

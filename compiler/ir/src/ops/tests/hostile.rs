@@ -65,7 +65,8 @@ fn extreme_windows_do_not_overflow() {
 #[test]
 fn every_operator_refuses_wrong_operands_without_a_panic() {
     let shapes: [&[&str]; 6] = [&[], &["0"], &["n"], &["2", "n"], &["2", "0", "n"], &["1", "2", "3", "4"]];
-    let operands: Vec<Facts> = DType::ALL.into_iter().flat_map(|t| shapes.iter().map(move |s| value(t, s))).collect();
+    let operands: Vec<Facts> =
+        DType::ALL.iter().copied().flat_map(|t| shapes.iter().map(move |s| value(t, s))).collect();
     for op in every_operator() {
         let _ = infer(&op, &[]);
         for a in &operands {

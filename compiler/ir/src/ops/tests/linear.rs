@@ -46,8 +46,8 @@ fn matmul_infers_symbolic_dims() {
     let inner = refusal(&Op::MATMUL, &[float(&["batch", "5"]), float(&["4", "3"])]);
     assert_eq!(inner, "the inner dims of f32[batch, 5] and f32[4, 3] differ: 5 is not 4");
     assert!(refusal(&Op::MATMUL, &[float(&[]), float(&["4"])]).contains("must have dims"));
-    let integers = value(DType::I64, &["2", "2"]);
-    assert_eq!(refusal(&Op::MATMUL, &[integers.clone(), integers]), "operand 0 must be f32, found i64[2, 2]");
+    let truths = value(DType::Bool, &["2", "2"]);
+    assert_eq!(refusal(&Op::MATMUL, &[truths.clone(), truths]), "operand 0 must be a number, found bool[2, 2]");
 }
 
 #[test]

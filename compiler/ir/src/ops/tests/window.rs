@@ -58,7 +58,7 @@ fn convolution_refuses_what_does_not_fit() {
     assert_eq!(wide, "a window of 9 does not fit into 8 with pads 0 and 0");
     let bias = refusal(&plain(2), &[x, w.clone(), float(&["5"])]);
     assert_eq!(bias, "a bias of f32[5] does not fit a weight of f32[6, 2, 3, 3]: 5 is not 6");
-    assert!(refusal(&plain(2), &[float(&["4", "8"]), w]).contains("3 or 4 dims"));
+    assert!(refusal(&plain(2), &[float(&["4", "8"]), w]).contains("at least 3 dims"));
 }
 
 #[test]
@@ -110,5 +110,5 @@ fn pooling_refuses_pads_that_hide_the_input() {
     assert_eq!(refusal(&op, &x), "pads [1, 1, 2, 1] must be smaller than the kernel [2, 3]");
     let op = max_pool(&[2], &[1, 1], &[1, 1], &[0; 4], false);
     assert_eq!(refusal(&op, &x), "`kernel` must be 2 numbers of at least 1, found [2]");
-    assert!(refusal(&average_pool(&[2, 2], &[0; 4], false, false), &[float(&["3", "8", "8"])]).contains("4 dims"));
+    assert!(refusal(&average_pool(&[2, 2], &[0; 4], false, false), &[float(&["8", "8"])]).contains("at least 3 dims"));
 }

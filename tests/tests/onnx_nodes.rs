@@ -1,0 +1,254 @@
+//! The node tests of the ONNX standard through import, lowering and the CPU runtime.
+//!
+//! What does not pass stands in `onnx_nodes.txt` with its reason. A test that passes and is listed, or
+//! fails for another reason than the listed one, fails this suite; `EEC_UPDATE=1` writes the list anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use eec::compare::{Tolerance, compare};
+use eec::npz::Arrays;
+use eec::onnx::{Cpu, ImportError, ImportErrorKind, Operator, Unsupported, import_fixed, operators, read_tensor_file};
+use eec_ir::program::Form;
+use eec_ir::{Graph, Tensor};
+use eec_passes::pass::{Context, Pass};
+use eec_passes::simplify::Simplify;
+use eec_runtime::Control;
+use eec_tests::backend::{cpu, run};
+use eec_tests::shared::python;
+
+/// The list of what does not pass.
+const LIST: &str = "onnx_nodes.txt";
+
+/// Kinds of value and operator that eec does not set out to support, as import names them.
+const OUT_OF_SCOPE: &[(&str, &str)] = &[
+    ("string", "strings"),
+    ("not a tensor", "sequences and optionals"),
+    ("ai.onnx.ml.", "the ml domain"),
+    ("ai.onnx.preview.training.", "the training domain"),
+    ("ImageDecoder", "image files"),
+];
+
+/// How a test passed.
+#[derive(Clone, Default)]
+struct Passed {
+    /// With inputs that decide shapes or attributes fixed to the test's values when the model was read.
+    fixed: bool,
+    /// The operator, of a test of only one.
+    operator: Option<String>,
+    /// With kernels that are evaluators, on element types that loops compute with alone.
+    host: Option<bool>,
+}
+
+type Outcome = Result<Passed, String>;
+
+/// What the Python script says of a test.
+#[derive(serde::Deserialize)]
+struct About {
+    rtol: f32,
+    atol: f32,
+    operators: Vec<String>,
+}
+
+#[test]
+fn node_tests_of_the_standard() {
+    let Some(python) = python() else { return };
+    let folder = tempfile::tempdir().unwrap_or_else(|e| panic!("no folder: {e}"));
+    write_tests(&python, folder.path());
+    let outcomes = run_all(&tests_in(folder.path()));
+    check_operators(&outcomes);
+    let found = listing(&outcomes);
+    println!("{}", found.lines().take_while(|l| l.starts_with('#')).collect::<Vec<_>>().join("\n"));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(LIST);
+    if std::env::var_os("EEC_UPDATE").is_some() {
+        std::fs::write(&path, found).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        return;
+    }
+    let listed = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let (listed, found): (BTreeSet<&str>, BTreeSet<&str>) = (listed.lines().collect(), found.lines().collect());
+    let changes: Vec<String> = (found.difference(&listed).map(|l| format!("now    {l}")))
+        .chain(listed.difference(&found).map(|l| format!("listed {l}")))
+        .collect();
+    assert!(changes.is_empty(), "{LIST} differs (EEC_UPDATE=1 writes it anew):\n{}", changes.join("\n"));
+}
+
+/// Writes the tests of the Python package `onnx` to `folder`.
+fn write_tests(python: &Path, folder: &Path) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/write_node_tests.py");
+    let done = Command::new(python).arg(script).arg(folder).output();
+    let done = done.unwrap_or_else(|e| panic!("{}: {e}", python.display()));
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+fn tests_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let wanted = std::env::var("EEC_CASE").unwrap_or_default();
+    let mut tests: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
+    tests.retain(|t| name_of(t).contains(&wanted));
+    tests.sort();
+    assert!(!tests.is_empty(), "no node tests");
+    tests
+}
+
+fn name_of(test: &Path) -> String {
+    test.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Runs the tests on all cores.
+fn run_all(tests: &[PathBuf]) -> BTreeMap<String, Outcome> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        while let Some(test) = tests.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let outcome = std::panic::catch_unwind(|| run_test(test)).unwrap_or_else(|_| Err("it panics".into()));
+            done.push((name_of(test), outcome));
+        }
+        done
+    };
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|w| w.join().unwrap_or_default()).collect()
+    })
+}
+
+fn run_test(test: &Path) -> Outcome {
+    let bytes = std::fs::read(test.join("model.onnx")).map_err(|e| e.to_string())?;
+    let about = std::fs::read_to_string(test.join("test.json")).map_err(|e| e.to_string())?;
+    let about: About = serde_json::from_str(&about).map_err(|e| e.to_string())?;
+    let tolerance = Tolerance { atol: about.atol, rtol: about.rtol };
+    let operator = if let [one] = about.operators.as_slice() { Some(one.clone()) } else { None };
+    let mut passed = Passed { operator, ..Passed::default() };
+    for data in (0..).map(|n| test.join(n.to_string())).take_while(|d| d.is_dir()) {
+        let read = |kind: &str| -> Result<Vec<(String, Tensor)>, ImportError> {
+            let files = (0..).map(|k| data.join(format!("{kind}_{k}.pb"))).take_while(|f| f.is_file());
+            files.map(|f| read_tensor_file(&f)).collect()
+        };
+        let inputs = read("input");
+        let known = inputs.as_ref().map_or(Arrays::new(), |i| i.iter().cloned().collect());
+        let (graph, fixed) = import_for(&bytes, &known)?;
+        passed.fixed |= fixed;
+        let inputs: Vec<(String, Tensor)> = inputs.map_err(|e| e.to_string())?;
+        let outputs = read("output").map_err(|e| e.to_string())?;
+        let host = check(&graph, &inputs, &outputs, tolerance)?;
+        if inputs.iter().chain(&outputs).all(|(_, t)| t.dtype().is_compiled()) {
+            passed.host = Some(host);
+        }
+    }
+    Ok(passed)
+}
+
+/// The graph, and whether inputs had to be fixed for it.
+fn import_for(model: &[u8], inputs: &Arrays) -> Result<(Graph, bool), String> {
+    let mut fixed = Arrays::new();
+    loop {
+        let error = match import_fixed(model, "model", None, &fixed) {
+            Ok(graph) => return Ok((graph, !fixed.is_empty())),
+            Err(error) => error,
+        };
+        let deciding = match error.kind() {
+            ImportErrorKind::Unsupported(list) => list.deciding_inputs(),
+            _ => BTreeSet::new(),
+        };
+        let before = fixed.len();
+        fixed.extend(deciding.into_iter().filter_map(|name| Some((name.to_string(), inputs.get(name)?.clone()))));
+        if fixed.len() == before {
+            return Err(reason(&error));
+        }
+    }
+}
+
+/// A failed import in few words, the same for all that fail alike.
+fn reason(error: &ImportError) -> String {
+    match error.kind() {
+        ImportErrorKind::Unsupported(list) => unsupported(list),
+        other => other.to_string(),
+    }
+}
+
+fn unsupported(list: &Unsupported) -> String {
+    let ops = list.ops.iter().map(|o| match o.domain.as_str() {
+        "" => o.name.clone(),
+        domain => format!("{domain}.{}", o.name),
+    });
+    let (ops, types): (Vec<String>, Vec<&str>) = (ops.collect(), list.types.iter().map(|t| t.name.as_str()).collect());
+    let named = |known: &str| types.contains(&known) || ops.iter().any(|o| o.starts_with(known));
+    if let Some((_, what)) = OUT_OF_SCOPE.iter().find(|(known, _)| named(known)) {
+        return format!("out of scope: {what}");
+    }
+    if !ops.is_empty() {
+        return format!("operator {}", ops.join(", "));
+    }
+    if !types.is_empty() {
+        return format!("type {}", types.join(", "));
+    }
+    list.forms.first().map_or_else(String::new, |f| format!("form of {}: {}", f.op, f.reason))
+}
+
+/// Checks the outputs; whether kernels are evaluators.
+fn check(
+    graph: &Graph,
+    inputs: &[(String, Tensor)],
+    outputs: &[(String, Tensor)],
+    tolerance: Tolerance,
+) -> Result<bool, String> {
+    let mut graph = graph.clone();
+    Simplify.run(&mut graph, &mut Context::default()).map_err(|e| format!("simplify: {e}"))?;
+    let mut session = cpu(&graph, 1).map_err(|e| format!("lowering: {e}"))?;
+    let name = |v: &eec_ir::ValueId| graph.value(*v).name.as_deref().unwrap_or_default();
+    let given = |name: &str| inputs.iter().find(|(n, _)| n == name).map(|(_, t)| t.clone());
+    let ordered: Option<Vec<Tensor>> = graph.inputs().iter().map(|v| given(name(v))).collect();
+    let ordered = ordered.ok_or("an input has no value")?;
+    let done = run(&mut session, &graph, &ordered, Control::Auto).map_err(|e| format!("run: {e}"))?;
+    for (name, want) in outputs {
+        let have = done.outputs.iter().find(|(n, _)| n == name).ok_or("an output is missing")?;
+        let difference = compare(&have.1, want, tolerance);
+        if !difference.within {
+            if std::env::var_os("EEC_CASE").is_some() {
+                println!("{name}: {}", difference.detail);
+            }
+            return Err("the result differs".into());
+        }
+    }
+    Ok(session.program().kernels.iter().any(|k| matches!(k.form, Form::Host(_))))
+}
+
+/// Checks what [`operators`] says of those that have tests on compiled element types.
+fn check_operators(outcomes: &BTreeMap<String, Outcome>) {
+    let mut found: BTreeMap<&str, BTreeSet<bool>> = BTreeMap::new();
+    for passed in outcomes.values().filter_map(|o| o.as_ref().ok()) {
+        if let (Some(operator), Some(host)) = (&passed.operator, passed.host) {
+            found.entry(operator).or_default().insert(host);
+        }
+    }
+    let wrong = |o: &Operator| {
+        let Some(found) = found.get(o.name) else { return false };
+        match o.cpu {
+            Cpu::Compiled => found.contains(&true),
+            Cpu::Partly(_) => !found.contains(&true),
+            Cpu::Host => found.contains(&false),
+        }
+    };
+    let wrong: Vec<Operator> = operators().into_iter().filter(wrong).collect();
+    assert!(wrong.is_empty() || std::env::var_os("EEC_CASE").is_some(), "not so: {wrong:?}");
+}
+
+/// The list: the counts, then a line per test that does not pass.
+fn listing(outcomes: &BTreeMap<String, Outcome>) -> String {
+    let passed: Vec<&Passed> = outcomes.values().filter_map(|o| o.as_ref().ok()).collect();
+    let (all, fixed) = (passed.len(), passed.iter().filter(|p| p.fixed).count());
+    let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+    for reason in outcomes.values().filter_map(|o| o.as_ref().err()) {
+        *reasons.entry(reason).or_default() += 1;
+    }
+    let mut reasons: Vec<(&str, usize)> = reasons.into_iter().collect();
+    reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let total = outcomes.len();
+    let mut lines = vec![format!("# {all} of {total} pass, {fixed} of them with inputs fixed that decide shapes")];
+    lines.extend(reasons.iter().map(|(reason, count)| format!("# {count:4}  {reason}")));
+    let failed = outcomes.iter().filter_map(|(name, o)| Some(format!("{name}: {}", o.as_ref().err()?)));
+    lines.extend(failed);
+    lines.join("\n") + "\n"
+}
