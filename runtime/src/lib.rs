@@ -43,6 +43,8 @@ mod plan;
 mod pool;
 mod run;
 #[cfg(feature = "jit")]
+mod seat;
+#[cfg(feature = "jit")]
 mod session;
 #[cfg(not(feature = "jit"))]
 mod unavailable;

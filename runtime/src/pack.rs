@@ -27,6 +27,13 @@ enum Place {
 }
 
 impl Place {
+    /// The constant that it is a part of.
+    fn constant(&self) -> u32 {
+        match self {
+            Place::Matrix { constant, .. } | Place::Conv { constant, .. } => *constant,
+        }
+    }
+
     /// Elements of the packed form.
     fn packed_len(&self) -> Option<usize> {
         match self {
@@ -57,6 +64,11 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
+    /// Bytes of all parts.
+    pub(crate) fn bytes(&self) -> usize {
+        self.parts.iter().map(|(part, _)| part.len() * size_of::<f32>()).sum()
+    }
+
     /// Those with this number, and how it is packed.
     pub(crate) fn get(&self, index: usize) -> Option<(&[f32], Precision)> {
         let (part, precision) = self.parts.get(index)?;
@@ -65,8 +77,14 @@ impl Weights {
 }
 
 /// Packs every matrix that is a part of a constant and the same for the whole batch, and the constant
-/// weights of convolutions; `None` if there is no memory for them.
-pub(crate) fn pack(program: &Program, constants: &[Held], pool: &Pool) -> Option<Packed> {
+/// weights of convolutions; `packed` is told of every constant whose packed form is complete. `None` if
+/// there is no memory for them.
+pub(crate) fn pack(
+    program: &Program,
+    constants: &[Held],
+    pool: &Pool,
+    packed: &(dyn Fn(u32) + Sync),
+) -> Option<Packed> {
     let mut known: HashMap<Place, usize> = HashMap::new();
     let mut places: Vec<Place> = Vec::new();
     let mut of_kernel = Vec::with_capacity(program.kernels.len());
@@ -83,11 +101,11 @@ pub(crate) fn pack(program: &Program, constants: &[Held], pool: &Pool) -> Option
             })
         }));
     }
-    Some(Packed { weights: pack_all(&places, constants, pool)?, of_kernel })
+    Some(Packed { weights: pack_all(&places, constants, pool, packed)?, of_kernel })
 }
 
 /// Packs what is at `places` one after the other, each from a cache line on.
-fn pack_all(places: &[Place], constants: &[Held], pool: &Pool) -> Option<Weights> {
+fn pack_all(places: &[Place], constants: &[Held], pool: &Pool, packed: &(dyn Fn(u32) + Sync)) -> Option<Weights> {
     let mut parts = Vec::with_capacity(places.len());
     let mut end = 0usize;
     for place in places {
@@ -107,6 +125,7 @@ fn pack_all(places: &[Place], constants: &[Held], pool: &Pool) -> Option<Weights
     pool.run(places.len(), 1, &|range| {
         for i in range {
             pack_one(&places[i], constants, &mut slots[i].lock().unwrap_or_else(PoisonError::into_inner));
+            packed(places[i].constant());
         }
     });
     Some(Weights { memory, parts })

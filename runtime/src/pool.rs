@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::seat::Seat;
+
 /// How long an idle worker spins before it parks once no run lasts: longer than the gap between two
 /// inferences of a loop, shorter than anything a user would see on a power meter.
 const SPIN: Duration = Duration::from_micros(200);
@@ -51,6 +53,7 @@ struct Shared {
     runs: AtomicUsize,
     stop: AtomicBool,
     parked: Box<[AtomicBool]>,
+    seats: Box<[Seat]>,
 }
 
 // SAFETY: `job` is the only field that is not already shareable. It is written by the one caller
@@ -81,6 +84,7 @@ impl Pool {
             runs: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             parked: (0..count).map(|_| AtomicBool::new(false)).collect(),
+            seats: (0..count).map(|_| Seat::new()).collect(),
         });
         let spawn = |index| {
             let shared = Arc::clone(&shared);
@@ -134,8 +138,10 @@ impl Pool {
         shared.next.store(0, Ordering::Relaxed);
         shared.state.fetch_add(EPOCH | OPEN, Ordering::SeqCst);
         let helpers = (job.items.div_ceil(job.chunk) - 1).min(self.workers.len());
-        for (worker, parked) in self.workers.iter().zip(&shared.parked).take(helpers) {
+        let waiting = self.workers.iter().zip(&shared.parked).zip(&shared.seats);
+        for ((worker, parked), seat) in waiting.take(helpers) {
             if parked.swap(false, Ordering::SeqCst) {
+                seat.avoid_this_cpu();
                 worker.thread().unpark();
             }
         }
@@ -195,6 +201,7 @@ impl Drop for Running<'_> {
 impl Shared {
     /// A worker's life: wait for a job, join it, help, leave.
     fn work(&self, index: usize) {
+        self.seats[index].take();
         let mut seen = 0;
         while let Some(epoch) = self.wait(index, seen) {
             seen = epoch;

@@ -46,26 +46,28 @@ impl Session {
         constants: &dyn Fn(ContentHash) -> Option<Tensor>,
         options: Options,
     ) -> Result<Session, Error> {
-        Session::with(program, &|hash| constants(hash).map(Held::Plain), options)
+        Session::with(program, &|hash| constants(hash).map(Held::Plain), &|_| {}, options)
     }
 
     /// Compiles a program of the artifact, from whose weights it is packed as they are stored.
     ///
     /// Fails as [`Session::new`] does.
     pub fn of_artifact(artifact: &Artifact, program: Program, options: Options) -> Result<Session, Error> {
-        Session::with(program, &|hash| artifact.held(hash), options)
+        Session::with(program, &|hash| artifact.held(hash), &|hash| artifact.release(hash), options)
     }
 
     fn with(
         program: Program,
         constants: &dyn Fn(ContentHash) -> Option<Held>,
+        release: &(dyn Fn(ContentHash) + Sync),
         options: Options,
     ) -> Result<Session, Error> {
         let named = |kind, why: &dyn std::fmt::Display| Error::new(kind, model(&program), why);
         let verified = verify(&program).map_err(|e| named(ErrorKind::Program, &e))?;
         let constants = load_constants(&program, constants)?;
         let pool = Pool::new(threads(options.threads));
-        let packed = pack::pack(&program, &constants, &pool)
+        let release = |constant: u32| release(program.constants[constant as usize].hash);
+        let packed = pack::pack(&program, &constants, &pool, &release)
             .ok_or_else(|| named(ErrorKind::Memory, &"no memory for its weights in the order of the kernels"))?;
         if let Some(kernel) = pack::unpacked(&program, &packed) {
             let error = named(ErrorKind::Program, &"its narrow weights are not one dense matrix inside a constant");
@@ -124,6 +126,11 @@ impl Session {
     /// Threads that compute.
     pub fn threads(&self) -> usize {
         self.host.pool.threads()
+    }
+
+    /// Bytes of the weights: those in the kernels' order, and those that are read as they are.
+    pub fn weight_bytes(&self) -> usize {
+        self.host.packed.bytes() + self.constants.iter().flatten().map(|t| t.bytes().len()).sum::<usize>()
     }
 
     /// Bytes of the arena so far.

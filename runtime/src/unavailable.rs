@@ -67,6 +67,11 @@ impl Session {
         match self.0 {}
     }
 
+    /// Bytes of the weights: those in the kernels' order, and those that are read as they are.
+    pub fn weight_bytes(&self) -> usize {
+        match self.0 {}
+    }
+
     /// Bytes of the arena so far.
     pub fn arena_bytes(&self) -> usize {
         match self.0 {}

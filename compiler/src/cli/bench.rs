@@ -59,7 +59,11 @@ struct Measured {
     exits: Vec<String>,
     threads: usize,
     load_ms: f64,
+    /// Of the process; in MiB, as all that follows.
     peak_mb: Option<f64>,
+    weights_mb: f64,
+    /// The arena of the run's own buffers.
+    buffers_mb: f64,
 }
 
 pub(super) fn run(args: Args) -> Outcome {
@@ -105,6 +109,7 @@ fn measure_all(
     }
     // The plain session comes last, so that it adds nothing to the memory of the measured one.
     let (threads, peak_mb) = (session.threads(), peak_mb());
+    let [weights_mb, buffers_mb] = [session.weight_bytes(), session.arena_bytes()].map(|b| b as f64 / MIB);
     let plain = if decided {
         let mut plain = model.session(Form::Plain, run_options(args.execution.threads))?;
         Some(measure(&mut plain, inputs, Control::Auto, args)?)
@@ -112,7 +117,7 @@ fn measure_all(
         None
     };
     let rows = inputs.iter().find_map(|(_, t)| t.dims().first()).map_or(1, |n| *n as u64);
-    Ok(Measured { run, plain, depths, rows, exits, threads, load_ms, peak_mb })
+    Ok(Measured { run, plain, depths, rows, exits, threads, load_ms, peak_mb, weights_mb, buffers_mb })
 }
 
 fn measure(session: &mut Session, inputs: &[(&str, Tensor)], control: Control, args: &Args) -> Result<Times, Error> {
@@ -150,6 +155,7 @@ fn as_json(m: &Measured, iters: usize) -> Value {
     let mut value = json!({
         "schema": JSON_SCHEMA, "backend": "cpu", "threads": m.threads,
         "load_ms": m.load_ms, "peak_mb": m.peak_mb, "iters": iters,
+        "weights_mb": m.weights_mb, "buffers_mb": m.buffers_mb,
     });
     merge(&mut value, &m.run);
     if !m.exits.is_empty() {
@@ -181,7 +187,9 @@ fn text(m: &Measured, iters: usize) -> String {
     let mut rows = vec![["", "median", "p90", "min"].map(String::from).to_vec(), cells("run".into(), &m.run)];
     rows.extend(m.depths.iter().map(|(name, t)| cells(format!("forced exit after {name}"), t)));
     rows.extend(m.plain.iter().map(|t| cells("plain model".into(), t)));
-    let peak = m.peak_mb.map_or_else(String::new, |mb| format!(", peak memory {mb:.0} MB"));
+    let beyond = |mb: f64| format!(", peak memory {mb:.0} MB, {:.0} MB beyond the weights", mb - m.weights_mb);
+    let peak = m.peak_mb.map_or_else(String::new, beyond);
+    let peak = format!("{peak} ({:.1} MB of buffers)", m.buffers_mb);
     let left = if m.exits.is_empty() { String::new() } else { format!("rows of the run: {}\n", m.places()) };
     let (threads, load) = (m.threads, ms(m.load_ms));
     format!("{}\n{left}cpu, {threads} threads, {iters} runs, load {load}{peak}\n", output::table(&rows))
@@ -191,10 +199,12 @@ fn ms(value: f64) -> String {
     format!("{value:.3} ms")
 }
 
+const MIB: f64 = 1024.0 * 1024.0;
+
 /// Peak resident memory of the process, where the system tells (Linux).
 fn peak_mb() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
     let kb: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kb / 1024.0)
+    Some(kb * 1024.0 / MIB)
 }

@@ -99,6 +99,12 @@ impl Narrow {
         self.layout.bytes(self.dims).unwrap_or(usize::MAX)
     }
 
+    /// Where its first byte is.
+    #[cfg(feature = "jit")]
+    pub(super) fn address(&self) -> usize {
+        (*self.storage).as_ref().as_ptr().addr() + self.offset
+    }
+
     /// How it is stored.
     #[cfg(feature = "jit")]
     pub(crate) fn precision(&self) -> Precision {

@@ -9,6 +9,8 @@ use eec_ir::program::Program;
 use eec_ir::tensor::Storage;
 use eec_ir::{ContentHash, DType, Precision, Tensor};
 use memmap2::Mmap;
+#[cfg(all(unix, feature = "jit"))]
+use memmap2::UncheckedAdvice;
 
 use super::narrow::Narrow;
 use super::{ALIGN, CONSTANTS, ENTRY, Entry, HEADER, MAGIC, NAME, PLAIN_PROGRAM, PROGRAM, VERSION, WEIGHTS};
@@ -156,6 +158,17 @@ impl Artifact {
         self.constants.get(&hash).cloned()
     }
 
+    /// Takes the constant's pages out of this process's memory; when it is read again, they come from the file.
+    #[cfg(feature = "jit")]
+    pub(crate) fn release(&self, hash: ContentHash) {
+        let Some(held) = self.constants.get(&hash) else { return };
+        let offset = held.address() - self.map.as_ptr().addr();
+        #[cfg(unix)]
+        // SAFETY: the map is of a file and nothing writes to it, so that dropped pages lose nothing.
+        // A system that refuses keeps them in memory.
+        let _ = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, held.bytes()) };
+    }
+
     /// The hashes of all constants, in no particular order.
     pub fn constants(&self) -> impl Iterator<Item = ContentHash> {
         self.constants.keys().copied()
@@ -194,6 +207,15 @@ impl Held {
         match self {
             Held::Plain(tensor) => tensor.dims().to_vec(),
             Held::Narrow(narrow) => narrow.dims().to_vec(),
+        }
+    }
+
+    /// Where its first byte is.
+    #[cfg(feature = "jit")]
+    fn address(&self) -> usize {
+        match self {
+            Held::Plain(tensor) => tensor.bytes().as_ptr().addr(),
+            Held::Narrow(narrow) => narrow.address(),
         }
     }
 
