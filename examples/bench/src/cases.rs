@@ -7,6 +7,8 @@ use std::path::Path;
 use eec_ir::{DType, Graph, Symbol, Tensor};
 use serde::Deserialize;
 
+use crate::dynamic::Exits;
+
 /// The list of cases.
 #[derive(Deserialize)]
 pub struct Cases {
@@ -26,6 +28,8 @@ pub struct Case {
     /// Runs per round.
     #[serde(default = "one")]
     pub repeat: usize,
+    /// Early exits that are inserted first.
+    pub exits: Option<Exits>,
 }
 
 fn one() -> usize {
