@@ -4,7 +4,7 @@
 //! may share a dim with others (`[64*batch, 96]`). Operators that mix samples, or of which that
 //! cannot be excluded, have a problem with a reason; values after them are placed by their form.
 
-use eec_ir::{Dim, Graph, NodeId, Op, RegionId, Symbol, Type, ValueId};
+use eec_ir::{Dim, Graph, NodeId, Op, RegionId, Symbol, Type, ValueId, elementwise_broadcast, elementwise_unary};
 
 /// How a value relates to the batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -171,60 +171,7 @@ impl Context<'_> {
         let (first, rest) = operands.split_first().ok_or("it has no operands")?;
         let rank = first.ty.rank();
         match op {
-            Op::Neg {}
-            | Op::Abs {}
-            | Op::Sqrt {}
-            | Op::Reciprocal {}
-            | Op::Exp {}
-            | Op::Log {}
-            | Op::Sin {}
-            | Op::Cos {}
-            | Op::Tanh {}
-            | Op::Erf {}
-            | Op::Sigmoid {}
-            | Op::Relu {}
-            | Op::Gelu { .. }
-            | Op::Clip { .. }
-            | Op::Not {}
-            | Op::IsNaN {}
-            | Op::Cast { .. }
-            | Op::Floor {}
-            | Op::Ceil {}
-            | Op::Round {}
-            | Op::Sign {}
-            | Op::Tan {}
-            | Op::Asin {}
-            | Op::Acos {}
-            | Op::Atan {}
-            | Op::Sinh {}
-            | Op::Cosh {}
-            | Op::Asinh {}
-            | Op::Acosh {}
-            | Op::Atanh {}
-            | Op::BitwiseNot {}
-            | Op::CastUnsaturated { .. }
-            | Op::BitCast { .. }
-            | Op::Mod { .. }
-            | Op::BitShift { .. }
-            | Op::BitwiseAnd {}
-            | Op::BitwiseOr {}
-            | Op::BitwiseXor {}
-            | Op::Add {}
-            | Op::Sub {}
-            | Op::Mul {}
-            | Op::Div {}
-            | Op::Pow {}
-            | Op::Max {}
-            | Op::Min {}
-            | Op::And {}
-            | Op::Or {}
-            | Op::Equal {}
-            | Op::Less {}
-            | Op::LessOrEqual {}
-            | Op::Greater {}
-            | Op::GreaterOrEqual {}
-            | Op::Where {}
-            | Op::Expand { .. } => broadcast(operands, out),
+            elementwise_unary!() | elementwise_broadcast!() | Op::Expand { .. } => broadcast(operands, out),
             Op::MatMul { .. } => matmul(operands, out),
             Op::Gemm { trans_a, trans_b, .. } => gemm(operands, out, *trans_a, *trans_b),
             Op::Conv { .. } | Op::MaxPool { .. } | Op::AveragePool { .. } => {

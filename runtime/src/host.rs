@@ -31,13 +31,13 @@ impl Calls {
     /// The calls of a verified program; `slots` gives the position of every symbol.
     pub(crate) fn of(program: &Program, slots: &HashMap<Symbol, usize>) -> Calls {
         let operand = |t: &Dense| Operand { dtype: program.buffer(t.buffer).dtype, dims: t.dims.clone() };
-        let call = |form: &Form| match form {
-            Form::Host(host) => Some(Call {
+        let call = |form: &Form| {
+            let Form::Host(host) = form else { return None };
+            Some(Call {
                 op: host.op.clone(),
                 inputs: host.inputs.iter().map(operand).collect(),
                 outputs: host.outputs.iter().map(operand).collect(),
-            }),
-            _ => None,
+            })
         };
         let calls = program.kernels.iter().enumerate().filter_map(|(i, k)| Some((i, call(&k.form)?)));
         Calls { calls: calls.collect(), slots: slots.clone(), failure: Mutex::new(None) }

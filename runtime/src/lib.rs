@@ -41,6 +41,8 @@ mod pages;
 mod plan;
 #[cfg(feature = "jit")]
 mod pool;
+#[cfg(feature = "jit")]
+mod products;
 mod run;
 #[cfg(feature = "jit")]
 mod seat;

@@ -48,6 +48,73 @@ pub enum OpError {
     },
 }
 
+/// A pattern of the operators whose result has their one operand's elements, each by itself.
+#[macro_export]
+macro_rules! elementwise_unary {
+    () => {
+        $crate::Op::Neg {}
+            | $crate::Op::Abs {}
+            | $crate::Op::Sqrt {}
+            | $crate::Op::Reciprocal {}
+            | $crate::Op::Exp {}
+            | $crate::Op::Log {}
+            | $crate::Op::Sin {}
+            | $crate::Op::Cos {}
+            | $crate::Op::Tanh {}
+            | $crate::Op::Erf {}
+            | $crate::Op::Sigmoid {}
+            | $crate::Op::Relu {}
+            | $crate::Op::Gelu { .. }
+            | $crate::Op::Clip { .. }
+            | $crate::Op::Not {}
+            | $crate::Op::IsNaN {}
+            | $crate::Op::Cast { .. }
+            | $crate::Op::Floor {}
+            | $crate::Op::Ceil {}
+            | $crate::Op::Round {}
+            | $crate::Op::Sign {}
+            | $crate::Op::Tan {}
+            | $crate::Op::Asin {}
+            | $crate::Op::Acos {}
+            | $crate::Op::Atan {}
+            | $crate::Op::Sinh {}
+            | $crate::Op::Cosh {}
+            | $crate::Op::Asinh {}
+            | $crate::Op::Acosh {}
+            | $crate::Op::Atanh {}
+            | $crate::Op::BitwiseNot {}
+            | $crate::Op::CastUnsaturated { .. }
+            | $crate::Op::BitCast { .. }
+    };
+}
+
+/// A pattern of the operators whose operands are broadcast and then combined element by element.
+#[macro_export]
+macro_rules! elementwise_broadcast {
+    () => {
+        $crate::Op::Add {}
+            | $crate::Op::Sub {}
+            | $crate::Op::Mul {}
+            | $crate::Op::Div {}
+            | $crate::Op::Mod { .. }
+            | $crate::Op::Pow {}
+            | $crate::Op::BitShift { .. }
+            | $crate::Op::BitwiseAnd {}
+            | $crate::Op::BitwiseOr {}
+            | $crate::Op::BitwiseXor {}
+            | $crate::Op::Max {}
+            | $crate::Op::Min {}
+            | $crate::Op::And {}
+            | $crate::Op::Or {}
+            | $crate::Op::Equal {}
+            | $crate::Op::Less {}
+            | $crate::Op::LessOrEqual {}
+            | $crate::Op::Greater {}
+            | $crate::Op::GreaterOrEqual {}
+            | $crate::Op::Where {}
+    };
+}
+
 macro_rules! ops {
     ($($(#[$doc:meta])* $name:ident { $($attr:ident : $ty:ty $(= $default:expr)?),* } $arity:expr, since $since:literal;)*) => {
         /// An operator with its attributes.

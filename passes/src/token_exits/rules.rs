@@ -1,6 +1,6 @@
 //! What each operator does with the token sequence.
 
-use eec_ir::{Dim, Op, Tensor, Type};
+use eec_ir::{Dim, Op, Tensor, Type, elementwise_broadcast, elementwise_unary};
 
 use super::trace::{Axes, Axis, Source};
 use crate::rows::normal;
@@ -24,59 +24,8 @@ impl Rule<'_> {
     /// The axes of the result that hold the sequence.
     pub(super) fn apply(&mut self, op: &Op) -> Result<Axes, String> {
         match op {
-            Op::Neg {}
-            | Op::Abs {}
-            | Op::Sqrt {}
-            | Op::Reciprocal {}
-            | Op::Exp {}
-            | Op::Log {}
-            | Op::Sin {}
-            | Op::Cos {}
-            | Op::Tanh {}
-            | Op::Erf {}
-            | Op::Sigmoid {}
-            | Op::Relu {}
-            | Op::Gelu { .. }
-            | Op::Clip { .. }
-            | Op::Not {}
-            | Op::IsNaN {}
-            | Op::Cast { .. }
-            | Op::Floor {}
-            | Op::Ceil {}
-            | Op::Round {}
-            | Op::Sign {}
-            | Op::Tan {}
-            | Op::Asin {}
-            | Op::Acos {}
-            | Op::Atan {}
-            | Op::Sinh {}
-            | Op::Cosh {}
-            | Op::Asinh {}
-            | Op::Acosh {}
-            | Op::Atanh {}
-            | Op::BitwiseNot {}
-            | Op::CastUnsaturated { .. }
-            | Op::BitCast { .. } => self.first(),
-            Op::Add {}
-            | Op::Mod { .. }
-            | Op::BitShift { .. }
-            | Op::BitwiseAnd {}
-            | Op::BitwiseOr {}
-            | Op::BitwiseXor {}
-            | Op::Sub {}
-            | Op::Mul {}
-            | Op::Div {}
-            | Op::Pow {}
-            | Op::Max {}
-            | Op::Min {}
-            | Op::And {}
-            | Op::Or {}
-            | Op::Equal {}
-            | Op::Less {}
-            | Op::LessOrEqual {}
-            | Op::Greater {}
-            | Op::GreaterOrEqual {}
-            | Op::Where {} => self.broadcast(0..self.operands.len(), self.out.rank()),
+            elementwise_unary!() => self.first(),
+            elementwise_broadcast!() => self.broadcast(0..self.operands.len(), self.out.rank()),
             Op::MatMul { .. } => self.matmul(),
             Op::Gemm { trans_a: false, .. } => self.gemm(),
             Op::Softmax { .. } | Op::LogSoftmax { .. } => self.first(),

@@ -100,7 +100,7 @@ impl Narrow {
     }
 
     /// Where its first byte is.
-    #[cfg(feature = "jit")]
+    #[cfg(all(unix, feature = "jit"))]
     pub(super) fn address(&self) -> usize {
         (*self.storage).as_ref().as_ptr().addr() + self.offset
     }

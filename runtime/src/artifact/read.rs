@@ -158,10 +158,14 @@ impl Artifact {
         self.constants.get(&hash).cloned()
     }
 
-    /// Takes the constant's pages out of this process's memory; when it is read again, they come from the file.
+    /// Takes the constant's pages out of this process's memory, where the system can; when it is read again, they
+    /// come from the file.
     #[cfg(feature = "jit")]
     pub(crate) fn release(&self, hash: ContentHash) {
         let Some(held) = self.constants.get(&hash) else { return };
+        #[cfg(not(unix))]
+        let _ = held;
+        #[cfg(unix)]
         let offset = held.address() - self.map.as_ptr().addr();
         #[cfg(unix)]
         // SAFETY: the map is of a file and nothing writes to it, so that dropped pages lose nothing.
@@ -211,7 +215,7 @@ impl Held {
     }
 
     /// Where its first byte is.
-    #[cfg(feature = "jit")]
+    #[cfg(all(unix, feature = "jit"))]
     fn address(&self) -> usize {
         match self {
             Held::Plain(tensor) => tensor.bytes().as_ptr().addr(),

@@ -11,8 +11,9 @@ use eec_ir::{BufferId, DType, KernelId};
 
 use super::lanes::memory;
 use super::{LoopSite, size};
-use crate::context::{ATTENTION_WORDS, CONV_WORDS, MATMUL_WORDS, POOL_WORDS, SCAN_WORDS, field};
+use crate::context::{ATTENTION_WORDS, CONV_WORDS, POOL_WORDS, SCAN_WORDS, field};
 use crate::jobs::jobs;
+use crate::products::MATMUL_WORDS;
 
 /// Precompiled functions that the entry function calls.
 #[derive(Clone, Copy)]

@@ -29,8 +29,9 @@ pub(crate) use self::exprs::operands;
 use self::loops::{ARG_BUFFERS, Imports};
 use self::plan::{LoopCode, Plan};
 pub(crate) use self::profile::MEASURES;
-use crate::context::{self, ATTENTION_WORDS, CONV_WORDS, Context, MATMUL_WORDS};
+use crate::context::{self, ATTENTION_WORDS, CONV_WORDS, Context};
 use crate::jobs::MAX_PRODUCTS;
+use crate::products::{self, MATMUL_WORDS};
 
 /// Why code could not be generated.
 #[derive(Debug, thiserror::Error)]
@@ -289,8 +290,8 @@ type Import = (&'static str, &'static [Type], Option<Type>, *const u8);
 fn imports() -> [Import; 16] {
     [
         ("run_loop", &[I64; 5], None, context::run_loop as *const u8),
-        ("run_matmul", &[I64; 2], None, context::run_matmul as *const u8),
-        ("run_matmuls", &[I64; 3], None, context::run_matmuls as *const u8),
+        ("run_matmul", &[I64; 2], None, products::run_matmul as *const u8),
+        ("run_matmuls", &[I64; 3], None, products::run_matmuls as *const u8),
         ("run_attention", &[I64; 2], None, context::run_attention as *const u8),
         ("run_conv", &[I64; 2], None, context::run_conv as *const u8),
         ("run_pool", &[I64; 2], None, context::run_pool as *const u8),

@@ -5,9 +5,7 @@
 use eec_ir::{DType, Op, ValueId};
 
 use super::super::error::{NodeResult, refuse};
-use super::node::{Cx, axis_index};
-
-type Results = NodeResult<Vec<ValueId>>;
+use super::node::{Cx, Results, axis_index};
 
 /// A function of one operand, computed in f32 where the operand is a shorter float.
 pub(super) fn of_one(cx: &mut Cx, f: fn(&mut Cx, ValueId) -> NodeResult<ValueId>) -> Results {

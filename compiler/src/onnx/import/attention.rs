@@ -6,10 +6,8 @@
 use eec_ir::{DType, Dim, Op, ValueId};
 
 use super::super::error::{NodeResult, Refusal, refuse};
-use super::node::Cx;
+use super::node::{Cx, Results};
 use super::rearrange::known_type;
-
-type Results = NodeResult<Vec<ValueId>>;
 
 /// The attributes of an attention.
 struct Options {

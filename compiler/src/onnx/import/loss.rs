@@ -6,9 +6,7 @@
 use eec_ir::{Dim, Op, ValueId};
 
 use super::super::error::{NodeResult, refuse};
-use super::node::Cx;
-
-type Results = NodeResult<Vec<ValueId>>;
+use super::node::{Cx, Results};
 
 pub(super) fn negative_log_likelihood(cx: &mut Cx) -> Results {
     let x = cx.input(0)?;

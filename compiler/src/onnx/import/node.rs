@@ -8,6 +8,9 @@ use super::super::error::{NodeResult, Refusal, refuse};
 use super::super::proto::{AttributeProto, NodeProto, TensorProto, attribute_type};
 use super::super::tensor::{ExternalFiles, decode};
 
+/// What a rule gives: the values that stand for the node's results.
+pub(super) type Results = NodeResult<Vec<ValueId>>;
+
 /// What a rule works with. Attributes are taken out as they are read, so that what a rule leaves
 /// behind can be refused instead of ignored.
 pub(super) struct Cx<'a> {

@@ -5,11 +5,9 @@
 use eec_ir::{DType, Dim, Op, ValueId};
 
 use super::super::error::{NodeResult, Refusal, refuse};
-use super::node::{Cx, axis_index};
+use super::node::{Cx, Results, axis_index};
 use super::pool;
 use super::rearrange::known_type;
-
-type Results = NodeResult<Vec<ValueId>>;
 
 /// How a scale or zero point lies over an operand: the attributes `axis` and `block_size`.
 #[derive(Clone, Copy)]

@@ -6,9 +6,7 @@ use eec_ir::{DType, Dim, Op, Tensor, ValueId};
 
 use super::super::error::{NodeResult, Refusal, refuse};
 use super::super::tensor::{dtype, type_name};
-use super::node::{Cx, axis_index, axis_indices};
-
-type Results = NodeResult<Vec<ValueId>>;
+use super::node::{Cx, Results, axis_index, axis_indices};
 
 /// Repeats along every axis: each is split off as an axis of its own, and broadcast.
 pub(super) fn tile(cx: &mut Cx) -> Results {

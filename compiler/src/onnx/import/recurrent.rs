@@ -5,9 +5,7 @@
 use eec_ir::{DType, Dim, Op, ValueId};
 
 use super::super::error::{NodeResult, Refusal, refuse};
-use super::node::Cx;
-
-type Results = NodeResult<Vec<ValueId>>;
+use super::node::{Cx, Results};
 
 /// Longer sequences are refused, as the graph would be large.
 const LONGEST: i64 = 256;

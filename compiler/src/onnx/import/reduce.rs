@@ -3,9 +3,7 @@
 use eec_ir::{Dim, Op, ValueId};
 
 use super::super::error::{NodeResult, Refusal, refuse};
-use super::node::{Cx, axis_index, axis_indices};
-
-type Results = NodeResult<Vec<ValueId>>;
+use super::node::{Cx, Results, axis_index, axis_indices};
 
 /// The operand, the axes to reduce (none: nothing is reduced) and whether they stay as dims of 1. Axes
 /// are an operand since opset `since`, an attribute before.

@@ -7,9 +7,7 @@ use eec_ir::minifloat::Overflow;
 use eec_ir::{Op, Tensor, ValueId};
 
 use super::super::error::{NodeResult, Refusal, refuse};
-use super::node::{Cx, axis_indices};
-
-type Results = NodeResult<Vec<ValueId>>;
+use super::node::{Cx, Results, axis_indices};
 
 /// Larger axes are refused, as their tables of positions would be.
 const LARGEST: i64 = 1 << 20;

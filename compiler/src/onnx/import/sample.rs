@@ -7,9 +7,7 @@ use eec_ir::minifloat::Overflow;
 use eec_ir::{DType, Dim, Op, Tensor, ValueId};
 
 use super::super::error::{NodeResult, Refusal, refuse};
-use super::node::Cx;
-
-type Results = NodeResult<Vec<ValueId>>;
+use super::node::{Cx, Results};
 
 /// What lies outside of an image.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -8,10 +8,8 @@ use eec_ir::minifloat::Overflow;
 use eec_ir::{DType, Dim, Op, Tensor, ValueId};
 
 use super::super::error::{NodeResult, Refusal, refuse};
-use super::node::{Cx, axis_index};
+use super::node::{Cx, Results, axis_index};
 use super::rearrange::known_type;
-
-type Results = NodeResult<Vec<ValueId>>;
 
 /// Longer transforms are refused, as their matrices would be large.
 const LONGEST: i64 = 1 << 13;

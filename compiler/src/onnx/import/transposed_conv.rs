@@ -4,10 +4,8 @@ use eec_ir::attr::Combine;
 use eec_ir::{Dim, Op, Tensor, ValueId};
 
 use super::super::error::{NodeResult, Refusal, refuse};
-use super::node::Cx;
+use super::node::{Cx, Results};
 use super::pool::{Window, kernel_shape, window};
-
-type Results = NodeResult<Vec<ValueId>>;
 
 /// The convolution of the operand, with zeros between its elements, with the weight turned round.
 pub(super) fn conv_transpose(cx: &mut Cx) -> Results {
