@@ -38,6 +38,9 @@ pub enum Error {
     /// A pass failed.
     #[error(transparent)]
     Pass(#[from] eec_passes::pass::PassError),
+    /// A list of passes did not run to its end.
+    #[error(transparent)]
+    Passes(#[from] eec_passes::pipeline::RunError),
     /// A graph could not be lowered.
     #[error(transparent)]
     Lower(#[from] LowerError),
@@ -89,6 +92,7 @@ impl Error {
             Error::Import(_) | Error::Export(_) | Error::Npz(_) | Error::Dataset(_) | Error::Usage(_) => self,
             Error::Runtime(e) if matches!(e.kind(), ErrorKind::Io | ErrorKind::Artifact) => Error::Runtime(e),
             Error::Pass(_)
+            | Error::Passes(_)
             | Error::Lower(_)
             | Error::Runtime(_)
             | Error::Fit(_)

@@ -26,6 +26,10 @@ pub struct Recipe {
     /// How the weights of products are stored.
     #[serde(deserialize_with = "deserialize_precision")]
     pub precision: Precision,
+    /// Passes that run last, on what the other keys make, as in [`eec_passes::registry::Registry::pipeline`].
+    /// Nothing calibrates what they do.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub passes: String,
     /// The allowed loss of quality.
     pub max_drop: MaxDrop,
     /// The confidence with which the drop stays inside, in `(0, 1)`.
@@ -42,6 +46,7 @@ impl Default for Recipe {
             ffn_skip: FfnSkip::default(),
             token_exit: TokenExits::default(),
             precision: Precision::F32,
+            passes: String::new(),
             max_drop: MaxDrop(0.005),
             confidence: 0.9,
             seed: 0,

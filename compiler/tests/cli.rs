@@ -214,7 +214,7 @@ fn a_closed_pipe_ends_the_command_quietly() -> Result {
 #[test]
 fn every_verbs_help_reads_as_documentation() -> Result {
     let place = Place::new()?;
-    for verb in ["inspect", "compile", "run", "eval", "bench", "export", "opt"] {
+    for verb in ["inspect", "compile", "run", "eval", "bench", "export", "opt", "explain", "reduce"] {
         let out = place.run(&format!("{verb} --help"))?;
         let text = String::from_utf8(out.stdout)?;
         let first = text.lines().next().unwrap_or_default();

@@ -12,6 +12,7 @@ use eec::progress::Silent;
 use eec::recipe::Recipe;
 use eec_ir::bind::Sizes;
 use eec_ir::{ContentHash, Symbol, Tensor};
+use eec_passes::registry::Registry;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 
@@ -25,8 +26,12 @@ fn compiled(folder: &Path) -> Result<(Vec<u8>, Dataset)> {
     let inputs = names.zip(seeded_inputs(&plain, &sizes)?).collect();
     let data = Dataset { name: "seeded".into(), inputs, labels: None, rows: 160 };
     let recipe = Recipe::from_toml("[exit-heads]\nat = \"0,2\"\nrule = \"maxprob:0.3\"")?;
-    let model =
-        compile(Path::new("vit"), plain, Some(&data), &Compile { recipe, threads: Some(1), progress: &Silent })?;
+    let model = compile(
+        Path::new("vit"),
+        plain,
+        Some(&data),
+        &Compile { recipe, registry: &Registry::builtin(), threads: Some(1), progress: &Silent },
+    )?;
     let path = folder.join("model.eec");
     model.save(&path)?;
     Ok((std::fs::read(path)?, data))

@@ -15,6 +15,7 @@ use eec::quality::cross_entropy;
 use eec::recipe::{ExitHeads, FfnRule, FfnSkip, Head, MaxDrop, Places, Recipe, Replace, Rule as ExitRule};
 use eec_ir::Graph;
 use eec_passes::ffn_gates::{self, FfnGates, Gate, Granularity, Rule};
+use eec_passes::registry::Registry;
 use eec_passes::structure::analyse;
 use eec_runtime::{Control, Run, Session};
 use shared::place::{Place, Result, carried};
@@ -36,7 +37,8 @@ fn compiled(ffn_skip: FfnSkip) -> Result<Model> {
     let data = data("calib.npz", ROWS, &plain)?;
     let exit_heads = ExitHeads { at: Places::None, ..ExitHeads::default() };
     let recipe = Recipe { ffn_skip, exit_heads, max_drop: MaxDrop(0.1), ..Recipe::default() };
-    let options = Compile { recipe, threads: None, progress: &Silent };
+    let registry = &Registry::builtin();
+    let options = Compile { recipe, registry, threads: None, progress: &Silent };
     Ok(compile(&path, plain.plain, Some(&data), &options)?)
 }
 
@@ -212,7 +214,8 @@ fn exits_after_gates_are_judged_by_the_work_that_runs() -> Result {
     let (at, rule) = (Places::Blocks(vec![5]), ExitRule::MaxProb(Some(1.0)));
     let exit_heads = ExitHeads { at, head: Head::Final, rule };
     let recipe = Recipe { ffn_skip: gates, exit_heads, max_drop: MaxDrop(0.1), ..Recipe::default() };
-    let options = Compile { recipe, threads: None, progress: &Silent };
+    let registry = &Registry::builtin();
+    let options = Compile { recipe, registry, threads: None, progress: &Silent };
     let model = compile(&path, plain.plain, Some(&data), &options)?;
     let [_, report] = &model.reports[..] else { return Err("two stages report".into()) };
     let costs = report.costs.as_ref().ok_or("no costs")?;

@@ -1,4 +1,5 @@
-//! Appends the nodes that passes insert, with their provenance.
+//! Appends the nodes that passes insert, with their provenance: every node carries the name of the pass
+//! and the path of what it was inserted for.
 
 use eec_ir::ops::InferError;
 use eec_ir::{Dim, Graph, Op, Origin, RegionId, Tensor, Type, ValueId};
@@ -14,7 +15,8 @@ pub struct EmitError {
 }
 
 /// Where new nodes go and what they are called.
-pub(crate) struct Emit<'g> {
+#[derive(Debug)]
+pub struct Emit<'g> {
     pub(crate) graph: &'g mut Graph,
     pub(crate) region: RegionId,
     pass: &'static str,
@@ -23,24 +25,24 @@ pub(crate) struct Emit<'g> {
 
 impl<'g> Emit<'g> {
     /// Nodes of `pass` at `path`, appended to `region`.
-    pub(crate) fn new(graph: &'g mut Graph, region: RegionId, pass: &'static str, path: String) -> Self {
+    pub fn new(graph: &'g mut Graph, region: RegionId, pass: &'static str, path: String) -> Self {
         Emit { graph, region, pass, path }
     }
 
     /// The provenance of a node called `name`.
-    pub(crate) fn origin(&self, name: &str) -> Origin {
+    pub fn origin(&self, name: &str) -> Origin {
         Origin::pass(self.pass, &format!("{}/{name}", self.path))
     }
 
     /// Appends an operator with one result.
-    pub(crate) fn op(&mut self, name: &str, op: Op, inputs: &[ValueId]) -> Result<ValueId, EmitError> {
+    pub fn op(&mut self, name: &str, op: Op, inputs: &[ValueId]) -> Result<ValueId, EmitError> {
         let origin = self.origin(name);
         let at = format!("{}/{name}", self.path);
         self.graph.append1(self.region, op, inputs, origin).map_err(|error| EmitError { at, error })
     }
 
     /// Appends a control operator that owns `regions`; returns its results.
-    pub(crate) fn control(
+    pub fn control(
         &mut self,
         name: &str,
         op: Op,
@@ -55,23 +57,23 @@ impl<'g> Emit<'g> {
     }
 
     /// A constant.
-    pub(crate) fn constant(&mut self, tensor: Tensor) -> ValueId {
+    pub fn constant(&mut self, tensor: Tensor) -> ValueId {
         self.graph.constant(tensor)
     }
 
     /// `value` repeated for every row.
-    pub(crate) fn fill(&mut self, name: &str, value: Tensor, rows: &Dim) -> Result<ValueId, EmitError> {
+    pub fn fill(&mut self, name: &str, value: Tensor, rows: &Dim) -> Result<ValueId, EmitError> {
         let scalar = self.constant(value);
         self.op(name, Op::Expand { dims: vec![rows.clone()] }, &[scalar])
     }
 
     /// A value's type.
-    pub(crate) fn ty(&self, value: ValueId) -> &Type {
+    pub fn ty(&self, value: ValueId) -> &Type {
         self.graph.ty(value)
     }
 
     /// The first dim of a value, 1 for a scalar.
-    pub(crate) fn rows(&self, value: ValueId) -> Dim {
+    pub fn rows(&self, value: ValueId) -> Dim {
         self.ty(value).dims.first().cloned().unwrap_or_else(|| Dim::from(1))
     }
 }

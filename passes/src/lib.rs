@@ -1,8 +1,8 @@
 //! Graph passes: simplification, a model's structure, and the insertion of early exits.
 //!
 //! A [`pass::Pass`] changes a [`Graph`](eec_ir::Graph) in place and says whether it did; it keeps no
-//! state between runs, and its options are its fields. [`pass::run`] runs a list of them, and
-//! [`registry::pipeline`] reads one from text.
+//! state between runs, and its options are its fields. [`pipeline::run`] runs a list of them, verified,
+//! timed and dumped, and a [`registry::Registry`] reads one from text.
 //!
 //! The road of a model through this crate: [`simplify`] turns what exporters write into what it means;
 //! [`rows`] says where the batch lies in every value, and from that [`structure`] finds stem, blocks and
@@ -16,13 +16,15 @@
 
 pub mod clone;
 mod dense;
-mod emit;
+pub mod emit;
 pub mod exit_heads;
+pub mod explain;
 pub mod ffn_gates;
 #[cfg(test)]
 mod fixtures;
 pub mod insert;
 pub mod pass;
+pub mod pipeline;
 pub mod registry;
 pub mod rows;
 mod seeded;

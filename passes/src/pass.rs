@@ -1,7 +1,8 @@
-//! What a pass is, and running a list of them.
+//! What a pass is. [`crate::pipeline`] runs a list of them.
 
 use std::fmt;
 
+use eec_ir::verify::Stage;
 use eec_ir::{Graph, NodeId};
 
 /// A transformation of a graph. Options are the fields of the type that implements it; it keeps no
@@ -12,6 +13,11 @@ pub trait Pass {
 
     /// Transforms the graph. Says in `cx` where it did not apply, and why.
     fn run(&self, graph: &mut Graph, cx: &mut Context) -> Result<Changed, PassError>;
+
+    /// The stage that graphs have reached once it has run, if it leads to one.
+    fn leads_to(&self) -> Option<Stage> {
+        None
+    }
 }
 
 /// Whether a pass changed anything.
@@ -60,8 +66,17 @@ pub struct Note {
     pub pass: &'static str,
     /// The place, in the source model's words.
     pub place: String,
-    /// The reason.
-    pub reason: String,
+    /// What was decided there.
+    pub verdict: Verdict,
+}
+
+/// Whether a pass applies at a place.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// It does, or can; with what it makes of the place.
+    Applies(String),
+    /// It does not, for this reason.
+    Refused(String),
 }
 
 /// What passes report besides the graph.
@@ -72,22 +87,13 @@ pub struct Context {
 }
 
 impl Context {
-    /// Adds a note.
-    pub fn note(&mut self, pass: &'static str, place: impl Into<String>, reason: impl Into<String>) {
-        self.notes.push(Note { pass, place: place.into(), reason: reason.into() });
+    /// Notes that `pass` applies at `place`, and what it makes of it.
+    pub fn applies(&mut self, pass: &'static str, place: impl Into<String>, what: impl Into<String>) {
+        self.notes.push(Note { pass, place: place.into(), verdict: Verdict::Applies(what.into()) });
     }
-}
 
-/// Runs passes in order; `after` sees the graph after each and may stop the run with an error.
-pub fn run(
-    passes: &[Box<dyn Pass>],
-    graph: &mut Graph,
-    cx: &mut Context,
-    after: &mut dyn FnMut(&dyn Pass, &Graph) -> Result<(), PassError>,
-) -> Result<(), PassError> {
-    for pass in passes {
-        pass.run(graph, cx)?;
-        after(pass.as_ref(), graph)?;
+    /// Notes that `pass` does not apply at `place`, and why.
+    pub fn refused(&mut self, pass: &'static str, place: impl Into<String>, reason: impl Into<String>) {
+        self.notes.push(Note { pass, place: place.into(), verdict: Verdict::Refused(reason.into()) });
     }
-    Ok(())
 }

@@ -3,7 +3,7 @@
 
 use eec_ir::{Dim, Graph, Tensor};
 
-use crate::exit_heads::{Activation, Exit, ExitHeads, Head, Rule, Signal, apply_to, feature};
+use crate::exit_heads::{self, Activation, Exit, ExitHeads, Head, Rule, Signal, apply_to, feature};
 use crate::ffn_gates::{self, FfnGates, Gate, Granularity, LearnedGate, Replacement};
 use crate::pass::{Changed, Context, Pass, PassError};
 use crate::structure::{Structure, analyse};
@@ -79,7 +79,7 @@ pub(crate) struct SeededExits {
 }
 
 impl SeededExits {
-    pub(crate) const NAME: &'static str = "exit-heads";
+    pub(crate) const NAME: &'static str = exit_heads::NAME;
 }
 
 impl Pass for SeededExits {

@@ -3,7 +3,7 @@
 //! What is inserted later (heads, gates) keeps 32-bit floats, as do convolutions, attention, embeddings and
 //! products by a vector, which have no matrix to save.
 
-use eec_ir::{DType, Graph, NodeId, Op, Precision, Tensor, ValueId};
+use eec_ir::{Graph, NodeId, Op, Precision, Tensor, ValueId};
 
 use crate::pass::{Changed, Context, Pass, PassError};
 
@@ -18,12 +18,24 @@ impl StoreWeights {
     /// Its name.
     pub const NAME: &'static str = "store-weights";
 
+    /// Whether the weights of one node can be stored in the form, or why not; `None` if it is no product.
+    pub(crate) fn verdict(self, graph: &Graph, id: NodeId) -> Option<Result<(), &'static str>> {
+        let node = graph.node(id);
+        let (_, transposed) = self.narrowed(&node.op)?;
+        Some(node.inputs.get(1).ok_or("it has no weights").and_then(|w| self.rounded(graph, *w, transposed).map(drop)))
+    }
+
     /// Stores the weights of one product, if they can be.
-    fn apply(self, graph: &mut Graph, id: NodeId) -> Result<bool, PassError> {
+    fn apply(self, graph: &mut Graph, id: NodeId, cx: &mut Context) -> Result<bool, PassError> {
         let node = graph.node(id).clone();
         let Some((op, transposed)) = self.narrowed(&node.op) else { return Ok(false) };
-        let Some(weights) = node.inputs.get(1).and_then(|w| self.rounded(graph, *w, transposed)) else {
-            return Ok(false);
+        let weights = node.inputs.get(1).ok_or("it has no weights");
+        let weights = match weights.and_then(|w| self.rounded(graph, *w, transposed)) {
+            Ok(weights) => weights,
+            Err(reason) => {
+                cx.refused(StoreWeights::NAME, graph.describe(id), reason);
+                return Ok(false);
+            }
         };
         let failed = |graph: &Graph, e: &dyn std::fmt::Display| PassError::at(StoreWeights::NAME, graph, id, e);
         let mut inputs = node.inputs.clone();
@@ -51,17 +63,21 @@ impl StoreWeights {
         }
     }
 
-    /// A constant matrix rounded; `None` for other values, for one column, and where a weight is not finite.
-    fn rounded(self, graph: &Graph, value: ValueId, transposed: bool) -> Option<Tensor> {
-        let tensor = graph.as_constant(value).filter(|t| t.dtype() == DType::F32)?;
-        let [rows, columns] = *tensor.dims() else { return None };
+    /// A constant matrix rounded; the reason for other values, for one column, and where a weight is not finite.
+    fn rounded(self, graph: &Graph, value: ValueId, transposed: bool) -> Result<Tensor, &'static str> {
+        let tensor = graph.as_constant(value).ok_or("its second operand is computed")?;
+        let values = tensor.elements::<f32>().ok_or("its weights are no 32-bit floats")?;
+        let [rows, columns] = *tensor.dims() else { return Err("its weights are no matrix") };
         let outputs = if transposed { rows } else { columns };
-        let mut values = tensor.elements::<f32>()?.into_owned();
-        if outputs < 2 || values.is_empty() || values.iter().any(|x| !x.is_finite()) {
-            return None;
+        if outputs < 2 || values.is_empty() {
+            return Err("it is a product by a vector");
         }
+        if values.iter().any(|x| !x.is_finite()) {
+            return Err("a weight is not finite");
+        }
+        let mut values = values.into_owned();
         self.precision.round(&mut values, columns, transposed);
-        Tensor::new(tensor.dims(), values).ok()
+        Tensor::new(tensor.dims(), values).map_err(|_| "its weights are no matrix")
     }
 }
 
@@ -70,11 +86,11 @@ impl Pass for StoreWeights {
         StoreWeights::NAME
     }
 
-    fn run(&self, graph: &mut Graph, _cx: &mut Context) -> Result<Changed, PassError> {
+    fn run(&self, graph: &mut Graph, cx: &mut Context) -> Result<Changed, PassError> {
         let mut changed = false;
         if self.precision != Precision::F32 {
             for id in graph.nodes_in_order() {
-                changed |= self.apply(graph, id)?;
+                changed |= self.apply(graph, id, cx)?;
             }
             graph.remove_dead();
         }
@@ -84,7 +100,7 @@ impl Pass for StoreWeights {
 
 #[cfg(test)]
 mod tests {
-    use eec_ir::{Dim, Origin, Type};
+    use eec_ir::{DType, Dim, Origin, Type};
 
     use super::*;
 

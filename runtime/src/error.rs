@@ -16,6 +16,8 @@ pub enum ErrorKind {
     Constant,
     /// Inputs of a run have wrong names, types or dims.
     Input,
+    /// An output is asked for that is not there, or is not of this type.
+    Output,
     /// A run needs more memory than allowed.
     Memory,
     /// A kernel met an index out of range or a division by zero.

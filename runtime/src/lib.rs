@@ -1,13 +1,14 @@
 //! Loads compiled models and runs them on the CPU: machine code for the branches and loops of a
 //! [`Program`](eec_ir::program::Program), SIMD kernels for its products, one arena for its buffers.
 //!
-//! A program that embeds a compiled model needs this crate alone: [`Session::load`], then
-//! [`Session::run`]. It knows neither ONNX nor passes. `unsafe` stands in the files that map a file,
+//! A program that embeds a compiled model needs this crate alone: [`Session::load`], or
+//! [`Session::embedded`] with [`include_artifact!`], then [`Session::run`]. It knows neither ONNX nor passes. `unsafe` stands in the files that map a file,
 //! hold SIMD kernels or tables of addresses, or call generated code.
 
 #[cfg(target_endian = "big")]
 compile_error!("artifacts and generated code are little-endian");
 
+mod array;
 mod artifact;
 #[cfg(feature = "jit")]
 mod bind;
@@ -17,6 +18,7 @@ mod bounds;
 mod compile;
 #[cfg(feature = "jit")]
 mod context;
+mod embed;
 #[cfg(feature = "jit")]
 mod epilogue;
 mod error;
@@ -51,7 +53,9 @@ mod session;
 #[cfg(not(feature = "jit"))]
 mod unavailable;
 
+pub use array::Array;
 pub use artifact::{Artifact, ArtifactWriter, MAGIC, PLAIN_PROGRAM, PROGRAM};
+pub use eec_ir::tensor::{Element, TensorError};
 pub use eec_ir::{DType, Tensor};
 pub use error::{Error, ErrorKind};
 pub use file::replace_file;

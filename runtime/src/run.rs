@@ -1,6 +1,10 @@
 //! What goes into a run and what comes out of it.
 
+use eec_ir::tensor::Element;
 use eec_ir::{DType, Tensor};
+
+use crate::array::Array;
+use crate::error::{Error, ErrorKind};
 
 /// How a session runs.
 #[derive(Clone, Debug)]
@@ -80,4 +84,43 @@ pub struct Run {
     pub outputs: Vec<(String, Tensor)>,
     /// What was executed.
     pub counters: Counters,
+}
+
+impl Run {
+    /// The output `name`.
+    ///
+    /// Fails if there is none.
+    pub fn tensor(&self, name: &str) -> Result<&Tensor, Error> {
+        let found = self.outputs.iter().find(|(n, _)| n == name);
+        found.map(|(_, tensor)| tensor).ok_or_else(|| {
+            let names: Vec<&str> = self.outputs.iter().map(|(n, _)| n.as_str()).collect();
+            Error::new(ErrorKind::Output, format!("output {name:?}"), format!("is not among the outputs {names:?}"))
+        })
+    }
+
+    /// The output `name` as an array.
+    ///
+    /// Fails if there is none, or if it has another element type or rank.
+    pub fn output<T: Element, const RANK: usize>(&self, name: &str) -> Result<Array<T, RANK>, Error> {
+        let array = Array::try_from(self.tensor(name)?.clone());
+        array.map_err(|e| Error::new(ErrorKind::Output, format!("output {name:?}"), e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_are_taken_by_name_type_and_rank() {
+        let scores = Tensor::new(&[2, 2], vec![1.0f32, 2.0, 3.0, 4.0]).unwrap();
+        let run = Run { outputs: vec![("scores".into(), scores)], counters: Counters::default() };
+        let taken: Array<f32, 2> = run.output("scores").unwrap();
+        assert_eq!((taken.dims(), &*taken.elements()), ([2, 2], &[1.0, 2.0, 3.0, 4.0][..]));
+        let error = run.output::<i64, 2>("scores").unwrap_err().to_string();
+        assert!(error.contains("expected i64 of rank 2, found f32[2, 2]"), "{error}");
+        assert!(run.output::<f32, 1>("scores").is_err());
+        let error = run.output::<f32, 2>("score").unwrap_err().to_string();
+        assert!(error.contains("\"score\"") && error.contains("[\"scores\"]"), "{error}");
+    }
 }

@@ -22,6 +22,16 @@ use crate::pool::Pool;
 use crate::run::{Control, Counters, Measure, Options, PortInfo, Run};
 
 /// A compiled model with its weights, threads and memory.
+///
+/// ```no_run
+/// use eec_runtime::{Control, Options, Session, Tensor};
+///
+/// let mut session = Session::load("model.eec".as_ref(), Options::default())?;
+/// let x = Tensor::new(&[1, 4], vec![0.1f32, 0.2, 0.3, 0.4])?;
+/// let run = session.run(&[("x", x)], Control::Auto)?;
+/// println!("{:?} after {} multiply-accumulates", run.outputs, run.counters.macs);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Session {
     program: Program,
     /// Those that kernels read as they are.
@@ -95,6 +105,13 @@ impl Session {
     /// Loads and compiles the artifact at `path`.
     pub fn load(path: &Path, options: Options) -> Result<Session, Error> {
         let artifact = Artifact::open(path)?;
+        Session::of_artifact(&artifact, artifact.program()?, options)
+    }
+
+    /// Loads and compiles an artifact that is part of the program; see
+    /// [`include_artifact!`](crate::include_artifact).
+    pub fn embedded(artifact: &'static [u8], options: Options) -> Result<Session, Error> {
+        let artifact = Artifact::embedded(artifact)?;
         Session::of_artifact(&artifact, artifact.program()?, options)
     }
 

@@ -37,6 +37,11 @@ impl Session {
         Err(missing(path.display().to_string()))
     }
 
+    /// Fails: the feature `jit` is missing.
+    pub fn embedded(_artifact: &'static [u8], _options: Options) -> Result<Session, Error> {
+        Err(missing("the embedded artifact".into()))
+    }
+
     /// The program.
     pub fn program(&self) -> &Program {
         match self.0 {}

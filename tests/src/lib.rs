@@ -1,10 +1,10 @@
-//! What the test suites of the workspace share: cases from files, backends, comparing values, and
-//! the folder with real models. The suites are under `tests/`, the cases under `cases/`.
+//! What the test suites of the workspace share beside the compiler's own test support: cases from files,
+//! layouts of inputs, and the folder with real models. The suites are under `tests/`, the cases under `cases/`.
 
 #![forbid(unsafe_code)]
 
-pub mod backend;
 pub mod files;
 pub mod shared;
-pub mod values;
 pub mod variants;
+
+pub use eec::cases::{backend, values};

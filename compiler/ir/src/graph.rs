@@ -95,6 +95,19 @@ pub struct Region {
 }
 
 /// A graph.
+///
+/// ```
+/// use eec_ir::{DType, Dim, Graph, Op, Origin, Tensor, Type, eval};
+///
+/// let mut graph = Graph::new("double");
+/// let x = graph.add_input("x", Type::new(DType::F32, [Dim::symbol("n")]));
+/// let two = graph.constant(Tensor::scalar(2.0f32));
+/// let y = graph.append1(Graph::ROOT, Op::Mul {}, &[x, two], Origin::source("mul"))?;
+/// graph.set_outputs(vec![("y".into(), y)]);
+/// let outputs = eval::evaluate(&graph, &[Tensor::vector(vec![1.0f32, 1.5])])?;
+/// assert_eq!(outputs[0], Tensor::vector(vec![2.0f32, 3.0]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Graph {
     /// The model's name.
@@ -302,6 +315,11 @@ impl Graph {
     /// Sets the name people see for a value.
     pub fn set_name(&mut self, value: ValueId, name: &str) {
         self.values[value.index()].name = Some(name.into());
+    }
+
+    /// Sets where a node comes from.
+    pub fn set_origin(&mut self, node: NodeId, origin: Origin) {
+        self.nodes[node.index()].origin = origin;
     }
 
     /// Appends a node to a region; its results' types are inferred.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use eec_ir::Precision;
 use eec_passes::ffn_gates::Granularity;
+use eec_passes::registry::Registry;
 use eec_runtime::replace_file;
 use serde_json::json;
 
@@ -113,6 +114,11 @@ pub(super) struct Args {
     /// compares it with the float32 model. Heads, gates, convolutions, attention and embeddings stay float32.
     #[arg(long, value_name = "TYPE")]
     precision: Option<Precision>,
+    /// Passes to run last, on what the other options make; `eec opt --list-passes` shows them
+    ///
+    /// As in `eec opt`. Nothing is fitted or calibrated for them; judge the result with `eec eval`.
+    #[arg(long, value_name = "LIST")]
+    passes: Option<String>,
     /// A recipe in TOML: the same options as a file; flags override it
     #[arg(long, value_name = "FILE.toml")]
     recipe: Option<PathBuf>,
@@ -126,7 +132,7 @@ pub(super) struct Args {
     execution: Execution,
 }
 
-pub(super) fn run(args: Args) -> Outcome {
+pub(super) fn run(args: Args, registry: &Registry) -> Outcome {
     let recipe = args.recipe()?;
     let html = args.html_path()?;
     let model = Model::open(&args.model)?;
@@ -139,7 +145,7 @@ pub(super) fn run(args: Args) -> Outcome {
     }
     let data = args.data.as_deref().map(|path| Dataset::open(path, &model.plain)).transpose()?;
     let progress: &dyn Progress = if args.execution.json { &Silent } else { &Bars::default() };
-    let options = Compile { recipe, threads: args.execution.threads, progress };
+    let options = Compile { recipe, registry, threads: args.execution.threads, progress };
     let compiled = compile(&args.model, model.plain, data.as_ref(), &options).map_err(|e| e.about(args.subject()))?;
     compiled.save(&args.output)?;
     let html = html.filter(|_| !compiled.reports.is_empty() || compiled.narrowing.is_some());
@@ -194,6 +200,7 @@ impl Args {
         recipe.confidence = self.confidence.unwrap_or(recipe.confidence);
         recipe.seed = self.seed.unwrap_or(recipe.seed);
         recipe.precision = self.precision.unwrap_or(recipe.precision);
+        recipe.passes = self.passes.clone().unwrap_or(recipe.passes);
         let heads = &mut recipe.exit_heads;
         heads.at = self.exits.clone().unwrap_or_else(|| heads.at.clone());
         heads.head = self.head.clone().unwrap_or_else(|| heads.head.clone());

@@ -93,6 +93,12 @@ impl InputArgs {
     }
 }
 
+/// Random inputs at the given sizes.
+pub(super) fn random(graph: &Graph, dim: &[(String, i64)]) -> Result<Vec<(String, Tensor)>, Error> {
+    let args = InputArgs { inputs: None, input: Vec::new(), dim: dim.to_vec(), shape: Vec::new(), seed: 0 };
+    args.resolve(graph)
+}
+
 fn name_of(graph: &Graph, value: ValueId) -> &str {
     graph.value(value).name.as_deref().unwrap_or_default()
 }

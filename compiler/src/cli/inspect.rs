@@ -1,19 +1,23 @@
 //! `eec inspect`: a model's structure and cost.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use eec_ir::{Dim, Graph, Symbol, cost};
 use eec_passes::structure::{self, Block, ExitCandidate, Part, Structure};
 use eec_passes::token_exits::Span;
+use eec_runtime::replace_file;
 use serde_json::{Value, json};
 
-use super::{JSON_SCHEMA, Outcome, output};
+use super::dims::Dims;
+use super::{JSON_SCHEMA, Outcome, inputs, output};
 use crate::Error;
 use crate::lower::host_nodes;
 use crate::model::{Form, Model};
 use crate::onnx::{ImportErrorKind, UnsupportedForm, UnsupportedOp};
+use crate::view::{self, View};
 
 /// Shows a model's inputs and outputs, parameters, blocks with their cost, where exits can stand,
 /// and which tokens are visual.
@@ -29,6 +33,17 @@ pub(super) struct Args {
     /// A symbolic dim's value for costs: NAME=N; may be repeated
     #[arg(long, value_name = "NAME=N", value_parser = super::dims::dim_arg)]
     dim: Vec<(String, i64)>,
+    /// Draws the graph with its regions, exits and measured cost as one HTML page
+    ///
+    /// The model runs on random inputs, in a form in which nobody leaves and everything is measured.
+    #[arg(long, value_name = "FILE.html", value_parser = output::named("html"))]
+    html: Option<PathBuf>,
+    /// The same for Graphviz
+    #[arg(long, value_name = "FILE.dot", value_parser = output::named("dot"))]
+    dot: Option<PathBuf>,
+    /// Threads that compute what is measured [default: all cores]
+    #[arg(long, env = "EEC_THREADS", value_name = "N", value_parser = super::threads)]
+    threads: Option<usize>,
     /// Prints one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -44,6 +59,9 @@ pub(super) fn run(args: Args) -> Outcome {
     if let Some(batch) = structure.as_ref().ok().and_then(|s| s.batch.dim().as_symbol().cloned()) {
         dims.entry(batch).or_insert(1);
     }
+    if args.html.is_some() || args.dot.is_some() {
+        args.draw(&model, &dims)?;
+    }
     let size = |d: &Dim| d.substitute(&|s: &Symbol| dims.get(s).map(|n| Dim::from(*n)));
     if args.json {
         output::print_json(&as_json(&model, structure.as_ref().ok(), &size))?;
@@ -52,6 +70,23 @@ pub(super) fn run(args: Args) -> Outcome {
         output::print(&as_text(&model, found, &size))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+impl Args {
+    /// Measures the model and writes the drawings.
+    fn draw(&self, model: &Model, dims: &Dims) -> Result<(), Error> {
+        for path in self.html.iter().chain(&self.dot) {
+            output::check_writable(path, &[&self.model])?;
+        }
+        let about = |e: Error| e.about(self.model.display());
+        let mut view = View::new(model, &|symbol| dims.get(symbol).copied());
+        view.measure(&inputs::random(&model.plain, &self.dim)?, self.threads).map_err(about)?;
+        let texts = [(&self.html, view::html as fn(&View<'_>) -> String), (&self.dot, view::dot)];
+        for (path, text) in texts.into_iter().filter_map(|(path, form)| Some((path.as_ref()?, form(&view)))) {
+            replace_file(path, |out| out.write_all(text.as_bytes())).map_err(|e| Error::io(path, e))?;
+        }
+        Ok(())
+    }
 }
 
 /// A model that cannot be imported is still described by what stands in the way.
@@ -78,12 +113,12 @@ fn ports(
     names.zip(values).map(port).collect()
 }
 
-fn inputs(graph: &Graph) -> Vec<(String, String, Vec<String>)> {
+fn input_ports(graph: &Graph) -> Vec<(String, String, Vec<String>)> {
     let names = graph.inputs().iter().map(|v| graph.value(*v).name.as_deref().unwrap_or_default().to_string());
     ports(graph, names.collect::<Vec<_>>().into_iter(), graph.inputs())
 }
 
-fn outputs(graph: &Graph) -> Vec<(String, String, Vec<String>)> {
+fn output_ports(graph: &Graph) -> Vec<(String, String, Vec<String>)> {
     ports(graph, graph.output_names().iter().map(ToString::to_string), graph.outputs())
 }
 
@@ -112,8 +147,8 @@ fn as_json(model: &Model, structure: Option<&Structure>, size: &dyn Fn(&Dim) -> 
         |s: &Span| json!({ "start": number(&s.start), "length": number(&s.len), "sequence": number(&s.sequence) });
     json!({
         "schema": JSON_SCHEMA,
-        "inputs": list(inputs(graph)),
-        "outputs": list(outputs(model.graph(Form::Dynamic))),
+        "inputs": list(input_ports(graph)),
+        "outputs": list(output_ports(model.graph(Form::Dynamic))),
         "parameters": cost::parameters(graph),
         "macs": number(&size(&cost::graph_macs(graph))),
         "nodes": graph.nodes_in_order().len(),
@@ -144,7 +179,7 @@ fn macs_text(d: &Dim) -> String {
 fn as_text(model: &Model, structure: Result<&Structure, String>, size: &dyn Fn(&Dim) -> Dim) -> String {
     let graph = &model.plain;
     let mut text = format!("{}\n", model.path.display());
-    for (what, list) in [("input", inputs(graph)), ("output", outputs(model.graph(Form::Dynamic)))] {
+    for (what, list) in [("input", input_ports(graph)), ("output", output_ports(model.graph(Form::Dynamic)))] {
         for (name, dtype, dims) in list {
             text.push_str(&format!("  {what:<6} {name}: {dtype}[{}]\n", dims.join(", ")));
         }

@@ -4,17 +4,20 @@ mod bench;
 mod compile;
 mod dims;
 mod eval;
+mod explain;
 mod export;
 mod inputs;
 mod inspect;
 mod opt;
 mod output;
 mod profile;
+mod reduce;
 mod run;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use eec_passes::registry::Registry;
 
 use crate::Error;
 
@@ -45,19 +48,44 @@ enum Verb {
     Bench(bench::Args),
     Export(export::Args),
     Opt(opt::Args),
+    Explain(explain::Args),
+    Reduce(reduce::Args),
 }
 
 /// Runs the command with the process's arguments.
 pub fn main() -> ExitCode {
+    main_with(&Registry::builtin())
+}
+
+/// The same with the passes of `registry`: a program that registers its own is the whole command, with
+/// these passes beside eec's in `opt`, `explain`, `reduce` and recipes.
+///
+/// ```no_run
+/// use eec_passes::registry::{Entry, Registry};
+/// # fn entry() -> Entry { Entry::new("prune", "removes nothing", |_| unimplemented!()) }
+///
+/// fn main() -> std::process::ExitCode {
+///     match Registry::builtin().with(entry()) {
+///         Ok(registry) => eec::cli::main_with(&registry),
+///         Err(error) => {
+///             eprintln!("error: {error}");
+///             std::process::ExitCode::FAILURE
+///         }
+///     }
+/// }
+/// ```
+pub fn main_with(registry: &Registry) -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.verb {
         Verb::Inspect(args) => inspect::run(args),
-        Verb::Compile(args) => compile::run(args),
+        Verb::Compile(args) => compile::run(args, registry),
         Verb::Run(args) => run::run(args),
         Verb::Eval(args) => eval::run(args),
         Verb::Bench(args) => bench::run(args),
         Verb::Export(args) => export::run(args),
-        Verb::Opt(args) => opt::run(args),
+        Verb::Opt(args) => opt::run(args, registry),
+        Verb::Explain(args) => explain::run(args, registry),
+        Verb::Reduce(args) => reduce::run(args, registry),
     };
     match result {
         Ok(code) => code,

@@ -1,33 +1,37 @@
 //! `eec opt`: passes on text IR.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use eec_ir::Graph;
 use eec_ir::text;
 use eec_ir::verify::{Stage, verify};
-use eec_passes::pass::{self, Context, Pass, PassError};
-use eec_passes::registry;
+use eec_passes::pass::{Changed, Context, Verdict};
+use eec_passes::pipeline::{self, Record, RunError, Which};
+use eec_passes::registry::Registry;
 
 use super::{Outcome, output};
 use crate::lower::Names;
-use crate::model::{Form, Model, lowered};
-use crate::{Error, cases};
+use crate::model::{Form, Model, lowered, simplified};
+use crate::{Error, cases, onnx};
 
-/// Runs passes on text IR (.eir, or - for stdin) or on a model, and prints the result.
+/// Runs passes on text IR or on a model, and prints the result.
 ///
 /// Constants that the text names by hash alone get values seeded by the hash. Passes are written
 /// as `simplify, exit-heads{at=[1], head=linear, rule=maxprob:0.9}`; heads get seeded weights.
-/// Of a compiled model the graph with its exits is taken.
-/// The graph is verified between all passes.
+/// Of a compiled model the graph with its exits is taken. The graph is verified after every pass.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Text IR (- for stdin), .onnx or .eec
+    /// Text IR (.eir), .onnx or .eec; stdin, text or ONNX, if it is - or left out
+    #[arg(default_value = "-", hide_default_value = true)]
     input: PathBuf,
     /// The passes, in order
     #[arg(long, value_name = "LIST", default_value = "")]
     passes: String,
+    /// Lists the passes there are, with their options, and does nothing else
+    #[arg(long)]
+    list_passes: bool,
     /// What to print
     #[arg(long, value_enum, default_value_t = Emit::Ir)]
     emit: Emit,
@@ -40,6 +44,9 @@ pub(super) struct Args {
     /// Writes the IR after each pass into this folder
     #[arg(long, value_name = "DIR")]
     dump_dir: Option<PathBuf>,
+    /// Prints to stderr what every pass took and did
+    #[arg(long)]
+    timing: bool,
 }
 
 /// The forms of the result.
@@ -51,21 +58,27 @@ enum Emit {
     Program,
 }
 
-pub(super) fn run(args: Args) -> Outcome {
-    let mut graph = load(&args.input)?;
-    check(&graph, "input")?;
-    let passes = args.pipeline()?;
-    if let Some(folder) = &args.dump_dir {
-        std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+pub(super) fn run(args: Args, registry: &Registry) -> Outcome {
+    if args.list_passes {
+        output::print(&list(registry))?;
+        return Ok(ExitCode::SUCCESS);
     }
+    let passes = registry.pipeline(&args.passes).map_err(|e| Error::usage(format!("--passes: {e}")))?;
+    let mut graph = read_graph(&args.input)?;
+    verify(&graph, Stage::Imported).map_err(|e| Error::content(&args.input, e))?;
     let mut cx = Context::default();
-    let mut done = 0;
-    pass::run(&passes, &mut graph, &mut cx, &mut |pass, graph| {
-        done += 1;
-        args.after(pass, graph, done).map_err(|e| PassError::new(pass.name(), e))
+    let records = pipeline::run(&passes, &mut graph, &mut cx, &args.options(), &mut io::stderr());
+    let records = records.map_err(|e| match e {
+        RunError::NoSuchPass { .. } => Error::usage(e),
+        RunError::Pass(_) | RunError::Invalid { .. } | RunError::Dump { .. } => Error::from(e),
     })?;
     for note in &cx.notes {
-        output::warning(&format!("{}: {}: {}", note.pass, note.place, note.reason));
+        if let Verdict::Refused(reason) = &note.verdict {
+            output::warning(&format!("{}: {}: {reason}", note.pass, note.place));
+        }
+    }
+    if args.timing {
+        eprint!("{}", timing(&records));
     }
     match args.emit {
         Emit::Ir => output::print(&graph.to_string())?,
@@ -75,50 +88,65 @@ pub(super) fn run(args: Args) -> Outcome {
 }
 
 impl Args {
-    /// The passes that run.
-    fn pipeline(&self) -> Result<Vec<Box<dyn Pass>>, Error> {
-        let mut passes = registry::pipeline(&self.passes).map_err(|e| Error::usage(format!("--passes: {e}")))?;
-        let position = |flag: &str, name: &str| {
-            let at = passes.iter().position(|p| p.name() == name);
-            at.ok_or_else(|| Error::usage(format!("{flag} {name}: no such pass in `{}`", self.passes)))
+    fn options(&self) -> pipeline::Options {
+        let which = |name: &String| if name == "all" { Which::All } else { Which::Named(name.clone()) };
+        pipeline::Options {
+            stop_after: self.stop_after.clone(),
+            print_after: self.print_ir_after.as_ref().map(which),
+            dump_dir: self.dump_dir.clone(),
+            ..pipeline::Options::default()
+        }
+    }
+}
+
+/// Every pass with what it does and its options.
+fn list(registry: &Registry) -> String {
+    let mut text = String::new();
+    for entry in registry.entries() {
+        text.push_str(&format!("{}: {}\n", entry.name, entry.doc));
+        for (key, doc) in &entry.options {
+            text.push_str(&format!("    {key}={doc}\n"));
+        }
+    }
+    text
+}
+
+/// What every pass took and did.
+pub(super) fn timing(records: &[Record]) -> String {
+    let mut rows = vec![["pass", "time", "nodes before", "after", "inserted"].map(String::from).to_vec()];
+    for r in records {
+        let name = match r.changed {
+            Changed::Yes => r.pass.to_string(),
+            Changed::No => format!("{} (no change)", r.pass),
         };
-        if let Some(name) = self.print_ir_after.as_deref().filter(|name| *name != "all") {
-            position("--print-ir-after", name)?;
-        }
-        if let Some(last) = &self.stop_after {
-            let at = position("--stop-after", last)?;
-            passes.truncate(at + 1);
-        }
-        Ok(passes)
+        let time = format!("{:.3} ms", r.time.as_secs_f64() * 1e3);
+        rows.push(vec![name, time, r.nodes[0].to_string(), r.nodes[1].to_string(), r.inserted.to_string()]);
     }
+    output::table(&rows)
+}
 
-    fn after(&self, pass: &dyn Pass, graph: &Graph, number: usize) -> Result<(), Error> {
-        check(graph, pass.name())?;
-        if self.print_ir_after.as_deref().is_some_and(|name| name == "all" || name == pass.name()) {
-            eprintln!("// after {}\n{graph}", pass.name());
+/// The graph of a model, or of text IR whose constants are seeded; `-` is stdin.
+pub(super) fn read_graph(path: &Path) -> Result<Graph, Error> {
+    let bytes = match path.extension().and_then(|e| e.to_str()) {
+        _ if path == Path::new("-") => {
+            let mut bytes = Vec::new();
+            io::stdin().read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
+            bytes
         }
-        if let Some(folder) = &self.dump_dir {
-            let path = folder.join(format!("{number:02}-{}.eir", pass.name()));
-            std::fs::write(&path, graph.to_string()).map_err(|e| Error::io(&path, e))?;
+        Some("onnx" | "eec") => return Ok(Model::open(path)?.graph(Form::Dynamic).clone()),
+        Some(_) | None => std::fs::read(path).map_err(|e| Error::io(path, e))?,
+    };
+    match text_of(&bytes) {
+        Some(source) => {
+            let mut seeded = |constant: &text::ConstRef| Some(cases::seeded_constant(constant));
+            text::parse(source, &mut seeded).map_err(|e| Error::content(path, e))
         }
-        Ok(())
+        None => simplified(onnx::import_bytes(&bytes, &path.display().to_string(), None)?),
     }
 }
 
-fn check(graph: &Graph, after: &str) -> Result<(), Error> {
-    verify(graph, Stage::Imported).map(drop).map_err(|e| Error::request(format!("after {after}: {e}")))
-}
-
-fn load(path: &Path) -> Result<Graph, Error> {
-    let is_model = path.extension().is_some_and(|e| e == "onnx" || e == "eec");
-    if is_model {
-        return Ok(Model::open(path)?.graph(Form::Dynamic).clone());
-    }
-    let mut source = String::new();
-    if path == Path::new("-") {
-        std::io::stdin().read_to_string(&mut source).map_err(|e| Error::io(path, e))?;
-    } else {
-        source = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-    }
-    text::parse(&source, &mut |constant| Some(cases::seeded_constant(constant))).map_err(|e| Error::content(path, e))
+/// The bytes as text; none if they are not UTF-8 or hold control characters, as every ONNX file does.
+fn text_of(bytes: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    text.chars().all(|c| !c.is_control() || c.is_whitespace()).then_some(text)
 }

@@ -4,6 +4,7 @@
 use eec_ir::Dim;
 use eec_passes::exit_heads::{Exit, ExitHeads, Head, Rule as ExitRule, Signal, Tap};
 use eec_passes::insert::{self, Decisions};
+use eec_passes::registry::Registry;
 use eec_passes::structure;
 
 use super::Compile;
@@ -50,7 +51,8 @@ pub(crate) fn candidate_classes(
     progress: &dyn Progress,
 ) -> Result<Vec<Vec<i64>>, Error> {
     let structure = structure::analyse(&model.plain).map_err(pass_error("exit-heads"))?;
-    let options = Compile { recipe: model.recipe.clone(), threads, progress };
+    let registry = &Registry::builtin();
+    let options = Compile { recipe: model.recipe.clone(), registry, threads, progress };
     let heads: Result<Vec<Head>, Error> = candidates.heads.iter().map(graph_head).collect();
     let base = Base { graph: &model.plain, structure: &structure, tokens: None, gated: false };
     let captured = run(&options, &feature_graph(&base, &candidates.blocks, None)?, data, "reading features")?;

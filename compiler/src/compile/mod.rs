@@ -6,6 +6,7 @@ mod exits;
 mod ffn;
 mod heads;
 mod narrowing;
+mod passes;
 mod places;
 mod summary;
 mod tokens;
@@ -14,6 +15,7 @@ mod work;
 use std::path::Path;
 
 use eec_ir::Graph;
+use eec_passes::registry::Registry;
 use eec_passes::structure;
 
 use crate::Error;
@@ -37,15 +39,18 @@ use work::{Base, Work};
 pub struct Compile<'a> {
     /// What to make of the model.
     pub recipe: Recipe,
+    /// The passes that the recipe's key `passes` can name.
+    pub registry: &'a Registry,
     /// Threads for the runs over the data; all cores if absent.
     pub threads: Option<usize>,
     /// Told about long work.
     pub progress: &'a dyn Progress,
 }
 
-/// Compiles a simplified plain model. Weights are stored as the recipe says before anything else. With data, FFN gates, token exits and exit heads are fitted and
-/// calibrated, in this order; without, only what needs neither can be made (token exits at a fixed
-/// block, exits with a `final` or `file` head and a rule with a number).
+/// Compiles a simplified plain model. Weights are stored as the recipe says before anything else. With
+/// data, FFN gates, token exits and exit heads are fitted and calibrated, in this order; without, only
+/// what needs neither can be made (token exits at a fixed block, exits with a `final` or `file` head and
+/// a rule with a number). The passes that the recipe names run last.
 ///
 /// # Errors
 ///
@@ -63,6 +68,7 @@ pub fn compile(path: &Path, plain: Graph, data: Option<&Dataset>, options: &Comp
     };
     let stages = [wants_ffn, wants_tokens, wants_exits].into_iter().filter(|w| *w).count();
     if stages == 0 {
+        passes::run(&mut model, options)?;
         return Ok(model);
     }
     let work = Work { path, data, options, stages };
@@ -97,5 +103,6 @@ pub fn compile(path: &Path, plain: Graph, data: Option<&Dataset>, options: &Comp
     model.inserted.exits = exits.exits.iter().flat_map(|e| &e.exits).map(|e| e.block).collect();
     model.dynamic = base.dynamic(exits.exits.as_ref(), &model.inserted.gated_ffns)?;
     model.summary = summary::of(&model, &work)?;
+    passes::run(&mut model, options)?;
     Ok(model)
 }

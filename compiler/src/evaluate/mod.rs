@@ -207,8 +207,11 @@ impl Job<'_> {
 
     /// Samples whose visual tokens left, per gate, then all others; empty if no gate decides.
     fn token_exits(&self, run: &Scored) -> Vec<u64> {
-        let gates = self.model.inserted.tokens.as_ref().map_or(0, |t| t.gates().len());
-        let left = &run.gate_rows[run.gate_rows.len().saturating_sub(gates)..];
+        let inserted = &self.model.inserted;
+        let gates = inserted.tokens.as_ref().map_or(0, |t| t.gates().len());
+        // Gates of passes come last.
+        let end = run.gate_rows.len().saturating_sub(inserted.gates_of_passes);
+        let left = &run.gate_rows[end.saturating_sub(gates)..end];
         let kept = (self.data.rows as u64).saturating_sub(left.iter().sum());
         if left.is_empty() { Vec::new() } else { left.iter().copied().chain([kept]).collect() }
     }
@@ -241,11 +244,11 @@ impl Job<'_> {
 }
 
 /// The mean of `blocks` weighted by `rows`, of which the last left after block `last`; `None` without
-/// blocks.
+/// blocks, or if not all exits stand after one.
 fn mean_block(rows: &[u64], blocks: &[usize], last: usize) -> Option<f64> {
     let weighted = rows.iter().zip(blocks.iter().chain([&last])).map(|(n, block)| *n as f64 * *block as f64);
     let all = rows.iter().sum::<u64>().max(1) as f64;
-    (!blocks.is_empty()).then(|| weighted.sum::<f64>() / all)
+    (!blocks.is_empty() && rows.len() == blocks.len() + 1).then(|| weighted.sum::<f64>() / all)
 }
 
 fn quality_of(scored: &Scored) -> Quality {
@@ -265,6 +268,7 @@ mod tests {
     fn who_stays_counts_as_leaving_after_the_last_block() {
         assert_eq!(mean_block(&[3, 0, 1], &[0, 4], 7), Some(1.75));
         assert_eq!(mean_block(&[4], &[], 7), None);
+        assert_eq!(mean_block(&[3, 0, 1], &[0], 7), None);
         assert_eq!(mean_block(&[0, 0], &[2], 7), Some(0.0));
     }
 }

@@ -20,6 +20,12 @@ pub struct Inserted {
     pub replacements: Replacements,
     /// Where visual tokens may leave.
     pub tokens: Option<TokenPlaces>,
+    /// Exits, after the others, that passes of the recipe inserted.
+    #[serde(default)]
+    pub exits_of_passes: usize,
+    /// Gates, after the others, that passes of the recipe inserted.
+    #[serde(default)]
+    pub gates_of_passes: usize,
 }
 
 /// Where visual tokens may leave.
@@ -69,8 +75,9 @@ impl Inserted {
     /// Whether this is true of a model with so many exits and gates.
     pub(super) fn check(&self, exits: usize, gates: usize) -> Result<(), String> {
         let tokens = self.tokens.as_ref().map_or(0, |t| t.gates().len());
+        let known_gates = self.gated_ffns.len() + tokens + self.gates_of_passes;
         for (known, found, what) in
-            [(self.exits.len(), exits, "exits"), (self.gated_ffns.len() + tokens, gates, "gates")]
+            [(self.exits.len() + self.exits_of_passes, exits, "exits"), (known_gates, gates, "gates")]
         {
             if known != found {
                 return Err(format!("names {known} {what}, the program has {found}"));

@@ -8,6 +8,7 @@
 
 mod error;
 mod export;
+mod external;
 mod import;
 mod proto;
 mod survey;
@@ -16,5 +17,6 @@ mod unsupported;
 
 pub use error::{ExportError, ImportError, ImportErrorKind};
 pub use export::{export, export_bytes};
+pub use external::external_files;
 pub use import::{Cpu, Operator, import, import_bytes, import_fixed, operators, read_tensor_file};
 pub use unsupported::{Unsupported, UnsupportedForm, UnsupportedOp, UnsupportedType};

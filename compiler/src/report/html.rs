@@ -9,7 +9,7 @@ use crate::display::{coarse, points};
 const STYLE: &str = include_str!("style.css");
 
 /// Replaces the characters that mean something in HTML, in text and in quoted attributes.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -12,6 +12,7 @@ mod summary;
 mod tests;
 mod text;
 
+pub(crate) use html::escape;
 pub use html::page;
 pub use narrowing::Narrowing;
 pub use summary::Summary;

@@ -9,6 +9,7 @@
 
 pub(crate) mod feature;
 pub(crate) mod head;
+mod rule;
 pub(crate) mod signal;
 mod taps;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use eec_ir::Graph;
 
 pub use feature::{FeaturePlan, Pooling, feature};
 pub use head::Head;
+pub use rule::{AtExit, Decision, ExitRule, Rule};
 pub use signal::Signal;
 pub use taps::{HeadInput, Tap, head_graph, with_features, with_taps};
 
@@ -35,26 +37,6 @@ pub struct Exit {
     pub head: Head,
 }
 
-/// When a sample leaves.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Rule {
-    /// At the first exit whose confidence is greater than its threshold (Teerapittayanon et al.,
-    /// BranchyNet, arXiv 1709.01686). No confidence exceeds 1 and none is below 0, so 1 or more
-    /// means never and -1 always.
-    Threshold {
-        /// The confidence.
-        signal: Signal,
-        /// One per exit.
-        thresholds: Vec<f32>,
-    },
-    /// At the first exit where this many exits in a row, that one included, name the same class
-    /// (Zhou et al., PABEE, arXiv 2006.04152). The confidence is the length of the run.
-    Patience {
-        /// Exits in a row.
-        count: usize,
-    },
-}
-
 /// The pass's options.
 #[derive(Clone, Debug)]
 pub struct ExitHeads {
@@ -64,6 +46,8 @@ pub struct ExitHeads {
     pub rule: Rule,
 }
 
+/// The name in provenance and options.
+pub(crate) const NAME: &str = "exit-heads";
 /// The name of the added output with the number of the exit that each sample took.
 pub const EXIT_INDEX: &str = "exit_index";
 /// The name of the added output with the confidence at that exit.

@@ -5,7 +5,7 @@
 
 use eec_ir::{Op, Tensor, ValueId};
 
-use super::Rule;
+use super::rule::{self, AtExit, Decision, Rule};
 use crate::insert::{Emit, InsertError};
 
 /// How sure a classifier is, from its logits `[rows, classes]`; larger is surer.
@@ -79,28 +79,12 @@ pub(crate) fn class(emit: &mut Emit, logits: ValueId) -> Result<ValueId, InsertE
     Ok(emit.op("class", Op::ArgMax { axis: 1, keepdims: false }, &[logits])?)
 }
 
-/// What an exit decides from its logits.
-pub(crate) struct Decision {
-    /// Whether the row leaves, bool `[rows]`; `None` at the model's end.
-    pub(crate) mask: Option<ValueId>,
-    /// The confidence `[rows]`.
-    pub(crate) confidence: ValueId,
-    /// What later exits of the row need: for patience its class and its run of agreeing exits.
-    pub(crate) carry: Vec<ValueId>,
-}
-
-/// The decision of exit `exit` (`None`: the model's end) with what earlier exits carried over.
-pub(crate) fn decide(
-    emit: &mut Emit,
-    rule: &Rule,
-    exit: Option<usize>,
-    logits: ValueId,
-    carry: &[ValueId],
-) -> Result<Decision, InsertError> {
+/// What `rule` decides.
+pub(crate) fn decide(emit: &mut Emit, rule: &Rule, at: &AtExit<'_>) -> Result<Decision, InsertError> {
     match rule {
         Rule::Threshold { signal, thresholds } => {
-            let confidence = confidence(emit, *signal, logits)?;
-            let threshold = exit.and_then(|k| thresholds.get(k));
+            let confidence = confidence(emit, *signal, at.logits)?;
+            let threshold = at.exit.and_then(|k| thresholds.get(k));
             let mask = threshold.map(|t| {
                 let t = emit.constant(Tensor::scalar(*t));
                 emit.op("leave", Op::Greater {}, &[confidence, t])
@@ -108,12 +92,17 @@ pub(crate) fn decide(
             Ok(Decision { mask: mask.transpose()?, confidence, carry: Vec::new() })
         }
         Rule::Patience { count } => {
-            let (class, run) = agreement(emit, logits, carry)?;
-            let mask = exit.map(|_| {
+            let (class, run) = agreement(emit, at.logits, at.carry)?;
+            let mask = at.exit.map(|_| {
                 let count = emit.constant(Tensor::scalar(*count as f32));
                 emit.op("leave", Op::GreaterOrEqual {}, &[run, count])
             });
             Ok(Decision { mask: mask.transpose()?, confidence: run, carry: vec![class, run] })
+        }
+        Rule::Custom(custom) => {
+            let decision = custom.decide(emit, at)?;
+            rule::check(emit, custom.as_ref(), at, &decision)?;
+            Ok(decision)
         }
     }
 }

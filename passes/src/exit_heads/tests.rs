@@ -158,7 +158,8 @@ fn models() -> Vec<Graph> {
 
 /// The model with gates at all FFNs.
 fn gated(mut graph: Graph, options: &str) -> Graph {
-    let passes = crate::registry::pipeline(&format!("ffn-gates{{at=[0, 1, 2], {options}}}")).unwrap();
+    let passes =
+        crate::registry::Registry::builtin().pipeline(&format!("ffn-gates{{at=[0, 1, 2], {options}}}")).unwrap();
     passes.iter().for_each(|p| assert!(p.run(&mut graph, &mut crate::pass::Context::default()).is_ok()));
     graph
 }

@@ -406,7 +406,9 @@ fn other_refusals_have_their_reasons() {
 
     let mut exits = fixtures::vit(&batch());
     let passes = "exit-heads{at=[0], rule=maxprob:0.5}";
-    crate::registry::pipeline(passes).unwrap()[0].run(&mut exits, &mut crate::pass::Context::default()).unwrap();
+    crate::registry::Registry::builtin().pipeline(passes).unwrap()[0]
+        .run(&mut exits, &mut crate::pass::Context::default())
+        .unwrap();
     let s = analyse(&fixtures::vit(&batch())).unwrap();
     assert!(verdicts(&candidates(&exits, &s))[0].contains("gates come before exit heads"));
 }

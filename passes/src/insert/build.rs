@@ -5,7 +5,7 @@ use eec_ir::{Tensor, ValueId};
 use super::attach::{Attach, Scope};
 use super::plan::{Event, Plan};
 use super::{Decisions, InsertError};
-use crate::exit_heads::signal;
+use crate::exit_heads::{AtExit, signal};
 
 /// What later decisions of a row need from earlier ones.
 #[derive(Clone, Debug, Default)]
@@ -67,7 +67,8 @@ impl Builder<'_> {
             return Ok(self.results(logits, None, carry));
         };
         let mut emit = self.attach.emit(scope.region, "exit.end");
-        let decision = signal::decide(&mut emit, &options.rule, None, logits, &carry.rule)?;
+        let at = AtExit { exit: None, logits, feature: None, carry: &carry.rule };
+        let decision = signal::decide(&mut emit, &options.rule, &at)?;
         let rows = emit.rows(logits);
         let index = emit.fill("index", Tensor::scalar(options.exits.len() as i64), &rows)?;
         Ok(self.results(logits, Some([index, decision.confidence]), carry))

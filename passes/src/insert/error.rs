@@ -63,6 +63,16 @@ pub enum InsertError {
         /// What was expected and found.
         reason: String,
     },
+    /// The decision of a rule does not fit.
+    #[error("the rule of {pass} at {}: {reason}", .exit.map_or("the model's end".into(), |k| format!("exit {k}")))]
+    Rule {
+        /// The pass that brings the rule.
+        pass: &'static str,
+        /// The exit; `None` for the model's end.
+        exit: Option<usize>,
+        /// What was expected and found.
+        reason: String,
+    },
     /// A confidence needs two classes or more.
     #[error("a confidence needs at least 2 classes, found an output of type {0}")]
     Classes(String),

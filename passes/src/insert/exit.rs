@@ -5,7 +5,7 @@ use eec_ir::{Dim, Op, Tensor, ValueId};
 use super::InsertError;
 use super::attach::Scope;
 use super::build::{Builder, Carry, Results};
-use crate::exit_heads::signal;
+use crate::exit_heads::{AtExit, signal};
 use crate::structure::Batch;
 
 /// An exit where it stands.
@@ -35,8 +35,13 @@ impl Builder<'_> {
         let exit = &options.exits[number];
         let path = format!("exit.{number}");
         let logits = self.attach.logits(scope, exit.block, &exit.head, &path)?;
+        let feature = match options.rule.reads_feature() {
+            true => Some(self.attach.feature(scope, exit.block, &format!("{path}/feature"))?.0),
+            false => None,
+        };
         let mut emit = self.attach.emit(scope.region, &path);
-        let decision = signal::decide(&mut emit, &options.rule, Some(number), logits, &carry.rule)?;
+        let at = AtExit { exit: Some(number), logits, feature, carry: &carry.rule };
+        let decision = signal::decide(&mut emit, &options.rule, &at)?;
         let Some(mask) = decision.mask else {
             return Err(InsertError::Thresholds { thresholds: number, exits: options.exits.len() });
         };

@@ -22,7 +22,7 @@ pub(crate) use attach::{Attach, Scope, whole};
 pub(crate) use plan::{check_candidate, check_order};
 
 use crate::clone::{self, Substitution};
-use crate::exit_heads::{CONFIDENCE, EXIT_INDEX, ExitHeads, Tap};
+use crate::exit_heads::{self, CONFIDENCE, EXIT_INDEX, ExitHeads, Tap};
 use crate::structure::Structure;
 use crate::token_exits::{TOKEN_EXIT, TokenExits};
 use build::Builder;
@@ -59,7 +59,8 @@ pub fn apply(graph: &Graph, structure: &Structure, decisions: Decisions<'_>) -> 
     let length = plan.tokens.as_ref().map(|t| Substitution { from: t.length.clone(), to: t.span.sequence.clone() });
     let mut scope = Scope { region: Graph::ROOT, map, rows: None, length };
     let ops = plan.tokens.as_ref().map(|t| &t.trace.ops);
-    let attach = Attach { source: graph, structure, target: &mut target, pass: "exit-heads", ops };
+    let pass = decisions.exits.map_or(exit_heads::NAME, |e| e.rule.pass());
+    let attach = Attach { source: graph, structure, target: &mut target, pass, ops };
     let first_gate = graph.nodes_in_order().iter().filter(|n| graph.node(**n).op.gate().is_some()).count();
     let mut builder = Builder { attach, plan: &plan, decisions, first_gate };
     let carry = builder.first_carry()?;

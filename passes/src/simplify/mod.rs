@@ -9,6 +9,7 @@ mod movement;
 mod sizes;
 
 use eec_ir::op::Op;
+use eec_ir::verify::Stage;
 use eec_ir::{Graph, NodeId, Origin, ValueId};
 
 use crate::pass::{Changed, Context, Pass, PassError};
@@ -45,6 +46,10 @@ impl Pass for Simplify {
             }
         }
         Err(PassError::new(Simplify::NAME, format!("no fixed point after {} rounds", Simplify::MAX_ROUNDS)))
+    }
+
+    fn leads_to(&self) -> Option<Stage> {
+        Some(Stage::Dynamic)
     }
 }
 

@@ -148,6 +148,24 @@ pub enum StructureError {
 }
 
 /// Finds the structure of a graph. Its outputs should all be live and shape arithmetic folded.
+///
+/// ```
+/// use eec_ir::text::parse;
+/// use eec_passes::structure::{ExitCandidate, analyse};
+///
+/// let source = "graph @mlp(%x: f32[n, 4]) -> (%y: f32[n, 2]) {
+///   %0 = MatMul(%x, const f32[4, 4] {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1})
+///   %1 = Relu(%0)
+///   %2 = MatMul(%1, const f32[4, 3] {1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3})
+///   %3 = Relu(%2)
+///   %y = MatMul(%3, const f32[3, 2] {1, 2, 3, 4, 5, 6})
+///   return %y
+/// }";
+/// let structure = analyse(&parse(source, &mut |_| None)?)?;
+/// assert_eq!(structure.blocks.len(), 2);
+/// assert_eq!(structure.blocks[0].exit, ExitCandidate::Yes);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn analyse(graph: &Graph) -> Result<Structure, StructureError> {
     let (states, main_output) = states::find(graph);
     let main_output = main_output.ok_or(StructureError::NoMainOutput)?;

@@ -154,7 +154,7 @@ fn caches_are_states_and_forbid_exits_before_them() {
 
 /// The model after passes.
 fn after(mut graph: Graph, passes: &str) -> Graph {
-    for pass in crate::registry::pipeline(passes).unwrap() {
+    for pass in crate::registry::Registry::builtin().pipeline(passes).unwrap() {
         pass.run(&mut graph, &mut crate::pass::Context::default()).unwrap();
     }
     graph

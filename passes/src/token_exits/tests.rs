@@ -8,7 +8,7 @@ use eec_ir::{Dim, Op, Tensor, ValueId};
 use super::*;
 use crate::fixtures::{self, Net, VisionLanguage, batch, int, noise, tensor};
 use crate::pass::Context;
-use crate::registry::pipeline;
+use crate::registry::Registry;
 use crate::structure::analyse;
 
 /// Text after the visual tokens, before them (with a mean at the end), and around them, of a fixed
@@ -266,7 +266,7 @@ fn a_second_pass_over_a_join_is_refused() {
     let fixed = "token-exits{at=[1], rule=fixed}";
     for again in [rule, fixed, "exit-heads{at=[2], rule=maxprob:0.5}", "exit-heads{at=[0], rule=maxprob:0.5}"] {
         let mut graph = models()[0].graph();
-        let passes = pipeline(&format!("{rule}, {again}")).unwrap();
+        let passes = Registry::builtin().pipeline(&format!("{rule}, {again}")).unwrap();
         passes[0].run(&mut graph, &mut Context::default()).unwrap();
         let error = passes[1].run(&mut graph, &mut Context::default()).err().unwrap().to_string();
         assert!(error.contains("are inserted together"), "{again}: {error}");
@@ -279,7 +279,7 @@ fn a_model_without_visual_tokens_is_refused() {
     assert_eq!(Span::find(&bert, &analyse(&bert).unwrap()), []);
     assert_eq!(Span::find(&fixtures::vit(&batch()), &analyse(&fixtures::vit(&batch())).unwrap()), []);
     let mut graph = bert;
-    let pass = &pipeline("token-exits{at=[1], rule=fixed}").unwrap()[0];
+    let pass = &Registry::builtin().pipeline("token-exits{at=[1], rule=fixed}").unwrap()[0];
     assert!(pass.run(&mut graph, &mut Context::default()).unwrap_err().to_string().contains("no visual tokens"));
 }
 
@@ -287,7 +287,7 @@ fn a_model_without_visual_tokens_is_refused() {
 /// warm-up of every token, `[batch*tokens]`, are needed after each block.
 fn with_countdown(graph: &Graph) -> Graph {
     let mut graph = graph.clone();
-    let passes = pipeline("ffn-gates{at=[0, 1, 2, 3], rule=cosine:0.5/1/2}").unwrap();
+    let passes = Registry::builtin().pipeline("ffn-gates{at=[0, 1, 2, 3], rule=cosine:0.5/1/2}").unwrap();
     passes[0].run(&mut graph, &mut Context::default()).unwrap();
     graph
 }

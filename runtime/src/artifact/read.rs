@@ -16,14 +16,17 @@ use super::narrow::Narrow;
 use super::{ALIGN, CONSTANTS, ENTRY, Entry, HEADER, MAGIC, NAME, PLAIN_PROGRAM, PROGRAM, VERSION, WEIGHTS};
 use crate::error::{Error, ErrorKind};
 
-/// A mapped artifact.
+/// An artifact in memory: a mapped file, or bytes of the program itself.
 pub struct Artifact {
     file: String,
-    map: Arc<Mmap>,
+    bytes: Bytes,
     /// Offset and length of every section, in the file's order.
     sections: Vec<(String, usize, usize)>,
     constants: HashMap<ContentHash, Held>,
 }
+
+/// What stands for the file's name in messages about an artifact that is part of the program.
+const EMBEDDED: &str = "the embedded artifact";
 
 /// A constant as it is stored.
 #[derive(Clone)]
@@ -41,11 +44,19 @@ impl std::fmt::Debug for Artifact {
     }
 }
 
-struct Mapped(Arc<Mmap>);
+/// The bytes of an artifact.
+#[derive(Clone)]
+enum Bytes {
+    Mapped(Arc<Mmap>),
+    Embedded(&'static [u8]),
+}
 
-impl AsRef<[u8]> for Mapped {
+impl AsRef<[u8]> for Bytes {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        match self {
+            Bytes::Mapped(map) => map,
+            Bytes::Embedded(bytes) => bytes,
+        }
     }
 }
 
@@ -72,7 +83,22 @@ impl Artifact {
         // SAFETY: the map is read-only. Artifacts are replaced by renaming, never rewritten in place;
         // who truncates a mapped file gets a bus error, as in any program that maps files.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        let mut artifact = Artifact { file: name, map: Arc::new(map), sections: Vec::new(), constants: HashMap::new() };
+        Artifact::checked(name, Bytes::Mapped(Arc::new(map)))
+    }
+
+    /// An artifact that is part of the program, as [`include_artifact!`](crate::include_artifact) embeds it.
+    ///
+    /// Fails if the bytes are not aligned to 64 bytes, and as [`Artifact::open`] does.
+    pub fn embedded(bytes: &'static [u8]) -> Result<Artifact, Error> {
+        if !bytes.as_ptr().addr().is_multiple_of(ALIGN) {
+            let why = format!("is not aligned to {ALIGN} bytes: embed it with include_artifact!");
+            return Err(Error::new(ErrorKind::Artifact, EMBEDDED, why));
+        }
+        Artifact::checked(EMBEDDED.into(), Bytes::Embedded(bytes))
+    }
+
+    fn checked(file: String, bytes: Bytes) -> Result<Artifact, Error> {
+        let mut artifact = Artifact { file, bytes, sections: Vec::new(), constants: HashMap::new() };
         artifact.sections = artifact.read_table().map_err(|why| artifact.damaged(why))?;
         artifact.constants = artifact.read_constants().map_err(|why| artifact.damaged(why))?;
         Ok(artifact)
@@ -83,7 +109,7 @@ impl Artifact {
     }
 
     fn read_table(&self) -> Result<Vec<(String, usize, usize)>, String> {
-        let all: &[u8] = &self.map;
+        let all = self.bytes.as_ref();
         let found = &all[..all.len().min(MAGIC.len())];
         if found != MAGIC {
             return Err(format!("is not an .eec file: it starts with \"{}\"", found.escape_ascii()));
@@ -113,7 +139,7 @@ impl Artifact {
             postcard::from_bytes(table).map_err(|e| format!("is damaged: its list of constants: {e}"))?;
         let weights = self.sections.iter().find(|s| s.0 == WEIGHTS);
         let (start, length) = weights.map_or((0, 0), |s| (s.1, s.2));
-        let storage: Storage = Arc::new(Mapped(Arc::clone(&self.map)));
+        let storage: Storage = Arc::new(self.bytes.clone());
         for entry in entries {
             let bad = |why: &dyn std::fmt::Display| format!("is damaged: constant {}: {why}", entry.hash);
             let dims =
@@ -135,7 +161,7 @@ impl Artifact {
     /// The bytes of the section `name`.
     pub fn section(&self, name: &str) -> Option<&[u8]> {
         let (_, offset, length) = self.sections.iter().find(|s| s.0 == name)?;
-        self.map.get(*offset..*offset + *length)
+        self.bytes.as_ref().get(*offset..*offset + *length)
     }
 
     /// The names of all sections.
@@ -158,19 +184,20 @@ impl Artifact {
         self.constants.get(&hash).cloned()
     }
 
-    /// Takes the constant's pages out of this process's memory, where the system can; when it is read again, they
-    /// come from the file.
+    /// Takes the constant's pages out of this process's memory, where it is in a mapped file and the system can;
+    /// when it is read again, they come from the file.
     #[cfg(feature = "jit")]
     pub(crate) fn release(&self, hash: ContentHash) {
         let Some(held) = self.constants.get(&hash) else { return };
         #[cfg(not(unix))]
         let _ = held;
         #[cfg(unix)]
-        let offset = held.address() - self.map.as_ptr().addr();
-        #[cfg(unix)]
-        // SAFETY: the map is of a file and nothing writes to it, so that dropped pages lose nothing.
-        // A system that refuses keeps them in memory.
-        let _ = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, held.bytes()) };
+        if let Bytes::Mapped(map) = &self.bytes {
+            let offset = held.address() - map.as_ptr().addr();
+            // SAFETY: the map is of a file and nothing writes to it, so that dropped pages lose nothing.
+            // A system that refuses keeps them in memory.
+            let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, held.bytes()) };
+        }
     }
 
     /// The hashes of all constants, in no particular order.

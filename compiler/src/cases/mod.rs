@@ -1,4 +1,5 @@
-//! Cases in text: a header, then a graph. The command's `opt` and the test suite run them.
+//! Cases in text: a header, then a graph. The test suites run them ([`crate::testing`] for those of other
+//! crates), `eec opt` prints what they give, and `eec reduce` makes failing ones small.
 //!
 //! The header is TOML in comments:
 //!
@@ -8,26 +9,31 @@
 //! graph @tiny(%x: f32[batch, 4]) -> (%y: f32[batch, 4]) { … }
 //! ```
 
+pub mod backend;
+mod judge;
+mod seeded;
+pub mod values;
+
 use std::collections::BTreeSet;
 
 use eec_ir::bind::Sizes;
-use eec_ir::minifloat::Overflow;
-use eec_ir::text::{self, ConstRef, ParseErrors};
+use eec_ir::text::{self, ParseErrors};
 use eec_ir::verify::{Stage, VerifyErrors, verify};
-use eec_ir::{DType, Graph, Symbol, Tensor, program};
-use eec_passes::pass::{self, Context, Pass, PassError};
-use eec_passes::registry::{self, PipelineError};
-use eec_passes::simplify::Simplify;
+use eec_ir::{Graph, Symbol, program};
+use eec_passes::pass::Context;
+use eec_passes::pipeline::{self, RunError};
+use eec_passes::registry::{PipelineError, Registry};
 use serde::Deserialize;
 
-use crate::fit::random::Random;
+pub use seeded::{seeded_constant, seeded_inputs};
+
 use crate::lower::{LowerError, Names, lower};
 
 /// What a case asks for.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct Header {
-    /// The passes to run, as in [`registry::pipeline`].
+    /// The passes to run, as in [`Registry::pipeline`].
     pub passes: String,
     /// What to print.
     pub emit: Emit,
@@ -78,9 +84,9 @@ pub enum CaseError {
     /// The text describes no valid graph.
     #[error(transparent)]
     Invalid(#[from] VerifyErrors),
-    /// A pass failed.
+    /// A pass failed, or left a graph that is not valid.
     #[error(transparent)]
-    Pass(#[from] PassError),
+    Run(#[from] RunError),
     /// The graph cannot be lowered.
     #[error(transparent)]
     Lower(#[from] LowerError),
@@ -90,11 +96,41 @@ pub enum CaseError {
 }
 
 /// A case.
+///
+/// ```
+/// use eec::cases::Case;
+/// use eec_passes::registry::Registry;
+///
+/// let case = Case::new(
+///     ";! passes = \"simplify\"
+///      graph @g(%x: f32[n, 4]) -> (%y: f32[n, 4]) {
+///        %0 = Transpose{perm=[1, 0]}(%x)
+///        %1 = Transpose{perm=[1, 0]}(%0)
+///        %y = Relu(%1)
+///        return %y
+///      }",
+/// )?;
+/// let outcome = case.run(&Registry::builtin())?;
+/// assert!(!outcome.text.contains("Transpose"));
+/// case.judge(&outcome)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Case {
     /// What it asks for.
     pub header: Header,
     source: String,
+}
+
+/// What a case gives.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Its graph.
+    pub before: Graph,
+    /// The graph after the passes.
+    pub after: Graph,
+    /// The form that the header asks for.
+    pub text: String,
 }
 
 impl Case {
@@ -111,6 +147,28 @@ impl Case {
         let graph = text::parse(&self.source, &mut |c| Some(seeded_constant(c)))?;
         verify(&graph, Stage::Imported)?;
         Ok(graph)
+    }
+
+    /// Runs its passes, which are those of `registry`, and makes the text of its snapshot.
+    pub fn run(&self, registry: &Registry) -> Result<Outcome, CaseError> {
+        let before = self.graph()?;
+        let passes = registry.pipeline(&self.header.passes)?;
+        let mut after = before.clone();
+        let options = pipeline::Options::default();
+        pipeline::run(&passes, &mut after, &mut Context::default(), &options, &mut std::io::sink())?;
+        let text = emit(&after, self.header.emit)?;
+        Ok(Outcome { before, after, text })
+    }
+
+    /// Judges the values that the graphs of an outcome compute: those after the passes compare with those
+    /// before as the header says, on the evaluator; every backend gives what the evaluator does; and
+    /// the text form of the result loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// The first difference: backend, sizes, output, and the elements that differ.
+    pub fn judge(&self, outcome: &Outcome) -> Result<(), String> {
+        judge::judge(self, outcome)
     }
 
     /// The sizes to compare values at; without `dims`, one set that gives every symbol another size
@@ -138,24 +196,11 @@ fn symbols(graph: &Graph) -> BTreeSet<Symbol> {
     symbols
 }
 
-/// Runs the passes that `passes` lists, with the verifier after each of them.
+/// Runs those of eec's passes that `passes` lists, with the verifier after each of them.
 pub fn run_passes(graph: &mut Graph, passes: &str, cx: &mut Context) -> Result<(), CaseError> {
-    let passes = registry::pipeline(passes)?;
-    let mut stage = Stage::Imported;
-    let mut invalid = None;
-    let outcome = pass::run(&passes, graph, cx, &mut |pass: &dyn Pass, graph: &Graph| {
-        if pass.name() == Simplify::NAME {
-            stage = Stage::Dynamic;
-        }
-        let Err(errors) = verify(graph, stage) else { return Ok(()) };
-        let stop = PassError::new(pass.name(), &errors);
-        invalid = Some(errors);
-        Err(stop)
-    });
-    match invalid {
-        Some(errors) => Err(errors.into()),
-        None => Ok(outcome?),
-    }
+    let passes = Registry::builtin().pipeline(passes)?;
+    pipeline::run(&passes, graph, cx, &pipeline::Options::default(), &mut std::io::sink())?;
+    Ok(())
 }
 
 /// The graph in the form asked for.
@@ -177,50 +222,4 @@ pub fn lowered(graph: &Graph) -> Result<program::Program, CaseError> {
 /// The number of early exits in a graph.
 pub fn exit_count(graph: &Graph) -> usize {
     graph.nodes_in_order().into_iter().filter(|n| graph.node(*n).op.exit().is_some()).count()
-}
-
-/// Seeded inputs of a graph at these sizes: floats between -1 and 1, integers from 0 to 3.
-pub fn seeded_inputs(graph: &Graph, sizes: &Sizes) -> Result<Vec<Tensor>, CaseError> {
-    let inputs = graph.inputs().iter().enumerate().map(|(i, value)| {
-        let ty = graph.ty(*value);
-        let size = |d: &eec_ir::Dim| d.eval(&|s| sizes.get(s).copied()).and_then(|n| usize::try_from(n).ok());
-        let dims: Option<Vec<usize>> = ty.dims.iter().map(size).collect();
-        let dims = dims.ok_or_else(|| CaseError::Header(format!("dims: the input type {ty} has no size")))?;
-        Ok(seeded(ty.dtype, &dims, i as u64))
-    });
-    inputs.collect()
-}
-
-/// The constant that a case names by a hash: equal digits, type and dims give equal elements.
-pub fn seeded_constant(constant: &ConstRef) -> Tensor {
-    let seed = constant.hash.bytes().fold(0u64, |seed, b| seed.wrapping_mul(31).wrapping_add(u64::from(b)));
-    seeded(constant.dtype, &constant.dims, seed)
-}
-
-/// A tensor with elements from a seed: floats of mean 0 whose products with others of their kind
-/// keep their size, integers from 0 to 3.
-fn seeded(dtype: DType, dims: &[usize], seed: u64) -> Tensor {
-    let mut random = Random::new(seed);
-    let len: usize = dims.iter().product();
-    let fan_in = if dims.len() < 2 { 1 } else { len / dims.iter().max().copied().unwrap_or(1).max(1) };
-    // Uniform with variance 1/fan-in; no function whose last bit differs between machines.
-    let scale = (3.0 / fan_in.max(1) as f64).sqrt();
-    let mut ints = || (0..len).map(|_| (random.bits() >> 62) as i64).collect::<Vec<_>>();
-    let tensor = match dtype {
-        DType::I64 => Tensor::new(dims, ints()),
-        DType::I32 => Tensor::new(dims, ints().into_iter().map(|i| i as i32).collect()),
-        DType::Bool => Tensor::new(dims, ints().into_iter().map(|i| u8::from(i > 1)).collect()),
-        DType::F32 => Tensor::new(dims, (0..len).map(|_| ((2.0 * random.uniform() - 1.0) * scale) as f32).collect()),
-        other if other.is_int() => {
-            let (_, largest) = other.integer_range().unwrap_or_default();
-            let data: Vec<i128> = ints().into_iter().map(|i| i128::from(i).min(largest)).collect();
-            Tensor::from_integers(other, dims, &data)
-        }
-        other => {
-            let data: Vec<f64> = (0..len).map(|_| (2.0 * random.uniform() - 1.0) * scale).collect();
-            Tensor::from_f64s(other, dims, &data, Overflow::Saturate)
-        }
-    };
-    // There are as many elements as the dims ask for.
-    tensor.unwrap_or_else(|_| Tensor::vector(Vec::<f32>::new()))
 }

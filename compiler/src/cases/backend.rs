@@ -1,11 +1,11 @@
 //! Backends as values: every suite runs on each of them.
 
-use eec::cases::lowered;
-use eec::model::session_of;
 use eec_ir::{Graph, Tensor, eval};
 use eec_runtime::{Control, Options, Run, Session};
 
-use crate::values::{check, row};
+use super::lowered;
+use super::values::{check, row};
+use crate::model::session_of;
 
 /// Something that computes a graph.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,8 @@
 //! Comparing outputs, and the rows of outputs.
 
-use eec::compare::{Tolerance, compare};
 use eec_ir::{Graph, Tensor};
+
+use crate::compare::{Tolerance, compare};
 
 /// Checks that `have` is `want` within this absolute and relative difference; 0 asks for equal bits.
 pub fn check(name: &str, have: &Tensor, want: &Tensor, tolerance: f32) -> Result<(), String> {

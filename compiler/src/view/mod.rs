@@ -1,0 +1,228 @@
+//! A model's graph for people: its nodes by segments (stem, blocks, tail, heads) and by the regions of its
+//! decisions, with what each costs. [`dot`] and [`html`] write it.
+
+mod dot;
+mod html;
+mod segments;
+
+use std::collections::HashMap;
+
+use eec_ir::{Dim, Graph, NodeId, RegionId, Symbol, Tensor, cost};
+use eec_runtime::{Control, Options};
+
+use crate::Error;
+use crate::model::{Form, Model, run_options};
+use segments::{Segments, kernel_name};
+
+pub use dot::dot;
+pub use html::html;
+
+/// Runs whose fastest counts for every kernel, after as many that warm up.
+const RUNS: usize = 10;
+
+/// The graph of a model by segments and regions.
+pub struct View<'m> {
+    model: &'m Model,
+    graph: &'m Graph,
+    /// What stands in the root region.
+    items: Vec<Item>,
+    /// How it was measured, if it was.
+    measured: Option<Measured>,
+}
+
+/// What was measured.
+struct Measured {
+    /// Microseconds of all kernels.
+    total_us: f64,
+    /// Microseconds of kernels that no segment owns.
+    other_us: f64,
+    threads: usize,
+    /// The sizes of the inputs.
+    inputs: Vec<String>,
+}
+
+/// A segment, or a decision with its regions.
+enum Item {
+    Segment(Segment),
+    Decision(Decision),
+}
+
+/// Nodes that belong together and follow each other.
+struct Segment {
+    name: String,
+    /// What it is, in a few words.
+    what: String,
+    nodes: Vec<NodeId>,
+    /// Multiply-accumulates of one run, a formula where sizes are not given.
+    macs: Dim,
+    weight_bytes: u64,
+    /// Measured microseconds.
+    us: Option<f64>,
+}
+
+/// A node that owns regions.
+struct Decision {
+    node: NodeId,
+    kind: Kind,
+    branches: Vec<Branch>,
+    /// Measured microseconds of splitting and merging rows.
+    us: Option<f64>,
+}
+
+/// What a decision decides.
+enum Kind {
+    /// Whether samples leave, at the exit of this number.
+    Exit(i64),
+    /// Whether the gate of this number takes effect.
+    Gate(i64),
+    /// Something of the model's own.
+    Own,
+}
+
+/// A region of a decision.
+struct Branch {
+    /// `then`, `else` or `join`, as the text form has it.
+    role: &'static str,
+    items: Vec<Item>,
+}
+
+impl<'m> View<'m> {
+    /// The view of a model's dynamic form, or of its plain one if it has no other. `sizes` gives symbolic
+    /// dims a value in costs.
+    pub fn new(model: &'m Model, sizes: &dyn Fn(&Symbol) -> Option<i64>) -> View<'m> {
+        let graph = model.graph(Form::Dynamic);
+        let segments = Segments::of(&model.plain);
+        let mut builder = Builder { graph, segments: &segments, sizes, rows: HashMap::new() };
+        View { model, graph, items: builder.items(Graph::ROOT), measured: None }
+    }
+
+    /// Measures what every segment takes in a run in which no sample leaves and no gate takes effect:
+    /// every decision is made, and all of the model runs.
+    ///
+    /// # Errors
+    ///
+    /// The model cannot be compiled, or does not run on these inputs.
+    pub fn measure(&mut self, inputs: &[(String, Tensor)], threads: Option<usize>) -> Result<(), Error> {
+        let named: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
+        let mut session = self.model.session(Form::Dynamic, Options { profile: true, ..run_options(threads) })?;
+        let mut least = vec![u64::MAX; session.program().kernels.len()];
+        for run in 0..2 * RUNS {
+            let counters = session.run(&named, Control::Never)?.counters;
+            if run >= RUNS {
+                least.iter_mut().zip(&counters.measures).for_each(|(ns, m)| *ns = m.ns.min(*ns));
+            }
+        }
+        let mut us: HashMap<String, f64> = HashMap::new();
+        for (kernel, ns) in session.program().kernels.iter().zip(least) {
+            *us.entry(kernel_name(&kernel.name, &kernel.pass)).or_default() += ns as f64 / 1e3;
+        }
+        let total_us = us.values().sum();
+        attribute(self.graph, &mut self.items, &mut us);
+        let shape = |(name, t): &(String, Tensor)| format!("{name}: {}", t.ty());
+        let inputs = inputs.iter().map(shape).collect();
+        let other_us = us.values().sum();
+        self.measured = Some(Measured { total_us, other_us, threads: session.threads(), inputs });
+        Ok(())
+    }
+}
+
+/// Gives every segment the time of its kernels and takes it out of `us`.
+fn attribute(graph: &Graph, items: &mut [Item], us: &mut HashMap<String, f64>) {
+    for item in items {
+        match item {
+            Item::Segment(segment) => {
+                let names = segment.nodes.iter().map(|n| segments::node_name(graph, *n));
+                segment.us = Some(names.filter_map(|name| us.remove(&name)).sum());
+            }
+            Item::Decision(decision) => {
+                decision.us = Some(us.remove(&segments::node_name(graph, decision.node)).unwrap_or(0.0));
+                decision.branches.iter_mut().for_each(|b| attribute(graph, &mut b.items, us));
+            }
+        }
+    }
+}
+
+struct Builder<'a> {
+    graph: &'a Graph,
+    segments: &'a Segments,
+    sizes: &'a dyn Fn(&Symbol) -> Option<i64>,
+    /// For the rows of regions the most that they can be: all rows that are split.
+    rows: HashMap<Symbol, Dim>,
+}
+
+impl Builder<'_> {
+    /// What stands in a region: runs of nodes of the same segment, and decisions.
+    fn items(&mut self, region: RegionId) -> Vec<Item> {
+        let graph = self.graph;
+        let mut items = Vec::new();
+        let mut run: Vec<NodeId> = Vec::new();
+        for id in &graph.region(region).nodes {
+            let node = graph.node(*id);
+            let continues =
+                run.last().is_none_or(|last| self.segments.name(graph, *last) == self.segments.name(graph, *id));
+            if !(continues && node.regions.is_empty()) {
+                self.close(&mut run, &mut items);
+            }
+            if node.regions.is_empty() {
+                run.push(*id);
+            } else {
+                items.push(Item::Decision(self.decision(*id)));
+            }
+        }
+        self.close(&mut run, &mut items);
+        items
+    }
+
+    fn close(&self, run: &mut Vec<NodeId>, items: &mut Vec<Item>) {
+        let nodes = std::mem::take(run);
+        let Some(first) = nodes.first() else { return };
+        let name = self.segments.name(self.graph, *first);
+        let macs = nodes.iter().fold(Dim::default(), |sum, n| &sum + &cost::macs(self.graph, *n));
+        items.push(Item::Segment(Segment {
+            what: self.segments.what(&name),
+            name,
+            macs: self.sized(&macs),
+            weight_bytes: cost::weight_bytes(self.graph, &nodes),
+            us: None,
+            nodes,
+        }));
+    }
+
+    /// A size with what is known of its symbols.
+    fn sized(&self, dim: &Dim) -> Dim {
+        let whole = dim.substitute(&|s| self.rows.get(s).cloned());
+        whole.substitute(&|s| (self.sizes)(s).map(Dim::from))
+    }
+
+    fn decision(&mut self, id: NodeId) -> Decision {
+        let node = self.graph.node(id);
+        let all = node.inputs.first().and_then(|mask| self.graph.ty(*mask).dims.first()).map(|rows| self.sized(rows));
+        let regions = node.regions.iter().map(|r| self.graph.region(*r));
+        let symbols: Vec<Symbol> = regions.filter_map(|r| r.rows.clone()).collect();
+        self.rows.extend(symbols.into_iter().zip(all.into_iter().cycle()));
+        let kind = match (node.op.exit(), node.op.gate()) {
+            (Some(k), _) => Kind::Exit(k),
+            (None, Some(k)) => Kind::Gate(k),
+            (None, None) => Kind::Own,
+        };
+        let roles = ["then", "else", "join"];
+        let branches = node.regions.iter().zip(roles).map(|(r, role)| Branch { role, items: self.items(*r) });
+        Decision { node: id, kind, branches: branches.collect(), us: None }
+    }
+}
+
+/// What a decision is called: the name of its exit or gate.
+fn title(view: &View<'_>, decision: &Decision) -> String {
+    let names = view.model.dynamic.as_ref();
+    match decision.kind {
+        Kind::Exit(k) => match names.and_then(|d| d.exits.get(usize::try_from(k).ok()?)) {
+            Some(name) => format!("exit {k}, after {name}"),
+            None => format!("exit {k}"),
+        },
+        Kind::Gate(k) => match names.and_then(|d| d.gates.get(usize::try_from(k).ok()?)) {
+            Some(name) => format!("gate {k}, {name}"),
+            None => format!("gate {k}"),
+        },
+        Kind::Own => view.graph.describe(decision.node),
+    }
+}
