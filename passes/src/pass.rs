@@ -14,6 +14,12 @@ pub trait Pass {
     /// Transforms the graph. Says in `cx` where it did not apply, and why.
     fn run(&self, graph: &mut Graph, cx: &mut Context) -> Result<Changed, PassError>;
 
+    /// Whether the nodes that it adds stand for those of the source model, whose origin they take over, be it
+    /// empty. Those of other passes that have no origin get the pass's name as theirs.
+    fn keeps_origin(&self) -> bool {
+        false
+    }
+
     /// The stage that graphs have reached once it has run, if it leads to one.
     fn leads_to(&self) -> Option<Stage> {
         None

@@ -171,7 +171,9 @@ fn run_one(pass: &dyn Pass, graph: &mut Graph, cx: &mut Context) -> Result<Recor
     let start = Instant::now();
     let changed = pass.run(graph, cx)?;
     let time = start.elapsed();
-    mark_additions(pass.name(), &before, graph);
+    if !pass.keeps_origin() {
+        mark_additions(pass.name(), &before, graph);
+    }
     let nodes = graph.nodes_in_order();
     let is_own = |n: &&NodeId| graph.node(**n).origin.pass.as_deref() == Some(pass.name());
     Ok(Record {

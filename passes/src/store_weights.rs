@@ -86,6 +86,10 @@ impl Pass for StoreWeights {
         StoreWeights::NAME
     }
 
+    fn keeps_origin(&self) -> bool {
+        true
+    }
+
     fn run(&self, graph: &mut Graph, cx: &mut Context) -> Result<Changed, PassError> {
         let mut changed = false;
         if self.precision != Precision::F32 {

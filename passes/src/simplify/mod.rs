@@ -31,6 +31,10 @@ impl Pass for Simplify {
         Simplify::NAME
     }
 
+    fn keeps_origin(&self) -> bool {
+        true
+    }
+
     fn run(&self, graph: &mut Graph, _cx: &mut Context) -> Result<Changed, PassError> {
         let mut changed = graph.remove_dead() > 0;
         for _ in 0..Simplify::MAX_ROUNDS {
