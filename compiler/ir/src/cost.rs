@@ -70,7 +70,7 @@ pub fn weight_bytes(graph: &Graph, nodes: &[NodeId]) -> u64 {
         .filter_map(narrow)
         .filter_map(|(value, precision)| {
             let Def::Const(id) = graph.value(value).def else { return None };
-            let tensor = graph.constants().tensor(id);
+            let tensor = Some(graph.constants().tensor(id)).filter(|t| t.dtype() == DType::F32)?;
             Some((id, (tensor.bytes().len() as u64).saturating_sub(precision.bytes(tensor.len() as u64))))
         })
         .collect();

@@ -154,10 +154,8 @@ impl Model {{{embedded}
         let mut taken: String = outputs.iter().map(take).collect();
         if self.has_exits() {
             fields.push_str("    /// Where every sample left.\n    pub exits: Vec<Exit>,\n");
-            let at =
-                "|k: &i64| Exit::ALL[usize::try_from(*k).map_or(Exit::ALL.len() - 1, |k| k.min(Exit::ALL.len() - 1))]";
             let numbers = format!("run.output::<i64, 1>({EXIT_INDEX:?})?.elements().iter()");
-            let _ = writeln!(taken, "            exits: {numbers}.map({at}).collect(),");
+            let _ = writeln!(taken, "            exits: {numbers}.map(Exit::numbered).collect(),");
         }
         format!(
             "
@@ -199,9 +197,14 @@ pub enum Exit {{
     End,
 }}
 
+#[allow(dead_code)]
 impl Exit {{
     /// All of them, in order of depth.
     pub const ALL: [Exit; {count}] = [{all}];
+
+    fn numbered(number: &i64) -> Exit {{
+        usize::try_from(*number).ok().and_then(|k| Exit::ALL.get(k).copied()).unwrap_or(Exit::End)
+    }}
 }}
 ",
             count = all.len(),

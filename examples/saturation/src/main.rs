@@ -146,9 +146,30 @@ fn cosine(emit: &mut Emit<'_>, a: ValueId, b: ValueId) -> Result<ValueId, Insert
 
 #[cfg(test)]
 mod tests {
+    use eec::cases::{Case, seeded_inputs};
+    use eec_ir::eval::evaluate;
+
+    const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/cases");
+
     #[test]
     fn cases_hold() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/cases");
-        eec::testing::run_cases(folder.as_ref(), &super::passes().expect("the name is free"));
+        eec::testing::run_cases(FOLDER.as_ref(), &super::passes().expect("the name is free"));
+    }
+
+    /// With a patience of 2 all rows leave at the third exit, with the answer of the model cut there.
+    #[test]
+    fn always_is_the_model_cut_at_the_exit() {
+        let source = std::fs::read_to_string(format!("{FOLDER}/always.eir")).expect("a case");
+        let outputs = |passes: &str| {
+            let mut case = Case::new(&source).expect("a case");
+            case.header.passes = passes.into();
+            let outcome = case.run(&super::passes().expect("the name is free")).expect("passes that run");
+            let sizes = case.sizes(&outcome.before).expect("sizes").swap_remove(0);
+            evaluate(&outcome.after, &seeded_inputs(&outcome.before, &sizes).expect("inputs")).expect("values")
+        };
+        let always = outputs("saturation{at=[0, 1, 2], threshold=-2, patience=2}");
+        let cut = outputs("truncate{at=2, head=final}");
+        assert_eq!(always[0], cut[0]);
+        assert!(always[1].to_i64s().is_some_and(|exits| exits.iter().all(|k| *k == 2)));
     }
 }
