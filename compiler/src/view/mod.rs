@@ -47,7 +47,7 @@ enum Item {
     Decision(Decision),
 }
 
-/// Nodes that belong together and follow each other.
+/// Nodes that belong together, in execution order; no decision comes between them.
 struct Segment {
     name: String,
     /// What it is, in a few words.
@@ -151,41 +151,34 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// What stands in a region: runs of nodes of the same segment, and decisions.
+    /// What stands in a region: its decisions, and between them the segments, each once.
     fn items(&mut self, region: RegionId) -> Vec<Item> {
-        let graph = self.graph;
         let mut items = Vec::new();
-        let mut run: Vec<NodeId> = Vec::new();
-        for id in &graph.region(region).nodes {
-            let node = graph.node(*id);
-            let continues =
-                run.last().is_none_or(|last| self.segments.name(graph, *last) == self.segments.name(graph, *id));
-            if !(continues && node.regions.is_empty()) {
-                self.close(&mut run, &mut items);
-            }
-            if node.regions.is_empty() {
-                run.push(*id);
+        let mut run: Vec<Segment> = Vec::new();
+        for id in &self.graph.region(region).nodes {
+            if self.graph.node(*id).regions.is_empty() {
+                self.add(*id, &mut run);
             } else {
+                items.extend(run.drain(..).map(Item::Segment));
                 items.push(Item::Decision(self.decision(*id)));
             }
         }
-        self.close(&mut run, &mut items);
+        items.extend(run.into_iter().map(Item::Segment));
         items
     }
 
-    fn close(&self, run: &mut Vec<NodeId>, items: &mut Vec<Item>) {
-        let nodes = std::mem::take(run);
-        let Some(first) = nodes.first() else { return };
-        let name = self.segments.name(self.graph, *first);
-        let macs = nodes.iter().fold(Dim::default(), |sum, n| &sum + &cost::macs(self.graph, *n));
-        items.push(Item::Segment(Segment {
-            what: self.segments.what(&name),
-            name,
-            macs: self.sized(&macs),
-            weight_bytes: cost::weight_bytes(self.graph, &nodes),
-            us: None,
-            nodes,
-        }));
+    /// Adds a node to its segment.
+    fn add(&self, id: NodeId, run: &mut Vec<Segment>) {
+        let name = self.segments.name(self.graph, id);
+        let at = run.iter().position(|s| s.name == name).unwrap_or_else(|| {
+            let what = self.segments.what(&name);
+            run.push(Segment { name, what, nodes: Vec::new(), macs: Dim::default(), weight_bytes: 0, us: None });
+            run.len() - 1
+        });
+        let segment = &mut run[at];
+        segment.nodes.push(id);
+        segment.macs = &segment.macs + &self.sized(&cost::macs(self.graph, id));
+        segment.weight_bytes = cost::weight_bytes(self.graph, &segment.nodes);
     }
 
     /// A size with what is known of its symbols.
