@@ -159,11 +159,11 @@ impl Builder<'_> {
             if self.graph.node(*id).regions.is_empty() {
                 self.add(*id, &mut run);
             } else {
-                items.extend(run.drain(..).map(Item::Segment));
+                items.extend(run.drain(..).map(|s| self.closed(s)));
                 items.push(Item::Decision(self.decision(*id)));
             }
         }
-        items.extend(run.into_iter().map(Item::Segment));
+        items.extend(run.into_iter().map(|s| self.closed(s)));
         items
     }
 
@@ -178,7 +178,11 @@ impl Builder<'_> {
         let segment = &mut run[at];
         segment.nodes.push(id);
         segment.macs = &segment.macs + &self.sized(&cost::macs(self.graph, id));
-        segment.weight_bytes = cost::weight_bytes(self.graph, &segment.nodes);
+    }
+
+    /// A segment with all its nodes.
+    fn closed(&self, segment: Segment) -> Item {
+        Item::Segment(Segment { weight_bytes: cost::weight_bytes(self.graph, &segment.nodes), ..segment })
     }
 
     /// A size with what is known of its symbols.
