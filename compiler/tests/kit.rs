@@ -120,7 +120,7 @@ fn passes_of_a_recipe_run_last() -> Result {
     let place = Place::new()?;
     std::fs::write(place.at("r.toml"), "passes = 'exit-heads{at=[4], head=final, rule=maxprob:0.5}'")?;
     let compiled = place.json("compile model.onnx -o one.eec --recipe r.toml")?;
-    assert_eq!(compiled["exits"], Value::from(vec!["exit 0"]));
+    assert_eq!(compiled["exits"], Value::from(vec!["block 4"]));
     let run = place.json("run one.eec --force-exit 0")?;
     assert!(run.pointer("/counters/macs").and_then(Value::as_u64) > Some(0));
     says(&place.refusal(1, "compile model.onnx -o x.eec --passes nonsense")?, &["passes: in `nonsense`"]);
