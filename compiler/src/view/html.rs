@@ -53,6 +53,10 @@ fn time(us: f64) -> String {
     if us < 1000.0 { format!("{us:.1} µs") } else { format!("{:.2} ms", us / 1e3) }
 }
 
+fn bytes(count: u64) -> String {
+    if count < 1000 { format!("{count} B") } else { format!("{}B", si(count as f64)) }
+}
+
 fn shown(graph: &Graph, value: ValueId) -> String {
     graph.value(value).name.as_deref().map_or_else(|| value.to_string(), str::to_string)
 }
@@ -108,7 +112,7 @@ impl Page<'_> {
     }
 
     /// An exit has who leaves beside it, and who goes on below it, on the same path. Other decisions have
-    /// all their regions side by side.
+    /// their regions side by side, and below them what both go on with.
     fn decision(&self, decision: &Decision) -> String {
         let time = decision.us.map(|us| format!(" {}", self.share(us))).unwrap_or_default();
         let name = escape(&title(self.view, decision)) + &time;
@@ -123,14 +127,17 @@ impl Page<'_> {
                 let role = |b: &Branch| match (kind, b.role) {
                     (Kind::Gate(_), "then") => "where it takes effect",
                     (Kind::Gate(_), "else") => "elsewhere",
-                    (_, "join") => "both go on",
                     (_, role) => role,
                 };
                 let part = |b: &Branch| {
                     format!("<section><span>{}</span><ol class=\"path\">{}</ol></section>", role(b), self.branch(b))
                 };
-                let parts: String = branches.iter().map(part).collect();
-                format!("<li class=\"gate\"><div class=\"pill\">{name}</div><div class=\"sides\">{parts}</div></li>\n")
+                let (joins, sides): (Vec<&Branch>, Vec<&Branch>) = branches.iter().partition(|b| b.role == "join");
+                let parts: String = sides.into_iter().map(part).collect();
+                let after: String = joins.into_iter().map(|b| self.items(&b.items)).collect();
+                format!(
+                    "<li class=\"gate\"><div class=\"pill\">{name}</div><div class=\"sides\">{parts}</div></li>\n{after}"
+                )
             }
         }
     }
@@ -149,12 +156,13 @@ impl Page<'_> {
 
     fn segment(&self, segment: &Segment) -> String {
         let macs = segment.macs.as_const().map_or_else(|| segment.macs.to_string(), |n| si(n as f64));
-        let mut costs = vec![format!("{} nodes", segment.nodes.len())];
+        let nodes = segment.nodes.len();
+        let mut costs = vec![if nodes == 1 { "1 node".into() } else { format!("{nodes} nodes") }];
         if macs != "0" {
             costs.push(format!("{macs} MACs"));
         }
         if segment.weight_bytes > 0 {
-            costs.push(format!("{}B of weights", si(segment.weight_bytes as f64)));
+            costs.push(format!("{} of weights", bytes(segment.weight_bytes)));
         }
         let bar = segment.us.map(|us| self.bar(us)).unwrap_or_default();
         let what = match segment.what.as_str() {

@@ -56,7 +56,7 @@ struct Segment {
     /// Multiply-accumulates of one run, a formula where sizes are not given.
     macs: Dim,
     weight_bytes: u64,
-    /// Measured microseconds.
+    /// Measured microseconds, if it has kernels.
     us: Option<f64>,
 }
 
@@ -65,7 +65,7 @@ struct Decision {
     node: NodeId,
     kind: Kind,
     branches: Vec<Branch>,
-    /// Measured microseconds of splitting and merging rows.
+    /// Measured microseconds of its own kernels, if it has any.
     us: Option<f64>,
 }
 
@@ -132,10 +132,10 @@ fn attribute(graph: &Graph, items: &mut [Item], us: &mut HashMap<String, f64>) {
         match item {
             Item::Segment(segment) => {
                 let names = segment.nodes.iter().map(|n| segments::node_name(graph, *n));
-                segment.us = Some(names.filter_map(|name| us.remove(&name)).sum());
+                segment.us = names.filter_map(|name| us.remove(&name)).reduce(|sum, us| sum + us);
             }
             Item::Decision(decision) => {
-                decision.us = Some(us.remove(&segments::node_name(graph, decision.node)).unwrap_or(0.0));
+                decision.us = us.remove(&segments::node_name(graph, decision.node));
                 decision.branches.iter_mut().for_each(|b| attribute(graph, &mut b.items, us));
             }
         }
@@ -211,15 +211,12 @@ impl Builder<'_> {
 /// What a decision is called: the name of its exit or gate.
 fn title(view: &View<'_>, decision: &Decision) -> String {
     let names = view.model.dynamic.as_ref();
-    match decision.kind {
-        Kind::Exit(k) => match names.and_then(|d| d.exits.get(usize::try_from(k).ok()?)) {
-            Some(name) => format!("exit {k}, after {name}"),
-            None => format!("exit {k}"),
-        },
-        Kind::Gate(k) => match names.and_then(|d| d.gates.get(usize::try_from(k).ok()?)) {
-            Some(name) => format!("gate {k}, {name}"),
-            None => format!("gate {k}"),
-        },
-        Kind::Own => view.graph.describe(decision.node),
-    }
+    let (number, name, between) = match decision.kind {
+        Kind::Exit(k) => (format!("exit {k}"), names.and_then(|d| d.exits.get(usize::try_from(k).ok()?)), ", after "),
+        Kind::Gate(k) => (format!("gate {k}"), names.and_then(|d| d.gates.get(usize::try_from(k).ok()?)), ", "),
+        Kind::Own => return view.graph.describe(decision.node),
+    };
+    // What a pass inserted may have no other name than its number.
+    let name = name.filter(|name| **name != number).map(|name| format!("{between}{name}"));
+    number + &name.unwrap_or_default()
 }
