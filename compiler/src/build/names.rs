@@ -17,7 +17,7 @@ pub(super) fn module(text: &str) -> String {
 
 /// Whether a name can be a module's.
 pub(super) fn is_module(name: &str) -> bool {
-    let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && name.trim_matches('_') != "";
+    let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && !name.trim_matches('_').is_empty();
     starts && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_') && !KEYWORDS.contains(&name)
 }
 

@@ -1,4 +1,4 @@
-//! Cases in text: a header, then a graph. The test suites run them ([`crate::testing`] for those of other
+//! Cases in text: a header, then a graph. The test suites run them (`eec::testing` for those of other
 //! crates), `eec opt` prints what they give, and `eec reduce` makes failing ones small.
 //!
 //! The header is TOML in comments:
