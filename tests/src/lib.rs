@@ -5,6 +5,8 @@
 
 pub mod backend;
 pub mod files;
+pub mod fuzz;
 pub mod shared;
 pub mod values;
 pub mod variants;
+pub mod written;

@@ -9,6 +9,7 @@ use eec_passes::structure::{self, Block, ExitCandidate, Part, Structure};
 use eec_passes::token_exits::Span;
 use serde_json::{Value, json};
 
+use super::import::ImportArgs;
 use super::{JSON_SCHEMA, Outcome, output};
 use crate::Error;
 use crate::lower::host_nodes;
@@ -29,13 +30,15 @@ pub(super) struct Args {
     /// A symbolic dim's value for costs: NAME=N; may be repeated
     #[arg(long, value_name = "NAME=N", value_parser = super::dims::dim_arg)]
     dim: Vec<(String, i64)>,
+    #[command(flatten)]
+    import: ImportArgs,
     /// Prints one JSON object instead of text
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(args: Args) -> Outcome {
-    let model = match Model::open(&args.model) {
+    let model = match args.import.open(&args.model) {
         Err(Error::Import(e)) if args.json => return unsupported(&e),
         other => other?,
     };

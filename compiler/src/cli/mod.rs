@@ -5,6 +5,7 @@ mod compile;
 mod dims;
 mod eval;
 mod export;
+mod import;
 mod inputs;
 mod inspect;
 mod opt;
