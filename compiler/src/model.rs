@@ -143,10 +143,19 @@ pub enum Form {
 impl Model {
     /// Opens an `.onnx` or `.eec` file; the content decides which, not the name.
     pub fn open(path: &Path) -> Result<Model, Error> {
-        if is_artifact(path)? {
-            return Model::from_artifact(path, Artifact::open(path)?);
+        Model::open_with(path, &onnx::ImportOptions::default())
+    }
+
+    /// Like [`Model::open`]. An `.eec` file is imported already, so there `options` may ask for nothing.
+    pub fn open_with(path: &Path, options: &onnx::ImportOptions) -> Result<Model, Error> {
+        if !is_artifact(path)? {
+            return Ok(Model::new(path, simplified(onnx::import_with(path, options)?)?));
         }
-        Ok(Model::new(path, simplified(onnx::import(path)?)?))
+        if !options.inputs.is_empty() || !options.dims.is_empty() {
+            let why = "is compiled: inputs and dims are fixed when the .onnx is imported";
+            return Err(Error::usage(format!("{} {why}", path.display())));
+        }
+        Model::from_artifact(path, Artifact::open(path)?)
     }
 
     /// A plain model in memory.

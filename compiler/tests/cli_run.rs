@@ -84,3 +84,29 @@ fn integers_of_other_widths_are_taken() -> Result {
     assert!(place.run("run model.onnx --inputs data.npz --expect y.npz")?.status.success());
     Ok(())
 }
+
+#[test]
+fn inputs_and_dims_are_fixed() -> Result {
+    let place = Place::new()?;
+    let fixed = "--fix input_ids=1,2,3,4,5,6,7,8,9,10 --fix-dim batch=1";
+    let json: serde_json::Value =
+        serde_json::from_slice(&place.run(&format!("inspect model.onnx {fixed} --json"))?.stdout)?;
+    assert_eq!(json["inputs"].as_array().map(Vec::len), Some(1));
+    assert_eq!(json["inputs"][0]["shape"][0], serde_json::json!("1"));
+    assert!(place.run(&format!("compile model.onnx -o fixed.eec {fixed}"))?.status.success());
+    assert!(place.run("run fixed.eec --save-outputs y.npz")?.status.success());
+    // The same input given at the run.
+    place.data(|a| {
+        a.clear();
+        a.extend(Tensor::new(&[1, 10], (1..=10).collect::<Vec<i64>>()).ok().map(|t| ("input_ids".to_string(), t)));
+    })?;
+    assert!(place.run("run model.onnx --inputs data.npz --dim batch=1 --expect y.npz")?.status.success());
+    assert!(place.run("run model.onnx --fix input_ids=@data.npz --fix-dim batch=1 --expect y.npz")?.status.success());
+    says(&place.refusal(2, &format!("run fixed.eec {fixed}"))?, &["fixed.eec", "when the .onnx is imported"]);
+    says(&place.refusal(1, "run model.onnx --fix ids=1")?, &["`ids` is no input of the model"]);
+    says(&place.refusal(1, "run model.onnx --fix-dim rows=1")?, &["no input of the model has a dim `rows`"]);
+    says(&place.refusal(1, "run model.onnx --fix input_ids=1,2 --fix-dim batch=1")?, &["2 elements do not fit"]);
+    says(&place.refusal(2, "run model.onnx --import-limit nods=3")?, &["rank, nodes, depth, steps"]);
+    says(&place.refusal(1, "run model.onnx --import-limit nodes=3")?, &["the limit `nodes`, 3"]);
+    Ok(())
+}

@@ -4,7 +4,9 @@
 #![forbid(unsafe_code)]
 
 pub mod files;
+pub mod fuzz;
 pub mod shared;
 pub mod variants;
+pub mod written;
 
 pub use eec::cases::{backend, values};

@@ -1,6 +1,6 @@
-//! The node tests of the ONNX standard through import, lowering and the CPU runtime.
+//! The node and model tests of the ONNX standard through import, lowering and the CPU runtime.
 //!
-//! What does not pass stands in `onnx_nodes.txt` with its reason. A test that passes and is listed, or
+//! What does not pass stands in `onnx_nodes.txt` or `onnx_models.txt` with its reason. A test that passes and is listed, or
 //! fails for another reason than the listed one, fails this suite; `EEC_UPDATE=1` writes the list anew.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,7 +10,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use eec::compare::{Tolerance, compare};
 use eec::npz::Arrays;
-use eec::onnx::{Cpu, ImportError, ImportErrorKind, Operator, Unsupported, import_fixed, operators, read_tensor_file};
+use eec::onnx::{
+    Cpu, FixedInput, ImportError, ImportErrorKind, ImportOptions, Operator, Unsupported, import_bytes_with, operators,
+    read_tensor_file,
+};
 use eec_ir::program::Form;
 use eec_ir::{Graph, Tensor};
 use eec_passes::pass::{Context, Pass};
@@ -18,9 +21,6 @@ use eec_passes::simplify::Simplify;
 use eec_runtime::Control;
 use eec_tests::backend::{cpu, run};
 use eec_tests::shared::python;
-
-/// The list of what does not pass.
-const LIST: &str = "onnx_nodes.txt";
 
 /// Kinds of value and operator that eec does not set out to support, as import names them.
 const OUT_OF_SCOPE: &[(&str, &str)] = &[
@@ -54,14 +54,33 @@ struct About {
 
 #[test]
 fn node_tests_of_the_standard() {
-    let Some(python) = python() else { return };
-    let folder = tempfile::tempdir().unwrap_or_else(|e| panic!("no folder: {e}"));
-    write_tests(&python, folder.path());
-    let outcomes = run_all(&tests_in(folder.path()));
+    let Some(outcomes) = outcomes("write_node_tests.py") else { return };
     check_operators(&outcomes);
-    let found = listing(&outcomes);
+    check_list("onnx_nodes.txt", &outcomes);
+}
+
+#[test]
+fn model_tests_of_the_standard() {
+    let Some(outcomes) = outcomes("write_model_tests.py") else { return };
+    check_list("onnx_models.txt", &outcomes);
+}
+
+/// What becomes of the tests that a script writes from the Python package `onnx`.
+fn outcomes(script: &str) -> Option<BTreeMap<String, Outcome>> {
+    let python = python()?;
+    let folder = tempfile::tempdir().unwrap_or_else(|e| panic!("no folder: {e}"));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(script);
+    let done = Command::new(&python).arg(script).arg(folder.path()).output();
+    let done = done.unwrap_or_else(|e| panic!("{}: {e}", python.display()));
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    Some(run_all(&tests_in(folder.path())))
+}
+
+/// Compares what does not pass with the list in the file `name`.
+fn check_list(name: &str, outcomes: &BTreeMap<String, Outcome>) {
+    let found = listing(outcomes);
     println!("{}", found.lines().take_while(|l| l.starts_with('#')).collect::<Vec<_>>().join("\n"));
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(LIST);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     if std::env::var_os("EEC_UPDATE").is_some() {
         std::fs::write(&path, found).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         return;
@@ -71,15 +90,7 @@ fn node_tests_of_the_standard() {
     let changes: Vec<String> = (found.difference(&listed).map(|l| format!("now    {l}")))
         .chain(listed.difference(&found).map(|l| format!("listed {l}")))
         .collect();
-    assert!(changes.is_empty(), "{LIST} differs (EEC_UPDATE=1 writes it anew):\n{}", changes.join("\n"));
-}
-
-/// Writes the tests of the Python package `onnx` to `folder`.
-fn write_tests(python: &Path, folder: &Path) {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/write_node_tests.py");
-    let done = Command::new(python).arg(script).arg(folder).output();
-    let done = done.unwrap_or_else(|e| panic!("{}: {e}", python.display()));
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(changes.is_empty(), "{name} differs (EEC_UPDATE=1 writes it anew):\n{}", changes.join("\n"));
 }
 
 fn tests_in(folder: &Path) -> Vec<PathBuf> {
@@ -88,7 +99,7 @@ fn tests_in(folder: &Path) -> Vec<PathBuf> {
     let mut tests: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
     tests.retain(|t| name_of(t).contains(&wanted));
     tests.sort();
-    assert!(!tests.is_empty(), "no node tests");
+    assert!(!tests.is_empty() || !wanted.is_empty(), "no tests");
     tests
 }
 
@@ -142,19 +153,20 @@ fn run_test(test: &Path) -> Outcome {
 
 /// The graph, and whether inputs had to be fixed for it.
 fn import_for(model: &[u8], inputs: &Arrays) -> Result<(Graph, bool), String> {
-    let mut fixed = Arrays::new();
+    let mut options = ImportOptions::default();
     loop {
-        let error = match import_fixed(model, "model", None, &fixed) {
-            Ok(graph) => return Ok((graph, !fixed.is_empty())),
+        let error = match import_bytes_with(model, "model", None, &options) {
+            Ok(graph) => return Ok((graph, !options.inputs.is_empty())),
             Err(error) => error,
         };
         let deciding = match error.kind() {
             ImportErrorKind::Unsupported(list) => list.deciding_inputs(),
             _ => BTreeSet::new(),
         };
-        let before = fixed.len();
-        fixed.extend(deciding.into_iter().filter_map(|name| Some((name.to_string(), inputs.get(name)?.clone()))));
-        if fixed.len() == before {
+        let before = options.inputs.len();
+        let fixed = |name: &str| Some((name.to_string(), FixedInput::Tensor(inputs.get(name)?.clone())));
+        options.inputs.extend(deciding.into_iter().filter_map(fixed));
+        if options.inputs.len() == before {
             return Err(reason(&error));
         }
     }
@@ -224,9 +236,9 @@ fn check_operators(outcomes: &BTreeMap<String, Outcome>) {
         }
     }
     let wrong = |o: &Operator| {
-        let Some(found) = found.get(o.name) else { return false };
+        let Some(found) = found.get(o.name).filter(|_| o.domain.is_empty()) else { return false };
         match o.cpu {
-            Cpu::Compiled => found.contains(&true),
+            Cpu::Compiled | Cpu::Import => found.contains(&true),
             Cpu::Partly(_) => !found.contains(&true),
             Cpu::Host => found.contains(&false),
         }

@@ -25,18 +25,25 @@ fn the_operators_of_the_readme_are_those_of_the_code() {
 fn operator_table() -> String {
     let all = operators();
     let those = |wanted: fn(&Cpu) -> bool| {
-        let names = all.iter().filter(|o| wanted(&o.cpu)).map(|o| match o.cpu {
+        let names = all.iter().filter(|o| o.domain.is_empty() && wanted(&o.cpu)).map(|o| match o.cpu {
             Cpu::Partly(forms) => format!("{} ({forms})", o.name),
-            Cpu::Compiled | Cpu::Host => o.name.to_string(),
+            Cpu::Compiled | Cpu::Host | Cpu::Import => o.name.to_string(),
         });
         names.collect::<Vec<_>>().join(", ")
     };
+    let of_domain = |domain: &str| {
+        let names = all.iter().filter(|o| o.domain == domain).map(|o| o.name);
+        names.collect::<Vec<_>>().join(", ")
+    };
     let rows = [
-        "| on the CPU | ONNX operators, opsets 7 to 28 |".to_string(),
+        "| on the CPU | ONNX operators, opsets 6 to 28 |".to_string(),
         "|---|---|".to_string(),
         format!("| compiled | {} |", those(|c| *c == Cpu::Compiled)),
         format!("| compiled, but for the forms in parentheses | {} |", those(|c| matches!(c, Cpu::Partly(_)))),
         format!("| run by its evaluator, at least in part | {} |", those(|c| *c == Cpu::Host)),
+        format!("| computed when the model is read, of constants alone | {} |", those(|c| *c == Cpu::Import)),
+        format!("| compiled, of `com.microsoft` | {} |", of_domain("com.microsoft")),
+        format!("| compiled, of `ai.onnx.preview` | {} |", of_domain("ai.onnx.preview")),
     ];
     rows.join("\n")
 }

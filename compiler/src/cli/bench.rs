@@ -8,6 +8,7 @@ use eec_ir::Tensor;
 use eec_runtime::{Control, Session};
 use serde_json::{Value, json};
 
+use super::import::ImportArgs;
 use super::inputs::InputArgs;
 use super::run::ControlArgs;
 use super::{Execution, JSON_SCHEMA, Outcome, output, profile};
@@ -22,6 +23,8 @@ use crate::model::{Form, Model, run_options};
 pub(super) struct Args {
     /// The model (.eec or .onnx)
     model: PathBuf,
+    #[command(flatten)]
+    import: ImportArgs,
     #[command(flatten)]
     inputs: InputArgs,
     #[command(flatten)]
@@ -68,7 +71,7 @@ struct Measured {
 
 pub(super) fn run(args: Args) -> Outcome {
     let clock = Instant::now();
-    let model = Model::open(&args.model)?;
+    let model = args.import.open(&args.model)?;
     let (form, control) = args.control.resolve(&model)?;
     let about = |e: Error| e.about(args.model.display());
     let session = model.session(form, run_options(args.execution.threads)).map_err(about)?;

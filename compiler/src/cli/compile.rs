@@ -10,6 +10,7 @@ use eec_passes::registry::Registry;
 use eec_runtime::replace_file;
 use serde_json::json;
 
+use super::import::ImportArgs;
 use super::output::{self, Bars};
 use super::{Execution, JSON_SCHEMA, Outcome};
 use crate::Error;
@@ -129,13 +130,15 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
     #[command(flatten)]
+    import: ImportArgs,
+    #[command(flatten)]
     execution: Execution,
 }
 
 pub(super) fn run(args: Args, registry: &Registry) -> Outcome {
     let recipe = args.recipe()?;
     let html = args.html_path()?;
-    let model = Model::open(&args.model)?;
+    let model = args.import.open(&args.model)?;
     if model.dynamic.is_some() {
         return Err(Error::content(&args.model, "is compiled with exits already; compile the .onnx it was made from"));
     }

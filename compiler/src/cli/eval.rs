@@ -1,11 +1,12 @@
 //! `eec eval`: a compiled model beside its plain form.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use eec_ir::{Graph, Precision};
 use serde_json::json;
 
+use super::import::ImportArgs;
 use super::output::{self, Bars};
 use super::{Execution, JSON_SCHEMA, Outcome};
 use crate::Error;
@@ -46,15 +47,18 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", value_parser = super::positive)]
     limit: Option<usize>,
     #[command(flatten)]
+    import: ImportArgs,
+    #[command(flatten)]
     execution: Execution,
 }
 
 pub(super) fn run(args: Args) -> Outcome {
-    let model = Model::open(&args.model)?;
+    // With --against the model itself is compiled, and the flags of the import are for what it is compared with.
+    let model = if args.against.is_some() { Model::open(&args.model)? } else { args.import.open(&args.model)? };
     let data = Dataset::open(&args.data, &model.plain)?;
     let data = data.truncated(args.limit.unwrap_or(usize::MAX));
     let progress: &dyn Progress = if args.execution.json { &Silent } else { &Bars::default() };
-    let float32 = args.against.as_deref().map(|path| original(path, &model)).transpose()?;
+    let float32 = args.against.as_deref().map(|path| original(args.import.open(path)?, &model)).transpose()?;
     let options = Evaluate { threads: args.execution.threads, float32: float32.as_ref(), progress };
     let evaluation = evaluate(&model, &data, &options);
     let evaluation =
@@ -69,9 +73,9 @@ pub(super) fn run(args: Args) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The model at `path`, which must be float32 and take and give what `model` does.
-fn original(path: &Path, model: &Model) -> Result<Model, Error> {
-    let original = Model::open(path)?;
+/// The model `original`, which must be float32 and take and give what `model` does.
+fn original(original: Model, model: &Model) -> Result<Model, Error> {
+    let path = original.path.as_path();
     if original.recipe.precision != Precision::F32 {
         return Err(Error::content(path, format!("has {} weights itself", original.recipe.precision)));
     }

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::import::ImportArgs;
 use super::{Outcome, output};
-use crate::model::{Form, Model};
+use crate::model::Form;
 use crate::onnx;
 
 /// Writes a model as standard ONNX (opset 20), its exits as `If`.
@@ -21,11 +22,13 @@ pub(super) struct Args {
     /// The model without its exits
     #[arg(long)]
     plain: bool,
+    #[command(flatten)]
+    import: ImportArgs,
 }
 
 pub(super) fn run(args: Args) -> Outcome {
     output::check_writable(&args.output, &[&args.model])?;
-    let model = Model::open(&args.model)?;
+    let model = args.import.open(&args.model)?;
     let form = if args.plain { Form::Plain } else { Form::Dynamic };
     onnx::export(model.graph(form), &args.output)?;
     output::print(&format!("wrote {}\n", args.output.display()))?;

@@ -174,7 +174,7 @@ fn single_tensor(path: &Path) -> Result<Option<Tensor>, Error> {
 }
 
 /// The tensor in a file; of an `.npz` file the array of that name, or its only one.
-fn read_input(name: &str, path: &Path) -> Result<Tensor, Error> {
+pub(super) fn read_input(name: &str, path: &Path) -> Result<Tensor, Error> {
     if let Some(tensor) = single_tensor(path)? {
         return Ok(tensor);
     }

@@ -12,6 +12,7 @@ use eec_runtime::replace_file;
 use serde_json::{Value, json};
 
 use super::dims::Dims;
+use super::import::ImportArgs;
 use super::{JSON_SCHEMA, Outcome, inputs, output};
 use crate::Error;
 use crate::lower::host_nodes;
@@ -44,13 +45,15 @@ pub(super) struct Args {
     /// Threads that compute what is measured [default: all cores]
     #[arg(long, env = "EEC_THREADS", value_name = "N", value_parser = super::threads)]
     threads: Option<usize>,
+    #[command(flatten)]
+    import: ImportArgs,
     /// Prints one JSON object instead of text
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(args: Args) -> Outcome {
-    let model = match Model::open(&args.model) {
+    let model = match args.import.open(&args.model) {
         Err(Error::Import(e)) if args.json => return unsupported(&e),
         other => other?,
     };

@@ -6,6 +6,7 @@ mod dims;
 mod eval;
 mod explain;
 mod export;
+mod import;
 mod inputs;
 mod inspect;
 mod opt;

@@ -7,6 +7,7 @@ use eec_ir::Tensor;
 use eec_runtime::{Control, Run};
 use serde_json::json;
 
+use super::import::ImportArgs;
 use super::inputs::{InputArgs, named_tensors};
 use super::{Execution, JSON_SCHEMA, Outcome, output};
 use crate::Error;
@@ -25,6 +26,8 @@ use crate::npz::{self, Arrays};
 pub(super) struct Args {
     /// The model (.eec or .onnx)
     model: PathBuf,
+    #[command(flatten)]
+    import: ImportArgs,
     #[command(flatten)]
     inputs: InputArgs,
     /// Writes every output under its own name, with exits also `exit_index` and
@@ -84,7 +87,7 @@ fn numbered(exits: &[impl std::fmt::Display]) -> String {
 }
 
 pub(super) fn run(args: Args) -> Outcome {
-    let model = Model::open(&args.model)?;
+    let model = args.import.open(&args.model)?;
     let (form, control) = args.control.resolve(&model)?;
     if let Some(path) = &args.save_outputs {
         let sources = [Some(&args.model), args.expect.as_ref(), args.inputs.inputs.as_ref()];

@@ -16,7 +16,7 @@ mod low_rank;
 mod matmul;
 mod objective;
 mod optimise;
-pub(crate) mod random;
+pub mod random;
 mod standardise;
 #[cfg(test)]
 mod tests;

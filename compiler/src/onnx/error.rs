@@ -140,6 +140,33 @@ impl From<eec_ir::tensor::TensorError> for Refusal {
     }
 }
 
+/// Why a node with graphs of its own could not be imported.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The whole model cannot be.
+    Import(ImportError),
+    /// This node cannot be; others are still judged.
+    Node(Refusal),
+}
+
+impl From<ImportError> for Failure {
+    fn from(error: ImportError) -> Self {
+        Failure::Import(error)
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Failure::Node(refusal)
+    }
+}
+
+impl From<InferError> for Failure {
+    fn from(error: InferError) -> Self {
+        Failure::Node(error.into())
+    }
+}
+
 /// An export that failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -1,15 +1,17 @@
 //! A walk over a whole model that lists everything in it that eec does not support.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::rc::Rc;
 
-use super::import::is_supported;
-use super::proto::{GraphProto, NodeProto, ValueInfoProto};
+use super::import::{Functions, is_supported};
+use super::proto::{FunctionProto, GraphProto, NodeProto, ValueInfoProto};
 use super::tensor::{dtype, type_name};
 use super::unsupported::{Unsupported, UnsupportedOp, UnsupportedType};
 
-/// The operators and element types in `graph` and the graphs inside it that eec does not support.
-pub(crate) fn unsupported(graph: &GraphProto) -> Unsupported {
-    let mut survey = Survey::default();
+/// The operators and element types in `graph`, the graphs inside it and the functions it calls that eec does
+/// not support. Each function counts once.
+pub(crate) fn unsupported(graph: &GraphProto, functions: &Functions) -> Unsupported {
+    let mut survey = Survey { functions, called: HashSet::new(), ops: BTreeMap::new(), types: BTreeMap::new() };
     for input in &graph.input {
         survey.visit_input(input);
     }
@@ -17,13 +19,15 @@ pub(crate) fn unsupported(graph: &GraphProto) -> Unsupported {
     survey.finish()
 }
 
-#[derive(Default)]
-struct Survey {
+struct Survey<'f> {
+    functions: &'f Functions,
+    /// Functions whose nodes have been visited.
+    called: HashSet<*const FunctionProto>,
     ops: BTreeMap<(String, String), usize>,
     types: BTreeMap<String, (String, usize)>,
 }
 
-impl Survey {
+impl Survey<'_> {
     fn visit_input(&mut self, input: &ValueInfoProto) {
         let place = format!("input `{}`", input.name);
         match input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()) {
@@ -44,7 +48,11 @@ impl Survey {
     }
 
     fn visit_node(&mut self, node: &NodeProto) {
-        if !has_rule(node) {
+        if let Some(function) = self.functions.called(node) {
+            if self.called.insert(Rc::as_ptr(function)) {
+                function.node.iter().for_each(|n| self.visit_node(n));
+            }
+        } else if !has_rule(node) {
             let domain = standard_domain(&node.domain);
             *self.ops.entry((domain.to_string(), node.op_type.clone())).or_default() += 1;
         }
@@ -81,7 +89,7 @@ impl Survey {
 
 /// Whether the node's operator can be imported.
 pub(crate) fn has_rule(node: &NodeProto) -> bool {
-    standard_domain(&node.domain).is_empty() && is_supported(&node.op_type)
+    is_supported(standard_domain(&node.domain), &node.op_type)
 }
 
 /// The domain, with the long name of ONNX's own made short.

@@ -53,6 +53,7 @@ pub fn export_bytes(graph: &Graph) -> Result<Vec<u8>, ExportError> {
         producer_version: env!("CARGO_PKG_VERSION").into(),
         graph: Some(Exporter::new(graph).run()?),
         opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
+        functions: Vec::new(),
     };
     match model.encoded_len() {
         length if i32::try_from(length).is_err() => Err(ExportError::TooLarge(length)),

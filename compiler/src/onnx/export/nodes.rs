@@ -116,9 +116,9 @@ impl Exporter<'_> {
             output,
             name,
             op_type: op.into(),
-            domain: String::new(),
             attribute,
             metadata_props,
+            ..NodeProto::default()
         });
     }
 

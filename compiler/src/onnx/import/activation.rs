@@ -16,7 +16,7 @@ pub(super) fn of_one(cx: &mut Cx, f: fn(&mut Cx, ValueId) -> NodeResult<ValueId>
 }
 
 /// `x` where it is at least 0, else `below`.
-fn where_negative(cx: &mut Cx, x: ValueId, below: ValueId) -> NodeResult<ValueId> {
+pub(super) fn where_negative(cx: &mut Cx, x: ValueId, below: ValueId) -> NodeResult<ValueId> {
     let zero = cx.number(x, 0.0)?;
     let negative = cx.emit(Op::Less {}, &[x, zero])?;
     cx.choose(negative, below, x)
@@ -75,7 +75,7 @@ pub(super) fn hard_sigmoid(cx: &mut Cx, x: ValueId) -> NodeResult<ValueId> {
 }
 
 /// `max(0, min(1, alpha·x + beta))`.
-fn ramp(cx: &mut Cx, x: ValueId, alpha: f64, beta: f64) -> NodeResult<ValueId> {
+pub(super) fn ramp(cx: &mut Cx, x: ValueId, alpha: f64, beta: f64) -> NodeResult<ValueId> {
     let scaled = cx.times(x, alpha)?;
     let shifted = cx.plus(scaled, beta)?;
     cx.clipped(shifted, 0.0, 1.0)
@@ -121,7 +121,7 @@ pub(super) fn mish(cx: &mut Cx, x: ValueId) -> NodeResult<ValueId> {
 }
 
 /// `x·sigmoid(alpha·x)`.
-fn swished(cx: &mut Cx, x: ValueId, alpha: f64) -> NodeResult<ValueId> {
+pub(super) fn swished(cx: &mut Cx, x: ValueId, alpha: f64) -> NodeResult<ValueId> {
     let scaled = if alpha == 1.0 { x } else { cx.times(x, alpha)? };
     let gate = cx.unary(Op::Sigmoid {}, scaled)?;
     cx.mul(x, gate)

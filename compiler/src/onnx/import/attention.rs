@@ -38,7 +38,7 @@ impl Options {
 }
 
 /// `[batch, sequence, heads·size]` as `[batch, heads, sequence, size]`; what has four dims stays.
-fn by_heads(cx: &mut Cx, x: ValueId, heads: Option<i64>) -> NodeResult<ValueId> {
+pub(super) fn by_heads(cx: &mut Cx, x: ValueId, heads: Option<i64>) -> NodeResult<ValueId> {
     let dims = cx.dims(x);
     let (batch, sequence, width) = match dims.as_slice() {
         [_, _, _, _] => return Ok(x),
@@ -52,14 +52,14 @@ fn by_heads(cx: &mut Cx, x: ValueId, heads: Option<i64>) -> NodeResult<ValueId> 
 }
 
 /// The inverse of [`by_heads`] for three dims.
-fn merged_heads(cx: &mut Cx, x: ValueId) -> NodeResult<ValueId> {
+pub(super) fn merged_heads(cx: &mut Cx, x: ValueId) -> NodeResult<ValueId> {
     let x = cx.transposed(x, &[0, 2, 1, 3])?;
     let dims = cx.dims(x);
     cx.reshape(x, vec![dims[0].clone(), dims[1].clone(), &dims[2] * &dims[3]])
 }
 
 /// Every head `count` times, one after the other.
-fn repeated_heads(cx: &mut Cx, x: ValueId, count: &Dim) -> NodeResult<ValueId> {
+pub(super) fn repeated_heads(cx: &mut Cx, x: ValueId, count: &Dim) -> NodeResult<ValueId> {
     if *count == Dim::from(1) {
         return Ok(x);
     }
@@ -106,13 +106,8 @@ fn weights(cx: &mut Cx, options: &Options, q: ValueId, k: ValueId) -> NodeResult
     let scale = options.scale.filter(|s| *s != 0.0).map_or_else(|| 1.0 / (size as f64).sqrt(), f64::from);
     let turned = cx.transposed(k, &[0, 1, 3, 2])?;
     let product = cx.emit(Op::MATMUL, &[q, turned])?;
-    let mut scores = cx.times(product, scale)?;
-    if options.softcap > 0.0 {
-        let cap = f64::from(options.softcap);
-        let small = cx.times(scores, 1.0 / cap)?;
-        let bounded = cx.unary(Op::Tanh {}, small)?;
-        scores = cx.times(bounded, cap)?;
-    }
+    let scores = cx.times(product, scale)?;
+    let scores = capped(cx, scores, options.softcap)?;
     let bias = bias(cx, options, q, k)?;
     let masked = match bias {
         Some(bias) => cx.add(scores, bias)?,
@@ -130,6 +125,17 @@ fn weights(cx: &mut Cx, options: &Options, q: ValueId, k: ValueId) -> NodeResult
         other => return refuse(format!("`qk_matmul_output_mode` {other} is not known")),
     };
     Ok((probabilities, shown))
+}
+
+/// `cap·tanh(x/cap)`; `x` itself if the cap is 0.
+pub(super) fn capped(cx: &mut Cx, x: ValueId, cap: f32) -> NodeResult<ValueId> {
+    if cap <= 0.0 {
+        return Ok(x);
+    }
+    let cap = f64::from(cap);
+    let small = cx.times(x, 1.0 / cap)?;
+    let bounded = cx.unary(Op::Tanh {}, small)?;
+    cx.times(bounded, cap)
 }
 
 /// A query that sees no key at all has scores of `-inf` alone, whose softmax is NaN; its weights are 0.
@@ -234,15 +240,27 @@ pub(super) fn rotary_embedding(cx: &mut Cx) -> Results {
     let width = cx.int("rotary_embedding_dim")?.filter(|d| *d != 0);
     let x = by_heads(cx, given, heads)?;
     let size = cx.fixed_dim(x, 3)?;
-    let width = width.unwrap_or(size);
+    let [cos, sin] = [angles(cx, 1)?, angles(cx, 2)?];
+    let y = turned(cx, x, [cos, sin], width.unwrap_or(size), interleaved)?;
+    Ok(vec![if cx.rank(given) == 3 { merged_heads(cx, y)? } else { y }])
+}
+
+/// `x`, by heads, with the first `width` elements turned in pairs by the angles with these cosines and sines.
+pub(super) fn turned(
+    cx: &mut Cx,
+    x: ValueId,
+    [cos, sin]: [ValueId; 2],
+    width: i64,
+    interleaved: bool,
+) -> NodeResult<ValueId> {
+    let size = cx.fixed_dim(x, 3)?;
     if !(0..=size).contains(&width) || width % 2 != 0 {
         return refuse(format!("{width} of {size} elements cannot be turned in pairs"));
     }
-    let [cos, sin] = [angles(cx, 1)?, angles(cx, 2)?];
-    let turned = cx.part(x, 3, [0.into(), width.into()], 1)?;
-    let (a, b) = pairs(cx, turned, width, interleaved)?;
+    let first = cx.part(x, 3, [0.into(), width.into()], 1)?;
+    let (a, b) = pairs(cx, first, width, interleaved)?;
     let (real, imaginary) = rotated(cx, a, b, cos, sin)?;
-    let turned = if interleaved {
+    let first = if interleaved {
         let dims = cx.dims(real);
         let mut column = dims.clone();
         column.push(1.into());
@@ -253,13 +271,11 @@ pub(super) fn rotary_embedding(cx: &mut Cx) -> Results {
     } else {
         cx.emit(Op::Concat { axis: 3 }, &[real, imaginary])?
     };
-    let y = if width == size {
-        turned
-    } else {
-        let rest = cx.part(x, 3, [width.into(), size.into()], 1)?;
-        cx.emit(Op::Concat { axis: 3 }, &[turned, rest])?
-    };
-    Ok(vec![if cx.rank(given) == 3 { merged_heads(cx, y)? } else { y }])
+    if width == size {
+        return Ok(first);
+    }
+    let rest = cx.part(x, 3, [width.into(), size.into()], 1)?;
+    cx.emit(Op::Concat { axis: 3 }, &[first, rest])
 }
 
 /// The cosines or sines of operand `i` as `[batch, 1, sequence, pairs]`.

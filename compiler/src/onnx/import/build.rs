@@ -167,6 +167,11 @@ impl Cx<'_> {
         }
     }
 
+    /// One truth value that operand `i` holds, known before a run; false if it is not given.
+    pub(super) fn flag_operand(&self, i: usize, what: &str) -> NodeResult<bool> {
+        Ok(self.const_ints(i, what)?.is_some_and(|flag| flag != [0]))
+    }
+
     /// One element of operand `i`, a constant.
     pub(super) fn const_number(&self, i: usize, what: &str) -> NodeResult<Option<f64>> {
         let Some(value) = self.optional(i) else { return Ok(None) };

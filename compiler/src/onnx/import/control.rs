@@ -1,33 +1,51 @@
-//! `If`: its branches become regions that see the values around them.
+//! `If`, and what it shares with loops: a graph inside a node sees the values around it.
+
+use std::collections::HashMap;
 
 use eec_ir::{Op, RegionId, ValueId};
 
-use super::super::error::{ImportError, NodeResult, Refusal, refuse};
+use super::super::error::{Failure, NodeResult, Refusal, refuse};
 use super::super::proto::{GraphProto, NodeProto};
-use super::{Importer, interface, origin};
+use super::{Binding, Importer, Scope, interface, origin};
+
+/// A graph inside a node, ready to be appended any number of times.
+pub(super) struct Body {
+    /// Its name in messages.
+    pub(super) name: &'static str,
+    pub(super) inputs: Vec<String>,
+    pub(super) outputs: Vec<String>,
+    pub(super) graph: GraphProto,
+}
+
+impl Body {
+    /// The graph in the attribute `attribute` of `node`, which is taken out.
+    pub(super) fn take(node: &mut NodeProto, attribute: &str, name: &'static str) -> NodeResult<Body> {
+        let found = node.attribute.iter().position(|a| a.name == attribute);
+        let graph = found.and_then(|at| node.attribute.swap_remove(at).g);
+        let graph = graph.ok_or_else(|| Refusal::new(format!("attribute `{attribute}` holds no graph")))?;
+        let names = |list: &[super::super::proto::ValueInfoProto]| list.iter().map(|v| v.name.clone()).collect();
+        Ok(Body { name, inputs: names(&graph.input), outputs: names(&graph.output), graph })
+    }
+}
 
 impl Importer<'_> {
     /// Imports an `If`. Where the condition is known, only the branch that runs, in its place:
     /// exporters write such tests of ranks and sizes, and the other branch need not even type-check.
     /// `None` if a result depends on a node that cannot be imported.
-    pub(super) fn import_if(
-        &mut self,
-        region: RegionId,
-        mut node: NodeProto,
-    ) -> Result<Option<Vec<ValueId>>, ImportError> {
-        let branches =
-            take_branch(&mut node, "then_branch").and_then(|t| Ok((t, take_branch(&mut node, "else_branch")?)));
-        let (then, other) = branches.map_err(|e| self.refusal(e))?;
-        let condition = self.condition(&node).map_err(|e| self.refusal(e))?;
-        let known = self.graph.value(condition).contents.as_ref().and_then(|c| c.first()?.as_const());
-        if let Some(known) = known {
-            let (name, branch) = if known != 0 { ("then", then) } else { ("else", other) };
-            return self.import_branch(region, name, branch, node.output.len());
+    pub(super) fn import_if(&mut self, region: RegionId, mut node: NodeProto) -> Result<Option<Vec<ValueId>>, Failure> {
+        let then = Body::take(&mut node, "then_branch", "then branch")?;
+        let other = Body::take(&mut node, "else_branch", "else branch")?;
+        let condition = match node.input.as_slice() {
+            [condition] => self.lookup(condition)?,
+            other => return Err(Refusal::new(format!("takes one condition, found {} operands", other.len())).into()),
+        };
+        if let Some(known) = self.known_truth(condition) {
+            return self.import_branch(region, if known { then } else { other }, &node);
         }
         let mut regions = Vec::with_capacity(2);
-        for (name, branch) in [("then", then), ("else", other)] {
+        for branch in [then, other] {
             let inner = self.graph.new_region(None);
-            if let Some(yields) = self.import_branch(inner, name, branch, node.output.len())? {
+            if let Some(yields) = self.import_branch(inner, branch, &node)? {
                 self.graph.set_yields(inner, yields);
                 regions.push(inner);
             }
@@ -35,46 +53,86 @@ impl Importer<'_> {
         if regions.len() < 2 {
             return Ok(None);
         }
-        let result =
-            self.graph.append_control(region, Op::If { exit: -1, gate: -1 }, &[condition], regions, origin(&node));
-        let result = result.map_err(|e| self.refusal(e.into()))?;
-        Ok(Some(self.graph.node(result).outputs.clone()))
+        self.append_if(region, condition, regions, &node).map(Some)
     }
 
-    fn condition(&mut self, node: &NodeProto) -> NodeResult<ValueId> {
-        match node.input.as_slice() {
-            [condition] => self.lookup(condition),
-            other => refuse(format!("takes one condition, found {} operands", other.len())),
-        }
+    /// Appends an `If` that owns `regions`; its results.
+    pub(super) fn append_if(
+        &mut self,
+        region: RegionId,
+        condition: ValueId,
+        regions: Vec<RegionId>,
+        node: &NodeProto,
+    ) -> Result<Vec<ValueId>, Failure> {
+        let appended =
+            self.graph.append_control(region, Op::If { exit: -1, gate: -1 }, &[condition], regions, origin(node))?;
+        Ok(self.graph.node(appended).outputs.clone())
     }
 
-    /// Appends a branch to `region` and returns its results; `None` if one depends on a node that
-    /// cannot be imported.
+    /// The one truth value that `value` holds, if it is known before a run.
+    pub(super) fn known_truth(&self, value: ValueId) -> Option<bool> {
+        let contents = self.graph.value(value).contents.as_ref()?;
+        contents.first()?.as_const().map(|truth| truth != 0)
+    }
+
     fn import_branch(
         &mut self,
         region: RegionId,
-        name: &str,
-        mut branch: GraphProto,
-        results: usize,
-    ) -> Result<Option<Vec<ValueId>>, ImportError> {
-        self.path.push(format!("{name} branch"));
-        if branch.output.len() != results {
-            let reason = format!("has {} results, the node {results}", branch.output.len());
-            return Err(self.refusal(Refusal::new(reason)));
+        mut branch: Body,
+        node: &NodeProto,
+    ) -> Result<Option<Vec<ValueId>>, Failure> {
+        if branch.outputs.len() != node.output.len() {
+            let (found, wanted) = (branch.outputs.len(), node.output.len());
+            return Err(Refusal::new(format!("the {} has {found} results, the node {wanted}", branch.name)).into());
         }
-        self.open_scope(std::mem::take(&mut branch.initializer))?;
-        let declared = interface::declared_types(&branch);
-        self.import_nodes(region, branch.node, &declared)?;
-        let known = branch.output.iter().all(|o| !self.is_unknown(&o.name));
-        let yields = branch.output.iter().filter(|_| known).map(|o| self.lookup(&o.name));
-        let yields = yields.collect::<NodeResult<Vec<_>>>().map_err(|e| self.refusal(e))?;
+        let declared = interface::declared_types(&branch.graph);
+        let nodes = std::mem::take(&mut branch.graph.node);
+        self.with_body(branch, |importer, body| importer.import_body(region, body, nodes, &[], &declared))
+    }
+
+    /// Opens the scope of a body's initializers for `work`, which may append the body many times.
+    pub(super) fn with_body<T>(
+        &mut self,
+        mut body: Body,
+        work: impl FnOnce(&mut Self, &Body) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        self.path.push(body.name.to_string());
+        self.budget.enter()?;
+        self.open_scope(std::mem::take(&mut body.graph.initializer))?;
+        let result = work(self, &body)?;
         self.scopes.pop();
+        self.budget.leave();
         self.path.pop();
-        Ok(known.then_some(yields))
+        Ok(result)
+    }
+
+    /// Appends `nodes`, those of a body, to `region` with these values for its inputs and returns its results;
+    /// `None` if one depends on a node that cannot be imported.
+    pub(super) fn import_body(
+        &mut self,
+        region: RegionId,
+        body: &Body,
+        nodes: Vec<NodeProto>,
+        given: &[ValueId],
+        declared: &HashMap<String, interface::Declared>,
+    ) -> Result<Option<Vec<ValueId>>, Failure> {
+        let mut scope = Scope::with_capacity(given.len());
+        for (name, value) in body.inputs.iter().zip(given) {
+            if scope.insert(name.clone(), Binding::Value(*value)).is_some() {
+                return Err(Refusal::new(format!("the input `{name}` of the {} occurs twice", body.name)).into());
+            }
+        }
+        self.scopes.push(scope);
+        self.import_nodes(region, nodes, declared)?;
+        let known = body.outputs.iter().all(|name| !self.is_unknown(name));
+        let results = body.outputs.iter().filter(|_| known).map(|name| self.lookup(name));
+        let results = results.collect::<NodeResult<Vec<_>>>()?;
+        self.scopes.pop();
+        Ok(known.then_some(results))
     }
 }
 
-fn take_branch(node: &mut NodeProto, name: &str) -> NodeResult<GraphProto> {
-    let attribute = node.attribute.iter_mut().find(|a| a.name == name);
-    attribute.and_then(|a| a.g.take()).ok_or_else(|| Refusal::new(format!("attribute `{name}` holds no graph")))
+/// Refuses a node whose operands and body differ in number.
+pub(super) fn check_count(what: &str, found: usize, wanted: usize) -> NodeResult<()> {
+    if found == wanted { Ok(()) } else { refuse(format!("the body has {found} {what}, the node asks for {wanted}")) }
 }

@@ -11,11 +11,19 @@ pub(super) fn identity(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     Ok(vec![cx.input(0)?])
 }
 
+/// Whether a tensor is given; of optionals, which a model cannot hold here, it would depend on the run.
+pub(super) fn has_element(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
+    let given = cx.optional(0).is_some();
+    Ok(vec![cx.scalar(DType::Bool, f64::from(u8::from(given)))?])
+}
+
 /// `Dropout` passes its operand on, except in training; its second result says that all is kept.
 pub(super) fn dropout(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     cx.float("ratio")?;
     cx.int("seed")?;
-    if cx.const_ints(2, "training mode")?.is_some_and(|mode| mode != [0]) {
+    // Before opset 7 an attribute said whether the model is being trained.
+    let trained = if cx.opset < 7 { !cx.flag("is_test", false)? } else { cx.flag_operand(2, "training mode")? };
+    if trained && cx.const_number(1, "ratio")? != Some(0.0) {
         return refuse("training mode is not supported");
     }
     let x = cx.input(0)?;

@@ -6,12 +6,12 @@ use eec_ir::Tensor;
 use prost::Message;
 
 use super::super::error::{ImportError, ImportErrorKind};
-use super::super::proto::{ModelProto, TensorProto};
+use super::super::proto::{ModelProto, NodeProto, OperatorSetIdProto, TensorProto};
 use super::super::survey::standard_domain;
 use super::super::tensor::{ExternalFiles, decode};
 
 /// The opsets whose operators the rules know.
-const OPSETS: std::ops::RangeInclusive<i64> = 7..=28;
+pub(super) const OPSETS: std::ops::RangeInclusive<i64> = 1..=28;
 
 /// The oldest version of the file format that is read.
 const MIN_IR_VERSION: i64 = 3;
@@ -55,20 +55,23 @@ pub(super) fn opset(model: &ModelProto) -> Result<i64, ImportErrorKind> {
         let reason = format!("the file has IR version {found}; {MIN_IR_VERSION} and later are supported");
         return Err(ImportErrorKind::Version(reason));
     }
-    let own = model.opset_import.iter().find(|o| standard_domain(&o.domain).is_empty());
+    let nodes = model.graph.as_ref().map_or(&[][..], |g| &g.node);
+    opset_of(&model.opset_import, nodes).map_err(|reason| ImportErrorKind::Version(format!("the model {reason}")))
+}
+
+/// The version of ONNX's own operators among `imports`, for these nodes.
+pub(super) fn opset_of(imports: &[OperatorSetIdProto], nodes: &[NodeProto]) -> Result<i64, String> {
+    let own = imports.iter().find(|o| standard_domain(&o.domain).is_empty());
     let Some(version) = own.map(|o| o.version) else {
-        let nodes = model.graph.iter().flat_map(|g| &g.node);
-        return match nodes.map(|n| standard_domain(&n.domain)).any(str::is_empty) {
-            true => Err(ImportErrorKind::Version("the file does not say which opset it uses".into())),
+        return match nodes.iter().map(|n| standard_domain(&n.domain)).any(str::is_empty) {
+            true => Err("does not say which opset it uses".into()),
             // It uses none of ONNX's own operators.
             false => Ok(*OPSETS.end()),
         };
     };
     if !OPSETS.contains(&version) {
         let (first, last) = (OPSETS.start(), OPSETS.end());
-        return Err(ImportErrorKind::Version(format!(
-            "the model uses opset {version}; {first} to {last} are supported"
-        )));
+        return Err(format!("uses opset {version}; {first} to {last} are supported"));
     }
     Ok(version)
 }

@@ -1,8 +1,8 @@
 //! A model's inputs, and the types it declares for other values.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use eec_ir::{DType, Dim, Tensor, Type, ValueId};
+use eec_ir::{DType, Dim, Type};
 
 use super::super::error::{ImportError, ImportErrorKind};
 use super::super::proto::{DimValue, DimensionProto, GraphProto, TensorTypeProto, ValueInfoProto};
@@ -53,6 +53,9 @@ impl Importer<'_> {
                 named.insert(name.clone());
             }
         }
+        let options = self.options;
+        let mut unused: BTreeSet<&str> = options.inputs.keys().map(String::as_str).collect();
+        let mut unused_dims: BTreeSet<&str> = options.dims.keys().map(String::as_str).collect();
         for input in inputs {
             if self.scopes.last().is_some_and(|s| s.contains_key(&input.name)) {
                 let stored = self.scopes.last().and_then(|s| s.get(&input.name));
@@ -61,26 +64,43 @@ impl Importer<'_> {
                 }
                 return Err(self.fail(ImportErrorKind::Interface(format!("input `{}` is declared twice", input.name))));
             }
-            let ty = input_type(input, &named).map_err(|e| self.fail(ImportErrorKind::Interface(e)))?;
-            let value = match self.fixed.get(&input.name) {
-                Some(tensor) => self.fixed_input(&input.name, tensor, &ty)?,
+            let mut ty = input_type(input, &named).map_err(|e| self.fail(ImportErrorKind::Interface(e)))?;
+            self.fix_dims(&mut ty, &mut unused_dims);
+            if ty.rank() > self.options.limits.rank {
+                let (name, limit) = (&input.name, self.options.limits.rank);
+                let reason = format!("input `{name}` has more dims than the limit `rank`, {limit}");
+                return Err(self.fail(ImportErrorKind::Interface(reason)));
+            }
+            let value = match self.options.inputs.get(&input.name) {
+                Some(fixed) => {
+                    unused.remove(input.name.as_str());
+                    let tensor = fixed.tensor(&ty);
+                    let tensor = tensor.map_err(|why| {
+                        self.fail(ImportErrorKind::Interface(format!("input `{}` {why}", input.name)))
+                    })?;
+                    self.graph.constant(tensor)
+                }
                 None => self.graph.add_input(&input.name, ty),
             };
             self.bind(&input.name, Binding::Value(value)).map_err(|e| self.refusal(e))?;
         }
-        Ok(())
+        let unknown = (unused.first().map(|name| format!("`{name}` is no input of the model")))
+            .or_else(|| unused_dims.first().map(|name| format!("no input of the model has a dim `{name}`")));
+        match unknown {
+            Some(reason) => Err(self.fail(ImportErrorKind::Interface(reason))),
+            None => Ok(()),
+        }
     }
 
-    /// The constant in place of an input of type `ty`.
-    fn fixed_input(&mut self, name: &str, tensor: &Tensor, ty: &Type) -> Result<ValueId, ImportError> {
-        let same = |(declared, found): (&Dim, &usize)| declared.as_const().is_none_or(|d| d == *found as i64);
-        let dims = tensor.dims();
-        let fits = tensor.dtype() == ty.dtype && dims.len() == ty.rank() && ty.dims.iter().zip(dims).all(same);
-        if !fits {
-            let reason = format!("input `{name}` is {ty}; {tensor:?} does not fit it");
-            return Err(self.fail(ImportErrorKind::Interface(reason)));
+    /// Puts the sizes that are fixed into `ty` and takes their names out of `unused`.
+    fn fix_dims(&self, ty: &mut Type, unused: &mut BTreeSet<&str>) {
+        for dim in &mut ty.dims {
+            let Some((name, size)) = dim.as_symbol().and_then(|s| self.options.dims.get_key_value(s.as_str())) else {
+                continue;
+            };
+            unused.remove(name.as_str());
+            *dim = (*size).into();
         }
-        Ok(self.graph.constant(tensor.clone()))
     }
 
     /// Refuses a value whose declared type contradicts the inferred one.

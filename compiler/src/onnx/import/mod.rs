@@ -3,15 +3,21 @@
 mod activation;
 mod attention;
 mod build;
+mod contrib;
+mod contrib_attention;
 mod control;
 mod einsum;
 mod elementwise;
 mod file;
+mod flex_attention;
+mod functions;
 mod interface;
 mod loss;
 mod node;
 mod normalise;
+mod options;
 mod pool;
+mod pool_positions;
 mod quantise;
 mod rearrange;
 mod recurrent;
@@ -19,12 +25,15 @@ mod reduce;
 mod resize;
 mod rules;
 mod sample;
+mod selected;
 mod shape;
 mod signal;
 mod slice;
 #[cfg(test)]
 mod tests;
 mod transposed_conv;
+mod unroll;
+mod vectorise;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
@@ -33,14 +42,16 @@ use eec_ir::graph::Def;
 use eec_ir::ops::Facts;
 use eec_ir::{Graph, Origin, RegionId, Type, ValueId};
 
-use super::error::{ImportError, ImportErrorKind, NodeResult, Refusal, refuse};
+use super::error::{Failure, ImportError, ImportErrorKind, NodeResult, Refusal, refuse};
 use super::proto::{GraphProto, NodeProto, TensorProto};
 use super::survey::{self, node_path};
 use super::tensor::{ExternalFiles, decode};
 use super::unsupported::Unsupported;
-use crate::npz::Arrays;
 pub use file::read_tensor_file;
+pub(crate) use functions::Functions;
 use node::Cx;
+use options::Budget;
+pub use options::{FixedInput, ImportOptions, Limits};
 pub(crate) use rules::is_supported;
 pub use rules::{Cpu, Operator, operators};
 
@@ -54,27 +65,35 @@ pub use rules::{Cpu, Operator, operators};
 /// types and forms of operators that are not supported are reported all at once, except what comes
 /// after one of them.
 pub fn import(path: &Path) -> Result<Graph, ImportError> {
+    import_with(path, &ImportOptions::default())
+}
+
+/// Like [`import`], with options.
+pub fn import_with(path: &Path, options: &ImportOptions) -> Result<Graph, ImportError> {
     let name = path.display().to_string();
     let bytes = std::fs::read(path).map_err(|e| ImportError::new(&name, None, ImportErrorKind::Read(e)))?;
-    import_bytes(&bytes, &name, path.parent())
+    import_bytes_with(&bytes, &name, path.parent(), options)
 }
 
 /// Like [`import`], for a model in memory. `name` stands for the file in errors; external data is
 /// read from `folder`, and refused without one.
 pub fn import_bytes(bytes: &[u8], name: &str, folder: Option<&Path>) -> Result<Graph, ImportError> {
-    import_fixed(bytes, name, folder, &Arrays::new())
+    import_bytes_with(bytes, name, folder, &ImportOptions::default())
 }
 
-/// Like [`import_bytes`], with constants in place of the inputs that `fixed` names.
-///
-/// Shapes, axes and the like must be known before a run. Where a model takes them as inputs,
-/// [`Unsupported::deciding_inputs`] names those.
-pub fn import_fixed(bytes: &[u8], name: &str, folder: Option<&Path>, fixed: &Arrays) -> Result<Graph, ImportError> {
+/// Like [`import_bytes`], with options.
+pub fn import_bytes_with(
+    bytes: &[u8],
+    name: &str,
+    folder: Option<&Path>,
+    options: &ImportOptions,
+) -> Result<Graph, ImportError> {
     let fail = |kind| ImportError::new(name, None, kind);
     let model = file::parse(bytes).map_err(fail)?;
     let opset = file::opset(&model).map_err(fail)?;
+    let functions = Functions::new(model.functions).map_err(|e| fail(ImportErrorKind::Interface(e)))?;
     let graph = model.graph.ok_or_else(|| fail(ImportErrorKind::NotOnnx("it holds no graph".into())))?;
-    let unsupported = survey::unsupported(&graph);
+    let unsupported = survey::unsupported(&graph, &functions);
     if !unsupported.types.is_empty() {
         return Err(fail(ImportErrorKind::Unsupported(unsupported)));
     }
@@ -83,7 +102,9 @@ pub fn import_fixed(bytes: &[u8], name: &str, folder: Option<&Path>, fixed: &Arr
         opset,
         graph: Graph::new(&graph.name),
         external: ExternalFiles::new(folder),
-        fixed,
+        options,
+        functions,
+        budget: Budget::new(options.limits),
         scopes: Vec::new(),
         path: Vec::new(),
         unsupported,
@@ -98,6 +119,8 @@ enum Binding {
     Stored(Box<TensorProto>),
     /// The result of a node that cannot be imported, or of one that depends on it.
     Unknown,
+    /// A parameter of a function that its call leaves out.
+    Absent,
 }
 
 type Scope = HashMap<String, Binding>;
@@ -107,9 +130,10 @@ struct Importer<'f> {
     opset: i64,
     graph: Graph,
     external: ExternalFiles,
-    /// Tensors in place of inputs, by name.
-    fixed: &'f Arrays,
-    /// Names, outermost graph first.
+    options: &'f ImportOptions,
+    functions: Functions,
+    budget: Budget,
+    /// Names, outermost graph first; inside a function only its own.
     scopes: Vec<Scope>,
     /// The control nodes around the current one, for messages.
     path: Vec<String>,
@@ -174,8 +198,13 @@ impl Importer<'_> {
         };
         match binding {
             Binding::Value(v) => Ok(*v),
+            Binding::Absent => refuse(format!("`{name}` is a parameter that the call leaves out")),
             Binding::Unknown => refuse(format!("`{name}` depends on a node that cannot be imported")),
             Binding::Stored(proto) => {
+                let limit = self.options.limits.rank;
+                if proto.dims.len() > limit {
+                    return refuse(format!("tensor `{name}` has more dims than the limit `rank`, {limit}"));
+                }
                 let tensor = decode(*std::mem::take(proto), &mut self.external);
                 let tensor = tensor.map_err(|e| Refusal::new(format!("tensor `{name}`: {e}")))?;
                 let value = self.graph.constant(tensor);
@@ -188,9 +217,13 @@ impl Importer<'_> {
         }
     }
 
+    fn binding(&self, name: &str) -> Option<&Binding> {
+        self.scopes.iter().rev().find_map(|s| s.get(name))
+    }
+
     /// Whether `name` stands for a value that cannot be imported.
     fn is_unknown(&self, name: &str) -> bool {
-        matches!(self.scopes.iter().rev().find_map(|s| s.get(name)), Some(Binding::Unknown))
+        matches!(self.binding(name), Some(Binding::Unknown))
     }
 
     fn bind(&mut self, name: &str, binding: Binding) -> NodeResult<()> {
@@ -235,20 +268,49 @@ impl Importer<'_> {
     /// The results of a node; `None`, and a place in the list of what is unsupported, if it cannot be
     /// imported.
     fn results(&mut self, region: RegionId, node: NodeProto) -> Result<Option<Vec<ValueId>>, ImportError> {
-        if !survey::has_rule(&node) || node.input.iter().any(|name| self.is_unknown(name)) {
+        let supported = self.functions.called(&node).is_some() || survey::has_rule(&node);
+        if !supported || node.input.iter().any(|name| self.is_unknown(name)) {
             return Ok(None);
         }
-        if node.op_type == "If" {
-            return self.import_if(region, node);
-        }
         let op = node.op_type.clone();
-        match self.apply_rule(region, node) {
-            Ok(results) => Ok(Some(results)),
-            Err(refusal) => {
+        let (path, scopes, depth) = (self.path.len(), self.scopes.len(), self.budget.depth());
+        match self.imported(region, node) {
+            Ok(results) => Ok(results),
+            Err(Failure::Import(error)) => Err(error),
+            Err(Failure::Node(refusal)) => {
                 let deciding = refusal.undecided.map(|v| self.deciding_inputs(v)).unwrap_or_default();
                 self.unsupported.count_form(&op, refusal.reason, self.path.join(" / "), deciding);
+                self.path.truncate(path);
+                self.scopes.truncate(scopes);
+                self.budget.return_to(depth);
                 Ok(None)
             }
+        }
+    }
+
+    fn imported(&mut self, region: RegionId, node: NodeProto) -> Result<Option<Vec<ValueId>>, Failure> {
+        if let Some(attribute) = node.attribute.iter().find(|a| !a.ref_attr_name.is_empty()) {
+            let reason = format!("attribute `{}` refers to one of a function, but stands in none", attribute.name);
+            return Err(Refusal::new(reason).into());
+        }
+        let asked = node.output.iter().rposition(|n| !n.is_empty()).map_or(0, |i| i + 1);
+        let results = match self.functions.called(&node).cloned() {
+            Some(function) => self.import_call(region, node, &function)?,
+            None => match node.op_type.as_str() {
+                "If" => self.import_if(region, node)?,
+                "Loop" => self.import_loop(region, node)?,
+                "Scan" => self.import_scan(region, node)?,
+                "FlexAttention" => self.import_flex_attention(region, node)?,
+                _ => Some(self.apply_rule(region, node)?),
+            },
+        };
+        match results {
+            Some(found) if found.len() < asked => {
+                let found = found.len();
+                Err(Refusal::new(format!("result {asked} is used, but only {found} of its results are supported"))
+                    .into())
+            }
+            results => Ok(results),
         }
     }
 
@@ -275,19 +337,22 @@ impl Importer<'_> {
 
     fn apply_rule(&mut self, region: RegionId, node: NodeProto) -> NodeResult<Vec<ValueId>> {
         let inputs = self.operands(&node.input)?;
-        let asked = node.output.iter().rposition(|n| !n.is_empty()).map_or(0, |i| i + 1);
-        let op_type = node.op_type.clone();
-        let mut cx = Cx::new(&mut self.graph, &mut self.external, region, self.opset, node, inputs);
-        let results = rules::apply(&op_type, &mut cx)?;
-        if results.len() < asked {
-            return refuse(format!("result {asked} is used, but only {} of its results are supported", results.len()));
-        }
-        Ok(results)
+        let (domain, op_type) = (node.domain.clone(), node.op_type.clone());
+        let mut cx = self.context(region, node, inputs);
+        rules::apply(survey::standard_domain(&domain), &op_type, &mut cx)
     }
 
+    /// What a rule works with for `node`.
+    fn context(&mut self, region: RegionId, node: NodeProto, inputs: Vec<Option<ValueId>>) -> Cx<'_> {
+        Cx::new(&mut self.graph, &mut self.external, &mut self.budget, region, self.opset, node, inputs)
+    }
+
+    /// The values of operands; none for those that are left out.
     fn operands(&mut self, names: &[String]) -> NodeResult<Vec<Option<ValueId>>> {
-        let used = names.iter().rposition(|n| !n.is_empty()).map_or(0, |i| i + 1);
-        names[..used].iter().map(|n| if n.is_empty() { Ok(None) } else { self.lookup(n).map(Some) }).collect()
+        let absent =
+            |importer: &Self, name: &str| name.is_empty() || matches!(importer.binding(name), Some(Binding::Absent));
+        let used = names.iter().rposition(|n| !absent(self, n)).map_or(0, |i| i + 1);
+        names[..used].iter().map(|n| if absent(self, n) { Ok(None) } else { self.lookup(n).map(Some) }).collect()
     }
 }
 

@@ -7,6 +7,7 @@ use eec_ir::{DType, Dim, Graph, Op, Origin, RegionId, Tensor, Type, ValueId};
 use super::super::error::{NodeResult, Refusal, refuse};
 use super::super::proto::{AttributeProto, NodeProto, TensorProto, attribute_type};
 use super::super::tensor::{ExternalFiles, decode};
+use super::options::Budget;
 
 /// What a rule gives: the values that stand for the node's results.
 pub(super) type Results = NodeResult<Vec<ValueId>>;
@@ -16,6 +17,7 @@ pub(super) type Results = NodeResult<Vec<ValueId>>;
 pub(super) struct Cx<'a> {
     graph: &'a mut Graph,
     external: &'a mut ExternalFiles,
+    budget: &'a mut Budget,
     region: RegionId,
     /// The version of the operators.
     pub(super) opset: i64,
@@ -30,6 +32,7 @@ impl<'a> Cx<'a> {
     pub(super) fn new(
         graph: &'a mut Graph,
         external: &'a mut ExternalFiles,
+        budget: &'a mut Budget,
         region: RegionId,
         opset: i64,
         node: NodeProto,
@@ -37,7 +40,7 @@ impl<'a> Cx<'a> {
     ) -> Self {
         let origin = super::origin(&node);
         let NodeProto { attribute: attributes, output: outputs, op_type, .. } = node;
-        Cx { graph, external, region, opset, attributes, inputs, outputs, op_type, origin }
+        Cx { graph, external, budget, region, opset, attributes, inputs, outputs, op_type, origin }
     }
 
     // Operands.
@@ -65,6 +68,11 @@ impl<'a> Cx<'a> {
     /// How many results are listed.
     pub(super) fn output_count(&self) -> usize {
         self.outputs.len()
+    }
+
+    /// Whether something may read result `i`.
+    pub(super) fn asks_for(&self, i: usize) -> bool {
+        self.outputs.get(i).is_some_and(|name| !name.is_empty())
     }
 
     /// A value's type.
@@ -187,8 +195,9 @@ impl<'a> Cx<'a> {
         std::mem::take(&mut self.attributes).into_iter().map(generic_attribute).collect()
     }
 
-    /// Refuses attributes that the rule did not read.
+    /// Refuses attributes that the rule did not read, and constants beyond what may be computed.
     pub(super) fn nothing_left(&self) -> NodeResult<()> {
+        self.budget.check_constants(0)?;
         match self.attributes.first() {
             Some(a) => refuse(format!("attribute `{}` is not supported", a.name)),
             None => Ok(()),
@@ -206,6 +215,7 @@ impl<'a> Cx<'a> {
         if let Some(tensor) = self.folded(&op, inputs) {
             return Ok(self.constant(tensor));
         }
+        self.budget.check_nodes(self.graph.node_count())?;
         Ok(self.graph.append1(self.region, op, inputs, self.origin.clone())?)
     }
 
@@ -220,13 +230,32 @@ impl<'a> Cx<'a> {
 
     /// Like [`Cx::emit`], for an operator with several results.
     pub(super) fn emit_all(&mut self, op: Op, inputs: &[ValueId]) -> NodeResult<Vec<ValueId>> {
+        self.budget.check_nodes(self.graph.node_count())?;
         let node = self.graph.append(self.region, op, inputs, self.origin.clone())?;
         Ok(self.graph.node(node).outputs.clone())
     }
 
     /// A constant.
     pub(super) fn constant(&mut self, tensor: Tensor) -> ValueId {
+        self.budget.count_constant(tensor.bytes().len());
         self.graph.constant(tensor)
+    }
+
+    /// Checks, before it is computed, that a constant of so many elements of 8 bytes or less may be.
+    pub(super) fn may_compute(&self, elements: i64) -> NodeResult<()> {
+        let bytes = usize::try_from(elements).unwrap_or(usize::MAX).saturating_mul(8);
+        self.budget.check_constants(bytes)
+    }
+
+    /// Notes that two sizes are equal whenever the model is run as it is meant; checked at every run.
+    pub(super) fn assume_equal(&mut self, a: &Dim, b: &Dim) -> NodeResult<()> {
+        if let (Some(a), Some(b)) = (a.as_const(), b.as_const())
+            && a != b
+        {
+            return refuse(format!("the sizes {a} and {b} must be equal"));
+        }
+        self.graph.assume_equal(a.clone(), b.clone());
+        Ok(())
     }
 
     /// `value` converted to `to`, or itself if it has that type.

@@ -49,7 +49,7 @@ fn centred(cx: &mut Cx, x: ValueId, axes: Vec<i64>) -> NodeResult<(ValueId, Valu
 }
 
 /// `1/sqrt(mean(x²) + epsilon)`.
-fn inverse_deviation(cx: &mut Cx, x: ValueId, axes: Vec<i64>, epsilon: f32) -> NodeResult<ValueId> {
+pub(super) fn inverse_deviation(cx: &mut Cx, x: ValueId, axes: Vec<i64>, epsilon: f32) -> NodeResult<ValueId> {
     let square = cx.square(x)?;
     let variance = cx.mean(square, axes)?;
     let sum = cx.plus(variance, epsilon.into())?;
@@ -62,17 +62,44 @@ pub(super) fn rms_normalization(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     let axis = cx.axis(-1)?;
     let epsilon = cx.float("epsilon")?.unwrap_or(1e-5);
     cx.int("stash_type")?;
-    let (x, own) = {
-        let x = cx.input(0)?;
-        cx.widened(x)?
-    };
+    let (x, scale) = (cx.input(0)?, cx.input(1)?);
     let axes = (axis..cx.rank(x)).map(|a| a as i64).collect();
+    let (y, factor) = rms_normalized(cx, x, scale, axes, epsilon)?;
+    Ok(vec![y, factor])
+}
+
+/// `x / sqrt(mean(x²) + epsilon) · scale` over axes, and the factor that does it.
+pub(super) fn rms_normalized(
+    cx: &mut Cx,
+    x: ValueId,
+    scale: ValueId,
+    axes: Vec<i64>,
+    epsilon: f32,
+) -> NodeResult<(ValueId, ValueId)> {
+    let (x, own) = cx.widened(x)?;
     let factor = inverse_deviation(cx, x, axes, epsilon)?;
     let normal = cx.mul(x, factor)?;
-    let (normal, scale) = (cx.cast(normal, own)?, cx.input(1)?);
+    let normal = cx.cast(normal, own)?;
     let dtype = cx.ty(scale).dtype;
     let normal = cx.cast(normal, dtype)?;
-    Ok(vec![cx.mul(normal, scale)?])
+    Ok((cx.mul(normal, scale)?, factor))
+}
+
+/// Layer normalisation over the last dim, computed in f32 where the operand is a shorter float.
+pub(super) fn layer_normalized(
+    cx: &mut Cx,
+    x: ValueId,
+    scale: ValueId,
+    bias: Option<ValueId>,
+    epsilon: f32,
+) -> NodeResult<ValueId> {
+    let (x, own) = cx.widened(x)?;
+    let mut inputs = vec![x];
+    for value in [Some(scale), bias].into_iter().flatten() {
+        inputs.push(cx.widened(value)?.0);
+    }
+    let y = cx.emit(Op::LayerNormalization { axis: -1, epsilon }, &inputs)?;
+    cx.cast(y, own)
 }
 
 /// Normalises over `axes`, without scale and bias.

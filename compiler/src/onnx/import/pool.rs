@@ -4,9 +4,10 @@ use eec_ir::{Dim, Op, ValueId};
 
 use super::super::error::{NodeResult, Refusal, refuse};
 use super::node::Cx;
-use super::transposed_conv;
+use super::{pool_positions, transposed_conv};
 
 /// The window of a convolution or pooling over the dims after batch and channels.
+#[derive(Clone)]
 pub(super) struct Window {
     pub(super) kernel: Vec<i64>,
     pub(super) strides: Vec<i64>,
@@ -33,14 +34,20 @@ pub(super) fn convolution(cx: &mut Cx, inputs: &[ValueId]) -> NodeResult<ValueId
     cx.emit(Op::Conv { group, strides, dilations, pads }, inputs)
 }
 
-/// `MaxPool` with its first result only.
+/// `MaxPool`; its second result is where in the whole operand each largest element stands.
 pub(super) fn max_pool(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
-    cx.int("storage_order")?;
+    let column_major = cx.flag("storage_order", false)?;
     let x = cx.input(0)?;
     let ceil_mode = cx.flag("ceil_mode", false)?;
     let kernel = kernel_shape(cx)?;
-    let Window { kernel, strides, dilations, pads } = window(cx, x, kernel)?;
-    Ok(vec![cx.emit(Op::MaxPool { kernel, strides, dilations, pads, ceil_mode }, &[x])?])
+    let window = window(cx, x, kernel)?;
+    let Window { kernel, strides, dilations, pads } = window.clone();
+    let y = cx.emit(Op::MaxPool { kernel, strides, dilations, pads, ceil_mode }, &[x])?;
+    if !cx.asks_for(1) {
+        return Ok(vec![y]);
+    }
+    let at = pool_positions::largest(cx, x, y, &window, column_major)?;
+    Ok(vec![y, at])
 }
 
 /// `AveragePool`.

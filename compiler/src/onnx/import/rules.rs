@@ -2,12 +2,12 @@
 
 use eec_ir::{Op, ValueId};
 
-use super::super::error::{NodeResult, Refusal};
+use super::super::error::{NodeResult, Refusal, refuse};
 use super::node::Cx;
 use super::recurrent::Cell;
 use super::{
-    activation, attention, einsum, elementwise, loss, normalise, pool, quantise, rearrange, recurrent, reduce, resize,
-    sample, shape, signal, slice, transposed_conv,
+    activation, attention, contrib, contrib_attention, einsum, elementwise, loss, normalise, pool, quantise, rearrange,
+    recurrent, reduce, resize, sample, selected, shape, signal, slice, transposed_conv, vectorise,
 };
 
 /// Appends what an ONNX node stands for and returns its results.
@@ -118,8 +118,12 @@ const RULES: &[(&str, Rule)] = &[
     ("Mul", same),
     ("Neg", same),
     ("NegativeLogLikelihoodLoss", loss::negative_log_likelihood),
+    ("NonMaxSuppression", selected::non_max_suppression),
+    ("NonZero", selected::non_zero),
     ("Not", same),
     ("OneHot", rearrange::one_hot),
+    ("OptionalGetElement", elementwise::identity),
+    ("OptionalHasElement", elementwise::has_element),
     ("Or", same),
     ("PRelu", activation::prelu),
     ("Pad", slice::pad),
@@ -175,16 +179,46 @@ const RULES: &[(&str, Rule)] = &[
     ("Tan", same),
     ("Tanh", same),
     ("TensorScatter", rearrange::tensor_scatter),
+    ("TfIdfVectorizer", vectorise::tf_idf_vectorizer),
     ("ThresholdedRelu", |cx| activation::of_one(cx, activation::thresholded_relu)),
     ("Tile", rearrange::tile),
     ("TopK", reduce::top_k),
     ("Transpose", shape::transpose),
     ("Trilu", rearrange::trilu),
+    ("Unique", selected::unique),
     ("Unsqueeze", shape::unsqueeze),
     ("Upsample", resize::upsample),
     ("Where", same),
     ("Xor", activation::xor),
 ];
+
+/// The domain of the operators that ONNX Runtime's optimiser and exporters for it write.
+pub(super) const MICROSOFT: &str = "com.microsoft";
+
+/// Those operators, by name.
+const CONTRIB: &[(&str, Rule)] = &[
+    ("Attention", contrib_attention::attention),
+    ("BiasGelu", contrib::bias_gelu),
+    ("EmbedLayerNormalization", contrib::embed_layer_normalization),
+    ("FastGelu", contrib::fast_gelu),
+    ("FusedConv", contrib::fused_conv),
+    ("FusedGemm", contrib::fused_gemm),
+    ("FusedMatMul", contrib::fused_matmul),
+    ("Gelu", elementwise::gelu),
+    ("GroupQueryAttention", contrib_attention::group_query_attention),
+    ("MultiHeadAttention", contrib_attention::multi_head_attention),
+    ("QuickGelu", contrib::quick_gelu),
+    ("RotaryEmbedding", contrib_attention::rotary_embedding),
+    ("SimplifiedLayerNormalization", normalise::rms_normalization),
+    ("SkipLayerNormalization", contrib::skip_layer_normalization),
+    ("SkipSimplifiedLayerNormalization", contrib::skip_rms_normalization),
+];
+
+/// The operators with graphs of their own, by domain and name.
+const WITH_GRAPHS: [(&str, &str); 4] = [("", "If"), ("", "Loop"), ("", "Scan"), (PREVIEW, "FlexAttention")];
+
+/// The domain of operators that ONNX tries out.
+const PREVIEW: &str = "ai.onnx.preview";
 
 /// Those of which at least a part is run by an evaluator, on the element types that they are for.
 const HOST: &[&str] = &[
@@ -234,6 +268,15 @@ const PARTLY: &[(&str, &str)] = &[
     ("ReduceMin", "of truth values"),
 ];
 
+/// Those whose operands must be constants.
+const CONSTANT: &[&str] = &["NonMaxSuppression", "NonZero", "Unique"];
+
+/// The first opset in which all operators have forms that are known here.
+const FIRST: i64 = 6;
+
+/// Operators that have not changed since opset 1 but for their element types.
+const UNCHANGED: &[&str] = &["Identity", "Not", "Shape", "Size", "Transpose"];
+
 /// How the CPU runs an operator, on the element types that loops compute with if it is for those.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cpu {
@@ -243,39 +286,63 @@ pub enum Cpu {
     Partly(&'static str),
     /// At least a part of it is run by an evaluator.
     Host,
+    /// It is computed when the model is read, so that its operands must be constants.
+    Import,
 }
 
 /// An ONNX operator that can be imported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Operator {
+    /// Its domain; empty for ONNX's own.
+    pub domain: &'static str,
     /// Its name.
     pub name: &'static str,
     /// How it runs.
     pub cpu: Cpu,
 }
 
-/// Every ONNX operator that can be imported, by name.
+/// Every ONNX operator that can be imported, by domain and name.
 pub fn operators() -> Vec<Operator> {
-    let mut names: Vec<&str> = RULES.iter().map(|(name, _)| *name).chain(["If"]).collect();
+    let with_graphs = |own: bool| WITH_GRAPHS.into_iter().filter(move |(domain, _)| domain.is_empty() == own);
+    let mut names: Vec<&str> = RULES.iter().map(|(name, _)| *name).collect();
+    names.extend(with_graphs(true).map(|(_, name)| name));
     names.sort_unstable();
     let partly = |name: &str| PARTLY.iter().find(|(n, _)| *n == name).map(|(_, forms)| Cpu::Partly(forms));
-    let rest = |name: &str| if HOST.contains(&name) { Cpu::Host } else { Cpu::Compiled };
-    names.into_iter().map(|name| Operator { name, cpu: partly(name).unwrap_or_else(|| rest(name)) }).collect()
+    let rest = |name: &str| match (HOST.contains(&name), CONSTANT.contains(&name)) {
+        (true, _) => Cpu::Host,
+        (false, true) => Cpu::Import,
+        (false, false) => Cpu::Compiled,
+    };
+    let own = names.into_iter().map(|name| (name, partly(name).unwrap_or_else(|| rest(name))));
+    let own = own.map(|(name, cpu)| Operator { domain: "", name, cpu });
+    let compiled = |domain: &'static str, name: &'static str| Operator { domain, name, cpu: Cpu::Compiled };
+    let contrib = CONTRIB.iter().map(|(name, _)| compiled(MICROSOFT, name));
+    own.chain(contrib).chain(with_graphs(false).map(|(domain, name)| compiled(domain, name))).collect()
 }
 
-fn rule(op_type: &str) -> Option<Rule> {
-    let at = RULES.binary_search_by_key(&op_type, |(name, _)| name).ok()?;
-    Some(RULES[at].1)
+fn rule(domain: &str, op_type: &str) -> Option<Rule> {
+    // ONNX Runtime's optimiser writes this one of its operators into ONNX's own domain.
+    let table = match domain {
+        "" if op_type == "SimplifiedLayerNormalization" => CONTRIB,
+        "" => RULES,
+        MICROSOFT => CONTRIB,
+        _ => return None,
+    };
+    let at = table.binary_search_by_key(&op_type, |(name, _)| name).ok()?;
+    Some(table[at].1)
 }
 
-/// Whether there is a rule for ONNX's own operator `op_type`.
-pub(crate) fn is_supported(op_type: &str) -> bool {
-    op_type == "If" || rule(op_type).is_some()
+/// Whether there is a rule for the operator `op_type` of `domain`.
+pub(crate) fn is_supported(domain: &str, op_type: &str) -> bool {
+    WITH_GRAPHS.contains(&(domain, op_type)) || rule(domain, op_type).is_some()
 }
 
 /// Runs the rule of `op_type`; what it leaves unread of the node is refused.
-pub(super) fn apply(op_type: &str, cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
-    let rule = rule(op_type).ok_or_else(|| Refusal::new("it is not supported"))?;
+pub(super) fn apply(domain: &str, op_type: &str, cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
+    let rule = rule(domain, op_type).ok_or_else(|| Refusal::new("it is not supported"))?;
+    if cx.opset < FIRST && !UNCHANGED.contains(&op_type) {
+        return refuse(format!("its form of opset {} is not supported, {FIRST} and later are", cx.opset));
+    }
     let results = rule(cx)?;
     cx.nothing_left()?;
     Ok(results)
@@ -291,10 +358,12 @@ fn same(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
 
 #[cfg(test)]
 mod tests {
-    use super::RULES;
+    use super::{CONTRIB, RULES};
 
     #[test]
     fn rules_are_sorted_by_name() {
-        assert!(RULES.is_sorted_by(|a, b| a.0 < b.0));
+        for rules in [RULES, CONTRIB] {
+            assert!(rules.is_sorted_by(|a, b| a.0 < b.0));
+        }
     }
 }

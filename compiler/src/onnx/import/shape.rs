@@ -170,6 +170,7 @@ fn float_range(cx: &mut Cx, dtype: DType) -> NodeResult<Vec<ValueId>> {
     if count.is_nan() || count > 1e7 {
         return refuse(format!("a range from {start} to {limit} by {delta} is too long"));
     }
+    cx.may_compute(count as i64)?;
     let data: Vec<f64> = (0..count.max(0.0) as i64).map(|i| start + i as f64 * delta).collect();
     let tensor = Tensor::from_f64s(dtype, &[data.len()], &data, Overflow::Special)?;
     Ok(vec![cx.constant(tensor)])

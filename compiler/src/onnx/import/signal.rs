@@ -108,6 +108,7 @@ fn fitted(cx: &mut Cx, x: ValueId, order: &[usize], size: i64) -> NodeResult<Val
 }
 
 fn matrix(cx: &mut Cx, like: ValueId, rows: i64, columns: i64, f: impl Fn(i64, i64) -> f64) -> NodeResult<ValueId> {
+    cx.may_compute(rows.saturating_mul(columns))?;
     let data: Vec<f64> = (0..rows).flat_map(|i| (0..columns).map(move |j| (i, j))).map(|(i, j)| f(i, j)).collect();
     let dtype = cx.ty(like).dtype;
     let tensor = Tensor::from_f64s(dtype, &[rows as usize, columns as usize], &data, Overflow::Special)?;
@@ -145,6 +146,7 @@ pub(super) fn stft(cx: &mut Cx) -> Results {
         return refuse(format!("frames of {length} do not fit {size} samples"));
     }
     let count = 1 + (size - length) / step;
+    cx.may_compute(count.saturating_mul(length))?;
     let positions: Vec<i64> = (0..count).flat_map(|f| (0..length).map(move |i| f * step + i)).collect();
     let positions = cx.constant(Tensor::new(&[count as usize, length as usize], positions)?);
     let mut frames = cx.emit(Op::Gather { axis: 1 }, &[x, positions])?;
@@ -192,7 +194,9 @@ pub(super) fn mel_weights(cx: &mut Cx) -> Results {
     let step = (mel(high) - mel(low)) / (bins + 2) as f64;
     let hertz = |i: usize| 700.0 * (10f64.powf((i as f64 * step + mel(low)) / 2595.0) - 1.0);
     let edge = |i: usize| ((length + 1.0) * hertz(i) / rate).floor() as i64;
+    cx.may_compute((spectrum * bins) as i64)?;
     let mut data = vec![0.0; spectrum * bins];
+    let rows = spectrum as i64;
     for bin in 0..bins {
         let (left, centre, right) = (edge(bin), edge(bin + 1), edge(bin + 2));
         let mut set = |row: i64, value: f64| {
@@ -205,8 +209,10 @@ pub(super) fn mel_weights(cx: &mut Cx) -> Results {
         if left == centre {
             set(centre, 1.0);
         }
-        (left..=centre).filter(|_| left < centre).for_each(|j| set(j, (j - left) as f64 / (centre - left) as f64));
-        (centre..right).for_each(|j| set(j, (right - j) as f64 / (right - centre) as f64));
+        (left.max(0)..=centre.min(rows))
+            .filter(|_| left < centre)
+            .for_each(|j| set(j, (j - left) as f64 / (centre - left) as f64));
+        (centre.max(0)..right.min(rows)).for_each(|j| set(j, (right - j) as f64 / (right - centre) as f64));
     }
     output(cx, &[spectrum, bins], &data)
 }

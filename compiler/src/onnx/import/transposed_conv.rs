@@ -243,7 +243,8 @@ pub(super) fn col2im(cx: &mut Cx) -> Results {
     let windows: Vec<i64> = (0..n).map(|i| (padded[i] - dilations[i] * (kernel[i] - 1) - 1) / strides[i] + 1).collect();
     let targets = targets(&padded, &kernel, &windows, &strides, &dilations)?;
     let dims = cx.dims(x);
-    let block = Dim::from(kernel.iter().product::<i64>());
+    let product = |sizes: &[i64]| Dim::product(&sizes.iter().map(|s| Dim::from(*s)).collect::<Vec<_>>());
+    let block = product(&kernel);
     let channels = dims[1].exact_div(&block).ok_or_else(|| Refusal::new(format!("{} is no block", dims[1])))?;
     let count = Dim::from(targets.len() as i64);
     let columns = cx.reshape(x, vec![dims[0].clone(), channels.clone(), count.clone()])?;
@@ -251,7 +252,7 @@ pub(super) fn col2im(cx: &mut Cx) -> Results {
     let at = cx.along(at, 2, 3)?;
     let at = cx.expanded(at, vec![dims[0].clone(), channels.clone(), count])?;
     let zero = cx.number(x, 0.0)?;
-    let plane = Dim::from(padded.iter().product::<i64>());
+    let plane = product(&padded);
     let empty = cx.expanded(zero, vec![dims[0].clone(), channels.clone(), plane])?;
     let sums = cx.emit(Op::ScatterElements { axis: 2, reduction: Combine::Add }, &[empty, at, columns])?;
     let whole = [dims[0].clone(), channels].into_iter().chain(padded.iter().map(|d| Dim::from(*d))).collect();
@@ -313,7 +314,9 @@ pub(super) fn max_unpool(cx: &mut Cx) -> Results {
 fn moved(cx: &mut Cx, at: ValueId, from: &[Dim], to: &[Dim]) -> NodeResult<ValueId> {
     let sizes = |dims: &[Dim]| dims.iter().map(Dim::as_const).collect::<Option<Vec<i64>>>();
     let (Some(from), Some(to)) = (sizes(from), sizes(to)) else { return refuse("the dims must be constant") };
-    let elements: i64 = from.iter().product();
+    let elements = from.iter().try_fold(1i64, |n, d| n.checked_mul(*d)).filter(|n| *n <= 1 << 24);
+    let elements = elements.ok_or_else(|| Refusal::new("the result is too large"))?;
+    cx.may_compute(elements)?;
     let position = |flat: i64| {
         let (mut rest, mut stride, mut found) = (flat, 1, 0);
         for (from, to) in from.iter().zip(&to).rev() {
@@ -322,6 +325,6 @@ fn moved(cx: &mut Cx, at: ValueId, from: &[Dim], to: &[Dim]) -> NodeResult<Value
         }
         found
     };
-    let table = cx.constant(Tensor::vector((0..elements.min(1 << 24)).map(position).collect::<Vec<i64>>()));
+    let table = cx.constant(Tensor::vector((0..elements).map(position).collect::<Vec<i64>>()));
     cx.emit(Op::Gather { axis: 0 }, &[table, at])
 }
