@@ -26,5 +26,6 @@ pub mod progress;
 pub mod quality;
 pub mod recipe;
 pub mod report;
+pub mod wgsl;
 
 pub use error::Error;
