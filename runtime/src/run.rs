@@ -1,5 +1,6 @@
 //! What goes into a run and what comes out of it.
 
+use eec_ir::program::Port;
 use eec_ir::{DType, Tensor};
 
 /// How a session runs.
@@ -45,6 +46,12 @@ pub struct PortInfo {
     pub dims: Vec<String>,
 }
 
+impl PortInfo {
+    pub(crate) fn of(port: &Port) -> PortInfo {
+        PortInfo { name: port.name.clone(), dtype: port.dtype, dims: port.dims.iter().map(|d| d.to_string()).collect() }
+    }
+}
+
 /// What a run executed.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
@@ -60,6 +67,19 @@ pub struct Counters {
     pub gate_rows: Vec<u64>,
     /// Per kernel of the program what its runs took, if [`Options::profile`] is set; else empty.
     pub measures: Vec<Measure>,
+    /// What a GPU was given; zeros on the CPU.
+    pub gpu: GpuCounters,
+}
+
+/// What a run gave a GPU to do, and took from it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct GpuCounters {
+    /// Submissions; more than one only where a watchdog could stop a longer one.
+    pub submits: u64,
+    /// Dispatches that were recorded, those included that return at once.
+    pub dispatches: u64,
+    /// Bytes read back, all at the end of the run.
+    pub readback_bytes: u64,
 }
 
 /// What the runs of a kernel took.

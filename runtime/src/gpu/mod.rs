@@ -1,0 +1,17 @@
+//! Runs programs on a GPU: shaders made when the model was compiled, recorded as one submission whose
+//! decisions are taken on the device ([`eec_ir::gpu`]), with one read-back at its end.
+
+mod adapter;
+mod bindings;
+mod device;
+mod encode;
+mod memory;
+mod pipelines;
+mod plan;
+mod probe;
+mod session;
+mod words;
+
+pub use adapter::{Adapter, AdapterLimits, adapters};
+pub use device::Gpu;
+pub use session::{GpuOptions, GpuSession, Guard};
