@@ -22,6 +22,7 @@ use serde::Deserialize;
 
 use crate::fit::random::Random;
 use crate::lower::{LowerError, Names, lower};
+use crate::wgsl::{self, Unsupported};
 
 /// What a case asks for.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize)]
@@ -48,6 +49,8 @@ pub enum Emit {
     Ir,
     /// The compiled program.
     Program,
+    /// Its GPU form.
+    Wgsl,
 }
 
 /// How values after the passes compare with those before.
@@ -87,6 +90,9 @@ pub enum CaseError {
     /// What lowering made is not valid.
     #[error("the program is not valid: {0}")]
     Program(program::VerifyErrors),
+    /// The program has no GPU form.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
 }
 
 /// A case.
@@ -163,6 +169,10 @@ pub fn emit(graph: &Graph, form: Emit) -> Result<String, CaseError> {
     match form {
         Emit::Ir => Ok(graph.to_string()),
         Emit::Program => Ok(lowered(graph)?.to_string()),
+        Emit::Wgsl => {
+            let program = lowered(graph)?;
+            Ok(wgsl::lower(&program::verify(&program).map_err(CaseError::Program)?)?.to_string())
+        }
     }
 }
 

@@ -33,6 +33,8 @@
 //! own ("home"). A join's block runs for one side and then for the other: its dispatches stand in the list
 //! twice, as two instances.
 
+mod print;
+
 use serde::{Deserialize, Serialize};
 
 use crate::dim::{Dim, Symbol};

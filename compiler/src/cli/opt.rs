@@ -4,16 +4,15 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use eec_ir::Graph;
-use eec_ir::text;
 use eec_ir::verify::{Stage, verify};
+use eec_ir::{Graph, program, text};
 use eec_passes::pass::{self, Context, Pass, PassError};
 use eec_passes::registry;
 
 use super::{Outcome, output};
 use crate::lower::Names;
 use crate::model::{Form, Model, lowered};
-use crate::{Error, cases};
+use crate::{Error, cases, wgsl};
 
 /// Runs passes on text IR (.eir, or - for stdin) or on a model, and prints the result.
 ///
@@ -49,6 +48,8 @@ enum Emit {
     Ir,
     /// The compiled program's text
     Program,
+    /// Its GPU form: dispatches and shaders
+    Wgsl,
 }
 
 pub(super) fn run(args: Args) -> Outcome {
@@ -70,6 +71,11 @@ pub(super) fn run(args: Args) -> Outcome {
     match args.emit {
         Emit::Ir => output::print(&graph.to_string())?,
         Emit::Program => output::print(&lowered(&graph, Names::default())?.to_string())?,
+        Emit::Wgsl => {
+            let program = lowered(&graph, Names::default())?;
+            let gpu = wgsl::lower(&program::verify(&program).map_err(Error::request)?).map_err(Error::request)?;
+            output::print(&gpu.to_string())?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

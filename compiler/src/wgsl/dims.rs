@@ -96,11 +96,6 @@ pub(super) fn groups(work: &Dim, by: i64) -> Result<Dim, Reason> {
     Ok(groups.larger(&Dim::from(1)))
 }
 
-/// Whether the dim is known to be a multiple of `of`, whatever its symbols are.
-pub(super) fn is_multiple(dim: &Dim, of: i64) -> bool {
-    dim.terms().iter().all(|t| t.coef % of == 0)
-}
-
 /// Names symbols by the order in which they are asked for, so that equal kernels over other symbols have equal text.
 #[derive(Default)]
 pub(super) struct SymbolNames {

@@ -7,14 +7,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
-use eec_ir::gpu::{Dispatch, GpuProgram, Needs, Role, Shader};
-use eec_ir::program::{BlockId, IfStep, Join, Program, RouteStep, Step};
+use eec_ir::gpu::{Dispatch, GpuProgram, Needs, Param, Role, Shader};
+use eec_ir::program::{BlockId, Form, IfStep, Join, MatMul, Program, RouteStep, Step};
 use eec_ir::{BufferId, Dim, KernelId, Symbol};
 
 use super::control::{self, Region, Routed};
 use super::rows::{self, Made, Side};
 use super::text::{Kind, Reason, Shared, Writer};
-use super::{Body, Problem, Unsupported, check, constants, kernel};
+use super::{Body, Problem, Unsupported, check, constants, kernel, matmul};
 
 /// The GPU form of a verified program.
 pub(super) fn flatten(program: &Program) -> Result<GpuProgram, Unsupported> {
@@ -111,7 +111,7 @@ impl<'p> Flat<'p> {
         }
     }
 
-    fn shader(&mut self, writer: Writer, body: Body) -> Result<(u32, Dim, Vec<eec_ir::gpu::Param>, Vec<u32>), Reason> {
+    fn shader(&mut self, writer: Writer, body: Body) -> Result<(u32, Dim, Vec<Param>, Vec<u32>), Reason> {
         let written = writer.finish(body.lanes);
         let next = self.gpu.shaders.len() as u32;
         let number = match self.shaders.get(&written.text) {
@@ -132,22 +132,48 @@ impl<'p> Flat<'p> {
 
     fn block(&mut self, block: BlockId, instance: u32) {
         let at = At { block, instance };
-        for (i, step) in self.program().block(block).steps.iter().enumerate() {
-            let place = format!("block {}, step {i}", block.0);
+        let steps = &self.program().block(block).steps;
+        let mut next = 0;
+        while let Some(step) = steps.get(next) {
+            let place = format!("block {}, step {next}", block.0);
+            next += 1;
             match step {
-                Step::Run(id) => self.run(*id, at),
+                Step::Run(id) => next += self.run(*id, &steps[next..], at),
                 Step::If(step) => self.branch(step, at, &place),
                 Step::Route(step) => self.route(step, at, &place),
             }
         }
     }
 
-    fn run(&mut self, id: KernelId, at: At) {
+    /// A kernel, with as many of the steps after it as can run with it; gives their number.
+    fn run(&mut self, id: KernelId, after: &[Step], at: At) -> usize {
         let found = self.program().kernel(id);
         let mut writer = Writer::new(self.shared, Kind::Kernel, at.block);
-        let made = kernel(&mut writer, &found.form).map(|body| (writer, body));
+        let with = self.with(id, after);
+        let made = match &found.form {
+            Form::MatMul(first) if !with.is_empty() => {
+                let forms: Vec<&MatMul> = std::iter::once(first).chain(with.iter().map(|(_, form)| *form)).collect();
+                matmul::write(&mut writer, &forms)
+            }
+            form => kernel(&mut writer, form),
+        };
         let place = self.reserve(at);
-        self.fill(place, Role::Kernel(id), &format!("{id} ({})", found.name), made);
+        self.fill(place, Role::Kernel(id), &format!("{id} ({})", found.name), made.map(|body| (writer, body)));
+        self.gpu.dispatches[place].with = with.iter().map(|(id, _)| *id).collect();
+        with.len()
+    }
+
+    /// The products right after the product `id` that one dispatch can compute with it.
+    fn with(&self, id: KernelId, after: &[Step]) -> Vec<(KernelId, &'p MatMul)> {
+        let Form::MatMul(first) = &self.program().kernel(id).form else { return Vec::new() };
+        let product = |step: &Step| match step {
+            Step::Run(id) => match &self.program().kernel(*id).form {
+                Form::MatMul(form) if matmul::go_together(first, form) => Some((*id, form)),
+                _ => None,
+            },
+            Step::If(_) | Step::Route(_) => None,
+        };
+        after.iter().map_while(product).take(matmul::TOGETHER - 1).collect()
     }
 
     /// The dispatches of a block, and where they stand.
