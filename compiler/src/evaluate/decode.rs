@@ -67,7 +67,7 @@ impl Decoder {
             let mut states = vec![self.empty_states(&first); sessions.len()];
             for token in 0..self.tokens {
                 for (k, session) in sessions.iter_mut().enumerate() {
-                    let took = self.step(session, &first, &mut states[k], token)?;
+                    let took = self.step(&mut **session, &first, &mut states[k], token)?;
                     if token >= self.tokens / 2 {
                         sums[k] += took;
                     }

@@ -13,6 +13,7 @@ mod pipelines;
 mod plan;
 mod probe;
 mod profile;
+mod results;
 mod session;
 mod words;
 

@@ -1,6 +1,6 @@
 //! Timestamps around every dispatch of a run, and what they say of its kernels.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use eec_ir::gpu::{Dispatch, Param, Role};
 use eec_ir::program::Program;
@@ -78,6 +78,31 @@ impl Stamps {
         let first = ticks.first().copied().unwrap_or(0);
         let ns = |tick: u64| (tick.saturating_sub(first) as f64 * self.period) as u64;
         ticks.chunks_exact(2).map(|pair| (ns(pair[0]), ns(pair[1].max(pair[0])))).collect()
+    }
+}
+
+/// What the host does in a run, and when.
+pub(super) struct Clock {
+    start: Instant,
+    pub(super) spans: Vec<Span>,
+}
+
+impl Clock {
+    pub(super) fn start() -> Clock {
+        Clock { start: Instant::now(), spans: Vec::new() }
+    }
+
+    /// Ends what the host did since the last lap.
+    pub(super) fn lap(&mut self, name: &str) {
+        let start_ns = self.spans.last().map_or(0, |span| span.end_ns);
+        let end_ns = self.start.elapsed().as_nanos() as u64;
+        self.spans.push(Span { name: name.into(), kind: SpanKind::Host, start_ns, end_ns, ran: true });
+    }
+
+    /// When the last submission was made.
+    pub(super) fn submitted(&self) -> Duration {
+        let submit = self.spans.iter().find(|span| span.name == "submit");
+        Duration::from_nanos(submit.map_or(0, |span| span.end_ns))
     }
 }
 

@@ -1,13 +1,12 @@
 //! A compiled model that is ready to run on a GPU.
 
-use std::ops::Range;
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
-use eec_ir::gpu::{self, Dispatch, Fault, GpuProgram, State};
+use eec_ir::gpu::{self, GpuProgram, State};
 use eec_ir::program::{Program, verify};
-use eec_ir::{ContentHash, Dim, KernelId, Symbol, Tensor};
+use eec_ir::{ContentHash, Tensor};
 
 use super::bindings::{self, Buffers, Groups, Needed, Resident};
 use super::cache;
@@ -15,15 +14,15 @@ use super::device::Gpu;
 use super::encode::{Readback, Recorder};
 use super::guard::Guard;
 use super::pipelines::{self, Pipelines};
-use super::plan::{Fixed, Plan, Planner, kernels};
-use super::profile::{self, Stamps};
+use super::plan::{Fixed, Plan, Planner};
+use super::profile::{Clock, Stamps};
+use super::results::Ended;
 use super::words;
 use crate::artifact::Artifact;
 use crate::call;
 use crate::error::{Error, ErrorKind};
-use crate::run::{Control, Counters, GpuCounters, Measure, Run, Span, SpanKind};
+use crate::run::{Control, Run};
 use crate::runner::Runner;
-use crate::traffic::traffic;
 
 /// How a session runs on a GPU.
 #[derive(Clone, Debug)]
@@ -176,7 +175,7 @@ impl GpuSession {
     }
 
     /// Writes the state and the inputs where the device takes them from.
-    fn upload(&self, state: &[i32], inputs: &[std::borrow::Cow<'_, [u8]>]) -> Result<(), Error> {
+    fn upload(&self, state: &[i32], inputs: &[Cow<'_, [u8]>]) -> Result<(), Error> {
         let write = || {
             let mut view = self.buffers.upload.slice(..).get_mapped_range_mut().map_err(|e| e.to_string())?;
             let mut at = 0;
@@ -272,142 +271,21 @@ impl GpuSession {
         });
         // The buffers are then in no state to be used again.
         let back = back.inspect_err(|e| self.broken = Some(e.clone()))?;
-        self.results(&plan, &back, inputs, clock)
-    }
-
-    /// What a run gave.
-    fn results(&self, plan: &Plan, back: &[u8], inputs: &[Tensor], mut clock: Clock) -> Result<Run, Error> {
-        let parts = self.parts(plan);
-        let numbers = |range: Range<usize>| -> Vec<i32> {
-            back[4 * range.start..4 * range.end].as_chunks().0.iter().map(|w| i32::from_le_bytes(*w)).collect()
+        let ended = Ended {
+            program: &self.program,
+            form: &self.form,
+            layout: self.layout,
+            plan: &plan,
+            stamps: self.stamps.as_ref(),
+            inputs,
         };
-        let counted = numbers(parts.counters..parts.state);
-        let (ran, fault) = counted.split_at(self.form.dispatches.len());
-        if let Some(fault) = fault.first().filter(|f| **f != 0) {
-            return Err(self.fault(*fault as u32, inputs));
-        }
-        let mut outputs = Vec::with_capacity(plan.outputs.len());
-        for (port, (dims, words)) in self.program.outputs.iter().zip(&plan.outputs) {
-            let bytes = &back[4 * (parts.outputs + words.start)..4 * (parts.outputs + words.end)];
-            let tensor = words::decode(port.dtype, dims, bytes);
-            let tensor = tensor.map_err(|why| {
-                call::error(&self.program, ErrorKind::Program, format!("output {:?}: {why}", port.name))
-            })?;
-            outputs.push((port.name.clone(), tensor));
-        }
-        let end = numbers(parts.state..parts.stamps);
-        let mut counters = self.counters(plan, ran, &end, parts.words);
-        clock.lap("read");
-        let Some(stamps) = &self.stamps else { return Ok(Run { outputs, counters, timeline: Vec::new() }) };
-        let times = stamps.times(&back[4 * parts.stamps..4 * parts.words]);
-        counters.measures = self.measures(ran, &end, &times);
-        let spans = profile::spans(&self.program, &self.form.dispatches, ran, &times, clock.submitted());
-        Ok(Run { outputs, counters, timeline: clock.spans.into_iter().chain(spans).collect() })
-    }
-
-    /// The values that symbols had when a dispatch ran; `end` is the end of the state.
-    fn symbols<'a>(&'a self, dispatch: &Dispatch, end: &'a [i32]) -> impl Fn(&Symbol) -> Option<i64> + 'a {
-        let first = self.layout.logs() - self.layout.rows() + dispatch.instance as usize * self.form.symbols.len();
-        move |symbol| {
-            let at = self.form.symbols.iter().position(|s| s == symbol)?;
-            end.get(first + at).map(|word| i64::from(*word))
-        }
-    }
-
-    /// Per kernel what its runs took; kernels of one dispatch share its time by their work.
-    fn measures(&self, ran: &[i32], end: &[i32], times: &[(u64, u64)]) -> Vec<Measure> {
-        let mut measures = vec![Measure::default(); self.program.kernels.len()];
-        for ((dispatch, ran), (begin, end_ns)) in self.form.dispatches.iter().zip(ran).zip(times) {
-            let value = self.symbols(dispatch, end);
-            let size = |dim: &Dim| dim.eval(&value).unwrap_or(0).max(0) as u64 * (*ran).max(0) as u64;
-            let together: Vec<KernelId> = kernels(&dispatch.role, &dispatch.with).collect();
-            let work: Vec<u64> = together.iter().map(|k| size(&self.program.kernel(*k).macs)).collect();
-            let all: u64 = work.iter().sum();
-            for (kernel, macs) in together.iter().zip(&work) {
-                let share = if all > 0 { *macs as f64 / all as f64 } else { 1.0 / together.len() as f64 };
-                let measure = &mut measures[kernel.index()];
-                measure.ns += ((end_ns - begin) as f64 * share) as u64;
-                measure.macs += macs;
-                measure.bytes += size(&traffic(&self.program, &self.program.kernel(*kernel).form));
-            }
-        }
-        measures
-    }
-
-    /// Counts kernels and their work; `end` is the end of the state: rows per decision, then the logs.
-    fn counters(&self, plan: &Plan, ran: &[i32], end: &[i32], readback_words: usize) -> Counters {
-        let mut per_kernel = vec![0u64; self.program.kernels.len()];
-        let mut macs = 0u64;
-        for (dispatch, ran) in self.form.dispatches.iter().zip(ran).filter(|(_, ran)| **ran > 0) {
-            let value = self.symbols(dispatch, end);
-            for kernel in kernels(&dispatch.role, &dispatch.with) {
-                per_kernel[kernel.index()] += *ran as u64;
-                let once = self.program.kernel(kernel).macs.eval(&value).unwrap_or(0);
-                macs = macs.saturating_add((once.max(0) as u64).saturating_mul(*ran as u64));
-            }
-        }
-        let rows = &end[..self.layout.logs() - self.layout.rows()];
-        let (exits, gates) = rows.split_at(self.program.exits.len());
-        let counts = |words: &[i32]| words.iter().map(|n| (*n).max(0) as u64).collect();
-        Counters {
-            kernels: per_kernel.iter().sum(),
-            macs,
-            per_kernel,
-            exit_rows: counts(exits),
-            gate_rows: counts(gates),
-            measures: Vec::new(),
-            gpu: GpuCounters {
-                submits: plan.submissions.len() as u64,
-                dispatches: self.form.dispatches.len() as u64,
-                readback_bytes: 4 * readback_words as u64,
-            },
-        }
-    }
-
-    fn fault(&self, word: u32, inputs: &[Tensor]) -> Error {
-        let ranges = || call::integer_ranges(&self.program.inputs, inputs);
-        let (dispatch, fault) = (((word - 1) / 2) as usize, (word - 1) % 2);
-        let why = match fault == Fault::Index as u32 {
-            true => format!("an index is out of range{}", ranges()),
-            false => format!("an integer is divided by zero{}", ranges()),
-        };
-        let error = call::error(&self.program, ErrorKind::Kernel, why);
-        let dispatch = self.form.dispatches.get(dispatch);
-        match dispatch.and_then(|d| kernels(&d.role, &d.with).next()) {
-            Some(kernel) => error.at_node(&self.program.kernel(kernel).name),
-            None => error,
-        }
+        ended.run(&back, clock)
     }
 }
 
 /// Words of parameters that every dispatch sees: as many as the one with most.
 fn uniform_words(form: &GpuProgram) -> usize {
     form.dispatches.iter().map(|d| d.params.len().max(1).next_multiple_of(4)).max().unwrap_or(4)
-}
-
-/// What the host does in a run, and when.
-struct Clock {
-    start: Instant,
-    spans: Vec<Span>,
-}
-
-impl Clock {
-    fn start() -> Clock {
-        Clock { start: Instant::now(), spans: Vec::new() }
-    }
-
-    /// Ends what the host did since the last lap.
-    fn lap(&mut self, name: &str) {
-        let start_ns = self.spans.last().map_or(0, |span| span.end_ns);
-        let end_ns = self.start.elapsed().as_nanos() as u64;
-        self.spans.push(Span { name: name.into(), kind: SpanKind::Host, start_ns, end_ns, ran: true });
-    }
-
-    /// When the last submission was made.
-    fn submitted(&self) -> Duration {
-        let submit = self.spans.iter().find(|span| span.name == "submit");
-        Duration::from_nanos(submit.map_or(0, |span| span.end_ns))
-    }
 }
 
 impl Runner for GpuSession {
