@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod backend;
 pub mod calibrate;
 pub mod capture;
 pub mod cases;

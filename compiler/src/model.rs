@@ -15,10 +15,11 @@ use eec_ir::verify::{Stage, verify};
 use eec_ir::{ContentHash, Graph, Op, Precision, Tensor, text};
 use eec_passes::pass::{Context, Pass};
 use eec_passes::simplify::Simplify;
-use eec_runtime::{Artifact, ArtifactWriter, MAGIC, Options, Session};
+use eec_runtime::{Artifact, ArtifactWriter, MAGIC, Options, Runner, Session};
 
 use serde::{Deserialize, Serialize};
 
+use crate::backend::Backend;
 use crate::calibrate::{Costs, Policy};
 use crate::lower::{Names, lower};
 use crate::recipe::Recipe;
@@ -286,6 +287,32 @@ impl Model {
             Some(artifact) => Session::of_artifact(artifact, program, options)?,
             None => session_of(program, self.graph(form), options)?,
         })
+    }
+
+    /// What runs a form on a backend.
+    pub fn runner(&self, form: Form, backend: &Backend) -> Result<Box<dyn Runner>, Error> {
+        self.measured_runner(form, backend, false)
+    }
+
+    /// [`Model::runner`], which measures every kernel if `profile` is set.
+    pub fn measured_runner(&self, form: Form, backend: &Backend, profile: bool) -> Result<Box<dyn Runner>, Error> {
+        match backend {
+            Backend::Cpu { threads } => Ok(Box::new(self.session(form, Options { profile, ..run_options(*threads) })?)),
+            #[cfg(feature = "gpu")]
+            Backend::Gpu(gpu) => {
+                let graph = self.graph(form).constants();
+                let constant = |hash| match &self.artifact {
+                    Some(artifact) => artifact.constant(hash),
+                    None => graph.find(hash).map(|id| -> Tensor { graph.tensor(id).clone() }),
+                };
+                let (program, shaders) = match (&self.artifact, form) {
+                    (Some(artifact), Form::Dynamic) => artifact.gpu()?,
+                    (Some(artifact), Form::Plain) => artifact.plain_gpu()?,
+                    (None, _) => (self.program(form)?, self.gpu_program(form)?),
+                };
+                Ok(Box::new(gpu.session(program, shaders, &constant, profile)?))
+            }
+        }
     }
 
     /// Writes the artifact; a failure or an interruption leaves no file behind.

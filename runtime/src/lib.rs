@@ -58,6 +58,8 @@ mod seat;
 mod session;
 #[cfg(any(feature = "jit", feature = "gpu"))]
 mod sizes;
+#[cfg(any(feature = "jit", feature = "gpu"))]
+mod traffic;
 #[cfg(not(feature = "jit"))]
 mod unavailable;
 
@@ -67,7 +69,7 @@ pub use error::{Error, ErrorKind};
 pub use file::replace_file;
 #[cfg(feature = "jit")]
 pub use limits::Limits;
-pub use run::{Control, Counters, GpuCounters, Measure, Options, PortInfo, Run};
+pub use run::{Control, Counters, GpuCounters, Measure, Options, PortInfo, Run, Span, SpanKind};
 pub use runner::Runner;
 #[cfg(feature = "jit")]
 pub use session::Session;

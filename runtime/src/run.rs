@@ -100,4 +100,34 @@ pub struct Run {
     pub outputs: Vec<(String, Tensor)>,
     /// What was executed.
     pub counters: Counters,
+    /// What a measured run on a GPU did, in order; else empty.
+    pub timeline: Vec<Span>,
+}
+
+/// One thing that took time.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Span {
+    /// The kernel, the decision, or what the host did.
+    pub name: String,
+    /// What it is.
+    pub kind: SpanKind,
+    /// When it began, in nanoseconds since the run did.
+    pub start_ns: u64,
+    /// When it ended.
+    pub end_ns: u64,
+    /// Whether it did its work; what stands behind a decision may have been skipped.
+    pub ran: bool,
+}
+
+/// What a [`Span`] is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SpanKind {
+    /// The host prepares or waits.
+    Host,
+    /// A kernel of the model.
+    Kernel,
+    /// Copies of rows and outputs, and decisions that are no exits.
+    Flow,
+    /// An exit decides.
+    Exit,
 }

@@ -20,6 +20,11 @@ pub trait Runner {
     /// What runs it, for people: `cpu, 2 threads`.
     fn device(&self) -> String;
 
+    /// Threads that compute, on the CPU.
+    fn threads(&self) -> Option<usize> {
+        None
+    }
+
     /// Bytes of the weights as they are held for running.
     fn weight_bytes(&self) -> usize;
 

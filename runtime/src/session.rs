@@ -167,7 +167,7 @@ impl Session {
         if error != 0 {
             return Err(self.fault(error, &inputs));
         }
-        Ok(Run { outputs: self.outputs_of(&plan)?, counters: self.read_counters() })
+        Ok(Run { outputs: self.outputs_of(&plan)?, counters: self.read_counters(), timeline: Vec::new() })
     }
 
     fn error(&self, kind: ErrorKind, why: impl std::fmt::Display) -> Error {
@@ -252,6 +252,10 @@ impl Runner for Session {
 
     fn device(&self) -> String {
         format!("cpu, {} threads", self.threads())
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(self.threads())
     }
 
     fn weight_bytes(&self) -> usize {

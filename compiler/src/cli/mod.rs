@@ -1,22 +1,27 @@
 //! The `eec` command: one file per verb.
 
+mod adapters;
+mod backend;
 mod bench;
 mod compile;
 mod dims;
 mod eval;
 mod export;
+mod hwbench;
 mod inputs;
 mod inspect;
 mod opt;
 mod output;
 mod profile;
 mod run;
+mod trace;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::Error;
+use crate::backend::Backend;
 
 /// Version of every verb's `--json` output; it grows when a key changes its meaning or goes.
 pub(crate) const JSON_SCHEMA: u32 = 2;
@@ -45,6 +50,8 @@ enum Verb {
     Bench(bench::Args),
     Export(export::Args),
     Opt(opt::Args),
+    Adapters(adapters::Args),
+    Hwbench(hwbench::Args),
 }
 
 /// Runs the command with the process's arguments.
@@ -58,6 +65,8 @@ pub fn main() -> ExitCode {
         Verb::Bench(args) => bench::run(args),
         Verb::Export(args) => export::run(args),
         Verb::Opt(args) => opt::run(args),
+        Verb::Adapters(args) => adapters::run(args),
+        Verb::Hwbench(args) => hwbench::run(args),
     };
     match result {
         Ok(code) => code,
@@ -85,12 +94,21 @@ fn threads(text: &str) -> Result<usize, String> {
 /// How the verbs that run a model run it and print what they found.
 #[derive(clap::Args)]
 struct Execution {
+    #[command(flatten)]
+    backend: backend::BackendArgs,
     /// Threads that compute [default: all cores]
     #[arg(long, env = "EEC_THREADS", value_name = "N", value_parser = threads)]
     threads: Option<usize>,
     /// Prints one JSON object instead of text
     #[arg(long)]
     json: bool,
+}
+
+impl Execution {
+    /// The backend, opened.
+    fn backend(&self) -> Result<Backend, Error> {
+        self.backend.open(self.threads)
+    }
 }
 
 /// What a verb ends with.

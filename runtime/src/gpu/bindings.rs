@@ -8,7 +8,7 @@ use eec_ir::{ContentHash, DType, Tensor};
 
 use super::device::Gpu;
 use super::pipelines::{BEFORE_CONSTANTS, Pipelines, Sight};
-use super::plan::Plan;
+use super::plan::{Plan, kernels};
 use super::words;
 use crate::call;
 use crate::error::{Error, ErrorKind};
@@ -85,19 +85,13 @@ pub(super) struct Needed<'a> {
 impl Buffers {
     /// Uploads the constants and makes the buffers whose sizes are known.
     ///
-    /// Fails before any work if a constant is missing, holds what no word can, or is larger than the adapter
-    /// allows.
+    /// Fails if a constant is missing or holds what no word can, and if memory does not suffice.
     pub(super) fn new(gpu: &Gpu, needed: &Needed<'_>) -> Result<Buffers, Error> {
         let Needed { program, form, .. } = needed;
         let state = State::of(program, form);
-        let bound: Vec<u32> = form.dispatches.iter().flat_map(|d| d.constants.iter().copied()).collect();
-        for constant in &bound {
-            let what = format!("constant {}", program.constants[*constant as usize].hash);
-            gpu.fits(&what, 4 * elements(program, Some(*constant)) as u64, true)?;
-        }
         let mut constants = HashMap::new();
         let mut weight_bytes = 0;
-        for constant in bound {
+        for constant in bound(form) {
             if constants.contains_key(&constant) {
                 continue;
             }
@@ -209,12 +203,27 @@ fn encode<'t>(program: &Program, constant: u32, tensor: &'t Tensor) -> Result<st
     words::encode(tensor).map_err(|why| call::error(program, ErrorKind::Constant, format!("constant {hash}: {why}")))
 }
 
-/// Fails if the program holds elements that have no form on a GPU.
-pub(super) fn check_types(program: &Program) -> Result<(), Error> {
+/// The constants that are bound by themselves; one may come several times.
+fn bound(form: &GpuProgram) -> impl Iterator<Item = u32> {
+    form.dispatches.iter().flat_map(|d| d.constants.iter().copied())
+}
+
+/// Fails if the program holds elements that have no form on a GPU, or a constant that is larger than the adapter
+/// allows.
+pub(super) fn check(gpu: &Gpu, program: &Program, form: &GpuProgram) -> Result<(), Error> {
     let without: Option<DType> = program.buffers.iter().map(|b| b.dtype).find(|d| !words::has_words(*d));
-    without.map_or(Ok(()), |dtype| {
-        Err(call::error(program, ErrorKind::Program, format!("elements of type {dtype} have no form on a GPU")))
-    })
+    if let Some(dtype) = without {
+        let why = format!("elements of type {dtype} have no form on a GPU");
+        return Err(call::error(program, ErrorKind::Program, why));
+    }
+    for constant in bound(form) {
+        let reader = form.dispatches.iter().find(|d| d.constants.contains(&constant));
+        let reader = reader.and_then(|d| kernels(&d.role, &d.with).next());
+        let named = |e: Error| reader.map_or(e.clone(), |k| e.at_node(&program.kernel(k).name));
+        let what = format!("the constant {}", program.constants[constant as usize].hash);
+        gpu.fits(&what, 4 * elements(program, Some(constant)) as u64, true).map_err(named)?;
+    }
+    Ok(())
 }
 
 /// The groups of bindings of a session, equal ones once.

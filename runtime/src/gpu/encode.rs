@@ -4,9 +4,10 @@
 use eec_ir::gpu::{GpuProgram, State};
 
 use super::bindings::{Buffers, Groups};
+use super::guard::Guard;
 use super::pipelines::Pipelines;
 use super::plan::Plan;
-use super::session::Guard;
+use super::profile::Stamps;
 
 /// What recording needs of a session.
 pub(super) struct Recorder<'a> {
@@ -20,6 +21,8 @@ pub(super) struct Recorder<'a> {
     pub(super) guard: Guard,
     /// Words between the parameters of two dispatches.
     pub(super) stride: usize,
+    /// Where dispatches note their times, if they are measured.
+    pub(super) stamps: Option<&'a Stamps>,
 }
 
 /// Where the parts of what is read back begin, in words.
@@ -27,14 +30,16 @@ pub(super) struct Readback {
     pub(super) outputs: usize,
     pub(super) counters: usize,
     pub(super) state: usize,
+    pub(super) stamps: usize,
     pub(super) words: usize,
 }
 
 impl Readback {
-    pub(super) fn of(layout: &State, form: &GpuProgram, plan: &Plan) -> Readback {
+    pub(super) fn of(layout: &State, form: &GpuProgram, plan: &Plan, stamps: Option<&Stamps>) -> Readback {
         let counters = plan.output_words;
         let state = counters + form.dispatches.len() + 1;
-        Readback { outputs: 0, counters, state, words: state + layout.planned() - layout.rows() }
+        let end = state + layout.planned() - layout.rows();
+        Readback { outputs: 0, counters, state, stamps: end, words: end + stamps.map_or(0, Stamps::words) }
     }
 }
 
@@ -52,9 +57,18 @@ impl Recorder<'_> {
             if i == 0 {
                 self.before(&mut encoder, inputs);
             }
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            range.clone().for_each(|dispatch| self.dispatch(&mut pass, dispatch));
-            drop(pass);
+            match self.stamps {
+                None => {
+                    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                    range.clone().for_each(|dispatch| self.dispatch(&mut pass, dispatch));
+                }
+                // A pass notes when it begins and ends.
+                Some(stamps) => range.clone().for_each(|dispatch| {
+                    let timestamp_writes = Some(stamps.of(dispatch));
+                    let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+                    self.dispatch(&mut encoder.begin_compute_pass(&descriptor), dispatch);
+                }),
+            }
             if i == last {
                 self.after(&mut encoder);
             }
@@ -90,7 +104,7 @@ impl Recorder<'_> {
     /// Outputs, counters and the end of the state are put together for the host.
     fn after(&self, encoder: &mut wgpu::CommandEncoder) {
         let Buffers { outputs, counters, state, readback, .. } = self.buffers;
-        let parts = Readback::of(&self.layout, self.form, self.plan);
+        let parts = Readback::of(&self.layout, self.form, self.plan, self.stamps);
         let mut copy = |from: &wgpu::Buffer, first: usize, to: usize, words: usize| {
             if words > 0 {
                 encoder.copy_buffer_to_buffer(from, bytes(first), readback, bytes(to), Some(bytes(words)));
@@ -98,6 +112,9 @@ impl Recorder<'_> {
         };
         copy(outputs, 0, parts.outputs, self.plan.output_words);
         copy(counters, 0, parts.counters, parts.state - parts.counters);
-        copy(state, self.layout.rows(), parts.state, parts.words - parts.state);
+        copy(state, self.layout.rows(), parts.state, parts.stamps - parts.state);
+        if let Some(stamps) = self.stamps {
+            stamps.read(encoder, readback, parts.stamps);
+        }
     }
 }

@@ -3,15 +3,21 @@
 
 mod adapter;
 mod bindings;
+mod cache;
 mod device;
 mod encode;
+mod guard;
+mod hwbench;
 mod memory;
 mod pipelines;
 mod plan;
 mod probe;
+mod profile;
 mod session;
 mod words;
 
 pub use adapter::{Adapter, AdapterLimits, adapters};
 pub use device::Gpu;
-pub use session::{GpuOptions, GpuSession, Guard};
+pub use guard::{Guard, GuardTimes};
+pub use hwbench::GpuLimits;
+pub use session::{GpuOptions, GpuSession};

@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::path::Path;
 
 use eec_ir::gpu::{Dispatch, GpuProgram, Needs, Role};
 
+use super::cache::PipelineCache;
 use super::device::Gpu;
 use crate::error::{Error, ErrorKind};
 
@@ -49,15 +51,14 @@ pub(super) struct Pipelines {
 impl Pipelines {
     /// Compiles what the dispatches need.
     ///
-    /// Fails if the adapter lacks a feature or a limit, before anything is compiled, and if a shader is wrong.
-    pub(super) fn new(gpu: &Gpu, form: &GpuProgram, param_words: usize) -> Result<Pipelines, Error> {
-        check_needs(gpu, form)?;
-        let limit = gpu.adapter().limits.storage_buffers as usize;
-        let most = form.dispatches.iter().map(|d| Sight::of(d.role).storage() + d.constants.len()).max();
-        if let Some(most) = most.filter(|most| *most > limit) {
-            let why = format!("a shader needs {most} storage buffers, and it has {limit}");
-            return Err(gpu.error(ErrorKind::Device, why));
-        }
+    /// Fails if a shader is wrong.
+    pub(super) fn new(
+        gpu: &Gpu,
+        form: &GpuProgram,
+        param_words: usize,
+        folder: Option<&Path>,
+    ) -> Result<Pipelines, Error> {
+        let cache = PipelineCache::open(gpu, form, folder);
         let mut made = Pipelines { layouts: HashMap::new(), pipelines: Vec::new(), of_dispatch: Vec::new() };
         let mut modules: HashMap<u32, wgpu::ShaderModule> = HashMap::new();
         let mut known: HashMap<(u32, Sight, usize), usize> = HashMap::new();
@@ -74,10 +75,19 @@ impl Pipelines {
             if let Entry::Vacant(missing) = modules.entry(dispatch.shader) {
                 missing.insert(module(gpu, form, dispatch)?);
             }
-            let pipeline = pipeline(gpu, dispatch, &modules[&dispatch.shader], &made.layouts[&(sight, constants)])?;
+            let pipeline = pipeline(
+                gpu,
+                dispatch,
+                &modules[&dispatch.shader],
+                &made.layouts[&(sight, constants)],
+                cache.as_ref(),
+            )?;
             known.insert(key, made.pipelines.len());
             made.of_dispatch.push(made.pipelines.len());
             made.pipelines.push(pipeline);
+        }
+        if let Some(cache) = cache {
+            cache.save();
         }
         Ok(made)
     }
@@ -93,8 +103,14 @@ impl Pipelines {
     }
 }
 
-/// Fails if the adapter lacks a feature that a shader needs.
-fn check_needs(gpu: &Gpu, form: &GpuProgram) -> Result<(), Error> {
+/// Fails if the adapter lacks a feature or a limit that a shader needs.
+pub(super) fn check(gpu: &Gpu, form: &GpuProgram) -> Result<(), Error> {
+    let limit = gpu.adapter().limits.storage_buffers as usize;
+    let most = form.dispatches.iter().map(|d| Sight::of(d.role).storage() + d.constants.len()).max();
+    if let Some(most) = most.filter(|most| *most > limit) {
+        let why = format!("a shader needs {most} storage buffers, and it has {limit}");
+        return Err(gpu.error(ErrorKind::Device, why));
+    }
     let needs = form.shaders.iter().fold(Needs::default(), |sum, shader| Needs {
         f16: sum.f16 || shader.needs.f16,
         subgroups: sum.subgroups || shader.needs.subgroups,
@@ -129,6 +145,7 @@ fn pipeline(
     dispatch: &Dispatch,
     module: &wgpu::ShaderModule,
     layout: &wgpu::BindGroupLayout,
+    cache: Option<&PipelineCache>,
 ) -> Result<wgpu::ComputePipeline, Error> {
     let what = format!("shader {}", dispatch.shader);
     let device = gpu.device();
@@ -145,7 +162,7 @@ fn pipeline(
             module,
             entry_point: Some("main"),
             compilation_options: wgpu::PipelineCompilationOptions::default(),
-            cache: None,
+            cache: cache.map(|c| &c.cache),
         })
     })
 }

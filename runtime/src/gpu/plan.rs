@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use eec_ir::gpu::{GpuProgram, Param, Role, State};
 use eec_ir::program::{Form, Program};
-use eec_ir::{Dim, Tensor};
+use eec_ir::{Dim, KernelId, Tensor};
 
 use super::memory::{Arena, Lives};
 use crate::bounds::Repeats;
@@ -41,6 +41,15 @@ pub(super) struct Plan {
     pub(super) arena_words: usize,
     /// How long the run may take.
     pub(super) timeout: Duration,
+}
+
+/// The kernels that a dispatch computes.
+pub(super) fn kernels(role: &Role, with: &[KernelId]) -> impl Iterator<Item = KernelId> {
+    let own = match role {
+        Role::Kernel(kernel) => Some(*kernel),
+        Role::Control | Role::Rows | Role::Output(_) => None,
+    };
+    own.into_iter().chain(with.to_vec())
 }
 
 /// What all plans of a session share.
@@ -134,15 +143,6 @@ impl Plan {
             groups,
         })
     }
-}
-
-/// The kernels that a dispatch computes.
-pub(super) fn kernels(role: &Role, with: &[eec_ir::KernelId]) -> impl Iterator<Item = eec_ir::KernelId> {
-    let own = match role {
-        Role::Kernel(kernel) => Some(*kernel),
-        Role::Control | Role::Rows | Role::Output(_) => None,
-    };
-    own.into_iter().chain(with.to_vec())
 }
 
 /// Shaders count the indices of a loop in 32 bits.

@@ -1,32 +1,29 @@
 //! A compiled model that is ready to run on a GPU.
 
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use eec_ir::gpu::{self, Fault, GpuProgram, State};
+use eec_ir::gpu::{self, Dispatch, Fault, GpuProgram, State};
 use eec_ir::program::{Program, verify};
-use eec_ir::{ContentHash, Symbol, Tensor};
+use eec_ir::{ContentHash, Dim, KernelId, Symbol, Tensor};
 
-use super::bindings::{Buffers, Groups, Needed, Resident, check_types};
+use super::bindings::{self, Buffers, Groups, Needed, Resident};
+use super::cache;
 use super::device::Gpu;
 use super::encode::{Readback, Recorder};
-use super::pipelines::Pipelines;
+use super::guard::Guard;
+use super::pipelines::{self, Pipelines};
 use super::plan::{Fixed, Plan, Planner, kernels};
+use super::profile::{self, Stamps};
 use super::words;
+use crate::artifact::Artifact;
 use crate::call;
 use crate::error::{Error, ErrorKind};
-use crate::run::{Control, Counters, GpuCounters, Run};
+use crate::run::{Control, Counters, GpuCounters, Measure, Run, Span, SpanKind};
 use crate::runner::Runner;
-
-/// How work behind a decision is kept from running.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Guard {
-    /// Its dispatches start as always, and return at once.
-    #[default]
-    Direct,
-    /// Its dispatches start no workgroup: decisions write how many.
-    Indirect,
-}
+use crate::traffic::traffic;
 
 /// How a session runs on a GPU.
 #[derive(Clone, Debug)]
@@ -38,6 +35,10 @@ pub struct GpuOptions {
     /// The most multiply-accumulates of one submission. Systems stop a GPU that does not answer for some seconds,
     /// so longer runs are cut, with nothing read back between the parts.
     pub submission_macs: u64,
+    /// Whether every dispatch is measured.
+    pub profile: bool,
+    /// Where compiled pipelines are kept for later processes; nowhere if absent.
+    pub cache: Option<PathBuf>,
 }
 
 impl GpuOptions {
@@ -49,7 +50,13 @@ impl GpuOptions {
             "software" => u64::MAX,
             _ => 1 << 34,
         };
-        GpuOptions { guard: Guard::default(), memory_limit: 16 << 30, submission_macs }
+        GpuOptions {
+            guard: Guard::default(),
+            memory_limit: 16 << 30,
+            submission_macs,
+            profile: false,
+            cache: cache::folder(),
+        }
     }
 }
 
@@ -66,6 +73,7 @@ pub struct GpuSession {
     pipelines: Pipelines,
     buffers: Buffers,
     groups: Groups,
+    stamps: Option<Stamps>,
     /// The plan whose parameters are on the device.
     written: Option<Arc<Plan>>,
     /// Why no run is possible any more.
@@ -91,7 +99,9 @@ impl GpuSession {
         if !problems.is_empty() {
             return Err(named(&problems.join("\n")));
         }
-        check_types(&program)?;
+        bindings::check(gpu, &program, &form)?;
+        pipelines::check(gpu, &form)?;
+        let stamps = options.profile.then(|| Stamps::new(gpu, form.dispatches.len())).transpose()?;
         let limits = gpu.device().limits();
         let uniform_words =
             form.dispatches.iter().map(|d| d.params.len().max(1).next_multiple_of(4)).max().unwrap_or(4);
@@ -106,7 +116,7 @@ impl GpuSession {
         };
         let param_words = stride * form.dispatches.len().max(1);
         let needed = Needed { program: &program, form: &form, resident: &resident, param_words, constants };
-        let pipelines = Pipelines::new(gpu, &form, uniform_words)?;
+        let pipelines = Pipelines::new(gpu, &form, uniform_words, options.cache.as_deref())?;
         let buffers = Buffers::new(gpu, &needed)?;
         let groups = Groups::new(gpu, &form, &pipelines, &buffers, uniform_words)?;
         Ok(GpuSession {
@@ -121,9 +131,19 @@ impl GpuSession {
             pipelines,
             buffers,
             groups,
+            stamps,
             written: None,
             broken: None,
         })
+    }
+
+    /// Loads the artifact at `path`.
+    ///
+    /// Fails as [`GpuSession::new`] does, and if the artifact has no GPU form.
+    pub fn load(gpu: &Gpu, path: &Path, options: GpuOptions) -> Result<GpuSession, Error> {
+        let artifact = Artifact::open(path)?;
+        let (program, form) = artifact.gpu()?;
+        GpuSession::new(gpu, program, form, &|hash| artifact.constant(hash), options)
     }
 
     /// The device that runs it.
@@ -136,16 +156,16 @@ impl GpuSession {
         self.options.guard
     }
 
-    fn uniform_words(&self) -> usize {
-        self.form.dispatches.iter().map(|d| d.params.len().max(1).next_multiple_of(4)).max().unwrap_or(4)
+    fn parts(&self, plan: &Plan) -> Readback {
+        Readback::of(&self.layout, &self.form, plan, self.stamps.as_ref())
     }
 
     /// Makes room for a plan and writes its parameters, unless the last run had the same.
     fn prepare(&mut self, plan: &Arc<Plan>, upload_words: usize) -> Result<(), Error> {
-        let readback = Readback::of(&self.layout, &self.form, plan).words;
+        let readback = self.parts(plan).words;
         if self.buffers.reserve(&self.gpu, plan, upload_words, readback)? {
-            let uniform_words = self.uniform_words();
-            self.groups = Groups::new(&self.gpu, &self.form, &self.pipelines, &self.buffers, uniform_words)?;
+            let words = uniform_words(&self.form);
+            self.groups = Groups::new(&self.gpu, &self.form, &self.pipelines, &self.buffers, words)?;
         }
         if !self.written.as_ref().is_some_and(|written| Arc::ptr_eq(written, plan)) {
             let bytes: &[u8] = bytemuck::cast_slice(&plan.params);
@@ -173,8 +193,8 @@ impl GpuSession {
     }
 
     /// Submits the recorded run, waits for its end, and gives what was read back.
-    fn execute(&self, plan: &Plan, commands: Vec<wgpu::CommandBuffer>) -> Result<Vec<u8>, Error> {
-        let words = Readback::of(&self.layout, &self.form, plan).words;
+    fn execute(&self, plan: &Plan, commands: Vec<wgpu::CommandBuffer>, clock: &mut Clock) -> Result<Vec<u8>, Error> {
+        let words = self.parts(plan).words;
         let failure: Arc<Mutex<Option<String>>> = Arc::default();
         let map = |buffer: &wgpu::Buffer, mode, bytes: u64| {
             let failure = Arc::clone(&failure);
@@ -193,9 +213,11 @@ impl GpuSession {
             map(&self.buffers.upload, wgpu::MapMode::Write, self.buffers.upload.size());
             last
         })?;
+        clock.lap("submit");
         if let Some(submission) = submission {
             self.gpu.wait(submission, plan.timeout)?;
         }
+        clock.lap("wait");
         if let Some(why) = failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(self.gpu.error(ErrorKind::Device, format!("its results cannot be read: {why}")));
         }
@@ -212,6 +234,7 @@ impl GpuSession {
 
     /// Runs with inputs in order; a failure of the device is returned by all later runs as well.
     fn run_in_order(&mut self, inputs: &[Tensor], controls: &[i64]) -> Result<Run, Error> {
+        let mut clock = Clock::start();
         let plan = self.planner.plan(&self.program, &self.form, &self.resident.offsets, inputs);
         let plan = plan.map_err(|e| e.of(&self.program))?;
         let mut words = Vec::with_capacity(inputs.len());
@@ -230,6 +253,7 @@ impl GpuSession {
         let upload_words = self.layout.len() + places.iter().map(|(_, words)| words).sum::<usize>();
         self.prepare(&plan, upload_words)?;
         let back = self.upload(&state, &words).and_then(|()| {
+            clock.lap("upload");
             let recorder = Recorder {
                 device: self.gpu.device(),
                 form: &self.form,
@@ -240,18 +264,20 @@ impl GpuSession {
                 buffers: &self.buffers,
                 guard: self.options.guard,
                 stride: self.fixed.stride,
+                stamps: self.stamps.as_ref(),
             };
             let commands = self.gpu.scoped("a run", || recorder.record(&places))?;
-            self.execute(&plan, commands)
+            clock.lap("record");
+            self.execute(&plan, commands, &mut clock)
         });
         // The buffers are then in no state to be used again.
         let back = back.inspect_err(|e| self.broken = Some(e.clone()))?;
-        self.results(&plan, &back, inputs)
+        self.results(&plan, &back, inputs, clock)
     }
 
     /// What a run gave.
-    fn results(&self, plan: &Plan, back: &[u8], inputs: &[Tensor]) -> Result<Run, Error> {
-        let parts = Readback::of(&self.layout, &self.form, plan);
+    fn results(&self, plan: &Plan, back: &[u8], inputs: &[Tensor], mut clock: Clock) -> Result<Run, Error> {
+        let parts = self.parts(plan);
         let numbers = |range: Range<usize>| -> Vec<i32> {
             back[4 * range.start..4 * range.end].as_chunks().0.iter().map(|w| i32::from_le_bytes(*w)).collect()
         };
@@ -269,27 +295,58 @@ impl GpuSession {
             })?;
             outputs.push((port.name.clone(), tensor));
         }
-        let counters = self.counters(plan, ran, &numbers(parts.state..parts.words), parts.words);
-        Ok(Run { outputs, counters })
+        let end = numbers(parts.state..parts.stamps);
+        let mut counters = self.counters(plan, ran, &end, parts.words);
+        clock.lap("read");
+        let Some(stamps) = &self.stamps else { return Ok(Run { outputs, counters, timeline: Vec::new() }) };
+        let times = stamps.times(&back[4 * parts.stamps..4 * parts.words]);
+        counters.measures = self.measures(ran, &end, &times);
+        let spans = profile::spans(&self.program, &self.form.dispatches, ran, &times, clock.submitted());
+        Ok(Run { outputs, counters, timeline: clock.spans.into_iter().chain(spans).collect() })
+    }
+
+    /// The values that symbols had when a dispatch ran; `end` is the end of the state.
+    fn symbols<'a>(&'a self, dispatch: &Dispatch, end: &'a [i32]) -> impl Fn(&Symbol) -> Option<i64> + 'a {
+        let first = self.layout.logs() - self.layout.rows() + dispatch.instance as usize * self.form.symbols.len();
+        move |symbol| {
+            let at = self.form.symbols.iter().position(|s| s == symbol)?;
+            end.get(first + at).map(|word| i64::from(*word))
+        }
+    }
+
+    /// Per kernel what its runs took; kernels of one dispatch share its time by their work.
+    fn measures(&self, ran: &[i32], end: &[i32], times: &[(u64, u64)]) -> Vec<Measure> {
+        let mut measures = vec![Measure::default(); self.program.kernels.len()];
+        for ((dispatch, ran), (begin, end_ns)) in self.form.dispatches.iter().zip(ran).zip(times) {
+            let value = self.symbols(dispatch, end);
+            let size = |dim: &Dim| dim.eval(&value).unwrap_or(0).max(0) as u64 * (*ran).max(0) as u64;
+            let together: Vec<KernelId> = kernels(&dispatch.role, &dispatch.with).collect();
+            let work: Vec<u64> = together.iter().map(|k| size(&self.program.kernel(*k).macs)).collect();
+            let all: u64 = work.iter().sum();
+            for (kernel, macs) in together.iter().zip(&work) {
+                let share = if all > 0 { *macs as f64 / all as f64 } else { 1.0 / together.len() as f64 };
+                let measure = &mut measures[kernel.index()];
+                measure.ns += ((end_ns - begin) as f64 * share) as u64;
+                measure.macs += macs;
+                measure.bytes += size(&traffic(&self.program, &self.program.kernel(*kernel).form));
+            }
+        }
+        measures
     }
 
     /// Counts kernels and their work; `end` is the end of the state: rows per decision, then the logs.
     fn counters(&self, plan: &Plan, ran: &[i32], end: &[i32], readback_words: usize) -> Counters {
-        let (rows, logs) = end.split_at(self.layout.logs() - self.layout.rows());
         let mut per_kernel = vec![0u64; self.program.kernels.len()];
         let mut macs = 0u64;
         for (dispatch, ran) in self.form.dispatches.iter().zip(ran).filter(|(_, ran)| **ran > 0) {
-            let log = logs.get(dispatch.instance as usize * self.form.symbols.len()..).unwrap_or_default();
-            let value = |symbol: &Symbol| {
-                let at = self.form.symbols.iter().position(|s| s == symbol)?;
-                log.get(at).map(|word| i64::from(*word))
-            };
+            let value = self.symbols(dispatch, end);
             for kernel in kernels(&dispatch.role, &dispatch.with) {
                 per_kernel[kernel.index()] += *ran as u64;
                 let once = self.program.kernel(kernel).macs.eval(&value).unwrap_or(0);
                 macs = macs.saturating_add((once.max(0) as u64).saturating_mul(*ran as u64));
             }
         }
+        let rows = &end[..self.layout.logs() - self.layout.rows()];
         let (exits, gates) = rows.split_at(self.program.exits.len());
         let counts = |words: &[i32]| words.iter().map(|n| (*n).max(0) as u64).collect();
         Counters {
@@ -320,6 +377,36 @@ impl GpuSession {
             Some(kernel) => error.at_node(&self.program.kernel(kernel).name),
             None => error,
         }
+    }
+}
+
+/// Words of parameters that every dispatch sees: as many as the one with most.
+fn uniform_words(form: &GpuProgram) -> usize {
+    form.dispatches.iter().map(|d| d.params.len().max(1).next_multiple_of(4)).max().unwrap_or(4)
+}
+
+/// What the host does in a run, and when.
+struct Clock {
+    start: Instant,
+    spans: Vec<Span>,
+}
+
+impl Clock {
+    fn start() -> Clock {
+        Clock { start: Instant::now(), spans: Vec::new() }
+    }
+
+    /// Ends what the host did since the last lap.
+    fn lap(&mut self, name: &str) {
+        let start_ns = self.spans.last().map_or(0, |span| span.end_ns);
+        let end_ns = self.start.elapsed().as_nanos() as u64;
+        self.spans.push(Span { name: name.into(), kind: SpanKind::Host, start_ns, end_ns, ran: true });
+    }
+
+    /// When the last submission was made.
+    fn submitted(&self) -> Duration {
+        let submit = self.spans.iter().find(|span| span.name == "submit");
+        Duration::from_nanos(submit.map_or(0, |span| span.end_ns))
     }
 }
 
