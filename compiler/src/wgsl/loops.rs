@@ -126,13 +126,10 @@ impl LoopWriter<'_, '_, '_> {
             self.walk(by, |writer| per_element.iter().try_for_each(|at| writer.store(*at)))?;
         }
         if !per_row.is_empty() {
-            let guard = match by {
-                By::Lane => "{",
-                By::Group(_) => "if lane == 0 {",
-            };
-            self.w.line(guard);
+            let alone = matches!(by, By::Group(_));
+            self.w.line(if alone { "if lane == 0 {" } else { "" });
             per_row.iter().try_for_each(|at| self.store(*at))?;
-            self.w.line("}");
+            self.w.line(if alone { "}" } else { "" });
         }
         Ok(())
     }
