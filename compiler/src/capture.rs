@@ -1,7 +1,7 @@
 //! Runs a program over a dataset and keeps its outputs.
 
 use eec_ir::Tensor;
-use eec_runtime::{Control, Session};
+use eec_runtime::{Control, Runner};
 
 use crate::Error;
 use crate::dataset::Dataset;
@@ -67,7 +67,7 @@ impl Captured {
 
 /// Runs all rows of `data`, `batch` at a time.
 pub fn capture(
-    session: &mut Session,
+    session: &mut dyn Runner,
     data: &Dataset,
     batch: usize,
     control: Control,

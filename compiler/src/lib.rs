@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod backend;
 pub mod build;
 pub mod calibrate;
 pub mod capture;
@@ -31,5 +32,6 @@ pub mod report;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod view;
+pub mod wgsl;
 
 pub use error::Error;

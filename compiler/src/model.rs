@@ -8,21 +8,23 @@ use std::collections::hash_map::Entry;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use eec_ir::gpu::GpuProgram;
 use eec_ir::graph::Def;
-use eec_ir::program::Program;
+use eec_ir::program::{self, Program};
 use eec_ir::verify::{Stage, verify};
 use eec_ir::{ContentHash, Graph, Op, Precision, Tensor, text};
 use eec_passes::pass::{Context, Pass};
 use eec_passes::simplify::Simplify;
-use eec_runtime::{Artifact, ArtifactWriter, MAGIC, Options, Session};
+use eec_runtime::{Artifact, ArtifactWriter, MAGIC, Options, Runner, Session};
 
 use serde::{Deserialize, Serialize};
 
+use crate::backend::Backend;
 use crate::calibrate::{Costs, Policy};
 use crate::lower::{Names, lower};
 use crate::recipe::Recipe;
 use crate::report::{Narrowing, Report, Summary};
-use crate::{Error, fit, onnx};
+use crate::{Error, fit, onnx, wgsl};
 
 pub use inserted::{Inserted, TokenPlaces};
 
@@ -278,6 +280,15 @@ impl Model {
         }
     }
 
+    /// The GPU form of a form.
+    ///
+    /// # Errors
+    ///
+    /// Everything in it that has no shader.
+    pub fn gpu_program(&self, form: Form) -> Result<GpuProgram, Error> {
+        gpu_form(&self.program(form)?)?.map_err(|why| Error::content(&self.path, why))
+    }
+
     /// A session that runs a form.
     pub fn session(&self, form: Form, options: Options) -> Result<Session, Error> {
         let program = self.program(form)?;
@@ -287,13 +298,42 @@ impl Model {
         })
     }
 
+    /// What runs a form on a backend.
+    pub fn runner(&self, form: Form, backend: &Backend) -> Result<Box<dyn Runner>, Error> {
+        self.measured_runner(form, backend, false)
+    }
+
+    /// [`Model::runner`], which measures every kernel if `profile` is set.
+    pub fn measured_runner(&self, form: Form, backend: &Backend, profile: bool) -> Result<Box<dyn Runner>, Error> {
+        match backend {
+            Backend::Cpu { threads } => Ok(Box::new(self.session(form, Options { profile, ..run_options(*threads) })?)),
+            #[cfg(feature = "gpu")]
+            Backend::Gpu(gpu) => {
+                let graph = self.graph(form).constants();
+                let constant = |hash| match &self.artifact {
+                    Some(artifact) => artifact.constant(hash),
+                    None => graph.find(hash).map(|id| -> Tensor { graph.tensor(id).clone() }),
+                };
+                let (program, shaders) = match (&self.artifact, form) {
+                    (Some(artifact), Form::Dynamic) => artifact.gpu()?,
+                    (Some(artifact), Form::Plain) => artifact.plain_gpu()?,
+                    (None, _) => (self.program(form)?, self.gpu_program(form)?),
+                };
+                Ok(Box::new(gpu.session(program, shaders, &constant, profile)?))
+            }
+        }
+    }
+
     /// Writes the artifact; a failure or an interruption leaves no file behind.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
         let mut writer = ArtifactWriter::new();
         let dynamic = self.program(Form::Dynamic)?;
         writer.program(&dynamic)?;
+        writer.gpu(&gpu_form(&dynamic)?)?;
         if self.dynamic.is_some() {
-            writer.plain_program(&self.program(Form::Plain)?)?;
+            let plain = self.program(Form::Plain)?;
+            writer.plain_program(&plain)?;
+            writer.plain_gpu(&gpu_form(&plain)?)?;
         }
         writer.section(section::PLAIN_GRAPH, self.plain.to_string().into_bytes())?;
         if let Some(dynamic) = &self.dynamic {
@@ -379,6 +419,12 @@ fn from_json<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<
 
 fn to_json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, Error> {
     serde_json::to_vec(value).map_err(Error::request)
+}
+
+/// The GPU form of a program, or why it has none.
+fn gpu_form(program: &Program) -> Result<Result<GpuProgram, String>, Error> {
+    let verified = program::verify(program).map_err(Error::request)?;
+    Ok(wgsl::lower(&verified).map_err(|e| e.to_string()))
 }
 
 /// How a session runs: on `threads` threads, or all cores.

@@ -3,7 +3,7 @@
 
 use eec_ir::{Graph, Symbol};
 use eec_passes::structure::Structure;
-use eec_runtime::{Control, Counters, Session};
+use eec_runtime::{Control, Counters, Runner, Session};
 
 use crate::Error;
 use crate::calibrate::gates::Quality;
@@ -91,7 +91,7 @@ impl Truth {
     /// The labels of the data; without, what the plain model answers in its output `main_output`.
     pub fn new(
         data: &Dataset,
-        plain: &mut Session,
+        plain: &mut dyn Runner,
         main_output: usize,
         per_token: bool,
         runs: Runs<'_>,
@@ -105,7 +105,7 @@ impl Truth {
         Ok(truth)
     }
 
-    fn answers(&self, data: &Dataset, session: &mut Session, runs: Runs<'_>) -> Result<Vec<i64>, Error> {
+    fn answers(&self, data: &Dataset, session: &mut dyn Runner, runs: Runs<'_>) -> Result<Vec<i64>, Error> {
         let pass = Pass { data, runs, stage: "plain model", control: Control::Auto, output: self.main_output };
         let mut out = Vec::new();
         pass.run(session, &mut |_, scores, classes| {
@@ -129,7 +129,7 @@ impl Truth {
 /// Runs all rows and judges the first output; also what was executed.
 pub fn score(
     data: &Dataset,
-    session: &mut Session,
+    session: &mut dyn Runner,
     truth: &Truth,
     runs: Runs<'_>,
     stage: &str,
@@ -140,7 +140,7 @@ pub fn score(
 /// The same with decisions as `control` says.
 pub fn score_under(
     data: &Dataset,
-    session: &mut Session,
+    session: &mut dyn Runner,
     truth: &Truth,
     runs: Runs<'_>,
     stage: &str,
@@ -228,7 +228,7 @@ fn add(sums: &mut Vec<u64>, more: impl Iterator<Item = u64>) {
 
 impl Pass<'_> {
     /// Gives every batch's scores, with the batch's first row and the number of classes.
-    fn run(&self, session: &mut Session, take: &mut dyn FnMut(usize, &[f32], usize)) -> Result<Counted, Error> {
+    fn run(&self, session: &mut dyn Runner, take: &mut dyn FnMut(usize, &[f32], usize)) -> Result<Counted, Error> {
         let mut counted = Counted::default();
         self.runs.progress.begin(self.stage, self.data.rows);
         for from in (0..self.data.rows).step_by(self.runs.batch) {

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::path::Path;
 
+use eec::backend::Backend;
 use eec::cases::{Case, seeded_inputs};
 use eec::compile::{Compile, compile};
 use eec::dataset::Dataset;
@@ -42,7 +43,12 @@ fn judged(bytes: &[u8], folder: &Path, data: &Dataset) -> std::result::Result<()
     let path = folder.join("model.eec");
     std::fs::write(&path, bytes).map_err(|e| eec::Error::io(&path, e))?;
     let model = Model::open(&path)?;
-    evaluate(&model, data, &Evaluate { threads: Some(1), float32: None, progress: &Silent }).map(drop)
+    evaluate(
+        &model,
+        data,
+        &Evaluate { backend: &Backend::Cpu { threads: Some(1) }, threads: Some(1), float32: None, progress: &Silent },
+    )
+    .map(drop)
 }
 
 /// `bytes` with the text `from`, which occurs, replaced by one of the same length.

@@ -3,6 +3,7 @@
 
 mod shared;
 
+use eec::backend::Backend;
 use eec::calibrate::Split;
 use eec::compile::{Compile, compile};
 use eec::dataset::Dataset;
@@ -137,7 +138,11 @@ fn rivals_carry_the_replacement() -> Result {
     };
     let model = compiled(asked)?;
     let data = data("eval.npz", 64, &model)?;
-    let found = evaluate(&model, &data, &Evaluate { threads: None, float32: None, progress: &Silent })?;
+    let found = evaluate(
+        &model,
+        &data,
+        &Evaluate { backend: &Backend::Cpu { threads: None }, threads: None, float32: None, progress: &Silent },
+    )?;
     let (dynamic, rival) = (found.dynamic.ok_or("nothing was built")?, found.rivals.and_then(|r| r.static_ffns));
     let rival = rival.ok_or("there is no static rival")?;
     let [only] = &rival.parts[..] else { return Err("a mix of several sets".into()) };

@@ -3,7 +3,8 @@
 //! Layout, all numbers little-endian: a header of 64 bytes (magic, version, number of sections, length
 //! of the file), then one entry of 64 bytes per section (name padded with zeros, offset, length), then
 //! the sections at multiples of 64. The section `constants` lists the tensors, whose bytes stand in
-//! `weights`, each at a multiple of 64 and some in a narrow form; `program` and `program.plain` are encoded Programs. All other
+//! `weights`, each at a multiple of 64 and some in a narrow form; `program` and `program.plain` are encoded Programs, `gpu` and
+//! `gpu.plain` their GPU forms, or why they have none. All other
 //! sections are bytes that this crate does not look into.
 
 mod narrow;
@@ -24,7 +25,7 @@ use narrow::Layout;
 /// The first bytes of every artifact.
 pub const MAGIC: [u8; 8] = *b"\x89eec\r\n\x1a\n";
 /// The version that this crate writes, and the newest that it reads.
-const VERSION: u32 = 6;
+const VERSION: u32 = 7;
 const ALIGN: usize = 64;
 const HEADER: usize = 64;
 const ENTRY: usize = 64;
@@ -34,6 +35,8 @@ const NAME: usize = 48;
 pub const PROGRAM: &str = "program";
 /// The plain model's program, beside a dynamic one.
 pub const PLAIN_PROGRAM: &str = "program.plain";
+const GPU: &str = "gpu";
+const PLAIN_GPU: &str = "gpu.plain";
 const CONSTANTS: &str = "constants";
 const WEIGHTS: &str = "weights";
 

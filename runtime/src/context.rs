@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use crate::call::{ALWAYS, NEVER};
 use crate::host::Calls;
 use crate::kernels::Strided;
 use crate::kernels::attention::{AttentionArgs, attention};
@@ -26,7 +27,7 @@ pub(crate) struct Context {
     pub(crate) homes: *const *mut u8,
     /// Values of the symbols.
     pub(crate) symbols: *mut i64,
-    /// Per exit, then per gate: [`AUTO`], [`NEVER`] or [`ALWAYS`].
+    /// Per exit, then per gate: a control word.
     pub(crate) controls: *const i64,
     /// MACs, then rows per exit, then rows per gate, then runs per kernel, then the measures of each.
     pub(crate) counters: *mut u64,
@@ -48,13 +49,6 @@ pub(crate) mod field {
     pub(crate) const COUNTERS: i32 = offset_of!(Context, counters) as i32;
     pub(crate) const ERROR: i32 = offset_of!(Context, error) as i32;
 }
-
-/// The exit or gate decides by its mask.
-pub(crate) const AUTO: i64 = 0;
-/// No row takes it.
-pub(crate) const NEVER: i64 = 1;
-/// All rows take it.
-pub(crate) const ALWAYS: i64 = 2;
 
 /// What can go wrong inside a kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

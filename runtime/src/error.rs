@@ -22,6 +22,8 @@ pub enum ErrorKind {
     Memory,
     /// A kernel met an index out of range or a division by zero.
     Kernel,
+    /// There is no GPU, it lacks something that is needed, or it failed.
+    Device,
     /// A feature of this crate is not built in.
     Feature,
     /// Code could not be generated, or a kernel has a bug.
@@ -42,7 +44,7 @@ impl Error {
         Error { kind, subject: subject.into(), node: None, message: message.to_string() }
     }
 
-    #[cfg(feature = "jit")]
+    #[cfg(any(feature = "jit", feature = "gpu"))]
     pub(crate) fn at_node(mut self, node: &str) -> Error {
         self.node = Some(node.to_string());
         self

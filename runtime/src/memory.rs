@@ -5,14 +5,12 @@ use eec_ir::program::{BlockId, Join, Program, RouteStep, Source, Step};
 
 use crate::jobs::jobs;
 use crate::pages::Pages;
+use crate::placing::{Life, place};
 
 /// Buffers start at multiples of this.
 const ALIGN: usize = 64;
 
-/// When a buffer is touched first and last, in jobs.
-type Life = (u32, u32);
-
-/// The lifetimes of a program's buffers; they do not depend on sizes.
+/// The lifetimes of a program's buffers, in jobs; they do not depend on sizes.
 pub(crate) struct Lifetimes(Vec<Option<Life>>);
 
 impl Lifetimes {
@@ -173,27 +171,18 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Places buffers of these sizes in bytes, large ones first, where no living one is; `None` on overflow.
+    /// Places buffers of these sizes in bytes where no living one is; `None` on overflow.
     pub(crate) fn new(program: &Program, lifetimes: &Lifetimes, sizes: &[usize]) -> Option<Layout> {
         let in_arena = |i: &usize| match program.buffers[*i].source {
             Source::Temp | Source::Param | Source::Result => true,
             Source::Input(_) | Source::Constant(_) => false,
         };
-        let mut order: Vec<usize> = (0..sizes.len()).filter(in_arena).collect();
-        order.sort_by_key(|i| (std::cmp::Reverse(sizes[*i]), *i));
+        let placed: Vec<usize> = (0..sizes.len()).filter(in_arena).collect();
+        let things: Vec<(usize, Life)> =
+            placed.iter().map(|i| (sizes[*i], lifetimes.0[*i].unwrap_or((0, u32::MAX)))).collect();
+        let (found, total) = place(&things, ALIGN)?;
         let mut offsets = vec![None; sizes.len()];
-        let mut placed: Vec<(usize, usize, Life)> = Vec::new();
-        let mut total = 0;
-        for i in order {
-            let size = sizes[i].max(1).checked_next_multiple_of(ALIGN)?;
-            let life = lifetimes.0[i].unwrap_or((0, u32::MAX));
-            let offset = first_gap(&placed, size, life);
-            let end = offset.checked_add(size)?;
-            offsets[i] = Some(offset);
-            total = total.max(end);
-            let at = placed.partition_point(|p| p.0 < offset);
-            placed.insert(at, (offset, end, life));
-        }
+        placed.iter().zip(found).for_each(|(i, offset)| offsets[*i] = Some(offset));
         Some(Layout { offsets, total, room: sizes.to_vec() })
     }
 
@@ -201,22 +190,6 @@ impl Layout {
     pub(crate) fn fits(&self, sizes: &[usize]) -> bool {
         sizes.iter().zip(&self.room).all(|(size, room)| size <= room)
     }
-}
-
-/// The lowest offset where `size` bytes are free during `life`; `placed` is sorted by offset.
-fn first_gap(placed: &[(usize, usize, Life)], size: usize, life: Life) -> usize {
-    let mut offset = 0usize;
-    for (start, end, other) in placed {
-        let together = life.0 <= other.1 && other.0 <= life.1;
-        if !together {
-            continue;
-        }
-        if offset.saturating_add(size) <= *start {
-            break;
-        }
-        offset = offset.max(*end);
-    }
-    offset
 }
 
 /// The memory that all temporary buffers share; it only grows.

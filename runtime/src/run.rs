@@ -1,5 +1,6 @@
 //! What goes into a run and what comes out of it.
 
+use eec_ir::program::Port;
 use eec_ir::tensor::Element;
 use eec_ir::{DType, Tensor};
 
@@ -49,6 +50,12 @@ pub struct PortInfo {
     pub dims: Vec<String>,
 }
 
+impl PortInfo {
+    pub(crate) fn of(port: &Port) -> PortInfo {
+        PortInfo { name: port.name.clone(), dtype: port.dtype, dims: port.dims.iter().map(|d| d.to_string()).collect() }
+    }
+}
+
 /// What a run executed.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
@@ -64,6 +71,19 @@ pub struct Counters {
     pub gate_rows: Vec<u64>,
     /// Per kernel of the program what its runs took, if [`Options::profile`] is set; else empty.
     pub measures: Vec<Measure>,
+    /// What a GPU was given; zeros on the CPU.
+    pub gpu: GpuCounters,
+}
+
+/// What a run gave a GPU to do, and took from it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct GpuCounters {
+    /// Submissions; more than one only where a watchdog could stop a longer one.
+    pub submits: u64,
+    /// Dispatches that were recorded, those included that return at once.
+    pub dispatches: u64,
+    /// Bytes read back, all at the end of the run.
+    pub readback_bytes: u64,
 }
 
 /// What the runs of a kernel took.
@@ -78,12 +98,42 @@ pub struct Measure {
 }
 
 /// The result of a run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Run {
     /// Outputs in the model's order.
     pub outputs: Vec<(String, Tensor)>,
     /// What was executed.
     pub counters: Counters,
+    /// What a measured run on a GPU did, in order; else empty.
+    pub timeline: Vec<Span>,
+}
+
+/// One thing that took time.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Span {
+    /// The kernel, the decision, or what the host did.
+    pub name: String,
+    /// What it is.
+    pub kind: SpanKind,
+    /// When it began, in nanoseconds since the run did.
+    pub start_ns: u64,
+    /// When it ended.
+    pub end_ns: u64,
+    /// Whether it did its work; what stands behind a decision may have been skipped.
+    pub ran: bool,
+}
+
+/// What a [`Span`] is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SpanKind {
+    /// The host prepares or waits.
+    Host,
+    /// A kernel of the model.
+    Kernel,
+    /// Copies of rows and outputs, and decisions that are no exits.
+    Flow,
+    /// An exit decides.
+    Exit,
 }
 
 impl Run {
@@ -114,7 +164,7 @@ mod tests {
     #[test]
     fn outputs_are_taken_by_name_type_and_rank() {
         let scores = Tensor::new(&[2, 2], vec![1.0f32, 2.0, 3.0, 4.0]).unwrap();
-        let run = Run { outputs: vec![("scores".into(), scores)], counters: Counters::default() };
+        let run = Run { outputs: vec![("scores".into(), scores)], ..Run::default() };
         let taken: Array<f32, 2> = run.output("scores").unwrap();
         assert_eq!((taken.dims(), &*taken.elements()), ([2, 2], &[1.0, 2.0, 3.0, 4.0][..]));
         let error = run.output::<i64, 2>("scores").unwrap_err().to_string();

@@ -1,25 +1,25 @@
 //! A compiled model that is ready to run.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicPtr, AtomicU64};
 use std::time::Instant;
 
-use eec_ir::program::{Port, Program, Source, verify};
+use eec_ir::program::{Program, Source, verify};
 use eec_ir::{ContentHash, DType, Tensor};
 
 use crate::artifact::{Artifact, Held};
-use crate::bind::describe;
+use crate::call::{self, AUTO};
 use crate::compile::{self, Code, MEASURES};
-use crate::context::{ALWAYS, AUTO, Context, Fault, Host, NEVER};
+use crate::context::{Context, Fault, Host};
 use crate::epilogue::epilogues;
 use crate::error::{Error, ErrorKind};
 use crate::host::Calls;
 use crate::memory::Arena;
 use crate::pack;
-use crate::plan::{Plan, PlanError, Planner};
+use crate::plan::{Plan, Planner};
 use crate::pool::Pool;
-use crate::run::{Control, Counters, Measure, Options, PortInfo, Run};
+use crate::run::{Control, Counters, GpuCounters, Measure, Options, PortInfo, Run};
+use crate::runner::Runner;
 
 /// A compiled model with its weights, threads and memory.
 ///
@@ -72,7 +72,7 @@ impl Session {
         release: &(dyn Fn(ContentHash) + Sync),
         options: Options,
     ) -> Result<Session, Error> {
-        let named = |kind, why: &dyn std::fmt::Display| Error::new(kind, model(&program), why);
+        let named = |kind, why: &dyn std::fmt::Display| call::error(&program, kind, why);
         let verified = verify(&program).map_err(|e| named(ErrorKind::Program, &e))?;
         let constants = load_constants(&program, constants)?;
         let pool = Pool::new(threads(options.threads));
@@ -122,12 +122,12 @@ impl Session {
 
     /// The inputs.
     pub fn inputs(&self) -> Vec<PortInfo> {
-        self.program.inputs.iter().map(info).collect()
+        self.program.inputs.iter().map(PortInfo::of).collect()
     }
 
     /// The outputs.
     pub fn outputs(&self) -> Vec<PortInfo> {
-        self.program.outputs.iter().map(info).collect()
+        self.program.outputs.iter().map(PortInfo::of).collect()
     }
 
     /// The names of the early exits.
@@ -160,11 +160,11 @@ impl Session {
     /// Fails if names, types or dims are not the model's (all such problems in one error), if the
     /// memory limit is too low, and if a kernel meets an index out of range or an integer division by zero.
     pub fn run(&mut self, inputs: &[(&str, Tensor)], control: Control) -> Result<Run, Error> {
-        let inputs = self.in_order(inputs)?;
-        self.set_control(control)?;
+        let inputs = call::in_order(&self.program, inputs)?;
+        self.controls = call::control_words(&self.program, control)?;
         let inputs: Vec<Tensor> = inputs.into_iter().map(aligned).collect();
         let plan = self.planner.plan(&self.program, &self.code.symbols, &inputs);
-        let plan = plan.map_err(|e| self.unplanned(e))?;
+        let plan = plan.map_err(|e| e.of(&self.program))?;
         self.fill_tables(&plan, &inputs)?;
         let mut context = Context {
             buffers: self.buffers.as_mut_ptr().cast(),
@@ -184,69 +184,11 @@ impl Session {
         if error != 0 {
             return Err(self.fault(error, &inputs));
         }
-        Ok(Run { outputs: self.outputs_of(&plan)?, counters: self.read_counters() })
+        Ok(Run { outputs: self.outputs_of(&plan)?, counters: self.read_counters(), timeline: Vec::new() })
     }
 
     fn error(&self, kind: ErrorKind, why: impl std::fmt::Display) -> Error {
-        Error::new(kind, model(&self.program), why)
-    }
-
-    /// The inputs in the program's order.
-    fn in_order(&self, inputs: &[(&str, Tensor)]) -> Result<Vec<Tensor>, Error> {
-        let mut given: HashMap<&str, &Tensor> = HashMap::new();
-        let mut problems = Vec::new();
-        for (name, tensor) in inputs {
-            if given.insert(name, tensor).is_some() {
-                problems.push(format!("input {name:?} is given twice"));
-            }
-        }
-        let ordered: Vec<Tensor> =
-            self.program.inputs.iter().filter_map(|p| given.remove(p.name.as_str()).cloned()).collect();
-        let missing = self.program.inputs.iter().filter(|p| !inputs.iter().any(|(name, _)| *name == p.name));
-        problems.extend(missing.map(|p| format!("input {:?} ({}) is missing", p.name, describe(p))));
-        let mut unknown: Vec<&str> = given.into_keys().collect();
-        unknown.sort_unstable();
-        if !unknown.is_empty() {
-            let names: Vec<&str> = self.program.inputs.iter().map(|p| p.name.as_str()).collect();
-            problems.push(format!("the model has no input {unknown:?}; its inputs are {names:?}"));
-        }
-        if problems.is_empty() { Ok(ordered) } else { Err(self.error(ErrorKind::Input, problems.join("\n"))) }
-    }
-
-    fn set_control(&mut self, control: Control) -> Result<(), Error> {
-        let exits = self.program.exits.len();
-        if let Control::Force(exit) = control
-            && exit > exits
-        {
-            let why = format!(
-                "exit {exit} cannot be forced: the model has {exits} exits (0 to {exits}, the last for the end)"
-            );
-            return Err(self.error(ErrorKind::Input, why));
-        }
-        let (of_exits, of_gates) = self.controls.split_at_mut(exits);
-        for (i, word) in of_exits.iter_mut().enumerate() {
-            *word = match control {
-                Control::Never => NEVER,
-                Control::Force(exit) if i < exit => NEVER,
-                Control::Force(exit) if i == exit => ALWAYS,
-                Control::Auto | Control::Gates | Control::Force(_) => AUTO,
-            };
-        }
-        of_gates.fill(match control {
-            Control::Never => NEVER,
-            Control::Gates => ALWAYS,
-            Control::Auto | Control::Force(_) => AUTO,
-        });
-        Ok(())
-    }
-
-    /// The error for inputs without a plan.
-    fn unplanned(&self, e: PlanError) -> Error {
-        let error = self.error(e.kind, e.why);
-        match &e.kernel {
-            Some(kernel) => error.at_node(kernel),
-            None => error,
-        }
+        call::error(&self.program, kind, why)
     }
 
     fn fill_tables(&mut self, plan: &Plan, inputs: &[Tensor]) -> Result<(), Error> {
@@ -278,9 +220,8 @@ impl Session {
             // SAFETY: the buffer, or what it stands for, has this size, as was checked.
             let bytes = unsafe { std::slice::from_raw_parts(first, *size) }.to_vec();
             let tensor = Tensor::from_bytes(port.dtype, dims, bytes);
-            let tensor = tensor.map_err(|e| {
-                Error::new(ErrorKind::Program, model(&self.program), format!("output {:?}: {e}", port.name))
-            })?;
+            let tensor = tensor
+                .map_err(|e| call::error(&self.program, ErrorKind::Program, format!("output {:?}: {e}", port.name)))?;
             outputs.push((port.name.clone(), tensor));
         }
         Ok(outputs)
@@ -298,12 +239,13 @@ impl Session {
             exit_rows: exits.to_vec(),
             gate_rows: gates.to_vec(),
             measures: measures.as_chunks().0.iter().map(measure).collect(),
+            gpu: GpuCounters::default(),
         }
     }
 
     fn fault(&self, code: u64, inputs: &[Tensor]) -> Error {
         let (fault, kernel) = Fault::decode(code);
-        let ranges = || integer_ranges(&self.program.inputs, inputs);
+        let ranges = || call::integer_ranges(&self.program.inputs, inputs);
         let (kind, why) = match fault {
             Fault::Index => (ErrorKind::Kernel, format!("an index is out of range{}", ranges())),
             Fault::Division => (ErrorKind::Kernel, format!("an integer is divided by zero{}", ranges())),
@@ -316,23 +258,30 @@ impl Session {
     }
 }
 
-/// For an error that wrong data may have caused: what the integer inputs hold.
-fn integer_ranges(ports: &[Port], inputs: &[Tensor]) -> String {
-    let integers = ports.iter().zip(inputs).filter(|(p, _)| p.dtype.is_int());
-    let range = |(port, tensor): (&Port, &Tensor)| {
-        let values = tensor.to_i64s()?;
-        Some(format!("{:?} holds values from {} to {}", port.name, values.iter().min()?, values.iter().max()?))
-    };
-    let ranges: Vec<String> = integers.filter_map(range).collect();
-    if ranges.is_empty() { String::new() } else { format!("; the input {}", ranges.join(", the input ")) }
-}
+impl Runner for Session {
+    fn program(&self) -> &Program {
+        self.program()
+    }
 
-fn model(program: &Program) -> String {
-    format!("model {:?}", program.name)
-}
+    fn run(&mut self, inputs: &[(&str, Tensor)], control: Control) -> Result<Run, Error> {
+        self.run(inputs, control)
+    }
 
-fn info(port: &Port) -> PortInfo {
-    PortInfo { name: port.name.clone(), dtype: port.dtype, dims: port.dims.iter().map(|d| d.to_string()).collect() }
+    fn device(&self) -> String {
+        format!("cpu, {} threads", self.threads())
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(self.threads())
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.weight_bytes()
+    }
+
+    fn arena_bytes(&self) -> usize {
+        self.arena_bytes()
+    }
 }
 
 /// The number of threads that is wanted; 0 stands for one per core.
@@ -362,7 +311,7 @@ fn load_constants(program: &Program, constants: &dyn Fn(ContentHash) -> Option<H
     let mut found = Vec::with_capacity(program.constants.len());
     for (index, constant) in program.constants.iter().enumerate() {
         let fail =
-            |why: String| Error::new(ErrorKind::Constant, model(program), format!("constant {}: {why}", constant.hash));
+            |why: String| call::error(program, ErrorKind::Constant, format!("constant {}: {why}", constant.hash));
         let held = constants(constant.hash).ok_or_else(|| fail("its bytes are missing".into()))?;
         if held.dtype() != constant.dtype || held.dims() != constant.dims {
             let (dtype, dims) = (held.dtype(), held.dims());

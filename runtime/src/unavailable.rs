@@ -9,6 +9,7 @@ use eec_ir::{ContentHash, Tensor};
 use crate::artifact::Artifact;
 use crate::error::{Error, ErrorKind};
 use crate::run::{Control, Options, PortInfo, Run};
+use crate::runner::Runner;
 
 /// A compiled model; without the feature `jit` none can be made.
 pub struct Session(Infallible);
@@ -84,6 +85,28 @@ impl Session {
 
     /// Runs the model.
     pub fn run(&mut self, _inputs: &[(&str, Tensor)], _control: Control) -> Result<Run, Error> {
+        match self.0 {}
+    }
+}
+
+impl Runner for Session {
+    fn program(&self) -> &Program {
+        match self.0 {}
+    }
+
+    fn run(&mut self, _inputs: &[(&str, Tensor)], _control: Control) -> Result<Run, Error> {
+        match self.0 {}
+    }
+
+    fn device(&self) -> String {
+        match self.0 {}
+    }
+
+    fn weight_bytes(&self) -> usize {
+        match self.0 {}
+    }
+
+    fn arena_bytes(&self) -> usize {
         match self.0 {}
     }
 }

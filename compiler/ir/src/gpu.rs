@@ -10,12 +10,16 @@
 //! |---|---|---|
 //! | 0 | `var<uniform> array<vec4<i32>, N>` | the dispatch's [`Param`]s, with a dynamic offset |
 //! | 1 | `var<storage, read> array<i32>`; `read_write` for [`Role::Control`] | the state: see [`State`] |
-//! | 2 | `var<storage, read_write> array<u32>` | the counters: how often each dispatch ran, and after them the first [`Fault`] |
+//! | 2 | `var<storage, read_write> array<u32>` | the counters: how often each dispatch ran, and after them a [`Fault`] |
 //! | 3 | `var<storage, read_write> array<f32>` | the arena: buffers, at the word offsets that the state says |
 //! | 4 | `var<storage, read_write> array<u32>` | for [`Role::Control`]: the arguments of indirect dispatches, three words each; for [`Role::Output`]: what is read back |
 //! | 5… | `var<storage, read>` | [`Dispatch::constants`] in order |
 //!
-//! A shader declares only what it uses. Entry points are called `main`; the grid is one-dimensional, and a
+//! Constants that are small, or that a parameter, a result or an output may stand for, are not bound: they are
+//! written into the arena once, where they have an offset like other buffers ([`GpuProgram::resident`]).
+//!
+//! A shader declares only what it uses; those that may fault see the counters as `array<atomic<u32>>`. The
+//! uniform has as many words as the dispatch has parameters, a multiple of four. Entry points are called `main`; the grid is one-dimensional, and a
 //! shader loops over its work with the grid as stride, so that the runtime may start fewer workgroups than
 //! [`Dispatch::groups`].
 //!
@@ -29,11 +33,13 @@
 //! own ("home"). A join's block runs for one side and then for the other: its dispatches stand in the list
 //! twice, as two instances.
 
+mod print;
+
 use serde::{Deserialize, Serialize};
 
 use crate::dim::{Dim, Symbol};
 use crate::entity::{BufferId, KernelId};
-use crate::program::{BlockId, Program, Source};
+use crate::program::{BlockId, Buffer, Program, Source};
 
 /// The shaders and dispatches of a program.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -48,6 +54,8 @@ pub struct GpuProgram {
     /// Scratch of control steps (row numbers), in arena words; live from the first to the last dispatch that
     /// names it.
     pub scratch: Vec<Dim>,
+    /// Constant buffers that stand in the arena for as long as the program is loaded, each in words of its own.
+    pub resident: Vec<BufferId>,
 }
 
 /// One compute shader.
@@ -85,6 +93,8 @@ pub struct Dispatch {
     pub shader: u32,
     /// What it is for.
     pub role: Role,
+    /// Kernels that are computed with that of [`Role::Kernel`].
+    pub with: Vec<KernelId>,
     /// The block that it belongs to, whose live word guards it.
     pub block: BlockId,
     /// Which of the block's places in the list this is: values of symbols are kept per instance.
@@ -100,7 +110,7 @@ pub struct Dispatch {
 /// What a dispatch does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Role {
-    /// A kernel, or a part of one.
+    /// A kernel.
     Kernel(KernelId),
     /// Decides; one workgroup.
     Control,
@@ -137,6 +147,8 @@ pub enum Param {
     Planned,
     /// The number of this dispatch: its word among the counters.
     Counter,
+    /// The position of the fault among the counters.
+    Fault,
     /// The word of the first element of an output in what is read back.
     Output(u32),
 }
@@ -241,6 +253,7 @@ impl State {
             Param::Log(i) => self.logs() + *i as usize * self.symbols,
             Param::Planned => self.planned(),
             Param::Counter => dispatch,
+            Param::Fault => self.dispatches,
             Param::Output(i) => *outputs.get(*i as usize)?,
         };
         i32::try_from(position).ok()
@@ -252,6 +265,12 @@ impl State {
 pub fn verify(program: &Program, gpu: &GpuProgram) -> Vec<String> {
     let state = State::of(program, gpu);
     let mut problems = Vec::new();
+    for id in &gpu.resident {
+        let is_constant = |b: &Buffer| matches!(b.source, Source::Constant(_));
+        if !program.buffers.get(id.index()).is_some_and(is_constant) {
+            problems.push(format!("resident buffer {id} is no constant"));
+        }
+    }
     for (i, dispatch) in gpu.dispatches.iter().enumerate() {
         let mut wrong = |what: String| problems.push(format!("dispatch {i}: {what}"));
         if dispatch.shader as usize >= gpu.shaders.len() {
@@ -259,6 +278,9 @@ pub fn verify(program: &Program, gpu: &GpuProgram) -> Vec<String> {
         }
         if dispatch.block.0 as usize >= program.blocks.len() {
             wrong(format!("there is no block {}", dispatch.block.0));
+        }
+        for kernel in dispatch.with.iter().filter(|k| k.index() >= program.kernels.len()) {
+            wrong(format!("there is no kernel {kernel}"));
         }
         match dispatch.role {
             Role::Kernel(k) if k.index() >= program.kernels.len() => wrong(format!("there is no kernel {k}")),
@@ -278,10 +300,11 @@ pub fn verify(program: &Program, gpu: &GpuProgram) -> Vec<String> {
 fn exists(program: &Program, gpu: &GpuProgram, state: &State, param: &Param) -> bool {
     let below = |i: u32, len: usize| (i as usize) < len;
     match param {
-        Param::Number(_) | Param::Planned | Param::Counter => true,
+        Param::Number(_) | Param::Planned | Param::Counter | Param::Fault => true,
         Param::Symbol(i) => below(*i, gpu.symbols.len()),
         Param::Offset(b) | Param::Home(b) => {
-            program.buffers.get(b.index()).is_some_and(|b| !matches!(b.source, Source::Constant(_)))
+            let in_arena = |buffer: &Buffer| !matches!(buffer.source, Source::Constant(_)) || gpu.resident.contains(b);
+            program.buffers.get(b.index()).is_some_and(in_arena)
         }
         Param::Scratch(i) => below(*i, gpu.scratch.len()),
         Param::Live(b) => below(b.0, program.blocks.len()),

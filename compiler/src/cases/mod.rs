@@ -28,6 +28,7 @@ use serde::Deserialize;
 pub use seeded::{seeded_constant, seeded_inputs};
 
 use crate::lower::{LowerError, Names, lower};
+use crate::wgsl::{self, Unsupported};
 
 /// What a case asks for.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize)]
@@ -54,6 +55,8 @@ pub enum Emit {
     Ir,
     /// The compiled program.
     Program,
+    /// Its GPU form.
+    Wgsl,
 }
 
 /// How values after the passes compare with those before.
@@ -93,6 +96,9 @@ pub enum CaseError {
     /// What lowering made is not valid.
     #[error("the program is not valid: {0}")]
     Program(program::VerifyErrors),
+    /// The program has no GPU form.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
 }
 
 /// A case.
@@ -208,6 +214,10 @@ pub fn emit(graph: &Graph, form: Emit) -> Result<String, CaseError> {
     match form {
         Emit::Ir => Ok(graph.to_string()),
         Emit::Program => Ok(lowered(graph)?.to_string()),
+        Emit::Wgsl => {
+            let program = lowered(graph)?;
+            Ok(wgsl::lower(&program::verify(&program).map_err(CaseError::Program)?)?.to_string())
+        }
     }
 }
 

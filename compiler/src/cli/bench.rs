@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use eec_ir::Tensor;
-use eec_runtime::{Control, Session};
+use eec_runtime::{Control, Counters, GpuCounters, Runner};
 use serde_json::{Value, json};
 
 use super::import::ImportArgs;
@@ -13,7 +13,8 @@ use super::inputs::InputArgs;
 use super::run::ControlArgs;
 use super::{Execution, JSON_SCHEMA, Outcome, output, profile};
 use crate::Error;
-use crate::model::{Form, Model, run_options};
+use crate::backend::Backend;
+use crate::model::{Form, Model};
 
 /// Measures how long a run takes: median, 90th percentile and least of many.
 ///
@@ -48,6 +49,7 @@ struct Times {
     p90: f64,
     min: f64,
     exit_rows: Vec<u64>,
+    gpu: GpuCounters,
 }
 
 /// All that was measured.
@@ -60,7 +62,12 @@ struct Measured {
     /// Rows of a run.
     rows: u64,
     exits: Vec<String>,
-    threads: usize,
+    /// `cpu` or `gpu`.
+    backend: &'static str,
+    /// Threads, on the CPU.
+    threads: Option<usize>,
+    /// What ran it, for people.
+    device: String,
     load_ms: f64,
     /// Of the process; in MiB, as all that follows.
     peak_mb: Option<f64>,
@@ -74,13 +81,13 @@ pub(super) fn run(args: Args) -> Outcome {
     let model = args.import.open(&args.model)?;
     let (form, control) = args.control.resolve(&model)?;
     let about = |e: Error| e.about(args.model.display());
-    let session = model.session(form, run_options(args.execution.threads)).map_err(about)?;
+    let backend = args.execution.backend()?;
+    let session = model.runner(form, &backend).map_err(about)?;
     let load_ms = clock.elapsed().as_secs_f64() * 1e3;
     let inputs = args.inputs.resolve(&model.plain)?;
     let named: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
-    let measured = measure_all(&model, session, &named, control, load_ms, &args).map_err(about)?;
-    let threads = args.execution.threads;
-    let profiled = || profile::measure(&model, form, &named, control, threads, args.iters).map_err(about);
+    let measured = measure_all(&model, &backend, session, &named, control, load_ms, &args).map_err(about)?;
+    let profiled = || profile::measure(&model, form, &backend, &named, control, args.iters).map_err(about);
     let profile = args.profile.then(profiled).transpose()?;
     if args.execution.json {
         let mut value = as_json(&measured, args.iters);
@@ -97,46 +104,48 @@ pub(super) fn run(args: Args) -> Outcome {
 
 fn measure_all(
     model: &Model,
-    mut session: Session,
+    backend: &Backend,
+    mut session: Box<dyn Runner>,
     inputs: &[(&str, Tensor)],
     control: Control,
     load_ms: f64,
     args: &Args,
 ) -> Result<Measured, Error> {
-    let run = measure(&mut session, inputs, control, args)?;
+    let run = measure(&mut *session, inputs, control, args)?;
     let exits: Vec<String> = session.exits().into_iter().map(String::from).collect();
     let decided = control == Control::Auto && !(exits.is_empty() && session.gates().is_empty());
     let mut depths = Vec::new();
     for (k, name) in exits.iter().enumerate().filter(|_| decided) {
-        depths.push((name.clone(), measure(&mut session, inputs, Control::Force(k), args)?));
+        depths.push((name.clone(), measure(&mut *session, inputs, Control::Force(k), args)?));
     }
     // The plain session comes last, so that it adds nothing to the memory of the measured one.
-    let (threads, peak_mb) = (session.threads(), peak_mb());
+    let (threads, device, peak_mb) = (session.threads(), session.device(), peak_mb());
     let [weights_mb, buffers_mb] = [session.weight_bytes(), session.arena_bytes()].map(|b| b as f64 / MIB);
     let plain = if decided {
-        let mut plain = model.session(Form::Plain, run_options(args.execution.threads))?;
-        Some(measure(&mut plain, inputs, Control::Auto, args)?)
+        let mut plain = model.runner(Form::Plain, backend)?;
+        Some(measure(&mut *plain, inputs, Control::Auto, args)?)
     } else {
         None
     };
     let rows = inputs.iter().find_map(|(_, t)| t.dims().first()).map_or(1, |n| *n as u64);
-    Ok(Measured { run, plain, depths, rows, exits, threads, load_ms, peak_mb, weights_mb, buffers_mb })
+    let backend = backend.name();
+    Ok(Measured { run, plain, depths, rows, exits, backend, threads, device, load_ms, peak_mb, weights_mb, buffers_mb })
 }
 
-fn measure(session: &mut Session, inputs: &[(&str, Tensor)], control: Control, args: &Args) -> Result<Times, Error> {
+fn measure(session: &mut dyn Runner, inputs: &[(&str, Tensor)], control: Control, args: &Args) -> Result<Times, Error> {
     for _ in 0..args.warmup {
         session.run(inputs, control)?;
     }
-    let (mut times, mut exit_rows) = (Vec::with_capacity(args.iters), Vec::new());
+    let (mut times, mut counters) = (Vec::with_capacity(args.iters), Counters::default());
     for _ in 0..args.iters {
         let clock = Instant::now();
         let run = session.run(inputs, control)?;
         times.push(clock.elapsed().as_secs_f64() * 1e3);
-        exit_rows = run.counters.exit_rows;
+        counters = run.counters;
     }
     times.sort_by(f64::total_cmp);
     let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
-    Ok(Times { median: at(0.5), p90: at(0.9), min: times[0], exit_rows })
+    Ok(Times { median: at(0.5), p90: at(0.9), min: times[0], exit_rows: counters.exit_rows, gpu: counters.gpu })
 }
 
 impl Measured {
@@ -156,11 +165,16 @@ impl Measured {
 
 fn as_json(m: &Measured, iters: usize) -> Value {
     let mut value = json!({
-        "schema": JSON_SCHEMA, "backend": "cpu", "threads": m.threads,
+        "schema": JSON_SCHEMA, "backend": m.backend, "threads": m.threads, "device": m.device,
         "load_ms": m.load_ms, "peak_mb": m.peak_mb, "iters": iters,
         "weights_mb": m.weights_mb, "buffers_mb": m.buffers_mb,
     });
     merge(&mut value, &m.run);
+    if m.backend == "gpu" {
+        value["submits"] = json!(m.run.gpu.submits);
+        value["dispatches"] = json!(m.run.gpu.dispatches);
+        value["readback_bytes"] = json!(m.run.gpu.readback_bytes);
+    }
     if !m.exits.is_empty() {
         value["exits"] = json!(m.exits);
         value["exit_histogram"] = json!(m.histogram());
@@ -194,8 +208,8 @@ fn text(m: &Measured, iters: usize) -> String {
     let peak = m.peak_mb.map_or_else(String::new, beyond);
     let peak = format!("{peak} ({:.1} MB of buffers)", m.buffers_mb);
     let left = if m.exits.is_empty() { String::new() } else { format!("rows of the run: {}\n", m.places()) };
-    let (threads, load) = (m.threads, ms(m.load_ms));
-    format!("{}\n{left}cpu, {threads} threads, {iters} runs, load {load}{peak}\n", output::table(&rows))
+    let (device, load) = (&m.device, ms(m.load_ms));
+    format!("{}\n{left}{device}, {iters} runs, load {load}{peak}\n", output::table(&rows))
 }
 
 fn ms(value: f64) -> String {

@@ -13,13 +13,12 @@ use serde_json::json;
 use super::import::ImportArgs;
 use super::output::{self, Bars};
 use super::{Execution, JSON_SCHEMA, Outcome};
-use crate::Error;
 use crate::compile::{Compile, compile};
 use crate::dataset::Dataset;
-use crate::model::Model;
+use crate::model::{Form, Model};
 use crate::progress::{Progress, Silent};
 use crate::recipe::{self, FfnRule, Head, MaxDrop, Places, Recipe, Replace, Rule, TokenRule, VisualTokens};
-use crate::report;
+use crate::{Error, report, wgsl};
 
 /// Compiles a model; with data, makes it leave early.
 ///
@@ -129,6 +128,10 @@ pub(super) struct Args {
     /// Where to write the report as one HTML file [default: OUT.html when there is data]
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
+    /// Writes the GPU form into this folder: dispatches.txt and a .wgsl file per shader; that of the plain model
+    /// into its folder `plain`, if there is another
+    #[arg(long, value_name = "DIR")]
+    dump_wgsl: Option<PathBuf>,
     #[command(flatten)]
     import: ImportArgs,
     #[command(flatten)]
@@ -150,6 +153,9 @@ pub(super) fn run(args: Args, registry: &Registry) -> Outcome {
     let progress: &dyn Progress = if args.execution.json { &Silent } else { &Bars::default() };
     let options = Compile { recipe, registry, threads: args.execution.threads, progress };
     let compiled = compile(&args.model, model.plain, data.as_ref(), &options).map_err(|e| e.about(args.subject()))?;
+    if let Some(folder) = &args.dump_wgsl {
+        dump_wgsl(&compiled, folder)?;
+    }
     compiled.save(&args.output)?;
     let html = html.filter(|_| !compiled.reports.is_empty() || compiled.narrowing.is_some());
     if let Some(path) = &html {
@@ -158,6 +164,15 @@ pub(super) fn run(args: Args, registry: &Registry) -> Outcome {
     }
     args.print(&compiled, html)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the shaders of a model and how they are dispatched.
+fn dump_wgsl(model: &Model, folder: &Path) -> Result<(), Error> {
+    wgsl::dump(&model.gpu_program(Form::Dynamic)?, folder)?;
+    match model.dynamic {
+        Some(_) => wgsl::dump(&model.gpu_program(Form::Plain)?, &folder.join("plain")),
+        None => Ok(()),
+    }
 }
 
 impl Args {

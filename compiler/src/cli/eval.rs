@@ -59,7 +59,8 @@ pub(super) fn run(args: Args) -> Outcome {
     let data = data.truncated(args.limit.unwrap_or(usize::MAX));
     let progress: &dyn Progress = if args.execution.json { &Silent } else { &Bars::default() };
     let float32 = args.against.as_deref().map(|path| original(args.import.open(path)?, &model)).transpose()?;
-    let options = Evaluate { threads: args.execution.threads, float32: float32.as_ref(), progress };
+    let backend = args.execution.backend()?;
+    let options = Evaluate { backend: &backend, threads: args.execution.threads, float32: float32.as_ref(), progress };
     let evaluation = evaluate(&model, &data, &options);
     let evaluation =
         evaluation.map_err(|e| e.about(format!("{} with {}", args.model.display(), args.data.display())))?;

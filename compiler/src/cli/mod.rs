@@ -1,11 +1,14 @@
 //! The `eec` command: one file per verb.
 
+mod adapters;
+mod backend;
 mod bench;
 mod compile;
 mod dims;
 mod eval;
 mod explain;
 mod export;
+mod hwbench;
 mod import;
 mod inputs;
 mod inspect;
@@ -14,6 +17,7 @@ mod output;
 mod profile;
 mod reduce;
 mod run;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -21,6 +25,7 @@ use clap::{Parser, Subcommand};
 use eec_passes::registry::Registry;
 
 use crate::Error;
+use crate::backend::Backend;
 
 /// Version of every verb's `--json` output; it grows when a key changes its meaning or goes.
 pub(crate) const JSON_SCHEMA: u32 = 2;
@@ -51,6 +56,8 @@ enum Verb {
     Opt(opt::Args),
     Explain(explain::Args),
     Reduce(reduce::Args),
+    Adapters(adapters::Args),
+    Hwbench(hwbench::Args),
 }
 
 /// Runs the command with the process's arguments.
@@ -87,6 +94,8 @@ pub fn main_with(registry: &Registry) -> ExitCode {
         Verb::Opt(args) => opt::run(args, registry),
         Verb::Explain(args) => explain::run(args, registry),
         Verb::Reduce(args) => reduce::run(args, registry),
+        Verb::Adapters(args) => adapters::run(args),
+        Verb::Hwbench(args) => hwbench::run(args),
     };
     match result {
         Ok(code) => code,
@@ -114,12 +123,21 @@ fn threads(text: &str) -> Result<usize, String> {
 /// How the verbs that run a model run it and print what they found.
 #[derive(clap::Args)]
 struct Execution {
+    #[command(flatten)]
+    backend: backend::BackendArgs,
     /// Threads that compute [default: all cores]
     #[arg(long, env = "EEC_THREADS", value_name = "N", value_parser = threads)]
     threads: Option<usize>,
     /// Prints one JSON object instead of text
     #[arg(long)]
     json: bool,
+}
+
+impl Execution {
+    /// The backend, opened.
+    fn backend(&self) -> Result<Backend, Error> {
+        self.backend.open(self.threads)
+    }
 }
 
 /// What a verb ends with.

@@ -4,9 +4,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use eec_ir::Graph;
-use eec_ir::text;
 use eec_ir::verify::{Stage, verify};
+use eec_ir::{Graph, program, text};
 use eec_passes::pass::{Changed, Context, Verdict};
 use eec_passes::pipeline::{self, Record, RunError, Which};
 use eec_passes::registry::Registry;
@@ -14,7 +13,7 @@ use eec_passes::registry::Registry;
 use super::{Outcome, output};
 use crate::lower::Names;
 use crate::model::{Form, Model, lowered, simplified};
-use crate::{Error, cases, onnx};
+use crate::{Error, cases, onnx, wgsl};
 
 /// Runs passes on text IR or on a model, and prints the result.
 ///
@@ -56,6 +55,8 @@ enum Emit {
     Ir,
     /// The compiled program's text
     Program,
+    /// Its GPU form: dispatches and shaders
+    Wgsl,
 }
 
 pub(super) fn run(args: Args, registry: &Registry) -> Outcome {
@@ -83,6 +84,11 @@ pub(super) fn run(args: Args, registry: &Registry) -> Outcome {
     match args.emit {
         Emit::Ir => output::print(&graph.to_string())?,
         Emit::Program => output::print(&lowered(&graph, Names::default())?.to_string())?,
+        Emit::Wgsl => {
+            let program = lowered(&graph, Names::default())?;
+            let gpu = wgsl::lower(&program::verify(&program).map_err(Error::request)?).map_err(Error::request)?;
+            output::print(&gpu.to_string())?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use eec_ir::Tensor;
 use eec_ir::program::{Form, Kernel};
-use eec_runtime::{Control, Limits, Measure, Options};
+use eec_runtime::{Control, Limits, Measure};
 use serde_json::{Value, json};
 
 use super::output;
 use crate::Error;
-use crate::model::{Form as ModelForm, Model, run_options};
+use crate::backend::Backend;
+use crate::model::{Form as ModelForm, Model};
 
 /// Lines that the text shows; JSON has all.
 const LINES: usize = 25;
@@ -34,13 +35,13 @@ pub(super) struct Profile {
 pub(super) fn measure(
     model: &Model,
     form: ModelForm,
+    backend: &Backend,
     inputs: &[(&str, Tensor)],
     control: Control,
-    threads: Option<usize>,
     runs: usize,
 ) -> Result<Profile, Error> {
-    let limits = Limits::measure(threads.unwrap_or(0));
-    let mut session = model.session(form, Options { profile: true, ..run_options(threads) })?;
+    let limits = limits(backend)?;
+    let mut session = model.measured_runner(form, backend, true)?;
     let mut groups: BTreeMap<(String, &'static str), Group> = BTreeMap::new();
     for _ in 0..runs {
         session.run(inputs, control)?;
@@ -61,6 +62,21 @@ pub(super) fn measure(
     let mut groups: Vec<_> = groups.into_iter().filter(|(_, g)| g.runs > 0).collect();
     groups.sort_by_key(|(_, g)| std::cmp::Reverse(g.measure.ns));
     Ok(Profile { groups, limits, runs: runs as u64 })
+}
+
+/// What the backend can do at most.
+fn limits(backend: &Backend) -> Result<Limits, Error> {
+    match backend {
+        Backend::Cpu { threads } => Ok(Limits::measure(threads.unwrap_or(0))),
+        #[cfg(feature = "gpu")]
+        Backend::Gpu(on) => {
+            let measured = eec_runtime::gpu::GpuLimits::measure(&on.gpu)?;
+            Ok(Limits {
+                macs_per_second: measured.macs_per_second(),
+                bytes_per_second: measured.copied_bytes_per_second,
+            })
+        }
+    }
 }
 
 /// The kernel's name with a star for every number.

@@ -1,18 +1,21 @@
 //! `eec run`: one run, outputs shown, saved or compared.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use eec_ir::Tensor;
-use eec_runtime::{Control, Run};
+use eec_runtime::{Control, Run, Runner};
 use serde_json::json;
 
 use super::import::ImportArgs;
 use super::inputs::{InputArgs, named_tensors};
+use super::trace::trace;
 use super::{Execution, JSON_SCHEMA, Outcome, output};
 use crate::Error;
+use crate::backend::Backend;
 use crate::compare::{Difference, Tolerance, compare};
-use crate::model::{Form, Model, run_options};
+use crate::model::{Form, Model};
 use crate::npz::{self, Arrays};
 
 /// Runs a model on inputs.
@@ -44,6 +47,9 @@ pub(super) struct Args {
     /// Relative tolerance of --expect
     #[arg(long, default_value_t = 1e-4)]
     rtol: f32,
+    /// With --backend gpu: writes when everything ran, for ui.perfetto.dev; every dispatch is measured
+    #[arg(long, value_name = "FILE.json", value_parser = output::named("json"))]
+    trace: Option<PathBuf>,
     #[command(flatten)]
     control: ControlArgs,
     #[command(flatten)]
@@ -89,7 +95,7 @@ fn numbered(exits: &[impl std::fmt::Display]) -> String {
 pub(super) fn run(args: Args) -> Outcome {
     let model = args.import.open(&args.model)?;
     let (form, control) = args.control.resolve(&model)?;
-    if let Some(path) = &args.save_outputs {
+    for path in args.save_outputs.iter().chain(&args.trace) {
         let sources = [Some(&args.model), args.expect.as_ref(), args.inputs.inputs.as_ref()];
         output::check_writable(path, &sources.into_iter().flatten().map(PathBuf::as_path).collect::<Vec<_>>())?;
     }
@@ -98,9 +104,18 @@ pub(super) fn run(args: Args) -> Outcome {
     let names: Vec<&str> = graph.output_names().iter().map(AsRef::as_ref).collect();
     let expected = args.expect.as_deref().map(|path| named_tensors(path, &names, "output")).transpose()?;
     let about = |e: Error| e.about(args.model.display());
-    let mut session = model.session(form, run_options(args.execution.threads)).map_err(about)?;
+    let backend = args.execution.backend()?;
+    if args.trace.is_some() && matches!(backend, Backend::Cpu { .. }) {
+        return Err(Error::usage("--trace needs --backend gpu: of the CPU, `eec bench --profile` shows the times"));
+    }
+    let mut session = model.measured_runner(form, &backend, args.trace.is_some()).map_err(about)?;
     let named: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
     let result = session.run(&named, control).map_err(|e| about(e.into()))?;
+    if let Some(path) = &args.trace {
+        let text = trace(&result, &session.program().name).to_string();
+        let written = eec_runtime::replace_file(path, |out| out.write_all(text.as_bytes()));
+        written.map_err(|e| Error::io(path, e))?;
+    }
     if let Some(path) = &args.save_outputs {
         npz::write_npz(path, result.outputs.iter().map(|(n, t)| (n.as_str(), t)))?;
     }
@@ -110,7 +125,7 @@ pub(super) fn run(args: Args) -> Outcome {
         }
         _ => Vec::new(),
     };
-    args.print(&result, &differences, &session.exits(), &session.gates())?;
+    args.print(&result, &differences, &backend, &*session)?;
     Ok(if differences.iter().all(|(_, d)| d.within) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -129,16 +144,27 @@ impl Args {
         &self,
         run: &Run,
         differences: &[(String, Difference)],
-        exits: &[&str],
-        gates: &[&str],
+        backend: &Backend,
+        session: &dyn Runner,
     ) -> Result<(), Error> {
+        let (exits, gates, counters) = (session.exits(), session.gates(), &run.counters);
         if self.execution.json {
+            let mut counted = json!({
+                "kernels": counters.kernels, "macs": counters.macs,
+                "exit_rows": counters.exit_rows, "gate_rows": counters.gate_rows,
+            });
+            if backend.name() == "gpu" {
+                counted["submits"] = json!(counters.gpu.submits);
+                counted["dispatches"] = json!(counters.gpu.dispatches);
+                counted["readback_bytes"] = json!(counters.gpu.readback_bytes);
+            }
             return output::print_json(&json!({
                 "schema": JSON_SCHEMA,
+                "backend": backend.name(),
                 "outputs": run.outputs.iter().map(|(name, t)| json!({
                     "name": name, "dtype": t.dtype().name(), "shape": t.dims(),
                 })).collect::<Vec<_>>(),
-                "counters": { "kernels": run.counters.kernels, "macs": run.counters.macs, "exit_rows": run.counters.exit_rows, "gate_rows": run.counters.gate_rows },
+                "counters": counted,
                 "exits": exits,
                 "gates": gates,
                 "expect": differences.iter().map(|(name, d)| json!({
@@ -151,9 +177,20 @@ impl Args {
             text.push_str(&format!("{name}: {}{:?} = {}\n", t.dtype(), t.dims(), preview(t)));
         }
         if !exits.is_empty() {
-            text.push_str(&format!("exits: {}, {} (full depth)\n", numbered(exits), exits.len()));
+            text.push_str(&format!("exits: {}, {} (full depth)\n", numbered(&exits), exits.len()));
         }
-        text.push_str(&format!("{} kernels, {} MACs\n", run.counters.kernels, output::si(run.counters.macs as f64)));
+        text.push_str(&format!("{} kernels, {} MACs", counters.kernels, output::si(counters.macs as f64)));
+        if backend.name() == "gpu" {
+            let gpu = &counters.gpu;
+            text.push_str(&format!(
+                " on {}: {} dispatches, {} submit, {} bytes read back",
+                session.device(),
+                gpu.dispatches,
+                gpu.submits,
+                gpu.readback_bytes
+            ));
+        }
+        text.push('\n');
         for (name, d) in differences {
             let verdict = if d.within { "as expected" } else { "DIFFERS" };
             text.push_str(&format!("{name}: {verdict} ({})\n", d.detail));

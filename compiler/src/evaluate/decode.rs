@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use eec_ir::{DType, Dim, Graph, Tensor};
 use eec_passes::structure::{StatePair, Structure};
-use eec_runtime::{Control, Session};
+use eec_runtime::{Control, Runner};
 
 use super::times::spread;
 use crate::Error;
@@ -58,7 +58,7 @@ impl Decoder {
 
     /// Mean milliseconds per token of every session, interleaved token by token, over the second half of
     /// each sequence.
-    pub(super) fn time(&self, sessions: &mut [&mut Session], data: &Dataset) -> Result<Vec<f64>, Error> {
+    pub(super) fn time(&self, sessions: &mut [&mut dyn Runner], data: &Dataset) -> Result<Vec<f64>, Error> {
         let mut sums = vec![0.0; sessions.len()];
         let mut count = 0;
         for row in spread(data.rows, SEQUENCES, 1) {
@@ -67,7 +67,7 @@ impl Decoder {
             let mut states = vec![self.empty_states(&first); sessions.len()];
             for token in 0..self.tokens {
                 for (k, session) in sessions.iter_mut().enumerate() {
-                    let took = self.step(session, &first, &mut states[k], token)?;
+                    let took = self.step(&mut **session, &first, &mut states[k], token)?;
                     if token >= self.tokens / 2 {
                         sums[k] += took;
                     }
@@ -87,7 +87,7 @@ impl Decoder {
     /// Feeds one token; the run's milliseconds.
     fn step(
         &self,
-        session: &mut Session,
+        session: &mut dyn Runner,
         row: &HashMap<String, Tensor>,
         states: &mut HashMap<String, Tensor>,
         token: usize,

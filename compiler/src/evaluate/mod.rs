@@ -6,14 +6,15 @@ mod rivals;
 mod times;
 
 use eec_passes::structure::{self, Structure};
-use eec_runtime::Session;
+use eec_runtime::Runner;
 use serde::Serialize;
 
 use crate::Error;
+use crate::backend::Backend;
 use crate::calibrate::Verdict;
 use crate::calibrate::gates::Quality as PerRow;
 use crate::dataset::Dataset;
-use crate::model::{Form, Model, run_options};
+use crate::model::{Form, Model};
 use crate::progress::Progress;
 use crate::quality::{self, Runs, Scored, Truth};
 
@@ -113,7 +114,9 @@ pub struct Evaluation {
 
 /// How to evaluate.
 pub struct Evaluate<'a> {
-    /// Threads; all cores if absent.
+    /// What runs the model.
+    pub backend: &'a Backend,
+    /// Threads for what the CPU runs besides; all cores if absent.
     pub threads: Option<usize>,
     /// The float32 model that it was made from, to compare with.
     pub float32: Option<&'a Model>,
@@ -141,52 +144,62 @@ pub fn evaluate(model: &Model, data: &Dataset, options: &Evaluate) -> Result<Eva
     let per_token = quality::scores_tokens(&model.plain, &structure)?;
     let batch = model.recipe.ffn_skip.batch();
     let runs = Runs { threads: options.threads, progress: options.progress, batch };
-    let mut plain = model.session(Form::Plain, run_options(options.threads))?;
-    let float32 = options.float32.map(|model| model.session(Form::Plain, run_options(options.threads)));
+    let mut plain = model.runner(Form::Plain, options.backend)?;
+    let float32 = options.float32.map(|model| model.runner(Form::Plain, options.backend));
     let mut float32 = float32.transpose()?;
     let judge = float32.as_mut().unwrap_or(&mut plain);
-    let truth = Truth::new(data, judge, structure.main_output, per_token, runs)?;
+    let truth = Truth::new(data, &mut **judge, structure.main_output, per_token, runs)?;
     let job = Job { model, structure, data, truth, runs };
-    let scored = job.score(&mut plain, "plain model")?;
+    let scored = job.score(&mut *plain, "plain model")?;
     let mut out = Evaluation {
         samples: data.rows,
         blocks: job.structure.blocks.len(),
         labels: data.labels.is_some(),
         plain: quality_of(&scored),
-        float32: float32.as_mut().map(|s| job.score(s, "float32 model")).transpose()?.map(|s| quality_of(&s)),
+        float32: float32.as_mut().map(|s| job.score(&mut **s, "float32 model")).transpose()?.map(|s| quality_of(&s)),
         dynamic: None,
         rivals: None,
         verdict: None,
     };
     if model.dynamic.is_none() {
         job.time(
-            &mut [&mut plain].into_iter().chain(&mut float32).collect::<Vec<_>>(),
+            &mut in_order(&mut plain, None, &mut float32),
             &mut [&mut out.plain].into_iter().chain(&mut out.float32).collect::<Vec<_>>(),
         )?;
         return Ok(out);
     }
-    let mut session = model.session(Form::Dynamic, run_options(options.threads))?;
-    let run = job.score(&mut session, "dynamic model")?;
+    let mut session = model.runner(Form::Dynamic, options.backend)?;
+    let run = job.score(&mut *session, "dynamic model")?;
     let mut quality = quality_of(&run);
-    let rivals = job.rivals(&mut session, Forms { plain: &scored, dynamic: &run })?;
+    let rivals = job.rivals(&mut *session, Forms { plain: &scored, dynamic: &run })?;
     job.time(
-        &mut [&mut plain, &mut session].into_iter().chain(&mut float32).collect::<Vec<_>>(),
+        &mut in_order(&mut plain, Some(&mut session), &mut float32),
         &mut [&mut out.plain, &mut quality].into_iter().chain(&mut out.float32).collect::<Vec<_>>(),
     )?;
     let decides = !session.exits().is_empty() || !session.gates().is_empty();
     out.verdict = decides.then(|| rivals.verdict(&quality));
     out.rivals = Some(rivals);
-    out.dynamic = Some(job.dynamic(&session, &run, quality, &out.plain));
+    out.dynamic = Some(job.dynamic(&*session, &run, quality, &out.plain));
     Ok(out)
 }
 
+/// The forms that are timed, in the order of their qualities.
+fn in_order<'r>(
+    plain: &'r mut Box<dyn Runner>,
+    dynamic: Option<&'r mut Box<dyn Runner>>,
+    float32: &'r mut Option<Box<dyn Runner>>,
+) -> Vec<&'r mut dyn Runner> {
+    let forms = std::iter::once(plain).chain(dynamic).chain(float32);
+    forms.map(|form| -> &mut dyn Runner { &mut **form }).collect()
+}
+
 impl Job<'_> {
-    fn score(&self, session: &mut Session, stage: &str) -> Result<Scored, Error> {
+    fn score(&self, session: &mut dyn Runner, stage: &str) -> Result<Scored, Error> {
         quality::score(self.data, session, &self.truth, self.runs, stage)
     }
 
     /// What a run of the dynamic model decided and cost.
-    fn dynamic(&self, session: &Session, run: &Scored, quality: Quality, plain: &Quality) -> DynamicQuality {
+    fn dynamic(&self, session: &dyn Runner, run: &Scored, quality: Quality, plain: &Quality) -> DynamicQuality {
         let inserted = &self.model.inserted;
         let gates = session.gates().into_iter().zip(&run.gate_rows);
         let token_exit_histogram = self.token_exits(run);
@@ -231,7 +244,7 @@ impl Job<'_> {
     }
 
     /// Times all forms, interleaved.
-    fn time(&self, sessions: &mut [&mut Session], qualities: &mut [&mut Quality]) -> Result<(), Error> {
+    fn time(&self, sessions: &mut [&mut dyn Runner], qualities: &mut [&mut Quality]) -> Result<(), Error> {
         let times = time_forms(sessions, self.data, self.runs.progress)?;
         let decoder = Decoder::of(&self.model.plain, &self.structure, self.data);
         let tokens = decoder.map(|d| d.time(sessions, self.data)).transpose()?;

@@ -5,7 +5,7 @@
 use eec_ir::Graph;
 use eec_passes::ffn_gates::{self, FfnGates, Rule};
 use eec_passes::token_exits;
-use eec_runtime::{Control, Session};
+use eec_runtime::{Control, Runner};
 use serde::Serialize;
 
 use super::{Job, Quality};
@@ -154,7 +154,7 @@ fn ratio(scored: &Scored, plain: &Scored) -> f64 {
 
 impl Job<'_> {
     /// The rivals at the dynamic model's work.
-    pub(super) fn rivals(&self, session: &mut Session, forms: Forms) -> Result<Rivals, Error> {
+    pub(super) fn rivals(&self, session: &mut dyn Runner, forms: Forms) -> Result<Rivals, Error> {
         let mut rivals = Rivals::default();
         if !session.exits().is_empty() {
             self.of_exits(&mut rivals, session, forms)?;
@@ -175,7 +175,7 @@ impl Job<'_> {
         Ok(rivals)
     }
 
-    fn of_exits(&self, rivals: &mut Rivals, session: &mut Session, forms: Forms) -> Result<(), Error> {
+    fn of_exits(&self, rivals: &mut Rivals, session: &mut dyn Runner, forms: Forms) -> Result<(), Error> {
         let (all, kept) = self.depths(session, forms.plain)?;
         let at_exits = kept.iter().filter_map(|k| all.get(*k)?.accuracy).chain([forms.plain.quality.mean()]);
         let accuracy = random_accuracy(&forms.dynamic.exit_rows, at_exits);
@@ -187,7 +187,7 @@ impl Job<'_> {
     /// Everyone leaving at each candidate, by the heads that calibration fitted, and which candidates are
     /// the model's exits; heads that are not fitted are judged at the model's own exits, forced, where
     /// the heads before count as work too.
-    fn depths(&self, session: &mut Session, plain: &Scored) -> Result<(Vec<Rival>, Vec<usize>), Error> {
+    fn depths(&self, session: &mut dyn Runner, plain: &Scored) -> Result<(Vec<Rival>, Vec<usize>), Error> {
         let name = |place: &str| Mechanism::ExitHeads.for_all(place);
         if let (Some(candidates), Some(policy)) = (&self.model.candidates, &self.model.policy) {
             let classes = candidate_classes(self.model, candidates, self.data, self.runs.threads, self.runs.progress)?;

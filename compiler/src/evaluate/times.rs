@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use eec_runtime::{Control, Session};
+use eec_runtime::{Control, Runner};
 
 use crate::Error;
 use crate::capture::BATCH;
@@ -26,7 +26,7 @@ const TIMED_BATCHES: usize = 12;
 /// Times all forms. The time of one sample is the mean over samples (a median would hide the hard
 /// ones) of the least of three runs.
 pub(super) fn time_forms(
-    sessions: &mut [&mut Session],
+    sessions: &mut [&mut dyn Runner],
     data: &Dataset,
     progress: &dyn Progress,
 ) -> Result<Vec<Times>, Error> {
@@ -47,7 +47,7 @@ pub(super) fn spread(rows: usize, count: usize, len: usize) -> Vec<usize> {
 }
 
 fn time_rows(
-    sessions: &mut [&mut Session],
+    sessions: &mut [&mut dyn Runner],
     data: &Dataset,
     starts: &[usize],
     len: usize,

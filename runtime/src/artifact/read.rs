@@ -5,6 +5,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
+use eec_ir::gpu::GpuProgram;
 use eec_ir::program::Program;
 use eec_ir::tensor::Storage;
 use eec_ir::{ContentHash, DType, Precision, Tensor};
@@ -13,7 +14,9 @@ use memmap2::Mmap;
 use memmap2::UncheckedAdvice;
 
 use super::narrow::Narrow;
-use super::{ALIGN, CONSTANTS, ENTRY, Entry, HEADER, MAGIC, NAME, PLAIN_PROGRAM, PROGRAM, VERSION, WEIGHTS};
+use super::{
+    ALIGN, CONSTANTS, ENTRY, Entry, GPU, HEADER, MAGIC, NAME, PLAIN_GPU, PLAIN_PROGRAM, PROGRAM, VERSION, WEIGHTS,
+};
 use crate::error::{Error, ErrorKind};
 
 /// An artifact in memory: a mapped file, or bytes of the program itself.
@@ -215,7 +218,32 @@ impl Artifact {
         self.decode(PLAIN_PROGRAM)
     }
 
-    fn decode(&self, name: &str) -> Result<Option<Program>, Error> {
+    /// The GPU form of the program that runs, with the program.
+    ///
+    /// Fails if it has none, with the reasons, or if it names what the program does not have.
+    pub fn gpu(&self) -> Result<(Program, GpuProgram), Error> {
+        self.checked_gpu(self.program()?, GPU)
+    }
+
+    /// The same of the plain model's program, which is the one that runs if there is no other.
+    pub fn plain_gpu(&self) -> Result<(Program, GpuProgram), Error> {
+        match self.plain_program()? {
+            Some(program) => self.checked_gpu(program, PLAIN_GPU),
+            None => self.gpu(),
+        }
+    }
+
+    fn checked_gpu(&self, program: Program, name: &str) -> Result<(Program, GpuProgram), Error> {
+        let form: Option<Result<GpuProgram, String>> = self.decode(name)?;
+        let gpu = form.ok_or_else(|| self.damaged("holds no GPU form"))?;
+        let gpu = gpu.map_err(|why| Error::new(ErrorKind::Program, &self.file, why))?;
+        match eec_ir::gpu::verify(&program, &gpu).first() {
+            None => Ok((program, gpu)),
+            Some(problem) => Err(self.damaged(format!("is damaged: section {name:?}: {problem}"))),
+        }
+    }
+
+    fn decode<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
         let decode =
             |bytes| postcard::from_bytes(bytes).map_err(|e| self.damaged(format!("is damaged: section {name:?}: {e}")));
         self.section(name).map(decode).transpose()

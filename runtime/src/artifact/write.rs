@@ -4,11 +4,15 @@ use std::collections::HashSet;
 use std::io::Write;
 use std::path::Path;
 
+use eec_ir::gpu::GpuProgram;
 use eec_ir::program::Program;
 use eec_ir::{ContentHash, Precision, Tensor};
 
 use super::narrow::Layout;
-use super::{ALIGN, CONSTANTS, ENTRY, Entry, HEADER, MAGIC, NAME, PLAIN_PROGRAM, PROGRAM, VERSION, WEIGHTS, align};
+use super::{
+    ALIGN, CONSTANTS, ENTRY, Entry, GPU, HEADER, MAGIC, NAME, PLAIN_GPU, PLAIN_PROGRAM, PROGRAM, VERSION, WEIGHTS,
+    align,
+};
 use crate::error::{Error, ErrorKind};
 use crate::file::replace_file;
 
@@ -66,6 +70,16 @@ impl ArtifactWriter {
     /// Sets the plain model's program, beside a dynamic one.
     pub fn plain_program(&mut self, program: &Program) -> Result<(), Error> {
         self.section(PLAIN_PROGRAM, encode(program)?)
+    }
+
+    /// Sets the GPU form of the program that runs, or why it has none.
+    pub fn gpu(&mut self, gpu: &Result<GpuProgram, String>) -> Result<(), Error> {
+        self.section(GPU, encode(gpu)?)
+    }
+
+    /// Sets the GPU form of the plain model's program, beside a dynamic one, or why it has none.
+    pub fn plain_gpu(&mut self, gpu: &Result<GpuProgram, String>) -> Result<(), Error> {
+        self.section(PLAIN_GPU, encode(gpu)?)
     }
 
     /// Adds a constant; equal ones are stored once.
@@ -139,8 +153,7 @@ fn write_padded(out: &mut impl Write, bytes: &[u8]) -> std::io::Result<()> {
     out.write_all(&[0; ALIGN][..align(bytes.len()) - bytes.len()])
 }
 
-fn encode(program: &Program) -> Result<Vec<u8>, Error> {
-    let subject = format!("program {:?}", program.name);
+fn encode(program: &impl serde::Serialize) -> Result<Vec<u8>, Error> {
     postcard::to_stdvec(program)
-        .map_err(|e| Error::new(ErrorKind::Artifact, subject, format!("cannot be encoded: {e}")))
+        .map_err(|e| Error::new(ErrorKind::Artifact, "a program", format!("cannot be encoded: {e}")))
 }

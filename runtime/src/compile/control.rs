@@ -8,7 +8,7 @@ use eec_ir::program::{BlockId, Decision, IfStep, Join, RouteStep, RowBuffer};
 
 use super::entry::Entry;
 use super::lanes::memory;
-use crate::context::{AUTO, NEVER};
+use crate::call::{AUTO, NEVER};
 
 /// The rows of a route: the mask, how many there are, and how many go to each side.
 #[derive(Clone, Copy)]

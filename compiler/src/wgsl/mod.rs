@@ -1,0 +1,111 @@
+//! Lowering: [`Program`](eec_ir::program::Program) to [`GpuProgram`], its kernels as WGSL.
+//!
+//! `flatten` puts the steps of all blocks into one list of dispatches; `control` writes the shaders that decide which
+//! of them run, `rows` those that copy rows and outputs. Kernels have one file per form: `loops` (with `merge` and
+//! `reduce`), `matmul`, `attention`, `conv`, `pool`, `scan`; `tile` is what products and convolutions share, `thin` serves products of very few rows. `text` is the
+//! writer of one shader, with `dims` (sizes), `exprs` (scalar functions), `epilogue` and `helpers` (functions in
+//! WGSL). `check` validates every text.
+
+mod attention;
+mod check;
+mod constants;
+mod control;
+mod conv;
+mod dims;
+mod epilogue;
+mod exprs;
+mod flatten;
+mod helpers;
+mod loops;
+mod matmul;
+mod merge;
+mod pool;
+mod reduce;
+mod rows;
+mod scan;
+mod text;
+mod thin;
+mod tile;
+
+use std::fmt;
+use std::path::Path;
+
+use eec_ir::Dim;
+use eec_ir::gpu::GpuProgram;
+use eec_ir::program::{Form, VerifiedProgram};
+
+use crate::Error;
+use text::{Reason, Writer};
+
+/// Why a program has no GPU form: all kernels and ports that stand in the way.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unsupported {
+    /// The program's name.
+    pub program: String,
+    /// What has no shader, and why; in the order of the program, each once.
+    pub problems: Vec<Problem>,
+}
+
+/// One thing that has no GPU form.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Problem {
+    /// The kernel's name, or that of a port or step.
+    pub place: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "program {:?} has no GPU form:", self.program)?;
+        self.problems.iter().try_for_each(|p| write!(f, "\n  {}: {}", p.place, p.reason))
+    }
+}
+
+impl std::error::Error for Unsupported {}
+
+/// The GPU form of a program.
+///
+/// # Errors
+///
+/// All kernels that have no shader, with the reasons: operators that only the host runs, element types without a
+/// 32-bit word. A text that does not validate is an internal error that names its kernel.
+pub fn lower(program: &VerifiedProgram<'_>) -> Result<GpuProgram, Unsupported> {
+    flatten::flatten(program.program())
+}
+
+/// Writes the shaders of a GPU form and the list of its dispatches into a folder.
+///
+/// # Errors
+///
+/// The folder or a file of it cannot be written.
+pub fn dump(gpu: &GpuProgram, folder: &Path) -> Result<(), Error> {
+    let write = |name: String, text: &str| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).map_err(|e| Error::io(&path, e))
+    };
+    std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+    write("dispatches.txt".into(), &gpu.dispatches_text())?;
+    gpu.shaders.iter().enumerate().try_for_each(|(i, shader)| write(format!("{i:03}.wgsl"), &shader.text))
+}
+
+/// How a shader's work is divided.
+struct Body {
+    /// Lanes of a workgroup.
+    lanes: u32,
+    /// Workgroups that do all the work at once.
+    groups: Dim,
+}
+
+/// Writes a kernel.
+fn kernel(w: &mut Writer, form: &Form) -> Result<Body, Reason> {
+    match form {
+        Form::Loop(form) => loops::write(w, form),
+        Form::MatMul(form) => matmul::write(w, &[form]),
+        Form::Attention(form) => attention::write(w, form),
+        Form::Conv(form) => conv::write(w, form),
+        Form::Pool(form) => pool::write(w, form),
+        Form::Scan(form) => scan::write(w, form),
+        Form::Host(form) => Err(format!("{} is run by the host", form.op)),
+    }
+}

@@ -1,0 +1,136 @@
+//! Reductions: what a lane adds up by itself, and how the lanes of a workgroup put their parts together.
+//!
+//! The order of a sum depends on the number of lanes and elements alone.
+
+use eec_ir::DType;
+use eec_ir::program::ReductionFn;
+
+use super::helpers::Helper;
+use super::text::{Reason, Writer, word};
+
+/// What a lane starts from.
+pub(super) fn start(w: &mut Writer, function: ReductionFn, dtype: DType) -> Result<String, Reason> {
+    let float = word(dtype)? == "f32";
+    Ok(match function {
+        ReductionFn::Sum if float => "0.0".into(),
+        ReductionFn::Sum => "0".into(),
+        ReductionFn::Max | ReductionFn::ArgMax if float => w.float(f32::NEG_INFINITY),
+        ReductionFn::Min if float => w.float(f32::INFINITY),
+        ReductionFn::Max | ReductionFn::ArgMax => super::dims::number(i32::MIN.into())?,
+        ReductionFn::Min => i32::MAX.to_string(),
+    })
+}
+
+/// Two parts as one.
+fn combined(w: &mut Writer, function: ReductionFn, dtype: DType, a: &str, b: &str) -> Result<String, Reason> {
+    let float = word(dtype)? == "f32";
+    let helper = match function {
+        ReductionFn::Max => Helper::Larger,
+        ReductionFn::Min => Helper::Smaller,
+        ReductionFn::Sum | ReductionFn::ArgMax => return Ok(format!("{a} + {b}")),
+    };
+    if float {
+        w.helper(helper);
+    }
+    Ok(match (helper, float) {
+        (Helper::Larger, true) => format!("larger({a}, {b})"),
+        (Helper::Larger, false) => format!("max({a}, {b})"),
+        (_, true) => format!("smaller({a}, {b})"),
+        (_, false) => format!("min({a}, {b})"),
+    })
+}
+
+/// The statement that takes the value at `j` into a lane's part.
+pub(super) fn step(
+    w: &mut Writer,
+    function: ReductionFn,
+    dtype: DType,
+    part: &str,
+    value: &str,
+) -> Result<String, Reason> {
+    if function == ReductionFn::ArgMax {
+        // The first element is the largest until a larger one comes; NaN is never larger.
+        let known = if dtype == DType::F32 {
+            w.helper(Helper::IsNan);
+            format!("!is_nan({value})")
+        } else {
+            "true".into()
+        };
+        let first = format!("j == 0 || ({part}_at == {} && {known})", i32::MAX);
+        return Ok(format!("if {first} || {value} > {part} {{ {part} = {value}; {part}_at = j; }}"));
+    }
+    let sum = combined(w, function, dtype, part, value)?;
+    Ok(format!("{part} = {sum};"))
+}
+
+/// The result of a row that one lane walked.
+pub(super) fn alone(function: ReductionFn, part: &str) -> String {
+    if function == ReductionFn::ArgMax { format!("{part}_at") } else { part.to_string() }
+}
+
+/// The result of a row that the lanes of a workgroup walked together.
+pub(super) fn together(
+    w: &mut Writer,
+    function: ReductionFn,
+    dtype: DType,
+    part: &str,
+    lanes: u32,
+) -> Result<String, Reason> {
+    let word = word(dtype)?;
+    w.global(format!("var<workgroup> parts_{word}: array<{word}, {lanes}>;"));
+    if function == ReductionFn::ArgMax {
+        w.global(format!("var<workgroup> places: array<i32, {lanes}>;"));
+        let better = format!(
+            "places[other] != {max} && (places[lane] == {max} || parts_{word}[other] > parts_{word}[lane] \
+             || (parts_{word}[other] == parts_{word}[lane] && places[other] < places[lane]))",
+            max = i32::MAX
+        );
+        let store =
+            format!("if {better} {{\nparts_{word}[lane] = parts_{word}[other];\nplaces[lane] = places[other];\n}}");
+        w.global(tree(
+            &format!("argmax_{word}(lane: i32, value: {word}, at: i32) -> i32"),
+            &format!("parts_{word}[lane] = value;\nplaces[lane] = at;"),
+            &store,
+            "places[0]",
+            lanes,
+        ));
+        return Ok(format!("argmax_{word}(lane, {part}, {part}_at)"));
+    }
+    let name = match function {
+        ReductionFn::Sum => "sum",
+        ReductionFn::Max | ReductionFn::ArgMax => "largest",
+        ReductionFn::Min => "smallest",
+    };
+    let (a, b) = (format!("parts_{word}[lane]"), format!("parts_{word}[other]"));
+    let both = combined(w, function, dtype, &a, &b)?;
+    w.global(tree(
+        &format!("{name}_{word}(lane: i32, value: {word}) -> {word}"),
+        &format!("parts_{word}[lane] = value;"),
+        &format!("parts_{word}[lane] = {both};"),
+        &format!("parts_{word}[0]"),
+        lanes,
+    ));
+    Ok(format!("{name}_{word}(lane, {part})"))
+}
+
+/// A function in which the lanes of a workgroup halve their number until one part is left.
+fn tree(signature: &str, enter: &str, combine: &str, result: &str, lanes: u32) -> String {
+    let half = lanes / 2;
+    [
+        &format!("\nfn {signature} {{"),
+        enter,
+        "workgroupBarrier();",
+        &format!("for (var half = {half}; half > 0; half /= 2) {{"),
+        "if lane < half {",
+        "let other = lane + half;",
+        combine,
+        "}",
+        "workgroupBarrier();",
+        "}",
+        &format!("let result = {result};"),
+        "workgroupBarrier();",
+        "return result;",
+        "}",
+    ]
+    .join("\n")
+}

@@ -1,0 +1,293 @@
+//! The buffers of a session, and the groups of them that dispatches see.
+
+use std::collections::HashMap;
+
+use eec_ir::gpu::{Dispatch, GpuProgram, State};
+use eec_ir::program::{Program, Source};
+use eec_ir::{ContentHash, DType, Tensor};
+
+use super::device::Gpu;
+use super::pipelines::{BEFORE_CONSTANTS, Pipelines, Sight};
+use super::plan::{Plan, kernels};
+use super::words;
+use crate::call;
+use crate::error::{Error, ErrorKind};
+
+/// Buffers of one session. Those whose sizes depend on the inputs only grow.
+pub(super) struct Buffers {
+    pub(super) params: wgpu::Buffer,
+    pub(super) state: wgpu::Buffer,
+    pub(super) counters: wgpu::Buffer,
+    pub(super) arguments: wgpu::Buffer,
+    pub(super) arena: wgpu::Buffer,
+    pub(super) outputs: wgpu::Buffer,
+    /// What the host writes; mapped between runs.
+    pub(super) upload: wgpu::Buffer,
+    /// What the host reads.
+    pub(super) readback: wgpu::Buffer,
+    /// The words that stand at the beginning of the arena.
+    resident: wgpu::Buffer,
+    /// Those that are bound by themselves.
+    constants: HashMap<u32, wgpu::Buffer>,
+    weight_bytes: usize,
+}
+
+/// Where constants that stand in the arena begin.
+pub(super) struct Resident {
+    pub(super) offsets: Vec<usize>,
+    pub(super) words: usize,
+}
+
+/// Constants in the arena start at multiples of this many words.
+const ALIGN: usize = 16;
+
+impl Resident {
+    /// The places of [`GpuProgram::resident`], one after the other.
+    pub(super) fn of(program: &Program, form: &GpuProgram) -> Resident {
+        let mut words = 0;
+        let place = |buffer: &eec_ir::BufferId| {
+            let start = words;
+            words += elements(program, constant_of(program, *buffer)).next_multiple_of(ALIGN);
+            start
+        };
+        let offsets = form.resident.iter().map(place).collect();
+        Resident { offsets, words }
+    }
+}
+
+/// The constant that a buffer holds.
+fn constant_of(program: &Program, buffer: eec_ir::BufferId) -> Option<u32> {
+    match program.buffer(buffer).source {
+        Source::Constant(constant) => Some(constant),
+        Source::Input(_) | Source::Temp | Source::Param | Source::Result => None,
+    }
+}
+
+fn elements(program: &Program, constant: Option<u32>) -> usize {
+    constant.map_or(0, |c| program.constants[c as usize].dims.iter().product())
+}
+
+const STORAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE;
+const COPY_SRC: wgpu::BufferUsages = wgpu::BufferUsages::COPY_SRC;
+const COPY_DST: wgpu::BufferUsages = wgpu::BufferUsages::COPY_DST;
+
+/// What the buffers of a session must hold.
+pub(super) struct Needed<'a> {
+    pub(super) program: &'a Program,
+    pub(super) form: &'a GpuProgram,
+    pub(super) resident: &'a Resident,
+    /// Words of the parameters of all dispatches.
+    pub(super) param_words: usize,
+    /// The tensor of a constant.
+    pub(super) constants: &'a dyn Fn(ContentHash) -> Option<Tensor>,
+}
+
+impl Buffers {
+    /// Uploads the constants and makes the buffers whose sizes are known.
+    ///
+    /// Fails if a constant is missing or holds what no word can, and if memory does not suffice.
+    pub(super) fn new(gpu: &Gpu, needed: &Needed<'_>) -> Result<Buffers, Error> {
+        let Needed { program, form, .. } = needed;
+        let state = State::of(program, form);
+        let mut constants = HashMap::new();
+        let mut weight_bytes = 0;
+        for constant in bound(form) {
+            if constants.contains_key(&constant) {
+                continue;
+            }
+            let tensor = load(needed, constant)?;
+            let bytes = encode(program, constant, &tensor)?;
+            weight_bytes += bytes.len();
+            constants.insert(constant, gpu.filled("a constant", &bytes, STORAGE)?);
+        }
+        let mut words = vec![0u8; 4 * needed.resident.words];
+        for (buffer, offset) in form.resident.iter().zip(&needed.resident.offsets) {
+            let Some(constant) = constant_of(program, *buffer) else { continue };
+            let tensor = load(needed, constant)?;
+            let bytes = encode(program, constant, &tensor)?;
+            words[4 * offset..][..bytes.len()].copy_from_slice(&bytes);
+        }
+        weight_bytes += words.len();
+        let dispatches = form.dispatches.len();
+        Ok(Buffers {
+            params: gpu.buffer("the parameters", needed.param_words, wgpu::BufferUsages::UNIFORM | COPY_DST)?,
+            state: gpu.buffer("the state", state.len(), STORAGE | COPY_SRC | COPY_DST)?,
+            counters: gpu.buffer("the counters", dispatches + 1, STORAGE | COPY_SRC | COPY_DST)?,
+            arguments: gpu.buffer(
+                "the arguments",
+                3 * dispatches,
+                STORAGE | COPY_DST | wgpu::BufferUsages::INDIRECT,
+            )?,
+            arena: gpu.buffer("the temporary buffers", 0, STORAGE | COPY_DST)?,
+            outputs: gpu.buffer("the outputs", 0, STORAGE | COPY_SRC)?,
+            upload: upload(gpu, 0)?,
+            readback: gpu.buffer("the read-back", 0, wgpu::BufferUsages::MAP_READ | COPY_DST)?,
+            resident: gpu.filled("the small constants", &words, COPY_SRC)?,
+            constants,
+            weight_bytes,
+        })
+    }
+
+    /// Bytes of the constants.
+    pub(super) fn weight_bytes(&self) -> usize {
+        self.weight_bytes
+    }
+
+    /// Makes room for a run; gives whether what dispatches see has changed.
+    ///
+    /// Fails if a buffer is larger than the adapter allows.
+    pub(super) fn reserve(
+        &mut self,
+        gpu: &Gpu,
+        plan: &Plan,
+        upload_words: usize,
+        readback_words: usize,
+    ) -> Result<bool, Error> {
+        let grown = |buffer: &wgpu::Buffer, words: usize| {
+            let held = (buffer.size() / 4) as usize;
+            (words > held).then(|| if held > 1 { words + words / 8 } else { words })
+        };
+        let mut seen = false;
+        if let Some(words) = grown(&self.arena, plan.arena_words) {
+            gpu.fits("the temporary buffers", 4 * plan.arena_words as u64, true)?;
+            let limit = (gpu.adapter().limits.binding_bytes / 4) as usize;
+            // What is held may go before more is taken.
+            self.arena.destroy();
+            self.arena = gpu.buffer("the temporary buffers", words.min(limit), STORAGE | COPY_DST)?;
+            self.write_resident(gpu)?;
+            seen = true;
+        }
+        if let Some(words) = grown(&self.outputs, plan.output_words) {
+            self.outputs = gpu.buffer("the outputs", words, STORAGE | COPY_SRC)?;
+            seen = true;
+        }
+        if let Some(words) = grown(&self.upload, upload_words) {
+            self.upload = upload(gpu, words)?;
+        }
+        if let Some(words) = grown(&self.readback, readback_words) {
+            self.readback = gpu.buffer("the read-back", words, wgpu::BufferUsages::MAP_READ | COPY_DST)?;
+        }
+        Ok(seen)
+    }
+
+    /// Copies the constants that stand in the arena to it.
+    fn write_resident(&self, gpu: &Gpu) -> Result<(), Error> {
+        let bytes = self.resident.size().min(self.arena.size());
+        gpu.scoped("the small constants", || {
+            let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            encoder.copy_buffer_to_buffer(&self.resident, 0, &self.arena, 0, Some(bytes));
+            gpu.queue().submit([encoder.finish()]);
+        })
+    }
+}
+
+/// A mapped buffer for what the host writes.
+fn upload(gpu: &Gpu, words: usize) -> Result<wgpu::Buffer, Error> {
+    gpu.mapped("what is uploaded", words, wgpu::BufferUsages::MAP_WRITE | COPY_SRC)
+}
+
+fn load(needed: &Needed<'_>, constant: u32) -> Result<Tensor, Error> {
+    let described = &needed.program.constants[constant as usize];
+    let fail =
+        |why: String| call::error(needed.program, ErrorKind::Constant, format!("constant {}: {why}", described.hash));
+    let tensor = (needed.constants)(described.hash).ok_or_else(|| fail("its bytes are missing".into()))?;
+    if tensor.dtype() != described.dtype || tensor.dims() != described.dims {
+        let (dtype, dims) = (tensor.dtype(), tensor.dims());
+        return Err(fail(format!("expected {}{:?}, found {dtype}{dims:?}", described.dtype, described.dims)));
+    }
+    Ok(tensor)
+}
+
+fn encode<'t>(program: &Program, constant: u32, tensor: &'t Tensor) -> Result<std::borrow::Cow<'t, [u8]>, Error> {
+    let hash = program.constants[constant as usize].hash;
+    words::encode(tensor).map_err(|why| call::error(program, ErrorKind::Constant, format!("constant {hash}: {why}")))
+}
+
+/// The constants that are bound by themselves; one may come several times.
+fn bound(form: &GpuProgram) -> impl Iterator<Item = u32> {
+    form.dispatches.iter().flat_map(|d| d.constants.iter().copied())
+}
+
+/// Fails if the program holds elements that have no form on a GPU, or a constant that is larger than the adapter
+/// allows.
+pub(super) fn check(gpu: &Gpu, program: &Program, form: &GpuProgram) -> Result<(), Error> {
+    let without: Option<DType> = program.buffers.iter().map(|b| b.dtype).find(|d| !words::has_words(*d));
+    if let Some(dtype) = without {
+        let why = format!("elements of type {dtype} have no form on a GPU");
+        return Err(call::error(program, ErrorKind::Program, why));
+    }
+    for constant in bound(form) {
+        let reader = form.dispatches.iter().find(|d| d.constants.contains(&constant));
+        let reader = reader.and_then(|d| kernels(&d.role, &d.with).next());
+        let named = |e: Error| reader.map_or(e.clone(), |k| e.at_node(&program.kernel(k).name));
+        let what = format!("the constant {}", program.constants[constant as usize].hash);
+        gpu.fits(&what, 4 * elements(program, Some(constant)) as u64, true).map_err(named)?;
+    }
+    Ok(())
+}
+
+/// The groups of bindings of a session, equal ones once.
+pub(super) struct Groups {
+    groups: Vec<wgpu::BindGroup>,
+    of_dispatch: Vec<usize>,
+}
+
+impl Groups {
+    /// The groups over these buffers; a dispatch sees `uniform_words` of its parameters.
+    pub(super) fn new(
+        gpu: &Gpu,
+        form: &GpuProgram,
+        pipelines: &Pipelines,
+        buffers: &Buffers,
+        uniform_words: usize,
+    ) -> Result<Groups, Error> {
+        let mut made = Groups { groups: Vec::new(), of_dispatch: Vec::new() };
+        let mut known: HashMap<(Sight, &[u32]), usize> = HashMap::new();
+        for dispatch in &form.dispatches {
+            let key = (Sight::of(dispatch.role), dispatch.constants.as_slice());
+            if let Some(found) = known.get(&key) {
+                made.of_dispatch.push(*found);
+                continue;
+            }
+            let entries = buffers.entries(dispatch, uniform_words);
+            gpu.made();
+            let group = gpu.scoped("what a dispatch sees", || {
+                gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
+                    label: None,
+                    layout: pipelines.layout(dispatch),
+                    entries: &entries,
+                })
+            })?;
+            known.insert(key, made.groups.len());
+            made.of_dispatch.push(made.groups.len());
+            made.groups.push(group);
+        }
+        Ok(made)
+    }
+
+    /// What a dispatch sees.
+    pub(super) fn of(&self, dispatch: usize) -> &wgpu::BindGroup {
+        &self.groups[self.of_dispatch[dispatch]]
+    }
+}
+
+impl Buffers {
+    fn entries(&self, dispatch: &Dispatch, uniform_words: usize) -> Vec<wgpu::BindGroupEntry<'_>> {
+        let params = wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+            buffer: &self.params,
+            offset: 0,
+            size: wgpu::BufferSize::new(4 * uniform_words as u64),
+        });
+        let fourth = match Sight::of(dispatch.role) {
+            Sight::Kernel => None,
+            Sight::Control => Some(&self.arguments),
+            Sight::Output => Some(&self.outputs),
+        };
+        let own = [Some(&self.state), Some(&self.counters), Some(&self.arena), fourth].into_iter().zip(1..);
+        let constants = dispatch.constants.iter().map(|c| self.constants.get(c)).zip(BEFORE_CONSTANTS..);
+        let bound = own.chain(constants).filter_map(|(buffer, binding)| {
+            Some(wgpu::BindGroupEntry { binding, resource: buffer?.as_entire_binding() })
+        });
+        std::iter::once(wgpu::BindGroupEntry { binding: 0, resource: params }).chain(bound).collect()
+    }
+}

@@ -1,0 +1,68 @@
+//! How much memory a kernel must touch, whatever runs it.
+
+use eec_ir::program::{Dense, Form, MatMul, Per, Program, View};
+use eec_ir::{BufferId, Dim, Precision};
+
+/// The bytes of a product's narrow weights.
+fn narrow_bytes(form: &MatMul, weights: Precision) -> Dim {
+    let elements = Dim::product([&form.k, &form.n]).as_const().unwrap_or_default();
+    Dim::from(weights.bytes(elements.unsigned_abs()) as i64)
+}
+
+/// Bytes that a kernel must read and write: of every view the elements that differ, once.
+pub(crate) fn traffic(program: &Program, form: &Form) -> Dim {
+    let size = |id: BufferId| Dim::from(program.buffer(id).dtype.size() as i64);
+    let dense = |id: BufferId, dims: &[&Dim]| &size(id) * &Dim::product(dims.iter().copied());
+    let strided = |view: &View, dims: &[&Dim]| {
+        let moved = dims.iter().zip(&view.strides).filter(|(_, s)| s.as_const() != Some(0)).map(|(d, _)| *d);
+        &size(view.buffer) * &Dim::product(moved)
+    };
+    match form {
+        Form::Loop(form) => {
+            let all: Vec<&Dim> = form.dims.iter().chain(&form.inner).collect();
+            let rows: Vec<&Dim> = form.dims.iter().collect();
+            let loads = form.inputs.iter().map(|view| strided(view, &all));
+            let stores = form.stores.iter().map(|s| strided(&s.view, if s.per == Per::Row { &rows } else { &all }));
+            loads.chain(stores).fold(Dim::default(), |sum, bytes| &sum + &bytes)
+        }
+        Form::MatMul(form) => {
+            let space = |a, b| form.batch.iter().chain([a, b]).collect::<Vec<_>>();
+            let a = strided(&form.a, &space(&form.m, &form.k));
+            let b = match form.weights {
+                Precision::F32 => strided(&form.b, &space(&form.k, &form.n)),
+                narrow => narrow_bytes(form, narrow),
+            };
+            let result = space(&form.m, &form.n);
+            let operands = form.epilogue.iter().flat_map(|e| &e.operands).map(|view| strided(view, &result));
+            operands.chain([a, b, strided(&form.c, &result)]).fold(Dim::default(), |sum, bytes| &sum + &bytes)
+        }
+        Form::Attention(form) => {
+            let space = |a, b| form.batch.iter().chain([a, b]).collect::<Vec<_>>();
+            let (q, k) = (strided(&form.q, &space(&form.m, &form.d)), strided(&form.k, &space(&form.d, &form.n)));
+            let mask = form.mask.iter().map(|mask| strided(mask, &space(&form.m, &form.n)));
+            let (v, c) =
+                (strided(&form.v, &space(&form.n, &form.width)), strided(&form.c, &space(&form.m, &form.width)));
+            mask.chain([q, k, v, c]).fold(Dim::default(), |sum, bytes| &sum + &bytes)
+        }
+        Form::Conv(form) => {
+            let y = [&form.x_dims[0], &form.w_dims[0], &form.y_size[0], &form.y_size[1]];
+            let (x, w) = (dense(form.x, &form.x_dims.each_ref()), dense(form.w, &form.w_dims.each_ref()));
+            let plane = &form.y_size[0] * &form.y_size[1];
+            let planes = [&form.x_dims[0], &form.w_dims[0], &plane];
+            let operands = form.epilogue.iter().flat_map(|e| &e.operands).map(|view| strided(view, &planes));
+            operands.chain([x, w, dense(form.y, &y)]).fold(Dim::default(), |sum, bytes| &sum + &bytes)
+        }
+        Form::Pool(form) => {
+            let [x, y] = [&form.x_size, &form.y_size].map(|size| [&form.planes, &size[0], &size[1]]);
+            &dense(form.x, &x) + &dense(form.y, &y)
+        }
+        Form::Host(form) => {
+            let whole = |t: &Dense| dense(t.buffer, &t.dims.iter().collect::<Vec<_>>());
+            form.inputs.iter().chain(&form.outputs).map(whole).fold(Dim::default(), |sum, bytes| &sum + &bytes)
+        }
+        Form::Scan(form) => {
+            let dims = [&form.outer, &form.len, &form.inner];
+            &dense(form.x, &dims) + &dense(form.y, &dims)
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Every case on a GPU, with both guards: operators in all layouts against the evaluator, and models with exits,
+//! gates, token exits and joins under every control against the CPU runtime, whose counters they must share.
+
+use std::path::Path;
+
+use eec::cases::{Case, lowered, run_passes, seeded_inputs};
+use eec_ir::program::{Form, Program};
+use eec_ir::verify::{Stage, verify};
+use eec_ir::{Graph, Tensor};
+use eec_passes::pass::Context;
+use eec_runtime::gpu::{Gpu, GpuOptions, Guard};
+use eec_runtime::{Control, Counters, Run, Runner};
+use eec_tests::backend::{Backend, ON_GPU, cpu, gpu, on_gpu, on_gpu_with, run};
+use eec_tests::files::{cases, cases_folder, for_each, read};
+use eec_tests::values::{check as check_tensor, check_all};
+use eec_tests::variants::{Layout, with_layout};
+
+/// Of float32, relative and absolute.
+const TOLERANCE: f32 = 1e-4;
+
+/// Cases that say nothing in one layout, and why.
+const IGNORED: &[(&str, Layout, &str)] = &[(
+    "layernormalization",
+    Layout::Broadcast,
+    "rows of equal elements have no variance: the result is the mean's rounding error times 1/sqrt(epsilon)",
+)];
+
+fn case(path: &Path) -> Result<(Case, Graph), String> {
+    let case = Case::new(&read(path)).map_err(|e| e.to_string())?;
+    let graph = case.graph().map_err(|e| e.to_string())?;
+    Ok((case, graph))
+}
+
+fn compiled(case: &Case, graph: &Graph) -> Result<Graph, String> {
+    let mut graph = graph.clone();
+    run_passes(&mut graph, &case.header.passes, &mut Context::default()).map_err(|e| e.to_string())?;
+    Ok(graph)
+}
+
+/// Whether a program can have no GPU form: its evaluator runs an operator, or elements have no word.
+fn is_for_the_host(program: &Program) -> bool {
+    let word = |dtype: eec_ir::DType| dtype.is_compiled();
+    program.kernels.iter().any(|k| matches!(k.form, Form::Host(_))) || program.buffers.iter().any(|b| !word(b.dtype))
+}
+
+#[test]
+fn every_operator_is_right_on_a_gpu() {
+    if gpu().is_none() {
+        return;
+    }
+    for_each(&cases("ops"), |path| {
+        let (case, graph) = case(path)?;
+        let mut failures = Vec::new();
+        for layout in Layout::ALL {
+            let ignored =
+                |(name, l, _): &(&str, Layout, &str)| path.file_stem().is_some_and(|s| s == *name) && *l == layout;
+            if IGNORED.iter().any(ignored) {
+                continue;
+            }
+            let variant = match layout {
+                Layout::Dense => Some(graph.clone()),
+                _ => with_layout(&graph, layout)?,
+            };
+            let Some(variant) = variant else { continue };
+            let compiled = compiled(&case, &variant)?;
+            // A dim that a layout changes may have been the only one that binds its symbol.
+            if layout != Layout::Dense && verify(&compiled, Stage::Lowerable).is_err() {
+                continue;
+            }
+            failures.extend(operator(&case, &variant, &compiled).err().map(|e| format!("{layout:?}: {e}")));
+        }
+        if failures.is_empty() { Ok(()) } else { Err(failures.join("\n  ")) }
+    });
+}
+
+/// Compares `compiled` on the GPU with `graph` on the evaluator.
+fn operator(case: &Case, graph: &Graph, compiled: &Graph) -> Result<(), String> {
+    let program = lowered(compiled).map_err(|e| e.to_string())?;
+    if is_for_the_host(&program) {
+        let refused =
+            on_gpu(compiled, Guard::Direct).err().ok_or("it runs on a GPU, though its evaluator is needed")?;
+        return if refused.contains("no GPU form") { Ok(()) } else { Err(refused) };
+    }
+    let mut prepared = ON_GPU.iter().map(|b| b.prepare(compiled)).collect::<Result<Vec<_>, _>>()?;
+    for sizes in case.sizes(graph).map_err(|e| e.to_string())? {
+        let inputs = seeded_inputs(graph, &sizes).map_err(|e| e.to_string())?;
+        let want = Backend::Evaluator.prepare(graph)?.run(&inputs)?;
+        for (backend, prepared) in ON_GPU.iter().zip(&mut prepared) {
+            let at = |e: String| format!("{backend:?} at {sizes:?}: {e}");
+            let have = prepared.run(&inputs).map_err(at)?;
+            check_all(graph, &have, &want, TOLERANCE).map_err(at)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_model_runs_as_on_the_cpu_under_every_control() {
+    if gpu().is_none() {
+        return;
+    }
+    let areas = ["exits", "ffn", "joins", "models", "simplify", "tokens", "truncate", "weights"];
+    let paths: Vec<_> = areas.iter().flat_map(|area| cases(area)).collect();
+    for_each(&paths, |path| {
+        if read(path).lines().any(|l| l.starts_with(";! expect-error")) {
+            return Ok(());
+        }
+        let (case, before) = case(path)?;
+        let after = compiled(&case, &before)?;
+        if verify(&after, Stage::Lowerable).is_err() {
+            return Ok(());
+        }
+        for sizes in case.sizes(&before).map_err(|e| e.to_string())? {
+            let inputs = seeded_inputs(&before, &sizes).map_err(|e| e.to_string())?;
+            model(&after, &inputs).map_err(|e| format!("{sizes:?}: {e}"))?;
+        }
+        Ok(())
+    });
+}
+
+/// Runs a graph on both backends under every control.
+fn model(graph: &Graph, inputs: &[Tensor]) -> Result<(), String> {
+    let mut reference = cpu(graph, 1)?;
+    let exits = reference.exits().len();
+    let forced = (0..=exits).filter(|_| exits > 0).map(Control::Force);
+    let controls: Vec<Control> = [Control::Auto, Control::Never, Control::Gates].into_iter().chain(forced).collect();
+    for guard in [Guard::Direct, Guard::Indirect] {
+        let mut session = on_gpu(graph, guard)?;
+        for control in &controls {
+            let want = run(&mut reference, graph, inputs, *control)?;
+            let have = run(&mut session, graph, inputs, *control)?;
+            same(&have, &want).map_err(|e| format!("{guard:?}, {control:?}: {e}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks outputs, and that the same kernels did the same work in one submission.
+fn same(have: &Run, want: &Run) -> Result<(), String> {
+    for ((name, have), (_, want)) in have.outputs.iter().zip(&want.outputs) {
+        check_tensor(name, have, want, TOLERANCE)?;
+    }
+    if have.counters.gpu.submits != 1 {
+        return Err(format!("{} submissions", have.counters.gpu.submits));
+    }
+    let counted = Counters { gpu: want.counters.gpu, ..have.counters.clone() };
+    if counted == want.counters {
+        return Ok(());
+    }
+    Err(format!("counted {counted:?}\nexpected {:?}", want.counters))
+}
+
+/// A small model after these passes, and inputs for a batch.
+fn small(name: &str, passes: &str, batch: i64) -> (Graph, Vec<Tensor>) {
+    let path = cases_folder().join("models").join(name).with_extension("eir");
+    let (case, mut graph) = case(&path).unwrap_or_else(|e| panic!("{name}: {e}"));
+    drop(case);
+    run_passes(&mut graph, passes, &mut Context::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let sizes = [("batch", batch), ("seq", 5), ("n", batch)].map(|(symbol, n)| (eec_ir::Symbol::new(symbol), n));
+    let inputs = seeded_inputs(&graph, &sizes.into_iter().collect()).unwrap_or_else(|e| panic!("{name}: {e}"));
+    (graph, inputs)
+}
+
+const EXITING: &str = "simplify, exit-heads{at=[0, 1], head=linear, rule=maxprob:2}, simplify";
+
+#[test]
+fn nothing_behind_a_taken_exit_runs() {
+    if gpu().is_none() {
+        return;
+    }
+    for (batch, guard) in [1, 8].into_iter().flat_map(|b| [(b, Guard::Direct), (b, Guard::Indirect)]) {
+        let (graph, inputs) = small("vit", EXITING, batch);
+        let mut session = on_gpu(&graph, guard).expect("a session");
+        for exit in 0..2 {
+            let run = run(&mut session, &graph, &inputs, Control::Force(exit)).expect("a run");
+            let runs_of = |block: usize| -> u64 {
+                let named = |name: &str| name.starts_with(&format!("block.{block}."));
+                let kernels = session.program().kernels.iter().zip(&run.counters.per_kernel);
+                kernels.filter(|(kernel, _)| named(&kernel.name)).map(|(_, n)| n).sum()
+            };
+            for block in 0..4 {
+                assert_eq!(runs_of(block) > 0, block <= exit, "batch {batch}, {guard:?}, exit {exit}, block {block}");
+            }
+            let mut rows = [0, 0];
+            rows[exit] = batch as u64;
+            assert_eq!(run.counters.exit_rows, rows);
+        }
+    }
+}
+
+#[test]
+fn a_warm_run_makes_no_object() {
+    if gpu().is_none() {
+        return;
+    }
+    // Of its own, so that no other test makes anything on it.
+    let gpu = Gpu::open(std::env::var("EEC_ADAPTER").ok().as_deref()).expect("an adapter");
+    let (graph, inputs) = small("vit", EXITING, 3);
+    let mut session = on_gpu_with(&gpu, &graph, GpuOptions::of(&gpu)).expect("a session");
+    let cold = run(&mut session, &graph, &inputs, Control::Auto).expect("a run");
+    let made = gpu.objects_made();
+    for control in [Control::Auto, Control::Force(0), Control::Never, Control::Auto] {
+        let warm = run(&mut session, &graph, &inputs, control).expect("a run");
+        assert_eq!(gpu.objects_made(), made, "{control:?}");
+        if control == Control::Auto {
+            assert_eq!(warm.outputs, cold.outputs);
+        }
+    }
+    let (_, fewer) = small("vit", EXITING, 2);
+    run(&mut session, &graph, &fewer, Control::Auto).expect("a run");
+    assert_eq!(gpu.objects_made(), made, "a smaller batch has room");
+}
+
+#[test]
+fn a_long_run_is_cut_without_reading_between() {
+    let Some(gpu) = gpu() else { return };
+    let (graph, inputs) = small("vit", EXITING, 4);
+    let options = GpuOptions::of(gpu);
+    let mut whole = on_gpu_with(gpu, &graph, options.clone()).expect("a session");
+    let mut cut = on_gpu_with(gpu, &graph, GpuOptions { submission_macs: 1, ..options }).expect("a session");
+    for control in [Control::Auto, Control::Force(1)] {
+        let want = run(&mut whole, &graph, &inputs, control).expect("a run");
+        let have = run(&mut cut, &graph, &inputs, control).expect("a run");
+        assert!(have.counters.gpu.submits > 10, "{}", have.counters.gpu.submits);
+        assert_eq!((have.counters.gpu.readback_bytes, have.outputs), (want.counters.gpu.readback_bytes, want.outputs));
+        assert_eq!(have.counters.per_kernel, want.counters.per_kernel);
+    }
+}
+
+#[test]
+fn every_dispatch_is_measured_where_the_adapter_has_a_clock() {
+    let Some(gpu) = gpu() else { return };
+    let (graph, inputs) = small("vit", EXITING, 2);
+    let measured = on_gpu_with(gpu, &graph, GpuOptions { profile: true, ..GpuOptions::of(gpu) });
+    if !gpu.adapter().features.contains(&"timestamps") {
+        assert!(measured.is_err_and(|e| e.contains("no timestamps") && e.contains(&gpu.adapter().name)));
+        return;
+    }
+    let mut session = measured.expect("a session");
+    let run = run(&mut session, &graph, &inputs, Control::Force(0)).expect("a run");
+    let measures = &run.counters.measures;
+    assert_eq!(measures.len(), session.program().kernels.len());
+    assert_eq!(measures.iter().map(|m| m.macs).sum::<u64>(), run.counters.macs);
+    for (measure, ran) in measures.iter().zip(&run.counters.per_kernel) {
+        assert_eq!(*ran == 0, measure.bytes == 0, "{measure:?} of {ran} runs");
+    }
+    assert!(run.timeline.iter().any(|s| s.name == "exit after exit 0" && s.ran), "{:?}", run.timeline);
+    assert!(run.timeline.iter().all(|s| s.start_ns <= s.end_ns));
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_the_reason() {
+    let Some(gpu) = gpu() else { return };
+    let (graph, inputs) = small("vit", EXITING, 2);
+    let mut small =
+        on_gpu_with(gpu, &graph, GpuOptions { memory_limit: 64, ..GpuOptions::of(gpu) }).expect("a session");
+    let refused = run(&mut small, &graph, &inputs, Control::Auto).expect_err("there is no room");
+    assert!(refused.contains("limit of 64 bytes"), "{refused}");
+    let refused = run(&mut small, &graph, &inputs, Control::Force(7)).expect_err("there is no such exit");
+    assert!(refused.contains("cannot be forced"), "{refused}");
+}
