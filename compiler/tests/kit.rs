@@ -62,8 +62,7 @@ fn explain_has_a_verdict_for_every_pass_and_block() -> Result {
     for pass in passes {
         let places = pass["places"].as_array().ok_or("no places")?;
         assert!(!places.is_empty(), "{pass}");
-        let is_told =
-            |p: &Value| p["applies"] == Value::from(true) || p["reason"].as_str().is_some_and(|r| !r.is_empty());
+        let is_told = |p: &Value| p["applies"] == true || p["reason"].as_str().is_some_and(|r| !r.is_empty());
         assert!(places.iter().all(is_told), "{pass}");
     }
     let text = place.stdout("explain model.onnx --pass exit-heads")?;
