@@ -100,6 +100,7 @@ pub mod cost;
 pub mod dim;
 pub mod entity;
 pub mod eval;
+pub mod gpu;
 pub mod graph;
 pub mod minifloat;
 pub mod number;

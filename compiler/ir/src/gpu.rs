@@ -1,0 +1,292 @@
+//! The GPU form of a [`Program`]: shaders, and the dispatches of one inference in the order in which they
+//! run, with every decision taken on the device.
+//!
+//! # Memory
+//!
+//! Every element is one 32-bit word: `F32` its bits, `I32`, `I64` and `Bool` an `i32`. (An `I64` that does not
+//! fit is refused where it enters: as an input or a constant.) A shader sees, in group 0:
+//!
+//! | binding | WGSL | what |
+//! |---|---|---|
+//! | 0 | `var<uniform> array<vec4<i32>, N>` | the dispatch's [`Param`]s, with a dynamic offset |
+//! | 1 | `var<storage, read> array<i32>`; `read_write` for [`Role::Control`] | the state: see [`State`] |
+//! | 2 | `var<storage, read_write> array<u32>` | the counters: how often each dispatch ran, and after them the first [`Fault`] |
+//! | 3 | `var<storage, read_write> array<f32>` | the arena: buffers, at the word offsets that the state says |
+//! | 4 | `var<storage, read_write> array<u32>` | for [`Role::Control`]: the arguments of indirect dispatches, three words each; for [`Role::Output`]: what is read back |
+//! | 5… | `var<storage, read>` | [`Dispatch::constants`] in order |
+//!
+//! A shader declares only what it uses. Entry points are called `main`; the grid is one-dimensional, and a
+//! shader loops over its work with the grid as stride, so that the runtime may start fewer workgroups than
+//! [`Dispatch::groups`].
+//!
+//! # Decisions
+//!
+//! A block of the program is live or not; its word in the state says so, and every dispatch of the block
+//! returns at once when it is 0 (the direct guard). A control dispatch follows each mask: it counts rows, sets
+//! the live words, symbols and buffer offsets of its blocks, clears those of all blocks nested in what does not
+//! run, and writes the group counts of their dispatches (the indirect guard): those planned, or 0.
+//! A parameter or result that stands for another buffer takes over that buffer's offset; otherwise it has its
+//! own ("home"). A join's block runs for one side and then for the other: its dispatches stand in the list
+//! twice, as two instances.
+
+use serde::{Deserialize, Serialize};
+
+use crate::dim::{Dim, Symbol};
+use crate::entity::{BufferId, KernelId};
+use crate::program::{BlockId, Program, Source};
+
+/// The shaders and dispatches of a program.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct GpuProgram {
+    /// Shaders; equal text stands once.
+    pub shaders: Vec<Shader>,
+    /// The symbols of the program, in the order of their words in the state: those of the inputs, which the host
+    /// binds, then those that control dispatches set.
+    pub symbols: Vec<Symbol>,
+    /// What runs, in order.
+    pub dispatches: Vec<Dispatch>,
+    /// Scratch of control steps (row numbers), in arena words; live from the first to the last dispatch that
+    /// names it.
+    pub scratch: Vec<Dim>,
+}
+
+/// One compute shader.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Shader {
+    /// WGSL.
+    pub text: String,
+    /// What the adapter must have.
+    pub needs: Needs,
+}
+
+/// Optional features of adapters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Needs {
+    /// `enable f16;`
+    pub f16: bool,
+    /// `enable subgroups;`
+    pub subgroups: bool,
+}
+
+/// What stops a run: the word after the counters is 0, or `1 + dispatch · 2 + fault`. The outputs of such a run are
+/// worth nothing; later dispatches may still run, inside their buffers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Fault {
+    /// A gather's index is out of range.
+    Index = 0,
+    /// An integer is divided by zero.
+    Division = 1,
+}
+
+/// One dispatch.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Dispatch {
+    /// Position in [`GpuProgram::shaders`].
+    pub shader: u32,
+    /// What it is for.
+    pub role: Role,
+    /// The block that it belongs to, whose live word guards it.
+    pub block: BlockId,
+    /// Which of the block's places in the list this is: values of symbols are kept per instance.
+    pub instance: u32,
+    /// Workgroups that do all the work at once; the runtime takes symbols set on the device at their bounds.
+    pub groups: Dim,
+    /// Numbers of the shader, in the order of its uniform.
+    pub params: Vec<Param>,
+    /// Constants of the program, bound from binding 5 on.
+    pub constants: Vec<u32>,
+}
+
+/// What a dispatch does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Role {
+    /// A kernel, or a part of one.
+    Kernel(KernelId),
+    /// Decides; one workgroup.
+    Control,
+    /// Copies rows, or puts them together.
+    Rows,
+    /// Copies output `0..` of the program to what is read back.
+    Output(u32),
+}
+
+/// One number of a dispatch, resolved by the runtime when it lays out the state.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Param {
+    /// A plain number.
+    Number(i32),
+    /// The position in the state of a symbol's word.
+    Symbol(u32),
+    /// The position in the state of a buffer's offset word; the offset itself is in arena words.
+    Offset(BufferId),
+    /// The position in the state of a buffer's home offset.
+    Home(BufferId),
+    /// The position in the state of the home offset of a scratch ([`GpuProgram::scratch`]).
+    Scratch(u32),
+    /// The position in the state of a block's live word.
+    Live(BlockId),
+    /// The position in the state of the control word (auto 0, never 1, always 2) of an exit or, after all exits, a
+    /// gate.
+    Control(u32),
+    /// The position in the state of the count of rows that left at an exit or, after all exits, a gate.
+    Rows(u32),
+    /// The position in the state of the log of an instance: one word per symbol, which the host reads with the
+    /// counters to know how much work the instance did.
+    Log(u32),
+    /// The position in the state of the planned group counts, one word per dispatch.
+    Planned,
+    /// The number of this dispatch: its word among the counters.
+    Counter,
+    /// The word of the first element of an output in what is read back.
+    Output(u32),
+}
+
+/// Where the words of the state are.
+///
+/// In order: the symbols; a live word per block; an offset per buffer; a home offset per buffer; a home offset per
+/// scratch; a control word and then a count of rows per decision; the logs, a word per symbol and instance; the
+/// planned group counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct State {
+    symbols: usize,
+    blocks: usize,
+    buffers: usize,
+    scratch: usize,
+    decisions: usize,
+    instances: usize,
+    dispatches: usize,
+}
+
+impl State {
+    /// The layout for a program and its GPU form.
+    pub fn of(program: &Program, gpu: &GpuProgram) -> State {
+        State {
+            symbols: gpu.symbols.len(),
+            blocks: program.blocks.len(),
+            buffers: program.buffers.len(),
+            scratch: gpu.scratch.len(),
+            decisions: program.exits.len() + program.gates.len(),
+            instances: gpu.dispatches.iter().map(|d| d.instance as usize + 1).max().unwrap_or(0),
+            dispatches: gpu.dispatches.len(),
+        }
+    }
+
+    /// Position of the first symbol: 0.
+    pub fn symbols(&self) -> usize {
+        0
+    }
+
+    /// Position of the live word of block 0.
+    pub fn live(&self) -> usize {
+        self.symbols
+    }
+
+    /// Position of the offset of buffer 0.
+    pub fn offsets(&self) -> usize {
+        self.live() + self.blocks
+    }
+
+    /// Position of the home offset of buffer 0.
+    pub fn homes(&self) -> usize {
+        self.offsets() + self.buffers
+    }
+
+    /// Position of the home offset of scratch 0.
+    pub fn scratch(&self) -> usize {
+        self.homes() + self.buffers
+    }
+
+    /// Position of the first control word.
+    pub fn controls(&self) -> usize {
+        self.scratch() + self.scratch
+    }
+
+    /// Position of the first count of rows.
+    pub fn rows(&self) -> usize {
+        self.controls() + self.decisions
+    }
+
+    /// Position of the log of instance 0.
+    pub fn logs(&self) -> usize {
+        self.rows() + self.decisions
+    }
+
+    /// Position of the planned group count of dispatch 0.
+    pub fn planned(&self) -> usize {
+        self.logs() + self.instances * self.symbols
+    }
+
+    /// Words in all.
+    pub fn len(&self) -> usize {
+        self.planned() + self.dispatches
+    }
+
+    /// Whether there is no word.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The number that a parameter of dispatch `dispatch` stands for; `outputs` are the first words of the outputs
+    /// in what is read back.
+    pub fn resolve(&self, dispatch: usize, param: &Param, outputs: &[usize]) -> Option<i32> {
+        let position = match param {
+            Param::Number(n) => return Some(*n),
+            Param::Symbol(i) => self.symbols() + *i as usize,
+            Param::Offset(b) => self.offsets() + b.index(),
+            Param::Home(b) => self.homes() + b.index(),
+            Param::Scratch(i) => self.scratch() + *i as usize,
+            Param::Live(b) => self.live() + b.0 as usize,
+            Param::Control(i) => self.controls() + *i as usize,
+            Param::Rows(i) => self.rows() + *i as usize,
+            Param::Log(i) => self.logs() + *i as usize * self.symbols,
+            Param::Planned => self.planned(),
+            Param::Counter => dispatch,
+            Param::Output(i) => *outputs.get(*i as usize)?,
+        };
+        i32::try_from(position).ok()
+    }
+}
+
+/// What is wrong with the GPU form of a verified program: numbers of things that do not exist, one line each.
+/// The shaders themselves are checked by who compiles them.
+pub fn verify(program: &Program, gpu: &GpuProgram) -> Vec<String> {
+    let state = State::of(program, gpu);
+    let mut problems = Vec::new();
+    for (i, dispatch) in gpu.dispatches.iter().enumerate() {
+        let mut wrong = |what: String| problems.push(format!("dispatch {i}: {what}"));
+        if dispatch.shader as usize >= gpu.shaders.len() {
+            wrong(format!("there is no shader {}", dispatch.shader));
+        }
+        if dispatch.block.0 as usize >= program.blocks.len() {
+            wrong(format!("there is no block {}", dispatch.block.0));
+        }
+        match dispatch.role {
+            Role::Kernel(k) if k.index() >= program.kernels.len() => wrong(format!("there is no kernel {k}")),
+            Role::Output(o) if o as usize >= program.outputs.len() => wrong(format!("there is no output {o}")),
+            Role::Kernel(_) | Role::Output(_) | Role::Control | Role::Rows => {}
+        }
+        for constant in dispatch.constants.iter().filter(|c| **c as usize >= program.constants.len()) {
+            wrong(format!("there is no constant {constant}"));
+        }
+        for param in dispatch.params.iter().filter(|p| !exists(program, gpu, &state, p)) {
+            wrong(format!("{param:?} does not exist"));
+        }
+    }
+    problems
+}
+
+fn exists(program: &Program, gpu: &GpuProgram, state: &State, param: &Param) -> bool {
+    let below = |i: u32, len: usize| (i as usize) < len;
+    match param {
+        Param::Number(_) | Param::Planned | Param::Counter => true,
+        Param::Symbol(i) => below(*i, gpu.symbols.len()),
+        Param::Offset(b) | Param::Home(b) => {
+            program.buffers.get(b.index()).is_some_and(|b| !matches!(b.source, Source::Constant(_)))
+        }
+        Param::Scratch(i) => below(*i, gpu.scratch.len()),
+        Param::Live(b) => below(b.0, program.blocks.len()),
+        Param::Control(i) | Param::Rows(i) => below(*i, state.decisions),
+        Param::Log(i) => below(*i, state.instances),
+        Param::Output(i) => below(*i, program.outputs.len()),
+    }
+}
