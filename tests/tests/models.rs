@@ -8,7 +8,7 @@ use std::process::Command;
 use eec::cases::{run_passes, seeded_inputs};
 use eec::model::simplified;
 use eec::npz::{read_npz, write_npz};
-use eec::onnx::import;
+use eec::onnx::{FixedInput, ImportOptions, import, import_with};
 use eec_ir::verify::{Stage, verify};
 use eec_ir::{Graph, Op, Symbol, Tensor};
 use eec_passes::exit_heads::CONFIDENCE;
@@ -54,6 +54,18 @@ const MODELS: &[(&str, Option<usize>)] = &[
     ("bert-trec/model", Some(6)),
     ("bert-trec/model_dynamo", Some(6)),
     ("mnist-cntk/model", None),
+    ("magika/model", None),
+    ("superres/model", None),
+];
+
+/// A model, sizes of its dims and values of its inputs.
+type Fixed = (&'static str, &'static [(&'static str, i64)], &'static [(&'static str, &'static str)]);
+
+/// Models whose cells run over a dim that must be fixed. In the second, a run's sample rate decides between two
+/// halves of the model; in the first, the other half does not fit inputs of this length.
+const FIXED: &[Fixed] = &[
+    ("silero-vad/model", &[("input.0", 1), ("input.1", 576)], &[("sr", "16000")]),
+    ("silero-vad-op18/model", &[("batch", 1), ("sequence", 576)], &[]),
 ];
 
 /// Models without weights, which a script makes; their blocks, FFNs that can have a gate, and sizes that keep them quick.
@@ -141,6 +153,23 @@ fn models_compute_what_onnx_runtime_computes() {
         let expected = arrays(&model.path.with_extension("expected.npz"))?;
         compare(&mut cpu(&graph, 2)?, &graph, &inputs, &expected)
     });
+}
+
+#[test]
+fn models_with_fixed_dims_compute_what_onnx_runtime_computes() {
+    let Some(folder) = shared_folder() else { return };
+    let outcome = |(name, dims, inputs): &Fixed| -> Result<(), String> {
+        let path = folder.join("models").join(name).with_extension("onnx");
+        let dims = dims.iter().map(|(dim, size)| ((*dim).to_string(), *size)).collect();
+        let inputs = inputs.iter().map(|(input, text)| ((*input).to_string(), FixedInput::Text((*text).to_string())));
+        let options = ImportOptions { dims, inputs: inputs.collect(), ..ImportOptions::default() };
+        let graph = import_with(&path, &options);
+        let graph = simplified(graph.map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
+        let inputs = ordered(&graph, &arrays(&path.with_extension("inputs.npz"))?)?;
+        compare(&mut cpu(&graph, 2)?, &graph, &inputs, &arrays(&path.with_extension("expected.npz"))?)
+    };
+    let failures: Vec<String> = FIXED.iter().filter_map(|m| Some(format!("{}: {}", m.0, outcome(m).err()?))).collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
 #[test]

@@ -95,6 +95,12 @@ impl Dim {
         &self.terms
     }
 
+    /// Whether no coefficient is at either end of 64 bits, where arithmetic on dims stops and that on
+    /// elements wraps around.
+    pub fn is_exact(&self) -> bool {
+        self.terms.iter().all(|t| t.coef != i64::MAX && t.coef != i64::MIN)
+    }
+
     /// The value, if it depends on no symbol.
     pub fn as_const(&self) -> Option<i64> {
         match self.terms.as_slice() {

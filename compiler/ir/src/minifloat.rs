@@ -161,17 +161,17 @@ pub fn encode(dtype: DType, x: f64, overflow: Overflow) -> Option<u16> {
     format(dtype).map(|f| f.encode(x, overflow))
 }
 
-/// F8E8M0: the nearest power of two, of two equally near ones the larger.
+/// F8E8M0: the least power of two that is not smaller, as ONNX casts unless it is told otherwise.
 fn encode_power(x: f64, overflow: Overflow) -> u16 {
-    if x.is_nan() || x < 0.0 {
+    if x.is_nan() || x < 0.0 || x.is_infinite() {
         return 255;
     }
-    let (exponent, over) = (exponent_of(x), x > 2f64.powi(127) * 1.5);
-    if over {
+    let exponent = exponent_of(x);
+    let up = exponent + i32::from(x > 2f64.powi(exponent)) + 127;
+    if up > 254 {
         return if overflow == Overflow::Saturate { 254 } else { 255 };
     }
-    let up = x >= 2f64.powi(exponent) * 1.5;
-    (exponent + i32::from(up) + 127).clamp(0, 254) as u16
+    up.max(0) as u16
 }
 
 #[cfg(test)]
@@ -210,6 +210,8 @@ mod tests {
         let f8 = |x, o| encode(DType::F8E4M3FN, x, o).and_then(|b| decode(DType::F8E4M3FN, b));
         assert_eq!(f8(1e6, Overflow::Saturate), Some(448.0));
         assert!(f8(1e6, Overflow::Special).is_some_and(f64::is_nan));
+        let power = |x| encode(DType::F8E8M0, x, Overflow::Saturate);
+        assert_eq!((power(4.0), power(4.1), power(0.0), power(3e38)), (Some(129), Some(130), Some(0), Some(254)));
         let f4 = |x| encode(DType::F4E2M1, x, Overflow::Saturate).and_then(|b| decode(DType::F4E2M1, b));
         assert_eq!((f4(2.5), f4(5.0), f4(-100.0)), (Some(2.0), Some(4.0), Some(-6.0)));
     }

@@ -5,6 +5,7 @@ use std::io;
 
 use eec_ir::ValueId;
 use eec_ir::ops::InferError;
+use eec_ir::verify::VerifyErrors;
 
 use super::unsupported::Unsupported;
 
@@ -50,6 +51,9 @@ pub enum ImportErrorKind {
     /// A node breaks the rules of names and branches.
     #[error("{0}")]
     Node(String),
+    /// The graph breaks invariants of the IR.
+    #[error("{0}")]
+    Invalid(VerifyErrors),
     /// A value's declared type contradicts the inferred one.
     #[error("value `{value}` is declared as {declared}, but the model computes {inferred}")]
     Contradiction {

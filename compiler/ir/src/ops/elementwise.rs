@@ -63,7 +63,12 @@ pub(super) fn infer_cast(cx: &mut Infer, to: DType) -> Inferred {
 
 fn infer_unary(cx: &Infer, dtype: DType, known: Known1) -> Inferred {
     let ty = Type::new(dtype, cx.ty(0).dims.iter().cloned());
-    Ok(cx.mapped(ty, |x| known(x.first()?)))
+    Ok(cx.mapped(ty, |x| known(x.first()?).filter(|result| is_known(result, x))))
+}
+
+/// Whether a result is what the elements' own arithmetic gives: an operand, or a number that did not overflow.
+fn is_known(result: &Dim, operands: &[&Dim]) -> bool {
+    result.is_exact() || operands.contains(&result)
 }
 
 /// Functions of two numbers of one type.
@@ -128,7 +133,7 @@ fn infer_binary(cx: &mut Infer, dtype: Option<DType>, known: Known2) -> Inferred
     let dims = cx.broadcast(&cx.ty(0).dims, &cx.ty(1).dims)?;
     let ty = Type::new(dtype.unwrap_or(cx.ty(0).dtype), dims);
     Ok(cx.mapped(ty, |x| match x {
-        [a, b] => known(a, b),
+        [a, b] => known(a, b).filter(|result| is_known(result, x)),
         _ => None,
     }))
 }

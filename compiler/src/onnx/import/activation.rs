@@ -61,7 +61,11 @@ pub(super) fn leaky_relu(cx: &mut Cx, x: ValueId) -> NodeResult<ValueId> {
 
 /// A slope per element, which broadcasts to the operand alone.
 pub(super) fn prelu(cx: &mut Cx) -> Results {
-    let (x, slope) = (cx.input(0)?, cx.input(1)?);
+    let (x, mut slope) = (cx.input(0)?, cx.input(1)?);
+    if cx.opset < 7 && cx.rank(slope) == 1 && cx.rank(x) > 2 {
+        // One per channel.
+        slope = cx.along(slope, 1, cx.rank(x))?;
+    }
     let below = cx.mul(x, slope)?;
     if cx.ty(below).dims != cx.ty(x).dims {
         return refuse("the slope does not broadcast to the operand");

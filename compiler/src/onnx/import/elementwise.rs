@@ -4,11 +4,29 @@ use eec_ir::{DType, Dim, Op, ValueId};
 
 use super::super::error::{NodeResult, Refusal, refuse};
 use super::super::tensor::{dtype, type_name};
-use super::node::Cx;
+use super::node::{Cx, axis_index};
 
 /// `Identity`: its result is its operand.
 pub(super) fn identity(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     Ok(vec![cx.input(0)?])
+}
+
+/// The operands. Before opset 7 an attribute asked for broadcasting, perhaps to dims from `axis` of the first on.
+pub(super) fn broadcast_operands(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
+    let mut operands = cx.all_inputs()?;
+    if cx.opset >= 7 || !cx.flag("broadcast", false)? {
+        return Ok(operands);
+    }
+    let Some(axis) = cx.int("axis")? else { return Ok(operands) };
+    let [x, other] = operands.as_mut_slice() else { return refuse("broadcasting needs two operands") };
+    let (rank, mut dims) = (cx.rank(*x), cx.dims(*other));
+    let room = axis_index(axis, rank)? + dims.len();
+    if room > rank {
+        return refuse(format!("{} does not fit {} from axis {axis} on", cx.ty(*other), cx.ty(*x)));
+    }
+    dims.resize(dims.len() + rank - room, 1.into());
+    *other = cx.reshape(*other, dims)?;
+    Ok(operands)
 }
 
 /// Whether a tensor is given; of optionals, which a model cannot hold here, it would depend on the run.

@@ -5,6 +5,7 @@ mod attention;
 mod build;
 mod contrib;
 mod contrib_attention;
+mod contrib_grouped;
 mod control;
 mod einsum;
 mod elementwise;
@@ -40,6 +41,7 @@ use std::path::Path;
 
 use eec_ir::graph::Def;
 use eec_ir::ops::Facts;
+use eec_ir::verify::{Stage, verify};
 use eec_ir::{Graph, Origin, RegionId, Type, ValueId};
 
 use super::error::{Failure, ImportError, ImportErrorKind, NodeResult, Refusal, refuse};
@@ -145,7 +147,11 @@ impl Importer<'_> {
     fn run(mut self, model: GraphProto) -> Result<Graph, ImportError> {
         let imported = self.import_graph(model);
         if self.unsupported.is_empty() {
-            return imported.map(|()| self.graph);
+            imported?;
+            // What no rule noticed, such as sizes beyond all bounds.
+            let verified = verify(&self.graph, Stage::Imported).map(drop);
+            let invalid = |e| ImportError::new(self.file, None, ImportErrorKind::Invalid(e));
+            return verified.map_err(invalid).map(|()| self.graph);
         }
         let place = self.unsupported.only_form().map(|form| form.place.clone());
         Err(ImportError::new(self.file, place, ImportErrorKind::Unsupported(self.unsupported)))
@@ -159,8 +165,13 @@ impl Importer<'_> {
         if !self.unsupported.is_empty() {
             return Ok(());
         }
-        let mut outputs = Vec::with_capacity(model.output.len());
+        let mut outputs: Vec<(String, ValueId)> = Vec::with_capacity(model.output.len());
+        let mut names = HashSet::with_capacity(model.output.len());
         for output in &model.output {
+            if !names.insert(output.name.as_str()) {
+                let reason = format!("output `{}` is declared twice", output.name);
+                return Err(self.fail(ImportErrorKind::Interface(reason)));
+            }
             let value = self.lookup(&output.name).map_err(|e| {
                 self.fail(ImportErrorKind::Interface(format!("output `{}`: {}", output.name, e.reason)))
             })?;

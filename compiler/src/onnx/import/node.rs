@@ -224,6 +224,10 @@ impl<'a> Cx<'a> {
         let small = |t: &Tensor| t.len() <= Facts::MAX_CONTENTS;
         let operand = |v: &ValueId| self.constant_of(*v).filter(|t| small(t)).cloned();
         let operands = inputs.iter().map(operand).collect::<Option<Vec<_>>>().filter(|o| !o.is_empty())?;
+        // What is too large to be kept is not computed either.
+        let facts: Vec<Facts> = operands.iter().map(|t| Facts::of(t.ty())).collect();
+        let result = ops::infer(op, &facts).ok()?.outputs.pop()?;
+        result.ty.elements().as_const().filter(|n| *n <= Facts::MAX_CONTENTS as i64)?;
         let mut results = ops::eval(op, &operands, &|_| None).ok()?;
         results.pop().filter(|t| results.is_empty() && small(t))
     }
@@ -238,6 +242,11 @@ impl<'a> Cx<'a> {
     /// A constant.
     pub(super) fn constant(&mut self, tensor: Tensor) -> ValueId {
         self.budget.count_constant(tensor.bytes().len());
+        self.graph.constant(tensor)
+    }
+
+    /// A constant that the file holds.
+    pub(super) fn stored(&mut self, tensor: Tensor) -> ValueId {
         self.graph.constant(tensor)
     }
 

@@ -197,6 +197,10 @@ pub(super) fn gemm(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     let alpha = cx.float("alpha")?.unwrap_or(1.0);
     let beta = cx.float("beta")?.unwrap_or(1.0);
     let (trans_a, trans_b) = (cx.flag("transA", false)?, cx.flag("transB", false)?);
+    if cx.opset < 7 {
+        // It broadcasts as all later ones do.
+        cx.flag("broadcast", false)?;
+    }
     let inputs = cx.all_inputs()?;
     Ok(vec![cx.emit(Op::Gemm { alpha, beta, trans_a, trans_b, weights: Precision::F32 }, &inputs)?])
 }
@@ -206,7 +210,8 @@ pub(super) fn batch_normalization(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     let x = cx.input(0)?;
     let epsilon = cx.float("epsilon")?.unwrap_or(1e-5);
     let momentum = cx.float("momentum")?.unwrap_or(0.9);
-    let training = cx.flag("training_mode", false)?;
+    // Before opset 7, training was meant where no attribute said otherwise.
+    let training = if cx.opset < 7 { !cx.flag("is_test", false)? } else { cx.flag("training_mode", false)? };
     if !cx.flag("spatial", true)? {
         return refuse("only the form over channels is supported");
     }

@@ -6,8 +6,8 @@ use super::super::error::{NodeResult, Refusal, refuse};
 use super::node::Cx;
 use super::recurrent::Cell;
 use super::{
-    activation, attention, contrib, contrib_attention, einsum, elementwise, loss, normalise, pool, quantise, rearrange,
-    recurrent, reduce, resize, sample, selected, shape, signal, slice, transposed_conv, vectorise,
+    activation, attention, contrib, contrib_attention, contrib_grouped, einsum, elementwise, loss, normalise, pool,
+    quantise, rearrange, recurrent, reduce, resize, sample, selected, shape, signal, slice, transposed_conv, vectorise,
 };
 
 /// Appends what an ONNX node stands for and returns its results.
@@ -205,7 +205,7 @@ const CONTRIB: &[(&str, Rule)] = &[
     ("FusedGemm", contrib::fused_gemm),
     ("FusedMatMul", contrib::fused_matmul),
     ("Gelu", elementwise::gelu),
-    ("GroupQueryAttention", contrib_attention::group_query_attention),
+    ("GroupQueryAttention", contrib_grouped::group_query_attention),
     ("MultiHeadAttention", contrib_attention::multi_head_attention),
     ("QuickGelu", contrib::quick_gelu),
     ("RotaryEmbedding", contrib_attention::rotary_embedding),
@@ -350,9 +350,9 @@ pub(super) fn apply(domain: &str, op_type: &str, cx: &mut Cx) -> NodeResult<Vec<
 
 /// An operator whose name, operands and attributes are the same in the IR.
 fn same(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
+    let inputs = elementwise::broadcast_operands(cx)?;
     let attributes = cx.generic_attributes()?;
     let op = Op::from_attributes(cx.op_type(), &attributes).map_err(|e| Refusal::new(e.to_string()))?;
-    let inputs = cx.all_inputs()?;
     Ok(vec![cx.emit(op, &inputs)?])
 }
 

@@ -22,7 +22,7 @@ pub(super) fn constant(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     } else {
         return refuse("holds no value of a supported kind");
     };
-    Ok(vec![cx.constant(tensor)])
+    Ok(vec![cx.stored(tensor)])
 }
 
 /// `ConstantOfShape`: one element, broadcast.

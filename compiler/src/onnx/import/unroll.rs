@@ -23,6 +23,9 @@ struct Turn {
     rows: Vec<Vec<ValueId>>,
 }
 
+/// A `Scan`'s last states, and what the steps gave, per scan output.
+type Scanned = (Vec<ValueId>, Vec<Vec<ValueId>>);
+
 /// What a `Scan` reads.
 struct Source {
     value: ValueId,
@@ -187,7 +190,6 @@ impl Importer<'_> {
     }
 
     /// The last states, and per scan output what the steps gave.
-    #[allow(clippy::type_complexity, reason = "states and rows, each named where they are taken apart")]
     fn scan_steps(
         &mut self,
         region: RegionId,
@@ -195,7 +197,7 @@ impl Importer<'_> {
         body: &Body,
         mut states: Vec<ValueId>,
         sources: &[Source],
-    ) -> Result<Option<(Vec<ValueId>, Vec<Vec<ValueId>>)>, Failure> {
+    ) -> Result<Option<Scanned>, Failure> {
         let mut rows = vec![Vec::new(); body.outputs.len() - states.len()];
         let steps = {
             let cx = self.context(region, node.clone(), Vec::new());
