@@ -39,10 +39,6 @@ impl Product {
     /// The kernel that writes to `c`; a right side without batch dims takes all rows of the left at once.
     /// `None` if `then` cannot be its epilogue.
     fn form(&self, c: &Shown, then: Option<&Then>) -> Option<MatMul> {
-        // Kernels of narrow weights finish no blocks of the result.
-        if self.weights != Precision::F32 && then.is_some() {
-            return None;
-        }
         let (batch, [m, n, k]) = self.space();
         let over = |rows: &Dim, columns: &Dim| batch.iter().chain([rows, columns]).cloned().collect::<Vec<_>>();
         let (a, rb) = (self.a.expanded(&over(&m, &k)), self.b.dims.len());

@@ -16,6 +16,7 @@ use serde_json::json;
 mod cases;
 mod dynamic;
 mod engines;
+mod products;
 mod table;
 mod timing;
 mod worker;
@@ -30,11 +31,13 @@ struct Cli {
     #[command(flatten)]
     args: Args,
     #[command(subcommand)]
-    worker: Option<Role>,
+    role: Option<Role>,
 }
 
 #[derive(Subcommand)]
 enum Role {
+    /// Times matrix products alone beside those of faer and gemm
+    Products(products::ProductArgs),
     /// Runs one engine behind a line protocol
     #[command(hide = true)]
     Worker(worker::WorkerArgs),
@@ -70,7 +73,8 @@ struct Args {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let outcome = match &cli.worker {
+    let outcome = match &cli.role {
+        Some(Role::Products(args)) => products::run(args),
         Some(Role::Worker(args)) => worker::serve(args),
         None => run(&cli.args),
     };

@@ -35,6 +35,27 @@ pub(crate) struct MatMulArgs<'a> {
     pub(crate) epilogue: Option<Finish<'a>>,
 }
 
+impl MatMulArgs<'_> {
+    /// What the tiles read and write.
+    pub(super) fn operands(&self) -> Operands {
+        let MatMulArgs { a, c, c_row, scale, bias, epilogue, .. } = *self;
+        let links = epilogue.map_or(Links::NONE, |e| e.links([0; 3]));
+        Operands { a, c, c_row, scale, bias, links }
+    }
+
+    /// Applies the epilogue to a block of finished sums at `c`, unless links did.
+    ///
+    /// # Safety
+    ///
+    /// The block is inside C, and nobody else touches it.
+    pub(super) unsafe fn finish(&self, isa: &Isa, [rows, columns]: [Range<usize>; 2], c: *mut f32) {
+        if let Some(epilogue) = &self.epilogue {
+            // SAFETY: the caller's promise.
+            unsafe { epilogue.apply(isa, &Block { batch: [0; 3], rows, columns, c, c_row: self.c_row }) }
+        }
+    }
+}
+
 /// A batch of products C = scale · A·B + bias, all operands strided. The batch has up to three axes; a stride
 /// of zero shares an operand along one.
 #[derive(Clone, Copy, Debug)]
@@ -190,9 +211,7 @@ impl Problem for Packed<'_> {
     const PACKS: bool = false;
 
     fn operands(&self, _batch: usize) -> Operands {
-        let MatMulArgs { a, c, c_row, scale, bias, epilogue, .. } = *self.0;
-        let links = epilogue.map_or(Links::NONE, |e| e.links([0; 3]));
-        Operands { a, c, c_row, scale, bias, links }
+        self.0.operands()
     }
 
     unsafe fn slice(&self, isa: &Isa, slice: &Slice, _scratch: &mut [f32]) -> (*const f32, isize) {
@@ -202,12 +221,9 @@ impl Problem for Packed<'_> {
         (self.0.b.wrapping_add(offset), nr as isize)
     }
 
-    unsafe fn finish(&self, isa: &Isa, _batch: usize, [rows, columns]: [Range<usize>; 2], c: *mut f32) {
-        if let Some(epilogue) = &self.0.epilogue {
-            let block = Block { batch: [0; 3], rows, columns, c, c_row: self.0.c_row };
-            // SAFETY: the caller's promise.
-            unsafe { epilogue.apply(isa, &block) }
-        }
+    unsafe fn finish(&self, isa: &Isa, _batch: usize, block: [Range<usize>; 2], c: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.finish(isa, block, c) }
     }
 }
 

@@ -17,7 +17,7 @@ use eec_ir::precision::{from_bf16, to_bf16};
 
 pub(crate) use pack::{Matrix, pack, packed_len};
 
-use super::epilogue::Links;
+use super::epilogue::{Block, Finish, Operand};
 use super::gemm::{self, Operands, Problem, Shape, Slice};
 use super::matmul::{self, MatMulArgs};
 use super::scratch::with_scores;
@@ -84,12 +84,18 @@ pub(crate) unsafe fn matmuls(pool: &Pool, products: &[MatMulArgs], precision: Pr
 /// Calls `f` with parts of the rows.
 fn in_parts(args: &MatMulArgs, f: impl Fn(&MatMulArgs)) {
     let rows = (MAX_ROUNDED / args.k.max(1)).max(BF16_ROWS);
+    if args.m <= rows {
+        return f(args);
+    }
     for row in (0..args.m).step_by(rows) {
+        let moved = |o: &Operand| Operand { matrix: o.matrix.at(row, 0), ..*o };
+        let operands: Vec<Operand> = args.epilogue.iter().flat_map(|e| e.operands).map(moved).collect();
         f(&MatMulArgs {
             a: args.a.at(row, 0),
             c: args.c.wrapping_offset(row as isize * args.c_row),
             m: rows.min(args.m - row),
             bias: args.bias.at(row, 0),
+            epilogue: args.epilogue.map(|e| Finish { operands: &operands, ..e }),
             ..*args
         });
     }
@@ -200,8 +206,21 @@ unsafe fn few_rows_by_panel(isa: &Isa, args: &MatMulArgs, panel: usize) {
         unsafe {
             (isa.sweep)(&Sweep { a, a_step, integers, scales, width, k: args.k, sums: sums_at });
             finish_row(args, row, column, &sums);
+            finish_block(isa, args, row..row + 1, column..column + INT8_COLUMNS.min(args.n - column));
         }
     }
+}
+
+/// Applies the epilogue to stored sums.
+///
+/// # Safety
+///
+/// The block is inside C, and nobody else touches it.
+unsafe fn finish_block(isa: &Isa, args: &MatMulArgs, rows: Range<usize>, columns: Range<usize>) {
+    let Some(epilogue) = &args.epilogue else { return };
+    let c = args.c.wrapping_offset(rows.start as isize * args.c_row + columns.start as isize);
+    // SAFETY: the caller's promise.
+    unsafe { epilogue.apply_all(isa, &Block { batch: [0; 3], rows, columns, c, c_row: args.c_row }) }
 }
 
 /// Applies scale and bias to finished sums of one row from `column` on, and stores those inside C.
@@ -272,12 +291,12 @@ impl Problem for Widened<'_> {
     const PACKS: bool = true;
 
     fn operands(&self, _batch: usize) -> Operands {
-        let MatMulArgs { a, c, c_row, scale, bias, .. } = *self.args;
-        Operands { a, c, c_row, scale, bias, links: Links::NONE }
+        self.args.operands()
     }
 
-    unsafe fn finish(&self, _isa: &Isa, _batch: usize, _block: [Range<usize>; 2], _c: *mut f32) {
-        debug_assert!(self.args.epilogue.is_none(), "a verified program gives narrow weights no epilogue");
+    unsafe fn finish(&self, isa: &Isa, _batch: usize, block: [Range<usize>; 2], c: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { self.args.finish(isa, block, c) }
     }
 
     unsafe fn slice(&self, isa: &Isa, slice: &Slice, scratch: &mut [f32]) -> (*const f32, isize) {

@@ -396,9 +396,6 @@ impl Verifier<'_> {
         if form.weights != Precision::F32 && !self.is_one_constant(form) {
             self.report(place, format_args!("{} weights must be one matrix of a constant", form.weights));
         }
-        if form.weights != Precision::F32 && form.epilogue.is_some() {
-            self.report(place, format_args!("a product by {} weights has no epilogue", form.weights));
-        }
     }
 
     /// Whether b is the same constant matrix for the whole batch.

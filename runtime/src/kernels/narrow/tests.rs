@@ -4,6 +4,7 @@ use eec_ir::Precision;
 
 use super::*;
 use crate::kernels::Bias;
+use crate::kernels::epilogue;
 use crate::kernels::simd::Isa;
 
 /// Values that differ from place to place.
@@ -123,6 +124,37 @@ fn the_best_way_multiplies_too_on_any_number_of_threads() {
             });
             case.check(&one, precision.name());
             assert_eq!(one, two, "{precision}");
+        }
+    }
+}
+
+#[test]
+fn an_epilogue_is_a_map_over_the_product() {
+    let pool = Pool::new(2);
+    // One with more than MAX_ROUNDED elements in its rows.
+    let large = (MAX_ROUNDED / 4096 + 40, 4096, 3);
+    for (precision, (m, k, n)) in
+        Precision::ALL.into_iter().flat_map(|p| SHAPES.into_iter().chain([large]).map(move |s| (p, s)))
+    {
+        let case = Case { m, k, n, precision };
+        let (b, residual, limits) = (case.b(), values(m * n, 4), values(n, 5));
+        let packed = case.packed(&by_rows(&b, n));
+        let at = |x: &[f32], row: usize| Operand {
+            matrix: Strided { ptr: x.as_ptr(), row: row as isize, column: 1 },
+            batch: [0; 3],
+        };
+        let operands = [at(&residual, n), at(&limits, 0)];
+        let run = |epilogue: Option<Finish>| {
+            // SAFETY: the arguments are those of the case, the operands as large as C and as its rows.
+            case.product(&packed, |args| unsafe { matmul(&pool, &MatMulArgs { epilogue, ..*args }, precision) })
+        };
+        let plain = run(None);
+        let expected = plain.iter().enumerate().map(|(i, x)| (x + residual[i]).max(-0.25).min(limits[i % n]));
+        let expected: Vec<u32> = expected.map(f32::to_bits).collect();
+        for steps in epilogue::tests::chain() {
+            let found = run(Some(Finish { steps: &steps, operands: &operands }));
+            let found: Vec<u32> = found.into_iter().map(f32::to_bits).collect();
+            assert!(found == expected, "{precision}, {m}x{k}x{n}, links {}", steps.links.is_some());
         }
     }
 }

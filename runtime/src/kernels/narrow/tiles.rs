@@ -13,8 +13,9 @@ use eec_ir::precision::to_bf16;
 
 use super::super::matmul::MatMulArgs;
 use super::super::scratch::with_scores;
-use super::{BF16_COLUMNS, BF16_ROWS, Shared, finish_row, round_row};
+use super::{BF16_COLUMNS, BF16_ROWS, Shared, finish_block, finish_row, round_row};
 use crate::kernels::locate;
+use crate::kernels::simd::Isa;
 use crate::pool::Pool;
 
 /// Rows and columns of a tile of sums.
@@ -208,11 +209,13 @@ unsafe fn block(args: &MatMulArgs, a: &Rounded, [first, count]: [usize; 2], pane
         } else if steps > 0 {
             one_row(a, b, steps, &mut sums);
         }
-        finish(args, &sums, [first, count], panel * BF16_COLUMNS);
+        let column = panel * BF16_COLUMNS;
+        finish(args, &sums, [first, count], column);
+        finish_block(Isa::get(), args, first..first + count, column..args.n.min(column + BF16_COLUMNS));
     }
 }
 
-/// Finishes and stores the rows of a block.
+/// Applies scale and bias to the rows of a block, and stores them.
 ///
 /// # Safety
 ///
