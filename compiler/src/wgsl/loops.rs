@@ -34,7 +34,7 @@ pub(super) fn write(w: &mut Writer, form: &Loop) -> Result<Body, Reason> {
         targets.push(w.place(store.view.buffer)?);
     }
     let done = vec![false; form.exprs.len()];
-    let mut writer = LoopWriter { w, form, facts, places, targets, done, outer: Vec::new(), inner: Vec::new() };
+    let writer = LoopWriter { w, form, facts, places, targets, done, outer: Vec::new(), inner: Vec::new() };
     let length = Dim::product(&form.inner);
     if form.reductions.is_empty() {
         writer.map()
