@@ -109,14 +109,16 @@ impl Buffers {
         }
         weight_bytes += words.len();
         let dispatches = form.dispatches.len();
+        // Decisions write the first of three numbers of workgroups in every run.
+        let arguments: Vec<u32> = [0, 1, 1].repeat(dispatches.max(1));
         Ok(Buffers {
             params: gpu.buffer("the parameters", needed.param_words, wgpu::BufferUsages::UNIFORM | COPY_DST)?,
             state: gpu.buffer("the state", state.len(), STORAGE | COPY_SRC | COPY_DST)?,
             counters: gpu.buffer("the counters", dispatches + 1, STORAGE | COPY_SRC | COPY_DST)?,
-            arguments: gpu.buffer(
+            arguments: gpu.filled(
                 "the arguments",
-                3 * dispatches,
-                STORAGE | COPY_DST | wgpu::BufferUsages::INDIRECT,
+                bytemuck::cast_slice(&arguments),
+                STORAGE | wgpu::BufferUsages::INDIRECT,
             )?,
             arena: gpu.buffer("the temporary buffers", 0, STORAGE | COPY_DST)?,
             outputs: gpu.buffer("the outputs", 0, STORAGE | COPY_SRC)?,

@@ -1,7 +1,7 @@
 //! Records a run: what the host wrote is copied to its places, the dispatches follow in one compute pass per
 //! submission, and what the host reads is copied together.
 
-use eec_ir::gpu::{GpuProgram, State};
+use eec_ir::gpu::{GpuProgram, Role, State};
 
 use super::bindings::{Buffers, Groups};
 use super::guard::Guard;
@@ -79,9 +79,8 @@ impl Recorder<'_> {
 
     /// The state and the inputs go to their places; `inputs` are places in the arena and words.
     fn before(&self, encoder: &mut wgpu::CommandEncoder, inputs: &[(usize, usize)]) {
-        let Buffers { upload, state, counters, arguments, arena, .. } = self.buffers;
+        let Buffers { upload, state, counters, arena, .. } = self.buffers;
         encoder.clear_buffer(counters, 0, None);
-        encoder.clear_buffer(arguments, 0, None);
         encoder.copy_buffer_to_buffer(upload, 0, state, 0, Some(bytes(self.layout.len())));
         let mut from = self.layout.len();
         for (place, words) in inputs.iter().filter(|(_, words)| *words > 0) {
@@ -93,10 +92,12 @@ impl Recorder<'_> {
     fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, i: usize) {
         pass.set_pipeline(self.pipelines.of(i));
         pass.set_bind_group(0, self.groups.of(i), &[bytes(i * self.stride) as u32]);
-        // The body always runs, and no decision writes its arguments.
-        let body = self.form.dispatches[i].block.0 == 0;
+        // The body always runs. A decision does so in one workgroup that looks for itself, and cannot write
+        // arguments while one of them says how often it runs.
+        let dispatch = &self.form.dispatches[i];
+        let always = dispatch.block.0 == 0 || dispatch.role == Role::Control;
         match self.guard {
-            Guard::Indirect if !body => pass.dispatch_workgroups_indirect(&self.buffers.arguments, bytes(3 * i)),
+            Guard::Indirect if !always => pass.dispatch_workgroups_indirect(&self.buffers.arguments, bytes(3 * i)),
             Guard::Direct | Guard::Indirect => pass.dispatch_workgroups(self.plan.groups[i], 1, 1),
         }
     }
