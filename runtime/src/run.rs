@@ -132,8 +132,8 @@ pub enum SpanKind {
     Kernel,
     /// Copies of rows and outputs, and decisions that are no exits.
     Flow,
-    /// An exit decides.
-    Exit,
+    /// The early exit of this number decides.
+    Exit(usize),
 }
 
 impl Run {

@@ -35,6 +35,8 @@
 
 mod print;
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::dim::{Dim, Symbol};
@@ -271,8 +273,18 @@ pub fn verify(program: &Program, gpu: &GpuProgram) -> Vec<String> {
             problems.push(format!("resident buffer {id} is no constant"));
         }
     }
+    // What there is must be in proportion to the file that says so.
+    if gpu.resident.iter().collect::<HashSet<_>>().len() < gpu.resident.len() {
+        problems.push("a resident buffer is named twice".into());
+    }
+    if gpu.scratch.len() > gpu.dispatches.len() {
+        problems.push(format!("{} scratches for {} dispatches", gpu.scratch.len(), gpu.dispatches.len()));
+    }
     for (i, dispatch) in gpu.dispatches.iter().enumerate() {
         let mut wrong = |what: String| problems.push(format!("dispatch {i}: {what}"));
+        if dispatch.instance as usize >= gpu.dispatches.len() {
+            wrong(format!("instance {} of {} dispatches", dispatch.instance, gpu.dispatches.len()));
+        }
         if dispatch.shader as usize >= gpu.shaders.len() {
             wrong(format!("there is no shader {}", dispatch.shader));
         }

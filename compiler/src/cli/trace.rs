@@ -12,11 +12,11 @@ pub(super) fn trace(run: &Run, model: &str) -> Value {
     let process = |name: &str| json!({ "ph": "M", "name": "process_name", "pid": 1, "args": { "name": name } });
     let track = |tid: u32, name: &str| json!({ "ph": "M", "name": "thread_name", "pid": 1, "tid": tid, "args": { "name": name } });
     let mut events = vec![process(model), track(HOST, "host"), track(GPU, "gpu")];
-    let mut exits = run.counters.exit_rows.iter();
     for span in &run.timeline {
         events.push(event(span));
-        if span.kind == SpanKind::Exit {
-            let rows = exits.next().copied().unwrap_or(0);
+        // An exit behind a join decides for either side; its rows are those of both.
+        if let SpanKind::Exit(exit) = span.kind {
+            let rows = run.counters.exit_rows.get(exit).copied().unwrap_or(0);
             events.push(json!({
                 "ph": "i", "s": "p", "name": format!("{}: {rows} rows", span.name), "cat": "exit",
                 "pid": 1, "tid": GPU, "ts": us(span.end_ns), "args": { "rows": rows, "reached": span.ran },
@@ -31,7 +31,7 @@ fn event(span: &Span) -> Value {
         SpanKind::Host => (HOST, "host"),
         SpanKind::Kernel => (GPU, "kernel"),
         SpanKind::Flow => (GPU, "flow"),
-        SpanKind::Exit => (GPU, "exit"),
+        SpanKind::Exit(_) => (GPU, "exit"),
     };
     let name = if span.ran { span.name.clone() } else { format!("{} (skipped)", span.name) };
     json!({
@@ -55,10 +55,10 @@ mod tests {
         let span = |name: &str, kind, start_ns, end_ns, ran| Span { name: name.into(), kind, start_ns, end_ns, ran };
         let run = Run {
             outputs: Vec::new(),
-            counters: Counters { exit_rows: vec![3], ..Counters::default() },
+            counters: Counters { exit_rows: vec![8, 3], ..Counters::default() },
             timeline: vec![
                 span("record", SpanKind::Host, 0, 1500, true),
-                span("exit after block 2", SpanKind::Exit, 2000, 2500, true),
+                span("exit after block 2", SpanKind::Exit(1), 2000, 2500, true),
                 span("MatMul", SpanKind::Kernel, 2500, 2600, false),
             ],
         };

@@ -11,18 +11,25 @@ use super::unsupported::{Unsupported, UnsupportedOp, UnsupportedType};
 /// The operators and element types in `graph`, the graphs inside it and the functions it calls that eec does
 /// not support. Each function counts once.
 pub(crate) fn unsupported(graph: &GraphProto, functions: &Functions) -> Unsupported {
-    let mut survey = Survey { functions, called: HashSet::new(), ops: BTreeMap::new(), types: BTreeMap::new() };
+    let mut survey =
+        Survey { functions, called: HashSet::new(), waiting: Vec::new(), ops: BTreeMap::new(), types: BTreeMap::new() };
     for input in &graph.input {
         survey.visit_input(input);
     }
     survey.visit_graph(graph);
+    // One after the other: a chain of calls may be longer than a stack is deep.
+    while let Some(function) = survey.waiting.pop() {
+        function.node.iter().for_each(|n| survey.visit_node(n));
+    }
     survey.finish()
 }
 
 struct Survey<'f> {
     functions: &'f Functions,
-    /// Functions whose nodes have been visited.
+    /// Functions that were called.
     called: HashSet<*const FunctionProto>,
+    /// Those of them whose nodes are yet to be visited.
+    waiting: Vec<Rc<FunctionProto>>,
     ops: BTreeMap<(String, String), usize>,
     types: BTreeMap<String, (String, usize)>,
 }
@@ -50,7 +57,7 @@ impl Survey<'_> {
     fn visit_node(&mut self, node: &NodeProto) {
         if let Some(function) = self.functions.called(node) {
             if self.called.insert(Rc::as_ptr(function)) {
-                function.node.iter().for_each(|n| self.visit_node(n));
+                self.waiting.push(Rc::clone(function));
             }
         } else if !has_rule(node) {
             let domain = standard_domain(&node.domain);

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 use eec_ir::gpu::{Dispatch, GpuProgram, Needs, Param, Role, Shader};
-use eec_ir::program::{BlockId, Form, IfStep, Join, MatMul, Program, RouteStep, Step};
+use eec_ir::program::{BlockId, Form, IfStep, Join, MatMul, Program, RouteStep, Source, Step};
 use eec_ir::{BufferId, Dim, KernelId, Symbol};
 
 use super::control::{self, Region, Routed};
@@ -166,14 +166,30 @@ impl<'p> Flat<'p> {
     /// The products right after the product `id` that one dispatch can compute with it.
     fn with(&self, id: KernelId, after: &[Step]) -> Vec<(KernelId, &'p MatMul)> {
         let Form::MatMul(first) = &self.program().kernel(id).form else { return Vec::new() };
-        let product = |step: &Step| match step {
-            Step::Run(id) => match &self.program().kernel(*id).form {
-                Form::MatMul(form) if matmul::go_together(first, form) => Some((*id, form)),
-                _ => None,
-            },
-            Step::If(_) | Step::Route(_) => None,
+        let mut forms = vec![first];
+        let mut found = Vec::new();
+        for step in after {
+            let Step::Run(id) = step else { break };
+            let Form::MatMul(form) = &self.program().kernel(*id).form else { break };
+            if !matmul::go_together(&forms, form) {
+                break;
+            }
+            forms.push(form);
+            if forms.len() > matmul::TOGETHER || self.bound_constants(&forms) > constants::BINDINGS {
+                break;
+            }
+            found.push((*id, form));
+        }
+        found
+    }
+
+    /// How many constants a dispatch of these products binds.
+    fn bound_constants(&self, forms: &[&MatMul]) -> usize {
+        let program = self.program();
+        let is_bound = |id: &BufferId| {
+            matches!(program.buffer(*id).source, Source::Constant(_)) && !self.shared.resident.contains(id)
         };
-        after.iter().map_while(product).take(matmul::TOGETHER - 1).collect()
+        forms.iter().flat_map(|form| matmul::reads(form)).filter(is_bound).collect::<BTreeSet<_>>().len()
     }
 
     /// The dispatches of a block, and where they stand.

@@ -2,7 +2,7 @@
 //! rows run as one dispatch.
 
 use eec_ir::program::{MatMul, View};
-use eec_ir::{Dim, Precision};
+use eec_ir::{BufferId, Dim, Precision};
 
 use super::Body;
 use super::helpers::Helper;
@@ -13,15 +13,24 @@ use super::{epilogue, thin};
 /// Products that one dispatch computes at most: their weights must be bound together.
 pub(super) const TOGETHER: usize = 3;
 
-/// Whether `b` can be computed with `a`: of equal form, on the same rows, with other weights.
-pub(super) fn go_together(a: &MatMul, b: &MatMul) -> bool {
+/// Whether `b` can be computed with products that can be computed together: of equal form, on the same rows, with
+/// other weights, and reading none of their results.
+pub(super) fn go_together(products: &[&MatMul], b: &MatMul) -> bool {
+    let Some(a) = products.first() else { return false };
     let mut same = b.clone();
     same.b.buffer = a.b.buffer;
     same.c.buffer = a.c.buffer;
     if let (Some(to), Some(from)) = (&mut same.bias, &a.bias) {
         to.buffer = from.buffer;
     }
-    same == *a && a.epilogue.is_none() && a.c.buffer != b.c.buffer
+    let results = || products.iter().map(|p| p.c.buffer);
+    let independent = results().all(|c| c != b.c.buffer && !reads(b).contains(&c));
+    same == **a && a.epilogue.is_none() && independent
+}
+
+/// The buffers that a product without an epilogue reads.
+pub(super) fn reads(form: &MatMul) -> Vec<BufferId> {
+    [&form.a, &form.b].into_iter().chain(&form.bias).map(|view| view.buffer).collect()
 }
 
 /// Writes products of equal form; of several, all read the same left operand.
@@ -72,6 +81,18 @@ impl<'f> Products<'f> {
         let axes = view.strides[self.form().batch.len()..].iter().zip([row, column]);
         let inside = w.linear(&Dim::default(), axes)?;
         Ok(format!("{name} + {inside}"))
+    }
+
+    /// An operand as the product takes it.
+    fn rounded(&self, w: &mut Writer, value: String) -> String {
+        match self.form().weights {
+            Precision::Bf16 => {
+                w.helper(Helper::Bf16);
+                format!("bf16({value})")
+            }
+            // The runtime rounds integers' weights when it uploads them.
+            Precision::F32 | Precision::Int8 => value,
+        }
     }
 
     /// For every product that is computed, lines of its own.
@@ -128,11 +149,7 @@ impl Operands for Products<'_> {
 
     fn left(&mut self, w: &mut Writer, row: &str, depth: &str) -> Result<(), Reason> {
         let at = self.at(w, &self.form().a, "a_first", row, depth)?;
-        let mut value = self.a.load(&at);
-        if self.form().weights == Precision::Bf16 {
-            w.helper(Helper::Bf16);
-            value = format!("bf16({value})");
-        }
+        let value = self.rounded(w, self.a.load(&at));
         w.line(format!("value = {value};"));
         Ok(())
     }
@@ -140,7 +157,8 @@ impl Operands for Products<'_> {
     fn right(&mut self, w: &mut Writer, depth: &str, column: &str) -> Result<(), Reason> {
         let at = self.at(w, &self.form().b, "b_first", depth, column)?;
         self.each(w, |w, product| {
-            w.line(format!("value = {};", self.b[product].load(&at)));
+            let value = self.rounded(w, self.b[product].load(&at));
+            w.line(format!("value = {value};"));
             Ok(())
         })
     }

@@ -9,7 +9,7 @@ use eec_ir::{ContentHash, DType, Tensor};
 use super::device::Gpu;
 use super::pipelines::{BEFORE_CONSTANTS, Pipelines, Sight};
 use super::plan::{Plan, kernels};
-use super::words;
+use super::{weights, words};
 use crate::call;
 use crate::error::{Error, ErrorKind};
 
@@ -30,6 +30,8 @@ pub(super) struct Buffers {
     /// Those that are bound by themselves.
     constants: HashMap<u32, wgpu::Buffer>,
     weight_bytes: usize,
+    /// Whether a buffer was replaced since groups of bindings were made.
+    pub(super) stale: bool,
 }
 
 /// Where constants that stand in the arena begin.
@@ -127,6 +129,7 @@ impl Buffers {
             resident: gpu.filled("the small constants", &words, COPY_SRC)?,
             constants,
             weight_bytes,
+            stale: false,
         })
     }
 
@@ -135,41 +138,47 @@ impl Buffers {
         self.weight_bytes
     }
 
-    /// Makes room for a run; gives whether what dispatches see has changed.
+    /// Makes room for a run; from then on [`Buffers::stale`] says whether what dispatches see has changed.
     ///
-    /// Fails if a buffer is larger than the adapter allows.
+    /// Fails if a buffer is larger than the adapter allows; a smaller run is possible after that.
     pub(super) fn reserve(
         &mut self,
         gpu: &Gpu,
         plan: &Plan,
         upload_words: usize,
         readback_words: usize,
-    ) -> Result<bool, Error> {
+    ) -> Result<(), Error> {
         let grown = |buffer: &wgpu::Buffer, words: usize| {
             let held = (buffer.size() / 4) as usize;
             (words > held).then(|| if held > 1 { words + words / 8 } else { words })
         };
-        let mut seen = false;
+        gpu.fits("the temporary buffers", 4 * plan.arena_words as u64, true)?;
+        gpu.fits("the outputs", 4 * plan.output_words as u64, true)?;
+        gpu.fits("the inputs", 4 * upload_words as u64, false)?;
+        gpu.fits("the read-back", 4 * readback_words as u64, false)?;
+        let limit = |bytes: u64| (bytes / 4) as usize;
+        let limits = &gpu.adapter().limits;
+        let (bound, block) = (limit(limits.binding_bytes.min(limits.buffer_bytes)), limit(limits.buffer_bytes));
         if let Some(words) = grown(&self.arena, plan.arena_words) {
-            gpu.fits("the temporary buffers", 4 * plan.arena_words as u64, true)?;
-            let limit = (gpu.adapter().limits.binding_bytes / 4) as usize;
-            // What is held may go before more is taken.
-            self.arena.destroy();
-            self.arena = gpu.buffer("the temporary buffers", words.min(limit), STORAGE | COPY_DST)?;
+            self.stale = true;
+            // What is held goes before more is taken; should that fail, the next run finds a small arena.
+            let held = std::mem::replace(&mut self.arena, gpu.buffer("the temporary buffers", 0, STORAGE | COPY_DST)?);
+            held.destroy();
+            self.arena = gpu.buffer("the temporary buffers", words.min(bound), STORAGE | COPY_DST)?;
             self.write_resident(gpu)?;
-            seen = true;
         }
         if let Some(words) = grown(&self.outputs, plan.output_words) {
-            self.outputs = gpu.buffer("the outputs", words, STORAGE | COPY_SRC)?;
-            seen = true;
+            self.stale = true;
+            self.outputs = gpu.buffer("the outputs", words.min(bound), STORAGE | COPY_SRC)?;
         }
         if let Some(words) = grown(&self.upload, upload_words) {
-            self.upload = upload(gpu, words)?;
+            self.upload = upload(gpu, words.min(block))?;
         }
         if let Some(words) = grown(&self.readback, readback_words) {
-            self.readback = gpu.buffer("the read-back", words, wgpu::BufferUsages::MAP_READ | COPY_DST)?;
+            let usage = wgpu::BufferUsages::MAP_READ | COPY_DST;
+            self.readback = gpu.buffer("the read-back", words.min(block), usage)?;
         }
-        Ok(seen)
+        Ok(())
     }
 
     /// Copies the constants that stand in the arena to it.
@@ -197,7 +206,7 @@ fn load(needed: &Needed<'_>, constant: u32) -> Result<Tensor, Error> {
         let (dtype, dims) = (tensor.dtype(), tensor.dims());
         return Err(fail(format!("expected {}{:?}, found {dtype}{dims:?}", described.dtype, described.dims)));
     }
-    Ok(tensor)
+    weights::rounded(needed.program, constant, tensor).map_err(fail)
 }
 
 fn encode<'t>(program: &Program, constant: u32, tensor: &'t Tensor) -> Result<std::borrow::Cow<'t, [u8]>, Error> {

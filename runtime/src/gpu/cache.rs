@@ -56,12 +56,12 @@ impl PipelineCache {
         let path = file(gpu, folder?, "pipelines", &|hasher| {
             form.shaders.iter().for_each(|shader| shader.text.hash(hasher));
         });
-        let known = std::fs::read(&path).unwrap_or_default();
+        let known = std::fs::read(&path).ok().and_then(|file| Some(whole(&file)?.to_vec())).unwrap_or_default();
         let data = (!known.is_empty()).then_some(known.as_slice());
         let descriptor = wgpu::PipelineCacheDescriptor { label: None, data, fallback: true };
         let open = || {
-            // SAFETY: the file is one that `save` wrote with what this driver gave, in a folder of the user's own;
-            // the library compares its header with the driver and drops what does not fit.
+            // SAFETY: the file is one that `save` wrote with what this driver gave, in a folder of the user's own,
+            // and its hash says that it is whole; the library compares its header with the driver.
             unsafe { gpu.device().create_pipeline_cache(&descriptor) }
         };
         let cache = gpu.scoped("the pipeline cache", open).ok()?;
@@ -71,9 +71,15 @@ impl PipelineCache {
     /// Writes what the driver compiled, if it is new.
     pub(super) fn save(&self) {
         if let Some(data) = self.cache.get_data().filter(|data| *data != self.known) {
-            write(&self.path, &data);
+            write(&self.path, &[blake3::hash(&data).as_bytes(), data.as_slice()].concat());
         }
     }
+}
+
+/// What `save` wrote to a file, if that is still what the hash before it says.
+fn whole(file: &[u8]) -> Option<&[u8]> {
+    let (hash, data) = file.split_first_chunk::<{ blake3::OUT_LEN }>()?;
+    (blake3::hash(data).as_bytes() == hash).then_some(data)
 }
 
 /// What an earlier process noted about the adapter under this word.
@@ -85,5 +91,19 @@ pub(super) fn noted(gpu: &Gpu, what: &str) -> Option<String> {
 pub(super) fn note(gpu: &Gpu, what: &str, text: &str) {
     if let Some(folder) = folder() {
         write(&file(gpu, &folder, what, &|_| {}), text.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_file_is_dropped() {
+        let file = [blake3::hash(b"pipelines").as_bytes(), b"pipelines".as_slice()].concat();
+        assert_eq!(whole(&file), Some(b"pipelines".as_slice()));
+        let mut damaged = file.clone();
+        damaged[40] ^= 1;
+        assert_eq!((whole(&damaged), whole(&file[..39]), whole(b"")), (None, None, None));
     }
 }

@@ -15,6 +15,7 @@ mod probe;
 mod profile;
 mod results;
 mod session;
+mod weights;
 mod words;
 
 pub use adapter::{Adapter, AdapterLimits, adapters};

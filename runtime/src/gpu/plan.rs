@@ -67,6 +67,9 @@ pub(super) struct Fixed {
     pub(super) memory_limit: usize,
 }
 
+/// Lanes of a workgroup at most.
+const MAX_LANES: i64 = 256;
+
 /// Makes plans for one program and keeps them.
 pub(super) struct Planner {
     repeats: Repeats,
@@ -92,7 +95,7 @@ impl Planner {
             return Ok(found);
         }
         let sizes = Sizes::of(program, &self.repeats, inputs)?;
-        check_spaces(program, &sizes.ranges)?;
+        check_spaces(program, &sizes.ranges, self.fixed.max_groups)?;
         let arena = Arena::new(program, form, &self.lives, &sizes, self.fixed.resident_words, resident)?;
         if arena.words.saturating_mul(4) > self.fixed.memory_limit {
             let limit = self.fixed.memory_limit;
@@ -145,14 +148,15 @@ impl Plan {
     }
 }
 
-/// Shaders count the indices of a loop in 32 bits.
-fn check_spaces(program: &Program, ranges: &Extents) -> Result<(), PlanError> {
+/// Shaders count the indices of a loop in 32 bits, and step over them by all lanes of a grid.
+fn check_spaces(program: &Program, ranges: &Extents, max_groups: u32) -> Result<(), PlanError> {
+    let most = i64::from(i32::MAX) - i64::from(max_groups) * MAX_LANES;
     for kernel in &program.kernels {
         let Form::Loop(form) = &kernel.form else { continue };
         let mut sizes = form.dims.iter().chain(&form.inner).map(|d| Extent::of(d, ranges).map_or(0, |e| e.hi.max(0)));
         let space = sizes.try_fold(1i64, |n, size| n.checked_mul(size));
-        if space.is_none_or(|n| n > i64::from(i32::MAX)) {
-            let why = "the index space has more than 2^31 elements".to_string();
+        if space.is_none_or(|n| n > most) {
+            let why = format!("the index space has more than {most} elements");
             return Err(PlanError { kind: ErrorKind::Memory, kernel: Some(kernel.name.clone()), why });
         }
     }
@@ -236,8 +240,9 @@ mod tests {
 
     #[test]
     fn long_runs_are_cut_and_short_ones_are_not() {
-        assert_eq!(cut(&[5, 5, 5], 100), [0..3]);
-        assert_eq!(cut(&[5, 0, 6, 5, 20, 1], 11), [0..3, 3..4, 4..5, 5..6]);
-        assert_eq!(cut(&[], 1), [0..0]);
+        let cuts = |macs: &[u64], limit| cut(macs, limit).into_iter().map(|r| (r.start, r.end)).collect::<Vec<_>>();
+        assert_eq!(cuts(&[5, 5, 5], 100), [(0, 3)]);
+        assert_eq!(cuts(&[5, 0, 6, 5, 20, 1], 11), [(0, 3), (3, 4), (4, 5), (5, 6)]);
+        assert_eq!(cuts(&[], 1), [(0, 0)]);
     }
 }

@@ -136,10 +136,11 @@ fn name(program: &Program, dispatch: &Dispatch) -> String {
 }
 
 fn kind(program: &Program, dispatch: &Dispatch) -> SpanKind {
-    match dispatch.role {
-        Role::Kernel(_) => SpanKind::Kernel,
-        Role::Control if exit(program, dispatch).is_some() => SpanKind::Exit,
-        Role::Control | Role::Rows | Role::Output(_) => SpanKind::Flow,
+    let exit = decides(dispatch).filter(|at| *at < program.exits.len());
+    match (dispatch.role, exit) {
+        (Role::Kernel(_), _) => SpanKind::Kernel,
+        (Role::Control, Some(exit)) => SpanKind::Exit(exit),
+        (Role::Control | Role::Rows | Role::Output(_), _) => SpanKind::Flow,
     }
 }
 

@@ -102,8 +102,7 @@ impl GpuSession {
         pipelines::check(gpu, &form)?;
         let stamps = options.profile.then(|| Stamps::new(gpu, form.dispatches.len())).transpose()?;
         let limits = gpu.device().limits();
-        let uniform_words =
-            form.dispatches.iter().map(|d| d.params.len().max(1).next_multiple_of(4)).max().unwrap_or(4);
+        let uniform_words = uniform_words(&form);
         let stride = uniform_words.next_multiple_of((limits.min_uniform_buffer_offset_alignment as usize / 4).max(1));
         let resident = Resident::of(&program, &form);
         let fixed = Fixed {
@@ -162,9 +161,11 @@ impl GpuSession {
     /// Makes room for a plan and writes its parameters, unless the last run had the same.
     fn prepare(&mut self, plan: &Arc<Plan>, upload_words: usize) -> Result<(), Error> {
         let readback = self.parts(plan).words;
-        if self.buffers.reserve(&self.gpu, plan, upload_words, readback)? {
+        self.buffers.reserve(&self.gpu, plan, upload_words, readback)?;
+        if self.buffers.stale {
             let words = uniform_words(&self.form);
             self.groups = Groups::new(&self.gpu, &self.form, &self.pipelines, &self.buffers, words)?;
+            self.buffers.stale = false;
         }
         if !self.written.as_ref().is_some_and(|written| Arc::ptr_eq(written, plan)) {
             let bytes: &[u8] = bytemuck::cast_slice(&plan.params);

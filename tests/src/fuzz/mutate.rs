@@ -55,8 +55,8 @@ pub(super) fn mutated(source: Source, seeds: &[Vec<u8>], seed: u64, number: u64)
         let other = &seeds[below(&mut random, seeds.len())];
         // Some of the mutations of messages and texts are those of bytes: what no writer would write.
         match source {
-            Source::Wire if random.bits() % 8 != 0 => input = wire::mutated(&input, &mut random),
-            Source::Text if random.bits() % 4 != 0 => text(&mut input, other, &mut random),
+            Source::Wire if !random.bits().is_multiple_of(8) => input = wire::mutated(&input, &mut random),
+            Source::Text if !random.bits().is_multiple_of(4) => text(&mut input, other, &mut random),
             Source::Bytes | Source::Text | Source::Wire => bytes(&mut input, other, &mut random),
         }
         input.truncate(LONGEST);

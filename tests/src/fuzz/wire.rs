@@ -46,7 +46,7 @@ fn mutate(fields: &mut Vec<Field>, random: &mut Random) {
     let at = below(random, fields.len());
     // Most changes happen further in.
     if let Value::Message(inner) = &mut fields[at].value
-        && random.bits() % 8 != 0
+        && !random.bits().is_multiple_of(8)
     {
         return mutate(inner, random);
     }

@@ -123,9 +123,12 @@ pub(super) fn without(cx: &Cx, first: usize, what: &str) -> NodeResult<()> {
 
 /// The number of heads in the attribute `name`.
 pub(super) fn heads(cx: &mut Cx, name: &str) -> NodeResult<i64> {
-    let heads = cx.int(name)?.filter(|n| *n > 0);
-    heads.ok_or_else(|| Refusal::new(format!("attribute `{name}` is missing")))
+    let heads = cx.int(name)?.filter(|n| (1..=MAX_HEADS).contains(n));
+    heads.ok_or_else(|| Refusal::new(format!("attribute `{name}` is missing, or not in 1 to {MAX_HEADS}")))
 }
+
+/// Heads at most: sums and products of their numbers with sizes stay far from overflow.
+const MAX_HEADS: i64 = 1 << 16;
 
 /// One projection to queries, keys and values, then attention, also to the keys and values of `past`.
 pub(super) fn attention(cx: &mut Cx) -> Results {
@@ -136,6 +139,9 @@ pub(super) fn attention(cx: &mut Cx) -> Results {
     cx.int("rotary_embedding_dim")?;
     without(cx, 6, "the length of a shared cache")?;
     let (x, weights) = (cx.input(0)?, cx.input(1)?);
+    if cx.rank(x) != 3 {
+        return refuse(format!("operand 1 has rank {}, not 3", cx.rank(x)));
+    }
     let product = cx.emit(Op::MATMUL, &[x, weights])?;
     let product = biased(cx, product, 2)?;
     let width = cx.fixed_dim(product, cx.rank(product) - 1)?;
@@ -248,6 +254,9 @@ pub(super) fn rotary_embedding(cx: &mut Cx) -> Results {
     }
     let (count, width) = (cx.int("num_heads")?.filter(|n| *n > 0), cx.int("rotary_embedding_dim")?.filter(|n| *n > 0));
     let (given, positions) = (cx.input(0)?, cx.input(1)?);
+    if !(3..=4).contains(&cx.rank(given)) {
+        return refuse(format!("operand 1 has rank {}, not 3 or 4", cx.rank(given)));
+    }
     let pairs = cx.fixed_dim(cx.input(2)?, 1)?;
     let x = if cx.rank(given) == 3 {
         let size = 2 * pairs;

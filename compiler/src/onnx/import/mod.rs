@@ -255,6 +255,7 @@ impl Importer<'_> {
     ) -> Result<(), ImportError> {
         for node in nodes {
             self.path.push(node_path(&node));
+            self.budget.visit().map_err(|e| self.refusal(e))?;
             let names = node.output.clone();
             self.import_node(region, node)?;
             for name in names.iter().filter(|n| !n.is_empty() && !self.is_unknown(n)).collect::<Vec<_>>() {

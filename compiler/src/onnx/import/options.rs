@@ -125,12 +125,14 @@ impl Limits {
 pub(super) struct Budget {
     pub(super) limits: Limits,
     depth: usize,
+    /// Nodes of the file that were imported, every call of a function and every step of a loop anew.
+    visited: usize,
     constant_bytes: usize,
 }
 
 impl Budget {
     pub(super) fn new(limits: Limits) -> Self {
-        Budget { limits, depth: 0, constant_bytes: 0 }
+        Budget { limits, depth: 0, visited: 0, constant_bytes: 0 }
     }
 
     /// Enters a control node or a function.
@@ -156,6 +158,17 @@ impl Budget {
     /// Leaves all but the outermost `depth`.
     pub(super) fn return_to(&mut self, depth: usize) {
         self.depth = depth;
+    }
+
+    /// Counts a node of the file, which may become none of the graph.
+    pub(super) fn visit(&mut self) -> NodeResult<()> {
+        self.visited += 1;
+        match self.limits.nodes {
+            limit if self.visited > limit => {
+                refuse(format!("with every call and step there are more nodes than the limit `nodes`, {limit}"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Checks that the graph, of `nodes` nodes, may have another.

@@ -25,6 +25,7 @@ fn table(cx: &mut Cx, dims: [usize; 2], data: Vec<i64>) -> NodeResult<ValueId> {
 /// The positions of the elements that are not 0, one per column.
 pub(super) fn non_zero(cx: &mut Cx) -> Results {
     let (_, x) = known(cx, 0)?;
+    cx.may_compute(x.len() as i64 * (x.dims().len() as i64 + 1))?;
     let found: Vec<usize> = x.to_f64s().iter().enumerate().filter(|(_, v)| **v != 0.0).map(|(i, _)| i).collect();
     let mut data = Vec::with_capacity(x.dims().len() * found.len());
     let mut stride = x.len();
@@ -42,6 +43,8 @@ pub(super) fn unique(cx: &mut Cx) -> Results {
     if x.is_empty() {
         return refuse("an operand without elements is not supported");
     }
+    // Keys take 16 bytes, as elements and in their slices.
+    cx.may_compute(4 * x.len() as i64)?;
     let sorted = cx.flag("sorted", true)?;
     let axis = cx.int("axis")?.map(|axis| axis_index(axis, x.dims().len())).transpose()?;
     let (operand, axis, dims) = match axis {

@@ -158,9 +158,11 @@ impl Importer<'_> {
         if batched && operands.first().is_some_and(Option::is_some) {
             return Err(Refusal::new("sequences of different lengths are not supported").into());
         }
-        let mut cx = self.context(region, node.clone(), operands[usize::from(batched)..].to_vec());
+        let limit = self.options.limits.steps;
+        let mut cx =
+            self.context(region, node.clone(), operands.get(usize::from(batched)..).unwrap_or_default().to_vec());
         let scan = Scan::read(&mut cx, &body, batched)?;
-        let elements = if batched { scan.of_batch(&mut cx)? } else { vec![(scan.states.clone(), scan.sources)] };
+        let elements = if batched { scan.of_batch(&mut cx, limit)? } else { vec![(scan.states.clone(), scan.sources)] };
         let count = scan.states.len();
         let mut all: Vec<Vec<ValueId>> = vec![Vec::new(); body.outputs.len()];
         let names = body.outputs.clone();
@@ -253,9 +255,13 @@ impl Scan {
         Ok(Scan { states: operands[..states].to_vec(), sources, outputs })
     }
 
-    /// States and sources of every element of the batch.
-    fn of_batch(&self, cx: &mut Cx) -> NodeResult<Vec<(Vec<ValueId>, Vec<Source>)>> {
-        let batch = cx.fixed_dim(self.sources[0].value, 0)?;
+    /// States and sources of every element of a batch of at most `limit`.
+    fn of_batch(&self, cx: &mut Cx, limit: usize) -> NodeResult<Vec<(Vec<ValueId>, Vec<Source>)>> {
+        let Some(first) = self.sources.first() else { return refuse("a batch without sequences is not supported") };
+        let batch = cx.fixed_dim(first.value, 0)?;
+        if usize::try_from(batch).is_ok_and(|n| n > limit) {
+            return refuse(format!("a batch of {batch} takes more steps than the limit `steps`, {limit}"));
+        }
         let of = |cx: &mut Cx, b: i64| {
             let states = self.states.iter().map(|v| element(cx, *v, 0, b)).collect::<NodeResult<Vec<_>>>()?;
             let source = |s: &Source, value| Source { value, axis: s.axis, backwards: s.backwards };

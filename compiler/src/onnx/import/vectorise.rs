@@ -2,6 +2,8 @@
 //!
 //! Specification: <https://onnx.ai/onnx/operators/onnx__TfIdfVectorizer.html>.
 
+use std::collections::BTreeSet;
+
 use eec_ir::{DType, Dim, Op, Tensor, ValueId};
 
 use super::super::error::{NodeResult, Refusal, refuse};
@@ -38,6 +40,9 @@ impl Grams {
         }
         if pool.len() != places.len() || places.iter().any(|p| !(0..1 << 16).contains(p)) {
             return refuse("`ngram_indexes` does not fit the pool");
+        }
+        if places.iter().collect::<BTreeSet<_>>().len() < places.len() {
+            return refuse("`ngram_indexes` names a column twice");
         }
         Ok(Grams { shortest, longest, skips, pool: pool.into_iter().zip(places).collect() })
     }
