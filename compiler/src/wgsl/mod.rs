@@ -2,9 +2,9 @@
 //!
 //! `flatten` puts the steps of all blocks into one list of dispatches; `control` writes the shaders that decide which
 //! of them run, `rows` those that copy rows and outputs. Kernels have one file per form: `loops` (with `merge` and
-//! `reduce`), `matmul`, `attention`, `conv`, `pool`, `scan`; `tile` is what products and convolutions share, `thin` serves products of very few rows. `text` is the
-//! writer of one shader, with `dims` (sizes), `exprs` (scalar functions), `epilogue` and `helpers` (functions in
-//! WGSL). `check` validates every text.
+//! `reduce`), `matmul`, `attention`, `conv`, `pool`, `scan`; `tile` is what products and convolutions share, `thin`
+//! serves products of very few rows. `text` is the writer of one shader, with `dims` (sizes), `exprs` (scalar
+//! functions), `epilogue` and `helpers` (functions in WGSL). `check` validates every text.
 
 mod attention;
 mod check;

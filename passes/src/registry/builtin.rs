@@ -40,7 +40,7 @@ pub(super) fn entries() -> Vec<Entry> {
         })
         .option("at", AT)
         .option("head", HEAD)
-        .option("rule", "maxprob:T, margin:T, entropy:T (leave above T; T/T/… for one each), patience:N")
+        .option("rule", "maxprob:T, margin:T, entropy:T (leave above T, where entropy counts as 1 - H/ln(classes); T/T/… for one each), patience:N")
         .explained(|graph, cx| explain::exits(SeededExits::NAME, graph, cx)),
         Entry::new(SeededTruncate::NAME, "cuts the model after a block, with a head of seeded weights", |options| {
             Ok(Box::new(SeededTruncate {

@@ -15,11 +15,8 @@ use crate::error::ErrorKind;
 use crate::extent::{Extent, Extents};
 use crate::sizes::{Kept, PlanError, Sizes};
 
-/// A run whose kernels need more is waited for longer than [`PATIENCE`]: the slowest adapter that is expected.
+/// A run whose kernels need more is waited for longer: the slowest adapter that is expected.
 const MACS_PER_SECOND: u64 = 100_000_000;
-
-/// How long every run may take.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is known once the input dims are.
 pub(super) struct Plan {
@@ -63,6 +60,8 @@ pub(super) struct Fixed {
     pub(super) max_groups: u32,
     /// The most multiply-accumulates of a submission.
     pub(super) submission_macs: u64,
+    /// How long every run may take, besides its work.
+    pub(super) patience: Duration,
     /// The most bytes of temporary buffers.
     pub(super) memory_limit: usize,
 }
@@ -142,7 +141,7 @@ impl Plan {
             outputs,
             output_words,
             arena_words: arena.words,
-            timeout: PATIENCE + Duration::from_secs(total / MACS_PER_SECOND),
+            timeout: fixed.patience + Duration::from_secs(total / MACS_PER_SECOND),
             groups,
         })
     }

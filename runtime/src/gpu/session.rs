@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use eec_ir::gpu::{self, GpuProgram, State};
 use eec_ir::program::{Program, verify};
@@ -34,6 +35,8 @@ pub struct GpuOptions {
     /// The most multiply-accumulates of one submission. Systems stop a GPU that does not answer for some seconds,
     /// so longer runs are cut, with nothing read back between the parts.
     pub submission_macs: u64,
+    /// How long a run may take, besides a generous time for its work, before the device is given up.
+    pub patience: Duration,
     /// Whether every dispatch is measured.
     pub profile: bool,
     /// Where compiled pipelines are kept for later processes; nowhere if absent.
@@ -42,17 +45,18 @@ pub struct GpuOptions {
 
 impl GpuOptions {
     /// The defaults for an adapter: submissions that take it a fraction of a second, without a limit where it is
-    /// software, which nothing stops.
+    /// software, which nothing stops, but which compiles shaders when they first run.
     pub fn of(gpu: &Gpu) -> GpuOptions {
-        let submission_macs = match gpu.adapter().kind {
-            "discrete" => 1 << 38,
-            "software" => u64::MAX,
-            _ => 1 << 34,
+        let (submission_macs, seconds) = match gpu.adapter().kind {
+            "discrete" => (1 << 38, 60),
+            "software" => (u64::MAX, 1800),
+            _ => (1 << 34, 60),
         };
         GpuOptions {
             guard: Guard::default(),
             memory_limit: 16 << 30,
             submission_macs,
+            patience: Duration::from_secs(seconds),
             profile: false,
             cache: cache::folder(),
         }
@@ -110,6 +114,7 @@ impl GpuSession {
             resident_words: resident.words,
             max_groups: limits.max_compute_workgroups_per_dimension,
             submission_macs: options.submission_macs,
+            patience: options.patience,
             memory_limit: options.memory_limit,
         };
         let param_words = stride * form.dispatches.len().max(1);

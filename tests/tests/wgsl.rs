@@ -1,0 +1,67 @@
+//! What the GPU form of whole models is made of: dispatches per block, shared shaders, and refusals that name all.
+
+use std::collections::BTreeSet;
+
+use eec::cases::{Case, lowered, run_passes};
+use eec::wgsl::{self, Unsupported};
+use eec_ir::gpu::{Dispatch, GpuProgram, Role, verify};
+use eec_ir::program::{self, Program};
+use eec_passes::pass::Context;
+use eec_tests::files::{cases_folder, read};
+
+fn gpu_form(case: &str, passes: &str) -> (Program, Result<GpuProgram, Unsupported>) {
+    let case = Case::new(&read(&cases_folder().join(case).with_extension("eir"))).expect("a case");
+    let mut graph = case.graph().expect("a graph");
+    run_passes(&mut graph, passes, &mut Context::default()).expect("passes");
+    let program = lowered(&graph).expect("a program");
+    let gpu = wgsl::lower(&program::verify(&program).expect("a valid program"));
+    (program, gpu)
+}
+
+/// The dispatches of the kernels whose names begin so.
+fn of_block<'g>(program: &Program, gpu: &'g GpuProgram, prefix: &str) -> Vec<&'g Dispatch> {
+    let named = |d: &&Dispatch| match d.role {
+        Role::Kernel(kernel) => program.kernel(kernel).name.starts_with(prefix),
+        Role::Control | Role::Rows | Role::Output(_) => false,
+    };
+    gpu.dispatches.iter().filter(named).collect()
+}
+
+#[test]
+fn a_transformer_block_is_seven_dispatches_of_shared_shaders() {
+    for (case, block) in [("models/bert", "layer"), ("models/vit", "block")] {
+        let (program, gpu) = gpu_form(case, "simplify");
+        let gpu = gpu.expect("a GPU form");
+        assert_eq!(verify(&program, &gpu), Vec::<String>::new());
+        let [first, second] = [1, 2].map(|k| of_block(&program, &gpu, &format!("{block}.{k}.")));
+        assert_eq!((first.len(), second.len()), (7, 7), "{case}");
+        for (a, b) in first.iter().zip(&second) {
+            assert_eq!((a.shader, &a.groups, a.params.len()), (b.shader, &b.groups, b.params.len()), "{case}");
+        }
+        let products = first.iter().filter(|d| d.with.len() == 2).count();
+        assert_eq!(products, 1, "{case}: queries, keys and values together");
+    }
+}
+
+#[test]
+fn every_block_of_a_model_with_exits_is_guarded_by_its_own_word() {
+    let (program, gpu) =
+        gpu_form("models/vit", "simplify, exit-heads{at=[0, 1], head=linear, rule=maxprob:2}, simplify");
+    let gpu = gpu.expect("a GPU form");
+    let guarded: BTreeSet<u32> = gpu.dispatches.iter().map(|d| d.block.0).collect();
+    assert!(guarded.len() > 2, "{guarded:?}");
+    for dispatch in &gpu.dispatches {
+        assert_eq!(dispatch.params[0], eec_ir::gpu::Param::Live(dispatch.block));
+        assert_eq!(dispatch.params.len() % 4, 0);
+    }
+    assert_eq!(verify(&program, &gpu), Vec::<String>::new());
+}
+
+#[test]
+fn a_refusal_names_every_kernel_once() {
+    let (_, gpu) = gpu_form("ops/products", "");
+    let problems = gpu.expect_err("the host runs some").problems;
+    let places: Vec<&str> = problems.iter().map(|p| p.place.as_str()).collect();
+    assert_eq!(places, ["k0 (ReduceProd !0)", "k1 (ReduceProd !1)", "k2 (CumProd !2)", "k3 (CumProd !3)"]);
+    assert!(problems.iter().all(|p| p.reason.ends_with("is run by the host")), "{problems:?}");
+}
