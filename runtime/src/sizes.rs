@@ -39,6 +39,7 @@ pub(crate) struct Sizes {
     /// The symbols that the inputs bind.
     pub(crate) bound: Extents,
     /// These, and the ranges of those that a run sets.
+    #[cfg(feature = "gpu")]
     pub(crate) ranges: Extents,
     /// The most elements of every buffer.
     pub(crate) capacity: Vec<i64>,
@@ -61,7 +62,13 @@ impl Sizes {
             kernel: e.kernel,
             why: e.message,
         })?;
-        Ok(Sizes { bound, ranges, capacity, outputs })
+        Ok(Sizes {
+            bound,
+            #[cfg(feature = "gpu")]
+            ranges,
+            capacity,
+            outputs,
+        })
     }
 }
 
@@ -95,6 +102,7 @@ impl<P> Kept<P> {
     }
 
     /// The plans, the oldest first.
+    #[cfg(feature = "jit")]
     pub(crate) fn plans(&self) -> impl DoubleEndedIterator<Item = &P> {
         self.0.iter().map(|(_, plan)| &**plan)
     }

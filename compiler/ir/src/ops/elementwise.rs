@@ -63,12 +63,7 @@ pub(super) fn infer_cast(cx: &mut Infer, to: DType) -> Inferred {
 
 fn infer_unary(cx: &Infer, dtype: DType, known: Known1) -> Inferred {
     let ty = Type::new(dtype, cx.ty(0).dims.iter().cloned());
-    Ok(cx.mapped(ty, |x| known(x.first()?).filter(|result| is_known(result, x))))
-}
-
-/// Whether a result is what the elements' own arithmetic gives: an operand, or a number that did not overflow.
-fn is_known(result: &Dim, operands: &[&Dim]) -> bool {
-    result.is_exact() || operands.contains(&result)
+    Ok(cx.mapped(ty, |x| known(x.first()?).filter(|result| result.is_exact() || x.contains(&result))))
 }
 
 /// Functions of two numbers of one type.
@@ -133,7 +128,8 @@ fn infer_binary(cx: &mut Infer, dtype: Option<DType>, known: Known2) -> Inferred
     let dims = cx.broadcast(&cx.ty(0).dims, &cx.ty(1).dims)?;
     let ty = Type::new(dtype.unwrap_or(cx.ty(0).dtype), dims);
     Ok(cx.mapped(ty, |x| match x {
-        [a, b] => known(a, b).filter(|result| is_known(result, x)),
+        // A sum that stopped at the end of 64 bits may look like an operand there.
+        [a, b] => known(a, b).filter(Dim::is_exact),
         _ => None,
     }))
 }

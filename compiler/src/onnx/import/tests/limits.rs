@@ -16,13 +16,18 @@ fn refusal_under(nodes: Vec<NodeProto>, limits: Limits) -> String {
     import_bytes_with(&model.encode_to_vec(), "m", None, &options).err().map(|e| e.to_string()).unwrap_or_default()
 }
 
-/// A loop of `count` steps, each of them two nodes, that gives `y`.
+/// A loop of `count` steps, each of them three nodes of which one makes none, that gives `y`.
 fn counted(count: i64) -> Vec<NodeProto> {
+    repeated(count, ["Neg", "Exp"])
+}
+
+/// A loop of `count` steps of two nodes and an `Identity`.
+fn repeated(count: i64, ops: [&str; 2]) -> Vec<NodeProto> {
     let input = |name: &str| ValueInfoProto { name: name.into(), r#type: None };
     let body = GraphProto {
         node: vec![
-            node("Neg", &["v"], &["h"], vec![]),
-            node("Exp", &["h"], &["w"], vec![]),
+            node(ops[0], &["v"], &["h"], vec![]),
+            node(ops[1], &["h"], &["w"], vec![]),
             node("Identity", &["c"], &["d"], vec![]),
         ],
         input: ["i", "c", "v"].map(input).to_vec(),
@@ -38,7 +43,7 @@ fn counted(count: i64) -> Vec<NodeProto> {
 
 #[test]
 fn what_a_file_may_ask_for_is_bounded() -> Outcome {
-    let limits = Limits { nodes: 20, steps: 8, depth: 2, constant_bytes: 100, ..Limits::default() };
+    let limits = Limits { nodes: 26, steps: 8, depth: 2, constant_bytes: 100, ..Limits::default() };
     assert_eq!(refusal_under(counted(8), limits), "");
     let steps = refusal_under(counted(9), limits);
     assert_eq!(steps, "m: node `the Loop` (Loop) / body: takes more steps than the limit `steps`, 8");
@@ -46,6 +51,8 @@ fn what_a_file_may_ask_for_is_bounded() -> Outcome {
     assert!(nodes.contains("more nodes than the limit `nodes`, 9"), "{nodes}");
     let forever = refusal_under(counted(i64::MAX), Limits { nodes: 9, steps: usize::MAX, ..limits });
     assert!(forever.contains("the limit `nodes`, 9"), "{forever}");
+    let idle = refusal_under(repeated(8, ["Identity"; 2]), Limits { nodes: 9, ..limits });
+    assert!(idle.contains("more nodes than the limit `nodes`, 9"), "{idle}");
     let size = node("Constant", &[], &["n"], vec![int("value_int", 1 << 20)]);
     let window = node("HannWindow", &["n"], &["y"], vec![]);
     let bytes = refusal_under(vec![size, window], limits);
