@@ -107,7 +107,7 @@ pub enum RunError {
 /// use eec_passes::pipeline::{self, Options, Which};
 /// use eec_passes::registry::Registry;
 ///
-/// let source = "graph @g(%x: f32[n, 4]) -> (%y: f32[n, 4]) { %0 = Identity(%x) %y = Relu(%0) return %y }";
+/// let source = "graph @g(%x: f32[n, 4]) -> (%y: f32[n, 4]) { %0 = Neg(%x) %y = Exp(%x) return %y }";
 /// let mut graph = text::parse(source, &mut |_| None)?;
 /// let passes = Registry::builtin().pipeline("simplify")?;
 /// let options = Options { print_after: Some(Which::All), ..Options::default() };
