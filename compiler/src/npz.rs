@@ -11,8 +11,13 @@ use std::path::Path;
 
 use eec_ir::{DType, Tensor};
 use eec_runtime::replace_file;
-use npyz::WriterBuilder;
-use npyz::npz::{NpzArchive, NpzWriter, array_name_from_file_name};
+use npyz::npz::{NpzArchive, NpzWriter, array_name_from_file_name, file_name_from_array_name};
+use npyz::zip::CompressionMethod;
+use npyz::zip::write::FileOptions;
+use npyz::{WriteOptions, WriterBuilder};
+
+/// Bytes of an array's header, but for a shape of very many dims.
+const HEADER_ROOM: usize = 128;
 
 /// Arrays by name.
 pub type Arrays = BTreeMap<String, Tensor>;
@@ -79,31 +84,39 @@ pub fn write_npz<'a>(path: &Path, arrays: impl IntoIterator<Item = (&'a str, &'a
 }
 
 fn write_entry<W: Write + io::Seek>(archive: &mut NpzWriter<W>, name: &str, tensor: &Tensor) -> io::Result<()> {
-    fn put<W: Write + io::Seek, T: npyz::AutoSerialize>(
-        archive: &mut NpzWriter<W>,
-        name: &str,
-        dims: &[u64],
-        items: impl IntoIterator<Item = T>,
-    ) -> io::Result<()> {
-        let mut writer = archive.array(name, Default::default())?.default_dtype().shape(dims).begin_nd()?;
+    let array = npy_bytes(tensor)?;
+    let options = FileOptions::default()
+        .compression_method(CompressionMethod::Stored)
+        .large_file(u32::try_from(array.len()).is_err());
+    let zip = archive.zip_writer();
+    zip.start_file(file_name_from_array_name(name), options)?;
+    // In one piece: the archive's writer has work to do for each.
+    zip.write_all(&array)
+}
+
+/// The array as a `.npy` file.
+fn npy_bytes(tensor: &Tensor) -> io::Result<Vec<u8>> {
+    fn put<T: npyz::AutoSerialize>(tensor: &Tensor, items: impl IntoIterator<Item = T>) -> io::Result<Vec<u8>> {
+        let dims: Vec<u64> = tensor.dims().iter().map(|d| *d as u64).collect();
+        let mut bytes = Vec::with_capacity(tensor.bytes().len() + HEADER_ROOM);
+        let mut writer = WriteOptions::new().default_dtype().shape(&dims).writer(&mut bytes).begin_nd()?;
         writer.extend(items)?;
-        writer.finish()
+        writer.finish()?;
+        Ok(bytes)
     }
-    let dims: Vec<u64> = tensor.dims().iter().map(|d| *d as u64).collect();
-    let of = |bytes: &[u8]| bytes.to_vec();
     let ints = || tensor.to_i128s().unwrap_or_default().into_iter();
     match tensor.dtype() {
-        DType::F32 => put(archive, name, &dims, tensor.elements::<f32>().into_iter().flat_map(|v| v.into_owned())),
-        DType::I64 => put(archive, name, &dims, tensor.elements::<i64>().into_iter().flat_map(|v| v.into_owned())),
-        DType::I32 => put(archive, name, &dims, tensor.elements::<i32>().into_iter().flat_map(|v| v.into_owned())),
-        DType::Bool => put(archive, name, &dims, of(tensor.bytes()).into_iter().map(|b| b != 0)),
-        DType::F64 => put(archive, name, &dims, tensor.to_f64s()),
-        DType::I8 => put(archive, name, &dims, ints().map(|x| x as i8)),
-        DType::I16 => put(archive, name, &dims, ints().map(|x| x as i16)),
-        DType::U8 => put(archive, name, &dims, ints().map(|x| x as u8)),
-        DType::U16 => put(archive, name, &dims, ints().map(|x| x as u16)),
-        DType::U32 => put(archive, name, &dims, ints().map(|x| x as u32)),
-        DType::U64 => put(archive, name, &dims, ints().map(|x| x as u64)),
+        DType::F32 => put(tensor, tensor.elements::<f32>().into_iter().flat_map(|v| v.into_owned())),
+        DType::I64 => put(tensor, tensor.elements::<i64>().into_iter().flat_map(|v| v.into_owned())),
+        DType::I32 => put(tensor, tensor.elements::<i32>().into_iter().flat_map(|v| v.into_owned())),
+        DType::Bool => put(tensor, tensor.bytes().iter().map(|b| *b != 0)),
+        DType::F64 => put(tensor, tensor.to_f64s()),
+        DType::I8 => put(tensor, ints().map(|x| x as i8)),
+        DType::I16 => put(tensor, ints().map(|x| x as i16)),
+        DType::U8 => put(tensor, ints().map(|x| x as u8)),
+        DType::U16 => put(tensor, ints().map(|x| x as u16)),
+        DType::U32 => put(tensor, ints().map(|x| x as u32)),
+        DType::U64 => put(tensor, ints().map(|x| x as u64)),
         other => Err(io::Error::other(format!("NumPy has no {other}"))),
     }
 }
@@ -243,6 +256,8 @@ mod tests {
         ]);
         write_npz(&path, arrays.iter().map(|(n, t)| (n.as_str(), t)))?;
         assert_eq!(read_npz(&path)?, arrays);
+        let (file, x) = (std::fs::read(&path)?, arrays["x"].bytes());
+        assert!(file.windows(x.len()).any(|bytes| bytes == x), "elements are stored as they are");
         Ok(())
     }
 

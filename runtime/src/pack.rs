@@ -64,11 +64,6 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
-    /// Bytes of all parts.
-    pub(crate) fn bytes(&self) -> usize {
-        self.parts.iter().map(|(part, _)| part.len() * size_of::<f32>()).sum()
-    }
-
     /// Those with this number, and how it is packed.
     pub(crate) fn get(&self, index: usize) -> Option<(&[f32], Precision)> {
         let (part, precision) = self.parts.get(index)?;

@@ -25,7 +25,7 @@ pub trait Runner {
         None
     }
 
-    /// Bytes of the weights as they are held for running.
+    /// Bytes of the weights: as they are stored, or as a device holds them.
     fn weight_bytes(&self) -> usize;
 
     /// Bytes of the memory for temporary buffers so far.

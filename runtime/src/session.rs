@@ -36,6 +36,7 @@ pub struct Session {
     program: Program,
     /// Those that kernels read as they are.
     constants: Vec<Option<Tensor>>,
+    weight_bytes: usize,
     code: Code,
     host: Host,
     planner: Planner,
@@ -88,6 +89,7 @@ impl Session {
         let calls = Calls::of(&program, &code.symbols);
         let per_kernel = if options.profile { 1 + MEASURES } else { 1 };
         Ok(Session {
+            weight_bytes: constants.iter().map(Held::bytes).sum(),
             constants: tensors(constants),
             host: Host { pool, packed: packed.weights, epilogues: epilogues(&program), calls, start: Instant::now() },
             planner: Planner::new(&program, options.memory_limit),
@@ -145,9 +147,9 @@ impl Session {
         self.host.pool.threads()
     }
 
-    /// Bytes of the weights: those in the kernels' order, and those that are read as they are.
+    /// Bytes of the weights as they are stored.
     pub fn weight_bytes(&self) -> usize {
-        self.host.packed.bytes() + self.constants.iter().flatten().map(|t| t.bytes().len()).sum::<usize>()
+        self.weight_bytes
     }
 
     /// Bytes of the arena so far.

@@ -73,7 +73,7 @@ impl Session {
         match self.0 {}
     }
 
-    /// Bytes of the weights: those in the kernels' order, and those that are read as they are.
+    /// Bytes of the weights as they are stored.
     pub fn weight_bytes(&self) -> usize {
         match self.0 {}
     }

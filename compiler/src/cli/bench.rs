@@ -37,8 +37,8 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = super::positive)]
     iters: usize,
     /// Also measures every kernel: time, GFLOP/s, GB/s and the share of the machine's limit
-    #[arg(long)]
-    profile: bool,
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "name", value_name = "BY")]
+    profile: Option<profile::By>,
     #[command(flatten)]
     execution: Execution,
 }
@@ -87,8 +87,8 @@ pub(super) fn run(args: Args) -> Outcome {
     let inputs = args.inputs.resolve(&model.plain)?;
     let named: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
     let measured = measure_all(&model, &backend, session, &named, control, load_ms, &args).map_err(about)?;
-    let profiled = || profile::measure(&model, form, &backend, &named, control, args.iters).map_err(about);
-    let profile = args.profile.then(profiled).transpose()?;
+    let profiled = |by| profile::measure(&model, form, &backend, &named, control, by, args.iters).map_err(about);
+    let profile = args.profile.map(profiled).transpose()?;
     if args.execution.json {
         let mut value = as_json(&measured, args.iters);
         if let Some(profile) = &profile {

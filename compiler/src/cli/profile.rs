@@ -15,7 +15,16 @@ use crate::model::{Form as ModelForm, Model};
 /// Lines that the text shows; JSON has all.
 const LINES: usize = 25;
 
-/// Kernels of one name but for its numbers, as the blocks of a network have them, and one form.
+/// What a line of the profile is.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum By {
+    /// The kernels of one name but for its numbers, as the blocks of a network have them
+    Name,
+    /// One kernel
+    Kernel,
+}
+
+/// Kernels of one name and form.
 #[derive(Default)]
 struct Group {
     kernels: usize,
@@ -38,6 +47,7 @@ pub(super) fn measure(
     backend: &Backend,
     inputs: &[(&str, Tensor)],
     control: Control,
+    by: By,
     runs: usize,
 ) -> Result<Profile, Error> {
     let limits = limits(backend)?;
@@ -51,7 +61,8 @@ pub(super) fn measure(
         for ((kernel, measure), count) in
             session.program().kernels.iter().zip(&counters.measures).zip(&counters.per_kernel)
         {
-            let group = groups.entry((general(kernel), form_name(&kernel.form))).or_default();
+            let name = if by == By::Name { general(kernel) } else { kernel.name.clone() };
+            let group = groups.entry((name, form_name(&kernel.form))).or_default();
             group.kernels += usize::from(run == 0);
             group.runs += count;
             group.measure.ns += measure.ns;

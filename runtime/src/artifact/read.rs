@@ -278,8 +278,8 @@ impl Held {
         }
     }
 
-    /// Bytes in the file.
-    fn bytes(&self) -> usize {
+    /// Bytes that it is stored in.
+    pub(crate) fn bytes(&self) -> usize {
         match self {
             Held::Plain(tensor) => tensor.bytes().len(),
             Held::Narrow(narrow) => narrow.stored_bytes(),

@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use super::conv::{ConvArgs, Window};
 use super::scratch::{with_floats, with_offsets};
-use super::simd::{Isa, Plane, Segment, Stencil};
+use super::epilogue::Links;
+use super::simd::{End, Isa, Plane, Segment, Stencil};
 use crate::pool::Pool;
 
 /// Output channels per input channel up to which this form beats the matmul.
@@ -99,7 +100,7 @@ impl Padded {
     /// # Safety
     ///
     /// As for [`Padded::sweep`].
-    unsafe fn sweep_3x3(&self, isa: &Isa, first: &Stencil) -> bool {
+    unsafe fn sweep_3x3(&self, isa: &Isa, first: &Stencil<'_>) -> bool {
         let Window { kernel, stride, dilation, out_size, .. } = self.window;
         if kernel != [3, 3] || dilation[0] != 1 || stride[0] > isa.planes.len() {
             return false;
@@ -113,7 +114,7 @@ impl Padded {
             width: out_size[1],
             weights: first.weights,
             columns: std::array::from_fn(|_| offsets.next().unwrap_or(0) as usize),
-            bias: first.bias,
+            end: first.end,
         };
         // SAFETY: the padded form has a vector at every tap of every output; the rest is the caller's promise.
         unsafe { (isa.planes[stride[0] - 1])(&plane) };
@@ -125,7 +126,7 @@ impl Padded {
     /// # Safety
     ///
     /// `first` describes the output at (0, 0) of a valid plane.
-    unsafe fn sweep(&self, isa: &Isa, first: Stencil) {
+    unsafe fn sweep(&self, isa: &Isa, first: Stencil<'_>) {
         // SAFETY: the caller's promise.
         if unsafe { self.sweep_3x3(isa, &first) } {
             return;
@@ -157,9 +158,9 @@ impl Padded {
     }
 }
 
-impl Stencil {
+impl Stencil<'_> {
     /// The same taps at another output.
-    fn at(self, src: usize, dst: usize) -> Stencil {
+    fn at(self, src: usize, dst: usize) -> Self {
         Stencil { src: self.src.wrapping_add(src), dst: self.dst.wrapping_add(dst), ..self }
     }
 }
@@ -210,7 +211,9 @@ impl Planes<'_> {
         let args = self.args;
         let multiple = args.shape.out_channels / args.shape.groups;
         let (image, group) = (index / args.shape.groups, index % args.shape.groups);
+        let by_row = args.epilogue.and_then(|e| e.links_by_row([0, 0, image]));
         for channel in group * multiple..(group + 1) * multiple {
+            let links = by_row.map_or(Links::NONE, |links| links.at(channel, 0));
             let out = (image * args.shape.out_channels + channel) * args.shape.window.out_plane();
             // SAFETY: the weights and the bias have all output channels, the output all planes.
             unsafe {
@@ -223,10 +226,16 @@ impl Planes<'_> {
                     weights: args.w.add(channel * self.offsets.len()),
                     offsets: self.offsets.as_ptr(),
                     taps: self.offsets.len(),
-                    bias: (!args.bias.is_null()).then(|| *args.bias.add(channel)),
+                    end: End {
+                        bias: (!args.bias.is_null()).then(|| *args.bias.add(channel)),
+                        links: links.all(),
+                        clip: links.clip,
+                    },
                 };
                 self.padded.sweep(self.isa, first);
-                args.finish(self.isa, image, [channel..channel + 1, 0..args.shape.window.out_plane()], first.dst);
+                if by_row.is_none() {
+                    args.finish(self.isa, image, [channel..channel + 1, 0..args.shape.window.out_plane()], first.dst);
+                }
             }
         }
     }

@@ -10,7 +10,7 @@ mod pass;
 use std::ops::Range;
 
 pub(crate) use self::link::{Join, MAX_LINKS};
-pub(super) use self::link::{Link, Links};
+pub(super) use self::link::{Clip, Link, Links};
 pub(crate) use self::pass::Operation;
 pub(super) use self::pass::{Add, Max, Min, Pair, Pass, pass};
 use super::Strided;
@@ -109,7 +109,14 @@ impl Finish<'_> {
             };
             Some(Link { join: *join, other })
         };
-        Links::of(self.steps.links.iter().flatten().filter_map(link))
+        let (joins, clip) = Clip::split(self.steps.links.as_deref().unwrap_or_default());
+        Links::of(joins.iter().filter_map(link), clip)
+    }
+
+    /// [`Finish::links`], if they are all that there is and each has one value for all elements of a row: then
+    /// they may join sums that do not lie where C does.
+    pub(super) fn links_by_row(&self, batch: [usize; 3]) -> Option<Links> {
+        self.steps.links.as_ref().map(|_| self.links(batch)).filter(Links::are_by_row)
     }
 
     /// Replaces the elements of a block, unless links did.

@@ -213,6 +213,7 @@ unsafe fn block<P: Problem>(isa: &Isa, plan: &Plan, problem: &P, item: usize, sc
                 ahead_step: if in_order { plan.strip * size_of::<f32>() } else { 0 },
                 links: if last { links.all() } else { &[] },
                 row: 0,
+                clip: links.clip.filter(|_| last),
             };
             tiles(isa, tile, rows.len());
             if last {

@@ -14,7 +14,7 @@ mod tile;
 
 use std::sync::LazyLock;
 
-use super::epilogue::{self, Pass};
+use super::epilogue::{self, Clip, Join, Link, Pass};
 use super::math::{self, Function};
 pub(super) use images::{Plane, Windows};
 pub(super) use tile::{LINE, Tile};
@@ -53,6 +53,12 @@ pub(super) trait Lanes: Copy {
     unsafe fn larger(self, b: Self) -> Self;
     /// `self` where it is smaller or NaN, else `b`.
     unsafe fn smaller(self, b: Self) -> Self;
+    /// [`Lanes::larger`] of `lo`, then [`Lanes::smaller`] of `hi`, with `lo` not above `hi`, which is not zero.
+    #[inline(always)]
+    unsafe fn clip(self, lo: Self, hi: Self) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { self.larger(lo).smaller(hi) }
+    }
     /// `self` where it is greater than `b`, else `b`; not greater where one of them is NaN.
     unsafe fn max(self, b: Self) -> Self;
     /// Asks for the cache line of `src`, which need not be readable, to come into the second-level cache.
@@ -79,10 +85,48 @@ pub(super) struct Segment {
     pub(super) hi: usize,
 }
 
+/// What follows the sums of a plane.
+#[derive(Clone, Copy)]
+pub(super) struct End<'a> {
+    pub(super) bias: Option<f32>,
+    /// One value each.
+    pub(super) links: &'a [Link],
+    pub(super) clip: Option<Clip>,
+}
+
+impl End<'_> {
+    /// The elements for sums.
+    ///
+    /// # Safety
+    ///
+    /// The instruction set of `V`; the links' values are readable.
+    #[inline(always)]
+    unsafe fn of<V: Lanes>(&self, mut sum: V) -> V {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if let Some(bias) = self.bias {
+                sum = sum.add(V::splat(bias));
+            }
+            for link in self.links {
+                let other = V::splat(*link.other.ptr);
+                sum = match link.join {
+                    Join::Add => sum.add(other),
+                    Join::Max => sum.larger(other),
+                    Join::Min => sum.smaller(other),
+                };
+            }
+            match self.clip {
+                Some(clip) => sum.clip(V::splat(clip.lo), V::splat(clip.hi)),
+                None => sum,
+            }
+        }
+    }
+}
+
 /// A block of output rows of a depthwise convolution: `len` (at most a vector) outputs per row, each
 /// the sum over `taps` of weight times `src[offset]`.
 #[derive(Clone, Copy)]
-pub(super) struct Stencil {
+pub(super) struct Stencil<'a> {
     pub(super) src: *const f32,
     pub(super) src_row: isize,
     pub(super) dst: *mut f32,
@@ -91,11 +135,11 @@ pub(super) struct Stencil {
     pub(super) weights: *const f32,
     pub(super) offsets: *const isize,
     pub(super) taps: usize,
-    pub(super) bias: Option<f32>,
+    pub(super) end: End<'a>,
 }
 
 pub(super) type TileFn = unsafe fn(&Tile<'_>);
-pub(super) type StencilFn = unsafe fn(&Stencil);
+pub(super) type StencilFn = unsafe fn(&Stencil<'_>);
 
 /// The kernels of one instruction set.
 pub(crate) struct Isa {
@@ -117,7 +161,7 @@ pub(crate) struct Isa {
     /// `stencils[r - 1]` computes `r` rows.
     pub(super) stencils: [StencilFn; 4],
     /// `planes[s - 1]` computes a plane whose rows are `s` rows of the source apart.
-    pub(super) planes: [unsafe fn(&Plane); 2],
+    pub(super) planes: [unsafe fn(&Plane<'_>); 2],
     /// The greatest input of each window, negative infinity if all are NaN.
     pub(super) max_windows: unsafe fn(&Windows),
     /// The sum of the inputs of each window.
@@ -206,7 +250,7 @@ unsafe fn copy<V: Lanes>(s: &Segment) {
 /// The instruction set of `V`; whole vectors are readable at every tap of every row, `len` elements
 /// of every row writable, and there are `taps` weights and offsets.
 #[inline(always)]
-unsafe fn stencil<V: Lanes, const R: usize>(s: &Stencil) {
+unsafe fn stencil<V: Lanes, const R: usize>(s: &Stencil<'_>) {
     // SAFETY: the caller's promise covers every address formed below.
     unsafe {
         let mut acc = [V::zero(); R];
@@ -218,8 +262,7 @@ unsafe fn stencil<V: Lanes, const R: usize>(s: &Stencil) {
             }
         }
         for (r, &sum) in acc.iter().enumerate() {
-            let sum = s.bias.map_or(sum, |bias| sum.add(V::splat(bias)));
-            sum.store_part(s.dst.offset(r as isize * s.dst_row), s.len);
+            s.end.of(sum).store_part(s.dst.offset(r as isize * s.dst_row), s.len);
         }
     }
 }
@@ -304,13 +347,13 @@ macro_rules! define_isa {
         }
 
         $(#[target_feature(enable = $feature)])?
-        unsafe fn stencil<const R: usize>(s: &super::Stencil) {
+        unsafe fn stencil<const R: usize>(s: &super::Stencil<'_>) {
             // SAFETY: as for `tile`.
             unsafe { super::stencil::<$lanes, R>(s) }
         }
 
         $(#[target_feature(enable = $feature)])?
-        unsafe fn plane<const STEP: usize>(p: &super::Plane) {
+        unsafe fn plane<const STEP: usize>(p: &super::Plane<'_>) {
             // SAFETY: as for `tile`.
             unsafe { super::images::plane::<$lanes, STEP>(p) }
         }

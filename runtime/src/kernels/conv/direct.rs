@@ -7,6 +7,7 @@ use std::ops::Range;
 use super::cut::Cut;
 use super::{ConvArgs, ConvShape, panels};
 use crate::kernels::Bias;
+use crate::kernels::epilogue::Links;
 use crate::kernels::scratch::{with_floats, with_offsets};
 use crate::kernels::simd::{Isa, Segment, Tile};
 use crate::pool::Pool;
@@ -152,12 +153,16 @@ impl Product<'_> {
             for (channel, dst) in copy.chunks_exact_mut(self.plane).enumerate() {
                 self.fill(self.args.x.wrapping_add((planes + channel) * shape.window.plane()), &rows, dst);
             }
-            self.multiply(channel, self.layout.vectors(rows.len()), copy, result);
+            let by_row = self.args.epilogue.and_then(|e| e.links_by_row([0, 0, image]));
+            let links = by_row.map_or(Links::NONE, |links| links.at(channel, 0));
+            self.multiply(channel, self.layout.vectors(rows.len()), &links, copy, result);
             let y = (image * shape.out_channels + channel) * shape.window.out_plane();
             self.store(self.args.y.wrapping_add(y), &rows, result);
             let columns = rows.start * shape.window.out_size[1]..rows.end * shape.window.out_size[1];
             let c = self.args.y.wrapping_add(y + columns.start);
-            self.args.finish(self.isa, image, [channel..channel + shape.group_outputs(), columns], c);
+            if by_row.is_none() {
+                self.args.finish(self.isa, image, [channel..channel + shape.group_outputs(), columns], c);
+            }
         }
     }
 
@@ -193,21 +198,23 @@ impl Product<'_> {
         }
     }
 
-    /// Multiplies the weights of the channels from `channel` on with the patches in `copy`.
+    /// Multiplies the weights of the channels from `channel` on with the patches in `copy`; `links` begin at that
+    /// channel and have one value for each.
     ///
     /// # Safety
     ///
     /// The copy is filled for so many vectors, and the result has room for them.
-    unsafe fn multiply(&self, channel: usize, vectors: usize, copy: &[f32], result: &mut [f32]) {
+    unsafe fn multiply(&self, channel: usize, vectors: usize, links: &Links, copy: &[f32], result: &mut [f32]) {
         let (lanes, depth) = (self.isa.lanes, self.slices.total);
         for ks in self.slices.iter() {
-            let bias =
-                if self.args.bias.is_null() || ks.end < depth { Bias::None } else { Bias::PerRow(self.args.bias) };
+            let last = ks.end == depth;
+            let bias = if self.args.bias.is_null() || !last { Bias::None } else { Bias::PerRow(self.args.bias) };
             for strip in Cut::at_most(vectors, panels::width(self.isa)).iter() {
                 for rows in self.panels.iter() {
                     let panel = |row: usize| self.args.packed.wrapping_add((channel + row) * depth);
                     // The first strip fetches the weights of the next panel, which may be as long.
                     let next = panel(rows.end).wrapping_add(ks.start * rows.len());
+                    let links = links.at(rows.start, 0);
                     let tile = Tile {
                         a: panel(rows.start).wrapping_add(ks.start * rows.len()),
                         a_row: 1,
@@ -225,8 +232,9 @@ impl Product<'_> {
                         ahead: next,
                         ahead_lines: 1,
                         ahead_step: if strip.start == 0 { rows.len() * size_of::<f32>() } else { 0 },
-                        links: &[],
+                        links: if last { links.all() } else { &[] },
                         row: 0,
+                        clip: links.clip.filter(|_| last),
                     };
                     // SAFETY: a panel's rows of valid operands, on this instruction set.
                     unsafe { self.isa.tiles[strip.len() - 1][rows.len() - 1](&tile) };

@@ -320,6 +320,7 @@ impl Item<'_> {
             ahead_step,
             links: if last { links.all() } else { &[] },
             row: 0,
+            clip: links.clip.filter(|_| last),
         };
         // SAFETY: a panel's rows of valid operands, on this instruction set; the block is the tile's.
         unsafe {

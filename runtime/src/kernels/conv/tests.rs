@@ -3,7 +3,7 @@
 use super::*;
 use crate::kernels::Strided;
 use crate::kernels::epilogue::Operand;
-use crate::kernels::epilogue::tests::chain;
+use crate::kernels::epilogue::tests::{chain, clipped};
 
 /// Index-dependent data whose products and sums do round.
 fn data(len: usize, seed: u32) -> Vec<f32> {
@@ -93,7 +93,10 @@ impl Case {
         let channel = |i: usize| i / window.out_plane() % self.channels[1];
         let joined = |(i, sum): (usize, &f32)| (sum + residual[i]).max(-0.25).min(limit[channel(i)]);
         let joined: Vec<f32> = sums.iter().enumerate().map(joined).collect();
+        let within = |(i, sum): (usize, &f32)| sum.min(limit[channel(i)]).clamp(0.125, 0.75);
+        let within: Vec<f32> = sums.iter().enumerate().map(within).collect();
         let [links, passes] = chain();
+        let [by_row, _] = clipped([0.125, 0.75]);
         let sizeless = self.packed_without_sizes(isa, &w);
         let shape = ConvShape { fixed: false, ..self.shape() };
         let args = ConvArgs {
@@ -110,6 +113,7 @@ impl Case {
             (args, None, &sums),
             (args, Some(&links), &joined),
             (args, Some(&passes), &joined),
+            (args, Some(&by_row), &within),
             (ConvArgs { packed: sizeless.as_ptr(), shape, ..args }, None, &sums),
         ] {
             let mut y = vec![f32::NAN; len];

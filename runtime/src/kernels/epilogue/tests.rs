@@ -2,18 +2,31 @@
 
 use super::*;
 
-/// A residual and two limits as steps, and as links.
+/// A residual and two limits as links, and as steps.
 pub(crate) fn chain() -> [Steps; 2] {
-    let joins = [(Join::Add, Place::Operand(0)), (Join::Max, Place::Const(-0.25)), (Join::Min, Place::Operand(1))];
-    let makes = [Operation::Add, Operation::Max, Operation::Min].map(Make::Pass);
+    forms(&[(Join::Add, Place::Operand(0)), (Join::Max, Place::Const(-0.25)), (Join::Min, Place::Operand(1))])
+}
+
+/// The same for a limit of each row or column, and then a range.
+pub(crate) fn clipped([lo, hi]: [f32; 2]) -> [Steps; 2] {
+    forms(&[(Join::Min, Place::Operand(1)), (Join::Max, Place::Const(lo)), (Join::Min, Place::Const(hi))])
+}
+
+/// Joins of two operands as links, and as steps.
+pub(crate) fn forms(joins: &[(Join, Place)]) -> [Steps; 2] {
+    let last = joins.len() - 1;
     let mut sum = Place::Sum;
     let mut steps = Vec::new();
-    for (i, (make, (_, other))) in makes.into_iter().zip(joins).enumerate() {
-        let to = (i < 2).then_some(i);
-        steps.push(Step { make, operands: [sum, other], to });
+    for (i, (join, other)) in joins.iter().enumerate() {
+        let operation = match join {
+            Join::Add => Operation::Add,
+            Join::Max => Operation::Max,
+            Join::Min => Operation::Min,
+        };
+        steps.push(Step { make: Make::Pass(operation), operands: [sum, *other], to: (i < last).then_some(i) });
         sum = Place::Slot(i);
     }
-    let steps = Steps { steps, slots: 2, operands: 2, links: None };
+    let steps = Steps { steps, slots: last, operands: 2, links: None };
     [Steps { links: Some(joins.to_vec()), ..steps.clone() }, steps]
 }
 

@@ -2,7 +2,8 @@
 //! invariance, thread invariance and correctness at once.
 
 use super::*;
-use crate::kernels::epilogue::tests::chain;
+use crate::kernels::epilogue::tests::{chain, clipped, forms};
+use crate::kernels::epilogue::{Join, Place};
 
 /// Index-dependent data whose products and sums do round.
 fn data(len: usize, seed: u32) -> Vec<f32> {
@@ -114,6 +115,44 @@ fn every_shape_stride_and_thread_count_gives_the_same_bits() {
                 let bias = Bias::PerColumn(columns.as_ptr());
                 check(isa, &two, strided(&a, k_, 1), strided(&b, 1, k_), sizes, bias);
             }
+        }
+    }
+}
+
+/// Ranges that are clipped to in one step and others, of sums that are no numbers, infinite, or zeros of both signs.
+#[test]
+fn a_range_gives_the_same_bits_in_one_step_and_in_two() {
+    let pool = Pool::new(1);
+    let b = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -1e-30, 1e-30, 0.0, 0.25, -0.25, 0.75, 2.0, -3.0];
+    let (a, n) = ([1.0, 1e-30], b.len());
+    let (residual, limit) = (vec![0.0; 2 * n], vec![f32::INFINITY; n]);
+    let operand = |v: &[f32], row| Operand { matrix: strided(v, row, 1), batch: [0; 3] };
+    let operands = [operand(&residual, n as isize), operand(&limit, 0)];
+    let ranges = [[0.0, 6.0], [-0.0, 1.0], [-0.25, 0.75], [0.25, 0.25], [-0.25, 0.0], [0.0, -0.0], [0.75, 0.25]];
+    let of = |limits: &[(Join, f32)]| limits.iter().map(|(j, x)| (*j, Place::Const(*x))).collect::<Vec<_>>();
+    let one_sided = [of(&[(Join::Max, 0.0)]), of(&[(Join::Min, 0.0)]), of(&[(Join::Min, 0.5)])].map(|j| forms(&j));
+    for isa in Isa::available() {
+        let weights = packed(isa, strided(&b, n as isize, 1), 1, n);
+        for both in ranges.map(clipped).into_iter().chain(one_sided.clone()) {
+            let [links, passes] = both.map(|steps| {
+                let mut c = vec![7.0f32; 2 * n];
+                let args = MatMulArgs {
+                    a: strided(&a, 1, 1),
+                    b: weights.as_ptr(),
+                    c: c.as_mut_ptr(),
+                    c_row: n as isize,
+                    m: 2,
+                    k: 1,
+                    n,
+                    scale: 1.0,
+                    bias: Bias::None,
+                    epilogue: Some(Finish { steps: &steps, operands: &operands }),
+                };
+                // SAFETY: all operands are valid for their sizes.
+                unsafe { matmul_for(isa, &pool, &args) };
+                c
+            });
+            assert_bits(&links, &passes, isa.name);
         }
     }
 }

@@ -147,6 +147,15 @@ impl Lanes for F32x8 {
     }
 
     #[inline(always)]
+    unsafe fn clip(self, lo: Self, hi: Self) -> Self {
+        // SAFETY: register arithmetic; of a NaN and a number the instruction takes the second.
+        F32x8(unsafe {
+            let above = _mm256_cmp_ps::<_CMP_NLE_UQ>(self.0, lo.0);
+            _mm256_blendv_ps(lo.0, _mm256_min_ps(hi.0, self.0), above)
+        })
+    }
+
+    #[inline(always)]
     unsafe fn transpose(src: *const f32, src_row: isize, dst: *mut f32, dst_row: isize) {
         // SAFETY: 8 rows of 8 elements are readable at `src` and writable at `dst`.
         unsafe {

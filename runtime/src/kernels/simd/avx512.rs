@@ -134,8 +134,8 @@ impl Lanes for F32x16 {
     unsafe fn larger(self, b: Self) -> Self {
         // SAFETY: register arithmetic; of a NaN and a number the instruction takes the second.
         F32x16(unsafe {
-            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
-            _mm512_mask_mov_ps(_mm512_max_ps(self.0, b.0), nan, self.0)
+            let number = _mm512_cmp_ps_mask::<_CMP_ORD_Q>(self.0, self.0);
+            _mm512_mask_max_ps(self.0, number, self.0, b.0)
         })
     }
 
@@ -143,8 +143,17 @@ impl Lanes for F32x16 {
     unsafe fn smaller(self, b: Self) -> Self {
         // SAFETY: register arithmetic; of a NaN and a number the instruction takes the second.
         F32x16(unsafe {
-            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
-            _mm512_mask_mov_ps(_mm512_min_ps(self.0, b.0), nan, self.0)
+            let number = _mm512_cmp_ps_mask::<_CMP_ORD_Q>(self.0, self.0);
+            _mm512_mask_min_ps(self.0, number, self.0, b.0)
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn clip(self, lo: Self, hi: Self) -> Self {
+        // SAFETY: register arithmetic; of a NaN and a number the instruction takes the second.
+        F32x16(unsafe {
+            let above = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(self.0, lo.0);
+            _mm512_mask_min_ps(lo.0, above, hi.0, self.0)
         })
     }
 

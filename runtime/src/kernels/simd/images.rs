@@ -1,11 +1,11 @@
 //! Kernels that sweep the planes of an image: depthwise convolution of 3×3, and windows of poolings.
 
-use super::Lanes;
+use super::{End, Lanes};
 
 /// The output plane of a depthwise convolution with a kernel of 3×3: every output is the sum over the
 /// rows of the kernel, then over its columns, of weight times `src[row * src_row + columns[column]]`.
 #[derive(Clone, Copy)]
-pub(in crate::kernels) struct Plane {
+pub(in crate::kernels) struct Plane<'a> {
     pub(in crate::kernels) src: *const f32,
     pub(in crate::kernels) src_row: usize,
     /// Dense.
@@ -14,7 +14,7 @@ pub(in crate::kernels) struct Plane {
     pub(in crate::kernels) width: usize,
     pub(in crate::kernels) weights: *const f32,
     pub(in crate::kernels) columns: [usize; 3],
-    pub(in crate::kernels) bias: Option<f32>,
+    pub(in crate::kernels) end: End<'a>,
 }
 
 /// A part of a row of a pooling, all of whose windows lie inside the image on the row's axis: output `i` is
@@ -38,7 +38,7 @@ pub(in crate::kernels) struct Windows {
 /// The instruction set of `V`; there are nine weights, whole vectors are readable at every tap of every
 /// output, and `rows` × `width` elements writable.
 #[inline(always)]
-pub(super) unsafe fn plane<V: Lanes, const STEP: usize>(p: &Plane) {
+pub(super) unsafe fn plane<V: Lanes, const STEP: usize>(p: &Plane<'_>) {
     // SAFETY: the caller's promise; each block of rows is inside the plane.
     unsafe {
         let weights: [V; 9] = std::array::from_fn(|tap| V::splat(*p.weights.add(tap)));
@@ -60,7 +60,7 @@ pub(super) unsafe fn plane<V: Lanes, const STEP: usize>(p: &Plane) {
 ///
 /// As for [`plane`], with so many rows.
 #[inline(always)]
-unsafe fn rows<V: Lanes, const STEP: usize, const R: usize>(p: &Plane, row: usize, weights: &[V; 9]) {
+unsafe fn rows<V: Lanes, const STEP: usize, const R: usize>(p: &Plane<'_>, row: usize, weights: &[V; 9]) {
     for x in (0..p.width).step_by(V::LEN) {
         // SAFETY: the caller's promise covers every address formed here.
         unsafe {
@@ -77,8 +77,7 @@ unsafe fn rows<V: Lanes, const STEP: usize, const R: usize>(p: &Plane, row: usiz
                 }
             }
             for (r, &sum) in acc.iter().enumerate() {
-                let sum = p.bias.map_or(sum, |bias| sum.add(V::splat(bias)));
-                sum.store_part(p.dst.add((row + r) * p.width + x), (p.width - x).min(V::LEN));
+                p.end.of(sum).store_part(p.dst.add((row + r) * p.width + x), (p.width - x).min(V::LEN));
             }
         }
     }

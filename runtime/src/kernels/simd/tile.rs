@@ -3,7 +3,7 @@
 
 use super::Lanes;
 use crate::kernels::Bias;
-use crate::kernels::epilogue::{Add, Join, Link, Max, Min, Pair};
+use crate::kernels::epilogue::{Add, Clip, Join, Link, Max, Min, Pair};
 
 /// Bytes of a cache line.
 pub(in crate::kernels) const LINE: usize = 64;
@@ -35,6 +35,8 @@ pub(in crate::kernels) struct Tile<'a> {
     /// What joins the sums after the bias, and which row of it the tile's first one is.
     pub(in crate::kernels) links: &'a [Link],
     pub(in crate::kernels) row: usize,
+    /// What the sums are clipped to in the end.
+    pub(in crate::kernels) clip: Option<Clip>,
 }
 
 /// Computes one tile. Each element is one chain of [`Lanes::fma`] over k in order, whatever the
@@ -48,6 +50,9 @@ pub(in crate::kernels) struct Tile<'a> {
 pub(super) unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(t: &Tile<'_>) {
     // SAFETY: the caller's promise covers every address formed below.
     unsafe {
+        for link in t.links {
+            fetch::<V, MR, NV>(link, t);
+        }
         let mut acc = [[V::zero(); NV]; MR];
         if t.resume {
             for (i, row) in acc.iter_mut().enumerate() {
@@ -73,6 +78,14 @@ pub(super) unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(t: &Tile<'
                 Join::Add => join::<V, Add, MR, NV>(&mut acc, link, t),
                 Join::Max => join::<V, Max, MR, NV>(&mut acc, link, t),
                 Join::Min => join::<V, Min, MR, NV>(&mut acc, link, t),
+            }
+        }
+        if let Some(clip) = t.clip {
+            let (lo, hi) = (V::splat(clip.lo), V::splat(clip.hi));
+            for row in &mut acc {
+                for sum in row {
+                    *sum = sum.clip(lo, hi);
+                }
             }
         }
         for (i, row) in acc.iter().enumerate() {
@@ -181,6 +194,18 @@ unsafe fn add_bias<V: Lanes, const MR: usize, const NV: usize>(acc: &mut [[V; NV
                         *sum = sum.add(bias);
                     }
                 }
+            }
+        }
+    }
+}
+
+/// Asks for the values of a link that has one for each element, which may be far away.
+#[inline(always)]
+fn fetch<V: Lanes, const MR: usize, const NV: usize>(link: &Link, t: &Tile<'_>) {
+    if link.other.column != 0 {
+        for row in 0..MR {
+            for vector in 0..NV {
+                V::prefetch(link.other.at(t.row + row, vector * V::LEN).ptr);
             }
         }
     }
