@@ -92,11 +92,10 @@ impl ConvShape {
         {
             return Form::Depthwise(padded);
         }
-        match direct::Layout::new(isa, self) {
-            Some(layout) => Form::Direct(layout),
-            None if self.fixed && turned::pays(isa, self) => Form::Turned,
-            None => Form::Panels,
+        if self.fixed && turned::pays(isa, self) {
+            return Form::Turned;
         }
+        direct::Layout::new(isa, self).map_or(Form::Panels, Form::Direct)
     }
 }
 

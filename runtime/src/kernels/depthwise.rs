@@ -4,8 +4,8 @@
 use std::ops::Range;
 
 use super::conv::{ConvArgs, Window};
-use super::scratch::{with_floats, with_offsets};
 use super::epilogue::Links;
+use super::scratch::{with_floats, with_offsets};
 use super::simd::{End, Isa, Plane, Segment, Stencil};
 use crate::pool::Pool;
 
@@ -72,9 +72,10 @@ impl Padded {
         dst[..inside.start * self.row()].fill(0.0);
         dst[inside.end * self.row()..].fill(0.0);
         let first_row = inside.start as isize - window.pad[0] as isize;
-        for phase in 0..window.stride[1] {
-            for column in (0..self.phase).step_by(isa.lanes) {
-                let len = isa.lanes.min(self.phase - column);
+        // The phases of a stretch of the plane read the same lines.
+        for column in (0..self.phase).step_by(isa.lanes) {
+            let len = isa.lanes.min(self.phase - column);
+            for phase in 0..window.stride[1] {
                 let x = (column * window.stride[1] + phase) as isize - window.pad[1] as isize;
                 let lanes = window.inside(1, x, window.stride[1], len);
                 let segment = Segment {

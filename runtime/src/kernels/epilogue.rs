@@ -9,8 +9,8 @@ mod pass;
 
 use std::ops::Range;
 
-pub(crate) use self::link::{Join, MAX_LINKS};
 pub(super) use self::link::{Clip, Link, Links};
+pub(crate) use self::link::{Join, MAX_LINKS};
 pub(crate) use self::pass::Operation;
 pub(super) use self::pass::{Add, Max, Min, Pair, Pass, pass};
 use super::Strided;

@@ -178,7 +178,6 @@ pub(super) unsafe fn run_all<P: Problem, const N: usize>(pool: &Pool, isa: &Isa,
 unsafe fn block<P: Problem>(isa: &Isa, plan: &Plan, problem: &P, item: usize, scratch: &mut [f32]) {
     let (batch, rows, columns) = plan.item(item);
     let operands = problem.operands(batch);
-    let links = operands.links.at(rows.start, columns.start);
     let k = plan.shape.k;
     let slices = k.div_ceil(SLICE).max(1);
     let length = k.div_ceil(slices);
@@ -211,9 +210,10 @@ unsafe fn block<P: Problem>(isa: &Isa, plan: &Plan, problem: &P, item: usize, sc
                 ahead: b.wrapping_offset(if in_order { slice.ks.len() as isize * b_row } else { 0 }),
                 ahead_lines: 0,
                 ahead_step: if in_order { plan.strip * size_of::<f32>() } else { 0 },
-                links: if last { links.all() } else { &[] },
-                row: 0,
-                clip: links.clip.filter(|_| last),
+                links: if last { operands.links.all() } else { &[] },
+                row: rows.start,
+                column: columns.start,
+                clip: operands.links.clip.filter(|_| last),
             };
             tiles(isa, tile, rows.len());
             if last {

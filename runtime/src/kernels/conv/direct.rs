@@ -1,11 +1,14 @@
 //! Weights times patches that are never packed: the planes of a band of rows are copied once, with their
 //! pads, and every row of the matrix of patches is a stretch of that copy. The product runs over the
 //! positions of the copy, the few between two rows of the output included, which are then left out.
+//!
+//! With strides the copy of a plane is in phases: phase (p, q) has the rows p, p + stride, … of the padded
+//! plane and of these the columns q, q + stride, …, so that neighbouring outputs meet neighbouring elements.
 
 use std::ops::Range;
 
 use super::cut::Cut;
-use super::{ConvArgs, ConvShape, panels};
+use super::{ConvArgs, ConvShape, Window, panels};
 use crate::kernels::Bias;
 use crate::kernels::epilogue::Links;
 use crate::kernels::scratch::{with_floats, with_offsets};
@@ -21,13 +24,17 @@ const CACHED: usize = 1 << 17;
 /// Multiply-adds below which a band is not worth handing to another thread.
 const GRAIN: usize = 1 << 17;
 
+/// Output channels up to which a copy in phases pays: patches that many panels share are better packed.
+const FEW: usize = 64;
+
 /// The padded copy of the planes of a group.
 #[derive(Clone, Copy)]
 pub(super) struct Layout {
     shape: ConvShape,
-    /// From one row to the next. The pad after a row is the pad before the next one.
+    /// From one row of a phase to the next. Of the one phase without strides, the pad after a row is the pad
+    /// before the next one.
     pitch: usize,
-    /// Rows of input that a row of output meets, less one.
+    /// Rows of a phase that a row of output meets, less one.
     reach: usize,
     /// The same for columns.
     across: usize,
@@ -38,12 +45,21 @@ impl Layout {
     /// The layout for a convolution, if computing the positions between the rows costs less than packing.
     pub(super) fn new(isa: &Isa, shape: &ConvShape) -> Option<Layout> {
         let window = shape.window;
-        if window.stride != [1, 1] || window.taps() < 2 || window.out_plane() == 0 || shape.depth() == 0 {
+        if window.taps() < 2 || window.out_plane() == 0 || shape.depth() == 0 {
             return None;
         }
-        let [reach, across] = [0, 1].map(|i| (window.kernel[i] - 1).saturating_mul(window.dilation[i]));
-        let after = window.out_size[1].checked_add(across)?.saturating_sub(window.pad[1].checked_add(window.size[1])?);
-        let pitch = window.size[1].checked_add(after.max(window.pad[1]))?.max(window.out_size[1]);
+        let reach = |axis: usize| (window.kernel[axis] - 1).saturating_mul(window.dilation[axis]) / window.stride[axis];
+        let [reach, across] = [0, 1].map(reach);
+        let all = window.out_size[1].checked_add(across)?;
+        if window.stride != [1, 1] && shape.group_outputs() > FEW {
+            return None;
+        }
+        let pitch = if window.stride == [1, 1] {
+            let after = all.saturating_sub(window.pad[1].checked_add(window.size[1])?);
+            window.size[1].checked_add(after.max(window.pad[1]))?.max(window.out_size[1])
+        } else {
+            all
+        };
         let layout = Layout { shape: *shape, pitch, reach, across, lanes: isa.lanes };
         let positions = window.out_size[0].checked_mul(pitch)?.div_ceil(isa.lanes);
         let packed = window.out_plane().div_ceil(isa.lanes);
@@ -52,10 +68,16 @@ impl Layout {
         (fits && extra <= packed * panels::PACKING).then_some(layout)
     }
 
-    /// Elements of the copy of a plane for so many rows of output; the last tap's last vector ends in it.
-    fn plane_len(&self, rows: usize) -> Option<usize> {
+    /// Elements of a phase of a plane for so many rows of output; the last tap's last vector ends in it.
+    fn phase_len(&self, rows: usize) -> Option<usize> {
         let rows = rows.checked_add(self.reach)?;
         rows.checked_mul(self.pitch)?.checked_add(self.across)?.checked_add(self.lanes)
+    }
+
+    /// Elements of all phases of a plane.
+    fn plane_len(&self, rows: usize) -> Option<usize> {
+        let [height, width] = self.shape.window.stride;
+        self.phase_len(rows)?.checked_mul(height)?.checked_mul(width)
     }
 
     /// Elements of the copy of all planes.
@@ -81,13 +103,15 @@ impl Layout {
         if threads < 2 { widest } else { finer.map(|parts| Cut::into(rows, parts)).min_by_key(time).unwrap_or(widest) }
     }
 
-    /// Where each row of the matrix of patches begins in the copy.
-    fn offsets(self, plane: usize) -> impl ExactSizeIterator<Item = isize> {
-        let (taps, [_, width], dilation) =
-            (self.shape.window.taps(), self.shape.window.kernel, self.shape.window.dilation);
+    /// Where each row of the matrix of patches begins in the copy, whose phases have so many elements.
+    fn offsets(self, phase: usize) -> impl ExactSizeIterator<Item = isize> {
+        let Window { kernel, stride, dilation, .. } = self.shape.window;
+        let taps = self.shape.window.taps();
         (0..self.shape.depth()).map(move |k| {
-            let (channel, y, x) = (k / taps, k % taps / width, k % taps % width);
-            (channel * plane + y * dilation[0] * self.pitch + x * dilation[1]) as isize
+            let (channel, tap) = (k / taps, k % taps);
+            let (y, x) = (tap / kernel[1] * dilation[0], tap % kernel[1] * dilation[1]);
+            let phases = (channel * stride[0] + y % stride[0]) * stride[1] + x % stride[1];
+            (phases * phase + y / stride[0] * self.pitch + x / stride[1]) as isize
         })
     }
 }
@@ -100,7 +124,8 @@ struct Product<'a> {
     bands: Cut,
     panels: Cut,
     slices: Cut,
-    /// Elements of the copy of a plane.
+    /// Elements of the copy of a phase, and of all phases of a plane.
+    phase: usize,
     plane: usize,
     offsets: &'a [isize],
 }
@@ -117,11 +142,12 @@ pub(super) unsafe fn run(pool: &Pool, isa: &Isa, args: &ConvArgs<'_>, layout: La
     let (shape, products) = (args.shape, args.shape.groups * args.images);
     let work = shape.group_outputs().saturating_mul(shape.depth()).saturating_mul(shape.window.out_plane());
     let bands = layout.bands(pool.threads().min(products.saturating_mul(work) / GRAIN), products);
-    let plane = layout.plane_len(bands.longest()).unwrap_or(0);
-    with_offsets(layout.offsets(plane), |offsets| {
+    let [phase, plane] =
+        [layout.phase_len(bands.longest()), layout.plane_len(bands.longest())].map(Option::unwrap_or_default);
+    with_offsets(layout.offsets(phase), |offsets| {
         let (panels, depth) = (panels::rows(isa, &shape), shape.depth());
         let slices = Cut::into(depth, depth.div_ceil(SLICE).max(1));
-        let product = Product { isa, args, layout, bands, panels, slices, plane, offsets };
+        let product = Product { isa, args, layout, bands, panels, slices, phase, plane, offsets };
         let copy = plane * shape.group_inputs();
         let result = shape.group_outputs() * layout.vectors(bands.longest()) * isa.lanes;
         pool.run(products * bands.parts, GRAIN.div_ceil((work / bands.parts.max(1)).max(1)), &|items| {
@@ -151,7 +177,11 @@ impl Product<'_> {
         // SAFETY: the planes, channels and rows are those of the item.
         unsafe {
             for (channel, dst) in copy.chunks_exact_mut(self.plane).enumerate() {
-                self.fill(self.args.x.wrapping_add((planes + channel) * shape.window.plane()), &rows, dst);
+                let src = self.args.x.wrapping_add((planes + channel) * shape.window.plane());
+                for (number, phase) in dst.chunks_exact_mut(self.phase).enumerate() {
+                    let width = shape.window.stride[1];
+                    self.fill(src, &rows, [number / width, number % width], phase);
+                }
             }
             let by_row = self.args.epilogue.and_then(|e| e.links_by_row([0, 0, image]));
             let links = by_row.map_or(Links::NONE, |links| links.at(channel, 0));
@@ -166,26 +196,27 @@ impl Product<'_> {
         }
     }
 
-    /// Copies a plane's rows for a band of output into `dst`, with their pads.
+    /// Copies a phase of a plane's rows for a band of output into `dst`, with their pads.
     ///
     /// # Safety
     ///
-    /// `src` is readable for a plane, and `dst` as long as the copy of one.
-    unsafe fn fill(&self, src: *const f32, rows: &Range<usize>, dst: &mut [f32]) {
+    /// `src` is readable for a plane, and `dst` as long as the copy of a phase.
+    unsafe fn fill(&self, src: *const f32, rows: &Range<usize>, phase: [usize; 2], dst: &mut [f32]) {
         let (window, pitch) = (&self.args.shape.window, self.layout.pitch);
-        let first = rows.start as isize - window.pad[0] as isize;
-        let inside = window.inside(0, first, 1, rows.len() + self.layout.reach);
+        let [down, across] = window.stride;
+        let first = (rows.start * down + phase[0]) as isize - window.pad[0] as isize;
+        let inside = window.inside(0, first, down, rows.len() + self.layout.reach);
         dst[..inside.start * pitch].fill(0.0);
         dst[inside.end * pitch..].fill(0.0);
-        let top = (first + inside.start as isize) * window.size[1] as isize;
+        let top = (first + (inside.start * down) as isize) * window.size[1] as isize;
         for column in (0..pitch).step_by(self.isa.lanes) {
             let len = self.isa.lanes.min(pitch - column);
-            let x = column as isize - window.pad[1] as isize;
-            let lanes = window.inside(1, x, 1, len);
+            let x = (column * across + phase[1]) as isize - window.pad[1] as isize;
+            let lanes = window.inside(1, x, across, len);
             let segment = Segment {
                 src: src.wrapping_offset(top + x),
-                src_row: window.size[1] as isize,
-                step: 1,
+                src_row: (down * window.size[1]) as isize,
+                step: across,
                 dst: dst[inside.start * pitch + column..].as_mut_ptr(),
                 dst_row: pitch as isize,
                 count: inside.len(),
@@ -214,7 +245,6 @@ impl Product<'_> {
                     let panel = |row: usize| self.args.packed.wrapping_add((channel + row) * depth);
                     // The first strip fetches the weights of the next panel, which may be as long.
                     let next = panel(rows.end).wrapping_add(ks.start * rows.len());
-                    let links = links.at(rows.start, 0);
                     let tile = Tile {
                         a: panel(rows.start).wrapping_add(ks.start * rows.len()),
                         a_row: 1,
@@ -233,7 +263,8 @@ impl Product<'_> {
                         ahead_lines: 1,
                         ahead_step: if strip.start == 0 { rows.len() * size_of::<f32>() } else { 0 },
                         links: if last { links.all() } else { &[] },
-                        row: 0,
+                        row: rows.start,
+                        column: 0,
                         clip: links.clip.filter(|_| last),
                     };
                     // SAFETY: a panel's rows of valid operands, on this instruction set.

@@ -179,7 +179,8 @@ impl Product<'_> {
         let (product, block) = (rest % plan.products, rest / plan.products);
         let (group, image) = (product / args.images, product % args.images);
         let (channel, plane) = (group * args.shape.group_outputs(), args.shape.window.out_plane());
-        let vectors = plan.bands.part(band);
+        let (vectors, panels) = (plan.bands.part(band), plan.blocks.part(block));
+        let lines = (width(isa) * isa.lanes * size_of::<f32>()).div_ceil(LINE);
         Item {
             isa,
             args,
@@ -192,9 +193,10 @@ impl Product<'_> {
             channel,
             c: args.y.wrapping_add((image * args.shape.out_channels + channel) * plane),
             plane,
-            panels: plan.blocks.part(block),
             first: vectors.start * isa.lanes,
             strips: Cut::at_most(vectors.len(), width(isa)),
+            fetches: lines.div_ceil(panels.len().max(1)),
+            panels,
         }
     }
 }
@@ -220,6 +222,8 @@ struct Item<'a> {
     first: usize,
     /// Vectors of the band in strips.
     strips: Cut,
+    /// Cache lines of a row of patches that each panel fetches for the next strip.
+    fetches: usize,
 }
 
 impl Item<'_> {
@@ -291,16 +295,14 @@ impl Item<'_> {
     /// As for [`Item::run`], with the strip packed.
     unsafe fn tile(&self, ks: &Range<usize>, panel: usize, strip: usize, scratch: &[f32]) {
         let (rows, columns) = (self.plan.rows.part(panel), self.columns(strip));
-        let vectors = self.strips.part(strip).len();
-        let packed = || Strided {
+        let vectors = columns.len().div_ceil(self.isa.lanes);
+        let b = self.in_place(ks, &columns).unwrap_or_else(|| Strided {
             ptr: scratch[self.offset(ks, strip)..].as_ptr(),
             row: (vectors * self.isa.lanes) as isize,
             column: 1,
-        };
-        let b = self.in_place(ks, &columns).unwrap_or_else(packed);
-        let (ahead, ahead_lines, ahead_step) = self.ahead(ks, panel, strip);
+        });
+        let (ahead, ahead_lines, ahead_step) = self.ahead(ks, panel, strip, columns.end);
         let last = ks.end == self.plan.slices.total;
-        let links = self.links.at(rows.start, columns.start);
         let tile = Tile {
             a: self.weights(ks, &rows),
             a_row: 1,
@@ -318,9 +320,10 @@ impl Item<'_> {
             ahead,
             ahead_lines,
             ahead_step,
-            links: if last { links.all() } else { &[] },
-            row: 0,
-            clip: links.clip.filter(|_| last),
+            links: if last { self.links.all() } else { &[] },
+            row: rows.start,
+            column: columns.start,
+            clip: self.links.clip.filter(|_| last),
         };
         // SAFETY: a panel's rows of valid operands, on this instruction set; the block is the tile's.
         unsafe {
@@ -338,20 +341,20 @@ impl Item<'_> {
         self.a.wrapping_add(rows.start * self.plan.slices.total + ks.start * rows.len())
     }
 
-    /// What a tile fetches for later ones, as in [`Tile`]: in the first strip the weights of the next panel,
-    /// later a line for each row of the next strip's patches where they lie in the image.
-    fn ahead(&self, ks: &Range<usize>, panel: usize, strip: usize) -> (*const f32, usize, usize) {
+    /// What a tile fetches for later ones, as in [`Tile`]: in the first strip the weights of the next panel, later
+    /// its part of the rows of the next strip's patches, which begin at `next`, where they lie in the image.
+    fn ahead(&self, ks: &Range<usize>, panel: usize, strip: usize, next: usize) -> (*const f32, usize, usize) {
         if strip == 0 && panel + 1 < self.panels.end {
             let rows = self.plan.rows.part(panel + 1);
             return (self.weights(ks, &rows), 1, rows.len() * size_of::<f32>());
         }
-        let line = (panel - self.panels.start) * LINE / size_of::<f32>();
+        let first = (panel - self.panels.start) * self.fetches * LINE / size_of::<f32>();
         if strip + 1 < self.strips.parts
-            && line < self.strips.part(strip + 1).len() * self.isa.lanes
+            && first < self.strips.part(strip + 1).len() * self.isa.lanes
             && let Some(planes) = self.patches.in_place()
         {
-            let src = planes.at(ks.start, self.columns(strip + 1).start + line);
-            return (src.ptr, 1, src.row.unsigned_abs() * size_of::<f32>());
+            let src = planes.at(ks.start, next + first);
+            return (src.ptr, self.fetches, src.row.unsigned_abs() * size_of::<f32>());
         }
         (self.a, 0, 0)
     }

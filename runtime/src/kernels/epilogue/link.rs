@@ -41,7 +41,9 @@ impl Clip {
     /// What the last of `joins` do if they are known limits, and the joins before them.
     pub(super) fn split(joins: &[(Join, Place)]) -> (&[(Join, Place)], Option<Clip>) {
         let (before, clip) = match joins {
-            [before @ .., (Join::Max, Place::Const(lo)), (Join::Min, Place::Const(hi))] => (before, Clip::new(*lo, *hi)),
+            [before @ .., (Join::Max, Place::Const(lo)), (Join::Min, Place::Const(hi))] => {
+                (before, Clip::new(*lo, *hi))
+            }
             [before @ .., (Join::Max, Place::Const(lo))] => (before, Clip::new(*lo, f32::INFINITY)),
             [before @ .., (Join::Min, Place::Const(hi))] => (before, Clip::new(f32::NEG_INFINITY, *hi)),
             _ => (joins, None),

@@ -32,9 +32,10 @@ pub(in crate::kernels) struct Tile<'a> {
     pub(in crate::kernels) ahead: *const f32,
     pub(in crate::kernels) ahead_lines: usize,
     pub(in crate::kernels) ahead_step: usize,
-    /// What joins the sums after the bias, and which row of it the tile's first one is.
+    /// What joins the sums after the bias, and at which row and column of it the tile begins.
     pub(in crate::kernels) links: &'a [Link],
     pub(in crate::kernels) row: usize,
+    pub(in crate::kernels) column: usize,
     /// What the sums are clipped to in the end.
     pub(in crate::kernels) clip: Option<Clip>,
 }
@@ -205,7 +206,7 @@ fn fetch<V: Lanes, const MR: usize, const NV: usize>(link: &Link, t: &Tile<'_>) 
     if link.other.column != 0 {
         for row in 0..MR {
             for vector in 0..NV {
-                V::prefetch(link.other.at(t.row + row, vector * V::LEN).ptr);
+                V::prefetch(link.other.at(t.row + row, t.column + vector * V::LEN).ptr);
             }
         }
     }
@@ -222,7 +223,7 @@ unsafe fn join<V: Lanes, F: Pair, const MR: usize, const NV: usize>(
     link: &Link,
     t: &Tile<'_>,
 ) {
-    let first = link.other.at(t.row, 0);
+    let first = link.other.at(t.row, t.column);
     // SAFETY: the caller's promise.
     unsafe {
         if first.column == 0 {
