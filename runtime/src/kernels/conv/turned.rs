@@ -21,11 +21,19 @@ const NEAR: usize = 72;
 /// Elements below which moving them is not worth another thread.
 const GRAIN: usize = 1 << 14;
 
-/// Whether this form is the faster one: at least an eighth of the lanes along the image would be idle.
+/// Steps of a sum, in idle lanes, that turning an element of the result and its epilogue back takes.
+const TURN: usize = 20;
+
+/// Whether this form is the faster one: because of the lanes along the image that would be idle, at least an
+/// eighth of them if patches have to be packed.
 pub(super) fn pays(isa: &Isa, shape: &ConvShape) -> bool {
-    let plane = shape.window.out_plane();
-    let lanes = plane.saturating_add(isa.lanes - 1) / isa.lanes * isa.lanes;
-    plane > 0 && (lanes - plane) * 8 >= plane && shape.depth() >= MIN_DEPTH && shape.group_outputs() >= isa.nr()
+    let (plane, depth) = (shape.window.out_plane(), shape.depth());
+    let idle = plane.wrapping_neg() % isa.lanes;
+    let saves = match shape.window.is_pointwise() {
+        true => idle.saturating_mul(depth) >= plane.saturating_mul(TURN),
+        false => idle * 8 >= plane,
+    };
+    plane > 0 && saves && depth >= MIN_DEPTH && shape.group_outputs() >= isa.nr()
 }
 
 /// Elements of a group's packed weights.
