@@ -53,26 +53,27 @@ impl Place {
 
 /// Packed weights, and for every kernel which of them it uses.
 pub(crate) struct Packed {
-    pub(crate) weights: Weights,
-    pub(crate) of_kernel: Vec<Option<usize>>,
+    weights: Weights,
+    of_kernel: Vec<Option<usize>>,
 }
 
 /// Packed weights, one after the other.
-pub(crate) struct Weights {
+struct Weights {
     memory: Pages,
     parts: Vec<(Range<usize>, Precision)>,
 }
 
-impl Weights {
-    /// Bytes of all parts.
+impl Packed {
+    /// Bytes of all weights.
     pub(crate) fn bytes(&self) -> usize {
-        self.parts.iter().map(|(part, _)| part.len() * size_of::<f32>()).sum()
+        self.weights.parts.iter().map(|(part, _)| part.len() * size_of::<f32>()).sum()
     }
 
-    /// Those with this number, and how it is packed.
-    pub(crate) fn get(&self, index: usize) -> Option<(&[f32], Precision)> {
-        let (part, precision) = self.parts.get(index)?;
-        Some((self.memory.floats().get(part.clone())?, *precision))
+    /// Those of a kernel, and how they are packed; `None` if its weights are read as they are.
+    pub(crate) fn of_kernel(&self, kernel: i64) -> Option<(&[f32], Precision)> {
+        let index = self.of_kernel.get(usize::try_from(kernel).ok()?).copied().flatten()?;
+        let (part, precision) = self.weights.parts.get(index)?;
+        Some((self.weights.memory.floats().get(part.clone())?, *precision))
     }
 }
 
