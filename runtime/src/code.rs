@@ -15,12 +15,11 @@ use crate::run::Options;
 pub(crate) type EntryFn = unsafe extern "C" fn(*mut c_void);
 
 /// Code that is ready to run.
-pub(crate) enum Code {
-    /// Made at load.
+pub(crate) struct Code {
+    entry: EntryFn,
+    /// Where the code lives, unless it is linked into the program.
     #[cfg(feature = "jit")]
-    Jit(JitCode),
-    /// Linked into the program.
-    Native(EntryFn),
+    _made: Option<JitCode>,
 }
 
 impl Code {
@@ -33,14 +32,18 @@ impl Code {
                        Options::native";
             return Err(call::error(program, ErrorKind::Feature, why));
         }
-        native.entry(program).map(Code::Native)
+        Ok(Code {
+            entry: native.entry(program)?,
+            #[cfg(feature = "jit")]
+            _made: None,
+        })
     }
 
     #[cfg(feature = "jit")]
     fn made(verified: VerifiedProgram<'_>, profile: bool) -> Result<Code, Error> {
         let program = verified.program();
-        let code = JitCode::new(verified, profile).map_err(|e| call::error(program, ErrorKind::Internal, e))?;
-        Ok(Code::Jit(code))
+        let made = JitCode::new(verified, profile).map_err(|e| call::error(program, ErrorKind::Internal, e))?;
+        Ok(Code { entry: made.entry, _made: Some(made) })
     }
 
     #[cfg(not(feature = "jit"))]
@@ -57,12 +60,7 @@ impl Code {
     /// The tables of `context` are complete for the program that this code was made for, and its bounds were
     /// checked for the symbols' values.
     pub(crate) unsafe fn run(&self, context: &mut Context) {
-        let entry = match self {
-            #[cfg(feature = "jit")]
-            Code::Jit(code) => code.entry,
-            Code::Native(entry) => *entry,
-        };
         // SAFETY: the caller's promise; the code lives as long as `self`.
-        unsafe { entry(std::ptr::from_mut(context).cast()) }
+        unsafe { (self.entry)(std::ptr::from_mut(context).cast()) }
     }
 }
