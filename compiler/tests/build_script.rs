@@ -4,7 +4,7 @@ mod shared;
 
 use std::path::Path;
 
-use eec::build::Builder;
+use eec::build::{Builder, Cpu};
 use eec::recipe::Recipe;
 use eec_ir::Tensor;
 use eec_runtime::{Array, Control, Options, Session};
@@ -78,6 +78,24 @@ fn embedded_modules_name_the_artifact() -> Result {
     let built = builder(&place)?.embed(true).generate()?;
     let text = std::fs::read_to_string(built.module)?;
     says(&text, &["include_artifact!", &format!("{:?}", built.artifact.display().to_string())]);
+    Ok(())
+}
+
+#[test]
+fn machine_code_is_a_library_that_the_module_links() -> Result {
+    let place = Place::new()?;
+    let build = |cpu| -> Result<_> { Ok(builder(&place)?.native_code(cpu).generate()?) };
+    let built = build(Cpu::Target)?;
+    let library = built.library.ok_or("no library")?;
+    let archive = std::fs::read(&library)?;
+    assert!(archive.starts_with(b"!<arch>\n"));
+    let text = std::fs::read_to_string(&built.module)?;
+    says(&text, &["#[link(name = \"eec_one_exit\", kind = \"static\")]", "Options { native: Some(&CODE), ..options }"]);
+    let symbol = text.split("#[link_name = \"").nth(1).and_then(|rest| rest.split('"').next()).ok_or("no symbol")?;
+    assert!(archive.windows(symbol.len()).any(|window| window == symbol.as_bytes()), "{symbol}");
+    assert!(build(Cpu::Target)?.is_cached && !build(Cpu::Host)?.is_cached, "made for other CPUs");
+    std::fs::remove_file(library)?;
+    assert!(!build(Cpu::Host)?.is_cached, "no library");
     Ok(())
 }
 

@@ -11,10 +11,8 @@ mod narrow;
 mod read;
 mod write;
 
-#[cfg(feature = "jit")]
 pub(crate) use narrow::Narrow;
 pub use read::Artifact;
-#[cfg(feature = "jit")]
 pub(crate) use read::Held;
 pub use write::ArtifactWriter;
 

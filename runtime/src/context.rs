@@ -15,8 +15,9 @@ use crate::kernels::math::Function;
 use crate::kernels::pool2d::{PoolArgs, PoolKind, pool2d};
 use crate::kernels::scratch::NoMemory;
 use crate::kernels::simd::Isa;
-use crate::pack::Weights;
+use crate::pack::Packed;
 use crate::pool::Pool;
+use crate::products::{run_matmul, run_matmuls};
 
 /// The tables of one run; generated code knows this layout.
 #[repr(C)]
@@ -33,11 +34,58 @@ pub(crate) struct Context {
     pub(crate) counters: *mut u64,
     /// 0, or a [`Fault`] in the upper half and the kernel's number in the lower one.
     pub(crate) error: AtomicU64,
-    /// What helpers need besides.
+    /// What generated code calls.
+    pub(crate) callees: &'static Callees,
+    /// What the functions need besides.
     pub(crate) host: *const Host,
 }
 
+/// The functions that generated code calls, by their addresses; generated code knows this layout.
+#[repr(C)]
+pub(crate) struct Callees {
+    pub(crate) run_loop: unsafe extern "C" fn(*const Context, LoopFn, *const i64, i64, i64),
+    pub(crate) run_matmul: unsafe extern "C" fn(*const Context, *const i64),
+    pub(crate) run_matmuls: unsafe extern "C" fn(*const Context, *const i64, i64),
+    pub(crate) run_attention: unsafe extern "C" fn(*const Context, *const i64),
+    pub(crate) run_conv: unsafe extern "C" fn(*const Context, *const i64),
+    pub(crate) run_pool: unsafe extern "C" fn(*const Context, *const i64),
+    pub(crate) run_scan: unsafe extern "C" fn(*const Context, *const i64),
+    pub(crate) run_host: unsafe extern "C" fn(*const Context, *const i64),
+    pub(crate) count_rows: unsafe extern "C" fn(*const u8, i64, i64) -> i64,
+    pub(crate) gather_rows: unsafe extern "C" fn(*mut u8, *const u8, *const u8, i64, i64, i64),
+    pub(crate) scatter_rows: unsafe extern "C" fn(*mut u8, *const u8, *const u8, i64, i64, i64),
+    pub(crate) clock: unsafe extern "C" fn(*const Context) -> i64,
+    pub(crate) apply: unsafe extern "C" fn(i64, *mut f32, i64),
+    pub(crate) sin: extern "C" fn(f32) -> f32,
+    pub(crate) cos: extern "C" fn(f32) -> f32,
+    pub(crate) pow: extern "C" fn(f32, f32) -> f32,
+}
+
+/// The runtime's own.
+pub(crate) static CALLEES: Callees = Callees {
+    run_loop,
+    run_matmul,
+    run_matmuls,
+    run_attention,
+    run_conv,
+    run_pool,
+    run_scan,
+    run_host,
+    count_rows,
+    gather_rows,
+    scatter_rows,
+    clock,
+    apply,
+    sin,
+    cos,
+    pow,
+};
+
+/// Counters per measured kernel: nanoseconds, multiply-accumulates, bytes.
+pub(crate) const MEASURES: usize = 3;
+
 /// Byte offsets of the fields of [`Context`].
+#[cfg(feature = "codegen")]
 pub(crate) mod field {
     use super::Context;
     use std::mem::offset_of;
@@ -47,6 +95,7 @@ pub(crate) mod field {
     pub(crate) const SYMBOLS: i32 = offset_of!(Context, symbols) as i32;
     pub(crate) const CONTROLS: i32 = offset_of!(Context, controls) as i32;
     pub(crate) const COUNTERS: i32 = offset_of!(Context, counters) as i32;
+    pub(crate) const CALLEES: i32 = offset_of!(Context, callees) as i32;
     pub(crate) const ERROR: i32 = offset_of!(Context, error) as i32;
 }
 
@@ -79,12 +128,12 @@ impl Fault {
     }
 }
 
-/// What helpers need besides the tables.
+/// What the functions that generated code calls need besides the tables.
 pub(crate) struct Host {
     /// The threads.
     pub(crate) pool: Pool,
-    /// Packed weights, by position.
-    pub(crate) packed: Weights,
+    /// Packed weights.
+    pub(crate) packed: Packed,
     /// What follows the sums of every kernel.
     pub(crate) epilogues: Vec<Option<Steps>>,
     /// Operators that are run by their evaluators.
@@ -111,7 +160,7 @@ pub(crate) unsafe fn guarded(context: *const Context, kernel: i64, f: impl FnOnc
     }
 }
 
-type LoopFn = unsafe extern "C" fn(*const i64, i64, i64);
+pub(crate) type LoopFn = unsafe extern "C" fn(*const i64, i64, i64);
 
 /// Addresses that cross threads inside a job; the pool's job ends before they do.
 #[derive(Clone, Copy)]
@@ -200,11 +249,10 @@ fn pair(words: &[i64]) -> [usize; 2] {
 }
 
 /// The words of a convolution.
-pub(crate) const CONV_WORDS: usize = 24;
+pub(crate) const CONV_WORDS: usize = 23;
 
 /// Runs a convolution. The words are: kernel, x dims, w dims, y size, group, strides, dilations,
-/// pads, then the addresses of x, w, the bias and y, the packed weights (or -1), and whether the
-/// sizes of the image are constant; then for every operand of the epilogue its address and the strides of
+/// pads, then the addresses of x, w, the bias and y, and whether the sizes of the image are constant; then for every operand of the epilogue its address and the strides of
 /// channels, elements and images.
 pub(crate) unsafe extern "C" fn run_conv(context: *const Context, words: *const i64) {
     // SAFETY: generated code passes its context and as many words as the kernel's epilogue needs.
@@ -232,7 +280,7 @@ unsafe fn conv_words(host: &Host, words: &[i64]) {
         pad: pair(&words[16..]),
     };
     let (in_channels, out_channels, groups) = (words[2] as usize, words[5] as usize, words[11] as usize);
-    let packed = usize::try_from(words[22]).ok().and_then(|i| host.packed.get(i));
+    let packed = host.packed.of_kernel(words[0]);
     let args = ConvArgs {
         x: words[18] as *const f32,
         w: words[19] as *const f32,
@@ -240,7 +288,7 @@ unsafe fn conv_words(host: &Host, words: &[i64]) {
         bias: words[20] as *const f32,
         y: words[21] as *mut f32,
         images: words[1] as usize,
-        shape: ConvShape { in_channels, out_channels, groups, window, fixed: words[23] != 0 },
+        shape: ConvShape { in_channels, out_channels, groups, window, fixed: words[22] != 0 },
         epilogue: steps_of(host, words[0]).map(|steps| Finish { steps, operands: &operands }),
     };
     // SAFETY: the caller's promise.

@@ -2,7 +2,7 @@
 
 use eec_ir::program::{BinaryFn, Epilogue, Expr, ExprId, Form, Program, Scalar, UnaryFn};
 
-use crate::compile::operands;
+use crate::expr::operands;
 use crate::kernels::epilogue::{Join, MAX_LINKS, Make, Operation, Place, Step, Steps};
 use crate::kernels::math::Function;
 

@@ -22,7 +22,7 @@ pub enum ErrorKind {
     Memory,
     /// A kernel met an index out of range or a division by zero.
     Kernel,
-    /// There is no GPU, it lacks something that is needed, or it failed.
+    /// There is no GPU, it failed, or it or the CPU lacks something that is needed.
     Device,
     /// A feature of this crate is not built in.
     Feature,
@@ -44,7 +44,6 @@ impl Error {
         Error { kind, subject: subject.into(), node: None, message: message.to_string() }
     }
 
-    #[cfg(any(feature = "jit", feature = "gpu"))]
     pub(crate) fn at_node(mut self, node: &str) -> Error {
         self.node = Some(node.to_string());
         self

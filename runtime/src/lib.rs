@@ -4,6 +4,10 @@
 //!
 //! A program that embeds a compiled model needs this crate alone: [`Session::load`], or
 //! [`Session::embedded`] with [`include_artifact!`], then [`Session::run`]. It knows neither ONNX nor passes.
+//!
+//! Machine code is made when a model is loaded, which takes the feature `jit`, or ahead of time, with the feature
+//! `object`, and is then linked into the program: [`Options::native`] hands it to the session.
+//!
 //! `unsafe` stands in the files that map a file, hold SIMD kernels or tables of addresses, call generated code,
 //! or give a driver its own cached code.
 
@@ -12,59 +16,44 @@ compile_error!("artifacts and generated code are little-endian");
 
 mod array;
 mod artifact;
-#[cfg(any(feature = "jit", feature = "gpu"))]
 mod bind;
-#[cfg(any(feature = "jit", feature = "gpu"))]
 mod bounds;
-#[cfg(any(feature = "jit", feature = "gpu"))]
 mod call;
-#[cfg(feature = "jit")]
+mod code;
+#[cfg(feature = "codegen")]
 mod compile;
-#[cfg(feature = "jit")]
 mod context;
+mod cpu;
 mod embed;
-#[cfg(feature = "jit")]
 mod epilogue;
 mod error;
-#[cfg(any(feature = "jit", feature = "gpu"))]
+mod expr;
 mod extent;
 mod file;
 #[cfg(feature = "gpu")]
 pub mod gpu;
-#[cfg(feature = "jit")]
 mod host;
-#[cfg(feature = "jit")]
 mod jobs;
-#[cfg(feature = "jit")]
 mod kernels;
-#[cfg(feature = "jit")]
 mod limits;
-#[cfg(feature = "jit")]
 mod memory;
-#[cfg(feature = "jit")]
+mod native;
+#[cfg(feature = "object")]
+pub mod object;
 mod pack;
-#[cfg(feature = "jit")]
 mod pages;
-#[cfg(any(feature = "jit", feature = "gpu"))]
 mod placing;
-#[cfg(feature = "jit")]
 mod plan;
-#[cfg(feature = "jit")]
 mod pool;
-#[cfg(feature = "jit")]
 mod products;
 mod run;
 mod runner;
-#[cfg(feature = "jit")]
 mod seat;
-#[cfg(feature = "jit")]
 mod session;
-#[cfg(any(feature = "jit", feature = "gpu"))]
 mod sizes;
-#[cfg(any(feature = "jit", feature = "gpu"))]
+mod symbols;
+#[cfg(any(feature = "codegen", feature = "gpu"))]
 mod traffic;
-#[cfg(not(feature = "jit"))]
-mod unavailable;
 
 pub use array::Array;
 pub use artifact::{Artifact, ArtifactWriter, MAGIC, PLAIN_PROGRAM, PROGRAM};
@@ -72,11 +61,8 @@ pub use eec_ir::tensor::{Element, TensorError};
 pub use eec_ir::{DType, Tensor};
 pub use error::{Error, ErrorKind};
 pub use file::replace_file;
-#[cfg(feature = "jit")]
 pub use limits::Limits;
+pub use native::NativeCode;
 pub use run::{Control, Counters, GpuCounters, Measure, Options, PortInfo, Run, Span, SpanKind};
 pub use runner::Runner;
-#[cfg(feature = "jit")]
 pub use session::Session;
-#[cfg(not(feature = "jit"))]
-pub use unavailable::Session;

@@ -53,21 +53,22 @@ impl Place {
 
 /// Packed weights, and for every kernel which of them it uses.
 pub(crate) struct Packed {
-    pub(crate) weights: Weights,
-    pub(crate) of_kernel: Vec<Option<usize>>,
+    weights: Weights,
+    of_kernel: Vec<Option<usize>>,
 }
 
 /// Packed weights, one after the other.
-pub(crate) struct Weights {
+struct Weights {
     memory: Pages,
     parts: Vec<(Range<usize>, Precision)>,
 }
 
-impl Weights {
-    /// Those with this number, and how it is packed.
-    pub(crate) fn get(&self, index: usize) -> Option<(&[f32], Precision)> {
-        let (part, precision) = self.parts.get(index)?;
-        Some((self.memory.floats().get(part.clone())?, *precision))
+impl Packed {
+    /// Those of a kernel, and how they are packed; `None` if its weights are read as they are.
+    pub(crate) fn of_kernel(&self, kernel: i64) -> Option<(&[f32], Precision)> {
+        let index = self.of_kernel.get(usize::try_from(kernel).ok()?).copied().flatten()?;
+        let (part, precision) = self.weights.parts.get(index)?;
+        Some((self.weights.memory.floats().get(part.clone())?, *precision))
     }
 }
 

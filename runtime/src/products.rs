@@ -9,17 +9,16 @@ use crate::kernels::narrow;
 use crate::kernels::{Bias, Strided};
 
 /// The words of a matrix product before the batch axes.
-pub(crate) const MATMUL_WORDS: usize = 17;
+pub(crate) const MATMUL_WORDS: usize = 16;
 
-/// Runs a matrix product. The words are: kernel, packed weights (or -1), batch axes, m, n, k, then
-/// address, row and column stride of a, of b, address and row stride of c, address and stride of the
+/// Runs a matrix product. The words are: kernel, batch axes, m, n, k, then address, row and column stride of a, of b, address and row stride of c, address and stride of the
 /// bias, the bits of the scale; then address, row and column stride of every operand of the epilogue; then
 /// per batch axis its size and the strides of a, b, c and these operands.
 pub(crate) unsafe extern "C" fn run_matmul(context: *const Context, words: *const i64) {
     // SAFETY: generated code passes its context and as many words as it says.
     unsafe {
         guarded(context, *words, |host| {
-            let (axes, operands) = (*words.add(2) as usize, operands_of(host, *words));
+            let (axes, operands) = (*words.add(1) as usize, operands_of(host, *words));
             let words = std::slice::from_raw_parts(words, MATMUL_WORDS + 3 * operands + axes * (4 + operands));
             matmul_words(host, words);
         });
@@ -27,28 +26,31 @@ pub(crate) unsafe extern "C" fn run_matmul(context: *const Context, words: *cons
 }
 
 /// Runs the `count` products of a job, 2 to [`MAX_PRODUCTS`](crate::jobs::MAX_PRODUCTS). Each has the
-/// words of [`run_matmul`], with packed weights, no batch axes, a bias of stride 1 and no operands of an
-/// epilogue.
+/// words of [`run_matmul`], with no batch axes, a bias of stride 1 and no operands of an epilogue.
 pub(crate) unsafe extern "C" fn run_matmuls(context: *const Context, words: *const i64, count: i64) {
     // SAFETY: generated code passes its context and as many words as it says, which describe operands
     // whose bounds were checked before the run; jobs are made so that none reads what another writes.
     unsafe {
         let words = std::slice::from_raw_parts(words, MATMUL_WORDS * count as usize);
-        guarded(context, words[0], |host| match words.as_chunks().0 {
-            [a, b] => job(host, [a, b].map(|w| packed_product(host, w))),
-            [a, b, c] => job(host, [a, b, c].map(|w| packed_product(host, w))),
-            [a, b, c, d] => job(host, [a, b, c, d].map(|w| packed_product(host, w))),
-            other => unreachable!("a job of {} products", other.len()),
+        guarded(context, words[0], |host| {
+            let products = words.as_chunks().0;
+            let packed: Option<Vec<_>> = products.iter().map(|words| packed_product(host, words)).collect();
+            match packed.as_deref() {
+                Some([a, b]) => job(host, [*a, *b]),
+                Some([a, b, c]) => job(host, [*a, *b, *c]),
+                Some([a, b, c, d]) => job(host, [*a, *b, *c, *d]),
+                _ => products.iter().for_each(|words| matmul_words(host, words)),
+            }
         });
     }
 }
 
-/// A product of a job, and how its weights are stored.
-fn packed_product<'a>(host: &'a Host, words: &[i64; MATMUL_WORDS]) -> (MatMulArgs<'a>, Precision) {
+/// A product of a job, and how its weights are stored, if they are packed.
+fn packed_product<'a>(host: &'a Host, words: &[i64; MATMUL_WORDS]) -> Option<(MatMulArgs<'a>, Precision)> {
     let epilogue = steps_of(host, words[0]).map(|steps| Finish { steps, operands: &[] });
     let call = BatchMatMulArgs { epilogue, ..product_of(words, bias_at(words)) };
-    let (packed, precision) = host.packed.get(words[1] as usize).expect("weights that were packed");
-    (call.packed(packed), precision)
+    let (packed, precision) = host.packed.of_kernel(words[0])?;
+    Some((call.packed(packed), precision))
 }
 
 /// Runs products whose weights are stored alike.
@@ -70,24 +72,24 @@ unsafe fn job<const N: usize>(host: &Host, products: [(MatMulArgs, Precision); N
 
 /// The bias of a product's words, contiguous.
 fn bias_at(words: &[i64]) -> Bias {
-    if words[14] == 0 { Bias::None } else { Bias::PerColumn(words[14] as *const f32) }
+    if words[13] == 0 { Bias::None } else { Bias::PerColumn(words[13] as *const f32) }
 }
 
 /// A product without its batch and epilogue.
 fn product_of<'a>(words: &[i64], bias: Bias) -> BatchMatMulArgs<'a> {
     BatchMatMulArgs {
         batch: [1; 3],
-        a: matrix(&words[6..]),
+        a: matrix(&words[5..]),
         a_batch: [0; 3],
-        b: matrix(&words[9..]),
+        b: matrix(&words[8..]),
         b_batch: [0; 3],
-        c: words[12] as *mut f32,
+        c: words[11] as *mut f32,
         c_batch: [0; 3],
-        c_row: words[13] as isize,
-        m: words[3] as usize,
-        k: words[5] as usize,
-        n: words[4] as usize,
-        scale: f32::from_bits(words[16] as u32),
+        c_row: words[12] as isize,
+        m: words[2] as usize,
+        k: words[4] as usize,
+        n: words[3] as usize,
+        scale: f32::from_bits(words[15] as u32),
         bias,
         epilogue: None,
     }
@@ -101,18 +103,18 @@ unsafe fn matmul_words(host: &Host, words: &[i64]) {
     let mut operands: Vec<Operand> =
         operands.chunks_exact(3).map(|w| Operand { matrix: matrix(w), batch: [0; 3] }).collect();
     let mut axes: Vec<Vec<i64>> = axes.chunks_exact(4 + operands.len()).map(<[i64]>::to_vec).collect();
-    if words[3] == 0 || axes.iter().any(|axis| axis[0] == 0) {
+    if words[2] == 0 || axes.iter().any(|axis| axis[0] == 0) {
         return;
     }
     // SAFETY: the bias of a result with rows has `n` elements at its stride.
-    let bias_copy = (words[14] != 0 && words[15] != 1).then(|| {
-        (0..words[4] as isize)
-            .map(|i| unsafe { *(words[14] as *const f32).offset(i * words[15] as isize) })
+    let bias_copy = (words[13] != 0 && words[14] != 1).then(|| {
+        (0..words[3] as isize)
+            .map(|i| unsafe { *(words[13] as *const f32).offset(i * words[14] as isize) })
             .collect::<Vec<f32>>()
     });
     let bias = bias_copy.as_ref().map_or_else(|| bias_at(words), |copy| Bias::PerColumn(copy.as_ptr()));
     let mut call = product_of(words, bias);
-    let packed = usize::try_from(words[1]).ok().and_then(|i| host.packed.get(i));
+    let packed = host.packed.of_kernel(words[0]);
     if packed.is_some() {
         take_longest_axis(&mut call, &mut operands, &mut axes);
     }

@@ -6,6 +6,7 @@ use eec_ir::{DType, Tensor};
 
 use crate::array::Array;
 use crate::error::{Error, ErrorKind};
+use crate::native::NativeCode;
 
 /// How a session runs.
 #[derive(Clone, Debug)]
@@ -16,11 +17,14 @@ pub struct Options {
     pub memory_limit: usize,
     /// Whether every kernel is measured, which costs some 50 ns each.
     pub profile: bool,
+    /// Code that was made ahead of time for the program. Without, it is made when the model is loaded, which takes
+    /// the feature `jit`.
+    pub native: Option<&'static NativeCode>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { threads: 0, memory_limit: 16 << 30, profile: false }
+        Options { threads: 0, memory_limit: 16 << 30, profile: false, native: None }
     }
 }
 

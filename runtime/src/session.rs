@@ -1,16 +1,17 @@
 //! A compiled model that is ready to run.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicPtr, AtomicU64};
 use std::time::Instant;
 
 use eec_ir::program::{Program, Source, verify};
-use eec_ir::{ContentHash, DType, Tensor};
+use eec_ir::{ContentHash, DType, Symbol, Tensor};
 
 use crate::artifact::{Artifact, Held};
 use crate::call::{self, AUTO};
-use crate::compile::{self, Code, MEASURES};
-use crate::context::{Context, Fault, Host};
+use crate::code::Code;
+use crate::context::{CALLEES, Context, Fault, Host, MEASURES};
 use crate::epilogue::epilogues;
 use crate::error::{Error, ErrorKind};
 use crate::host::Calls;
@@ -20,6 +21,7 @@ use crate::plan::{Plan, Planner};
 use crate::pool::Pool;
 use crate::run::{Control, Counters, GpuCounters, Measure, Options, PortInfo, Run};
 use crate::runner::Runner;
+use crate::symbols;
 
 /// A compiled model with its weights, threads and memory.
 ///
@@ -44,6 +46,8 @@ pub struct Session {
     buffers: Vec<AtomicPtr<u8>>,
     homes: Vec<AtomicPtr<u8>>,
     symbols: Vec<i64>,
+    /// The position of every symbol among them.
+    slots: HashMap<Symbol, usize>,
     controls: Vec<i64>,
     counters: Vec<u64>,
 }
@@ -84,19 +88,20 @@ impl Session {
             let error = named(ErrorKind::Program, &"its narrow weights are not one dense matrix inside a constant");
             return Err(error.at_node(&kernel.name));
         }
-        let code = compile::compile(verified, &packed.of_kernel, options.profile)
-            .map_err(|e| named(ErrorKind::Internal, &e))?;
-        let calls = Calls::of(&program, &code.symbols);
+        let code = Code::of(verified, &options)?;
+        let slots = symbols::numbered(&program);
+        let calls = Calls::of(&program, &slots);
         let per_kernel = if options.profile { 1 + MEASURES } else { 1 };
         Ok(Session {
             weight_bytes: constants.iter().map(Held::bytes).sum(),
             constants: tensors(constants),
-            host: Host { pool, packed: packed.weights, epilogues: epilogues(&program), calls, start: Instant::now() },
+            host: Host { pool, packed, epilogues: epilogues(&program), calls, start: Instant::now() },
             planner: Planner::new(&program, options.memory_limit),
             arena: Arena::default(),
             buffers: program.buffers.iter().map(|_| AtomicPtr::default()).collect(),
             homes: program.buffers.iter().map(|_| AtomicPtr::default()).collect(),
-            symbols: vec![0; code.symbols.len()],
+            symbols: vec![0; slots.len()],
+            slots,
             controls: vec![AUTO; program.exits.len() + program.gates.len()],
             counters: vec![0; 1 + program.exits.len() + program.gates.len() + per_kernel * program.kernels.len()],
             code,
@@ -165,7 +170,7 @@ impl Session {
         let inputs = call::in_order(&self.program, inputs)?;
         self.controls = call::control_words(&self.program, control)?;
         let inputs: Vec<Tensor> = inputs.into_iter().map(aligned).collect();
-        let plan = self.planner.plan(&self.program, &self.code.symbols, &inputs);
+        let plan = self.planner.plan(&self.program, &self.slots, &inputs);
         let plan = plan.map_err(|e| e.of(&self.program))?;
         self.fill_tables(&plan, &inputs)?;
         let mut context = Context {
@@ -175,6 +180,7 @@ impl Session {
             controls: self.controls.as_ptr(),
             counters: self.counters.as_mut_ptr(),
             error: AtomicU64::new(0),
+            callees: &CALLEES,
             host: &self.host,
         };
         let awake = self.host.pool.keep_awake();

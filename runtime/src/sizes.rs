@@ -102,7 +102,6 @@ impl<P> Kept<P> {
     }
 
     /// The plans, the oldest first.
-    #[cfg(feature = "jit")]
     pub(crate) fn plans(&self) -> impl DoubleEndedIterator<Item = &P> {
         self.0.iter().map(|(_, plan)| &**plan)
     }

@@ -9,21 +9,24 @@ use eec_ir::{DType, Type};
 use eec_passes::exit_heads::EXIT_INDEX;
 
 use super::names;
-use crate::Error;
-use crate::model::{Form, Model};
 
-/// The module's text; `embedded` is the artifact that becomes part of the program.
-pub(super) fn module(model: &Model, embedded: Option<&Path>) -> Result<String, Error> {
-    let program = model.program(Form::Dynamic)?;
-    let source = model.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let parts = Parts { program: &program, source: &source, embedded };
-    Ok(parts.text())
+/// The text of the module of a program that was made of the file `model`. `embedded` is the artifact that becomes part
+/// of the program that includes the module; `native` names the library that it links, and the code in it.
+pub(super) fn module(
+    model: &Path,
+    program: &Program,
+    embedded: Option<&Path>,
+    native: Option<(&str, String)>,
+) -> String {
+    let source = model.file_name().map(|n| one_line(&n.to_string_lossy())).unwrap_or_default();
+    Parts { program, source, embedded, native }.text()
 }
 
 struct Parts<'a> {
     program: &'a Program,
-    source: &'a str,
+    source: String,
     embedded: Option<&'a Path>,
+    native: Option<(&'a str, String)>,
 }
 
 /// An input or output in the generated code.
@@ -78,7 +81,8 @@ fn one_line(text: &str) -> String {
 
 impl Parts<'_> {
     fn text(&self) -> String {
-        let mut text = format!("// Made by eec {} from {}.\n", env!("CARGO_PKG_VERSION"), one_line(self.source));
+        let mut text = format!("// Made by eec {} from {}.\n", env!("CARGO_PKG_VERSION"), self.source);
+        text.push_str(&self.native());
         text.push_str(&self.model());
         text.push_str(&self.output());
         text.push_str(&self.exit());
@@ -101,13 +105,14 @@ impl Parts<'_> {
 
     fn model(&self) -> String {
         let inputs = self.inputs();
-        let source = one_line(self.source);
+        let source = &self.source;
         let arguments: Vec<String> = inputs.iter().map(|p| format!("{}: &{}", p.name, p.ty())).collect();
         let passed: Vec<&str> = inputs.iter().map(|p| p.name.as_str()).collect();
         let named: Vec<String> = inputs.iter().map(|p| format!("({:?}, {})", p.port.name, p.tensor())).collect();
         let docs: String = inputs.iter().map(|p| format!("    /// - {}\n", p.doc())).collect();
         let (arguments, passed, named) = (arguments.join(", "), passed.join(", "), named.join(", "));
-        let embedded = self.embedded.map(embedded).unwrap_or_default();
+        let embedded = self.embedded.map(|path| self.embedded(path)).unwrap_or_default();
+        let options = self.options();
         format!(
             "
 /// The model of `{source}`, ready to run.
@@ -119,7 +124,7 @@ pub struct Model {{
 impl Model {{{embedded}
     /// Loads the artifact at `path`.
     pub fn load(path: &::std::path::Path, options: ::eec_runtime::Options) -> Result<Self, ::eec_runtime::Error> {{
-        Ok(Model {{ session: ::eec_runtime::Session::load(path, options)? }})
+        Ok(Model {{ session: ::eec_runtime::Session::load(path, {options})? }})
     }}
 
     /// Runs the model; exits and gates decide by their own rules.
@@ -140,6 +145,43 @@ impl Model {{{embedded}
 }}
 ",
             comma = if inputs.is_empty() { "" } else { ", " },
+        )
+    }
+
+    /// The code that the program links.
+    fn native(&self) -> String {
+        let Some((library, symbol)) = &self.native else { return String::new() };
+        format!(
+            "
+#[link(name = {library:?}, kind = \"static\")]
+unsafe extern \"C\" {{
+    /// The model's machine code.
+    #[link_name = {symbol:?}]
+    safe static CODE: ::eec_runtime::NativeCode;
+}}
+"
+        )
+    }
+
+    /// What a session runs with, of the caller's `options`.
+    fn options(&self) -> &str {
+        match self.native {
+            Some(_) => "::eec_runtime::Options { native: Some(&CODE), ..options }",
+            None => "options",
+        }
+    }
+
+    /// The function that makes a model of the embedded artifact.
+    fn embedded(&self, artifact: &Path) -> String {
+        let (path, options) = (artifact.display().to_string(), self.options());
+        format!(
+            "
+    /// The model with the artifact that is part of this program.
+    pub fn embedded(options: ::eec_runtime::Options) -> Result<Self, ::eec_runtime::Error> {{
+        let artifact: &'static [u8] = ::eec_runtime::include_artifact!({path:?});
+        Ok(Model {{ session: ::eec_runtime::Session::embedded(artifact, {options})? }})
+    }}
+"
         )
     }
 
@@ -211,17 +253,4 @@ impl Exit {{
             all = all.join(", "),
         )
     }
-}
-
-fn embedded(artifact: &Path) -> String {
-    let path = artifact.display().to_string();
-    format!(
-        "
-    /// The model with the artifact that is part of this program.
-    pub fn embedded(options: ::eec_runtime::Options) -> Result<Self, ::eec_runtime::Error> {{
-        let artifact: &'static [u8] = ::eec_runtime::include_artifact!({path:?});
-        Ok(Model {{ session: ::eec_runtime::Session::embedded(artifact, options)? }})
-    }}
-"
-    )
 }

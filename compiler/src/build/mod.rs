@@ -29,15 +29,18 @@
 mod cache;
 mod generate;
 mod names;
+mod native;
 
 use std::path::{Path, PathBuf};
 
 use eec_passes::registry::Registry;
 use eec_runtime::replace_file;
 
+pub use self::native::Cpu;
+use self::native::Library;
 use crate::compile::{Compile, compile};
 use crate::dataset::Dataset;
-use crate::model::Model;
+use crate::model::{Form, Model};
 use crate::onnx::external_files;
 use crate::progress::Silent;
 use crate::recipe::{Head, Recipe};
@@ -52,6 +55,7 @@ pub struct Builder {
     name: Option<String>,
     out_dir: PathBuf,
     embed: bool,
+    native: Option<Cpu>,
     threads: Option<usize>,
     registry: Registry,
 }
@@ -70,7 +74,9 @@ pub struct Built {
     pub artifact: PathBuf,
     /// The Rust module, `NAME.rs`.
     pub module: PathBuf,
-    /// Whether both were there already, made of the same files in the same way.
+    /// The static library with its machine code that the module links, if [`Builder::native_code`] asks for it.
+    pub library: Option<PathBuf>,
+    /// Whether all were there already, made of the same files in the same way.
     pub is_cached: bool,
     /// What the model does otherwise than the plain one, for a reader; empty if nothing.
     pub changes: Vec<String>,
@@ -86,6 +92,7 @@ impl Builder {
             name: None,
             out_dir: PathBuf::new(),
             embed: false,
+            native: None,
             threads: None,
             registry: Registry::builtin(),
         }
@@ -137,6 +144,17 @@ impl Builder {
         self
     }
 
+    /// Makes the model's machine code now, for these CPUs, so that the program links it and depends on
+    /// `eec-runtime` without its default features: no code generator. Otherwise the code is made when the model is
+    /// loaded.
+    ///
+    /// The module then declares what it links, which takes `#[allow(unsafe_code)]` where that is denied.
+    #[must_use]
+    pub fn native_code(mut self, cpu: Cpu) -> Self {
+        self.native = Some(cpu);
+        self
+    }
+
     /// Threads for the runs over the data, by default one per core.
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
@@ -151,8 +169,8 @@ impl Builder {
         self
     }
 
-    /// Builds as part of a build script: into `OUT_DIR`, and tells cargo when to run the script again and,
-    /// as a warning, if with data nothing paid and the model is the plain one.
+    /// Builds as part of a build script: into `OUT_DIR`, and tells cargo when to run the script again, where the
+    /// library with machine code is, and, as a warning, if with data nothing paid and the model is the plain one.
     ///
     /// # Errors
     ///
@@ -168,6 +186,9 @@ impl Builder {
             println!("cargo::rerun-if-changed={}", file.display());
         }
         let built = Builder { out_dir: Path::new(&out).join(&self.out_dir), ..self.clone() }.generate()?;
+        if let Some(folder) = built.library.as_deref().and_then(Path::parent) {
+            println!("cargo::rustc-link-search=native={}", folder.display());
+        }
         if self.data.is_some() && built.changes.is_empty() {
             println!("cargo::warning={}: nothing pays on this data; it is the plain model", self.model.display());
         }
@@ -175,7 +196,7 @@ impl Builder {
     }
 
     /// Builds into the folder [`Builder::out_dir`], for use outside of build scripts. Nothing is compiled if
-    /// artifact and module are there, made from the same bytes by the same program.
+    /// all results are there, made from the same bytes by the same program.
     ///
     /// # Errors
     ///
@@ -186,22 +207,31 @@ impl Builder {
         let (artifact, module) = (file("eec"), file("rs"));
         std::fs::create_dir_all(&self.out_dir).map_err(|e| Error::io(&self.out_dir, e))?;
         let recipe = self.read_recipe()?;
-        let key = cache::key(&self.sources()?, &recipe, self.embed)?;
-        let is_cached = artifact.is_file() && module.is_file() && cache::is_current(&file("key"), &key);
+        let target = self.native.map(native::target).transpose()?;
+        let library = target.as_ref().map(|target| Library::of(&name, &self.out_dir, target));
+        let key = cache::key(&self.sources()?, &recipe, self.embed, target.as_ref())?;
+        let results = [Some(&artifact), Some(&module), library.as_ref().map(|l| &l.file)];
+        let is_cached = results.iter().flatten().all(|f| f.is_file()) && cache::is_current(&file("key"), &key);
         let model = match is_cached {
             true => Model::open(&artifact)?,
             false => self.compiled(recipe)?,
         };
         if !is_cached {
             model.save(&artifact)?;
+            let program = model.program(Form::Dynamic)?;
+            let native = match library.as_ref().zip(target.as_ref()) {
+                Some((library, target)) => Some((library.name.as_str(), library.write(&program, target)?)),
+                None => None,
+            };
             let embedded = self.embed.then_some(artifact.as_path());
-            let code = generate::module(&model, embedded)?;
-            let written = replace_file(&module, |out| std::io::Write::write_all(out, code.as_bytes()));
+            let text = generate::module(&self.model, &program, embedded, native);
+            let written = replace_file(&module, |out| std::io::Write::write_all(out, text.as_bytes()));
             written.map_err(|e| Error::io(&module, e))?;
             // Last, so that an interrupted build is not taken for a finished one.
             std::fs::write(file("key"), &key).map_err(|e| Error::io(&file("key"), e))?;
         }
-        Ok(Built { artifact, module, is_cached, changes: model.changes() })
+        let library = library.map(|library| library.file);
+        Ok(Built { artifact, module, library, is_cached, changes: model.changes() })
     }
 
     fn compiled(&self, recipe: Recipe) -> Result<Model, Error> {

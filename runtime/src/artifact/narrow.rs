@@ -100,25 +100,22 @@ impl Narrow {
     }
 
     /// Where its first byte is.
-    #[cfg(all(unix, feature = "jit"))]
+    #[cfg(unix)]
     pub(super) fn address(&self) -> usize {
         (*self.storage).as_ref().as_ptr().addr() + self.offset
     }
 
     /// How it is stored.
-    #[cfg(feature = "jit")]
     pub(crate) fn precision(&self) -> Precision {
         self.layout.precision
     }
 
     /// Whether its groups run along rows: it holds the transposed weights.
-    #[cfg(feature = "jit")]
     pub(crate) fn is_transposed(&self) -> bool {
         self.layout.transposed
     }
 
     /// Rows and columns as stored.
-    #[cfg(feature = "jit")]
     pub(crate) fn dims(&self) -> [usize; 2] {
         self.dims
     }

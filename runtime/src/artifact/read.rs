@@ -10,7 +10,7 @@ use eec_ir::program::Program;
 use eec_ir::tensor::Storage;
 use eec_ir::{ContentHash, DType, Precision, Tensor};
 use memmap2::Mmap;
-#[cfg(all(unix, feature = "jit"))]
+#[cfg(unix)]
 use memmap2::UncheckedAdvice;
 
 use super::narrow::Narrow;
@@ -182,14 +182,12 @@ impl Artifact {
     }
 
     /// The constant as it is stored.
-    #[cfg(feature = "jit")]
     pub(crate) fn held(&self, hash: ContentHash) -> Option<Held> {
         self.constants.get(&hash).cloned()
     }
 
     /// Takes the constant's pages out of this process's memory, where it is in a mapped file and the system can;
     /// when it is read again, they come from the file.
-    #[cfg(feature = "jit")]
     pub(crate) fn release(&self, hash: ContentHash) {
         let Some(held) = self.constants.get(&hash) else { return };
         #[cfg(not(unix))]
@@ -252,7 +250,6 @@ impl Artifact {
 
 impl Held {
     /// The type of its elements.
-    #[cfg(feature = "jit")]
     pub(crate) fn dtype(&self) -> DType {
         match self {
             Held::Plain(tensor) => tensor.dtype(),
@@ -261,7 +258,6 @@ impl Held {
     }
 
     /// Its dims.
-    #[cfg(feature = "jit")]
     pub(crate) fn dims(&self) -> Vec<usize> {
         match self {
             Held::Plain(tensor) => tensor.dims().to_vec(),
@@ -270,7 +266,7 @@ impl Held {
     }
 
     /// Where its first byte is.
-    #[cfg(all(unix, feature = "jit"))]
+    #[cfg(unix)]
     fn address(&self) -> usize {
         match self {
             Held::Plain(tensor) => tensor.bytes().as_ptr().addr(),

@@ -87,8 +87,7 @@ impl Entry<'_, '_> {
     pub(super) fn route(&mut self, step: &RouteStep) {
         let all = self.size(&step.rows);
         let (mask, control) = (self.pointer(step.mask), self.control(step.decision));
-        let call = self.b.ins().call(self.helpers.count_rows, &[mask, all, control]);
-        let taken = self.b.inst_results(call)[0];
+        let taken = self.call_for(self.helpers.count_rows, &[mask, all, control]);
         self.count_rows(step.decision, taken);
         let rest = self.b.ins().isub(all, taken);
         let rows = Rows { mask, all, taken, rest };
@@ -205,7 +204,7 @@ impl Entry<'_, '_> {
         let wanted = self.number(wanted);
         for (param, operand) in used {
             let (to, from, bytes) = (self.own(param), self.pointer(operand.buffer), self.row_bytes(operand));
-            self.b.ins().call(self.helpers.gather_rows, &[to, from, rows.mask, rows.all, bytes, wanted]);
+            self.call(self.helpers.gather_rows, &[to, from, rows.mask, rows.all, bytes, wanted]);
         }
         self.b.ins().jump(start, &[]);
         self.b.switch_to_block(start);
@@ -224,7 +223,7 @@ impl Entry<'_, '_> {
         for (result, given) in step.results.iter().zip(&program.block(from).yields) {
             let given = self.pointer(*given);
             let (to, bytes) = (self.own(result.buffer), self.row_bytes(result));
-            self.b.ins().call(self.helpers.scatter_rows, &[to, given, rows.mask, rows.all, bytes, wanted]);
+            self.call(self.helpers.scatter_rows, &[to, given, rows.mask, rows.all, bytes, wanted]);
         }
     }
 }

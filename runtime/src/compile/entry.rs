@@ -9,27 +9,28 @@ use eec_ir::dim::{Dim, Symbol};
 use eec_ir::program::{Attention, BlockId, Conv, Form, Host, MatMul, Pool, PoolKind, Program, Scan, Step, View};
 use eec_ir::{BufferId, DType, KernelId};
 
+use super::callee::Callee;
 use super::lanes::memory;
 use super::{LoopSite, size};
 use crate::context::{ATTENTION_WORDS, CONV_WORDS, POOL_WORDS, SCAN_WORDS, field};
 use crate::jobs::jobs;
 use crate::products::MATMUL_WORDS;
 
-/// Precompiled functions that the entry function calls.
+/// The runtime's functions that the entry function calls.
 #[derive(Clone, Copy)]
 pub(super) struct Helpers {
-    pub(super) run_loop: FuncRef,
-    pub(super) run_matmul: FuncRef,
-    pub(super) run_matmuls: FuncRef,
-    pub(super) run_attention: FuncRef,
-    pub(super) run_conv: FuncRef,
-    pub(super) run_pool: FuncRef,
-    pub(super) run_scan: FuncRef,
-    pub(super) run_host: FuncRef,
-    pub(super) count_rows: FuncRef,
-    pub(super) gather_rows: FuncRef,
-    pub(super) scatter_rows: FuncRef,
-    pub(super) clock: FuncRef,
+    pub(super) run_loop: Callee,
+    pub(super) run_matmul: Callee,
+    pub(super) run_matmuls: Callee,
+    pub(super) run_attention: Callee,
+    pub(super) run_conv: Callee,
+    pub(super) run_pool: Callee,
+    pub(super) run_scan: Callee,
+    pub(super) run_host: Callee,
+    pub(super) count_rows: Callee,
+    pub(super) gather_rows: Callee,
+    pub(super) scatter_rows: Callee,
+    pub(super) clock: Callee,
 }
 
 /// The state of emitting the entry function.
@@ -41,8 +42,6 @@ pub(super) struct Entry<'a, 'b> {
     pub(super) sites: &'a [Option<LoopSite>],
     /// The compiled loops.
     pub(super) loops: &'a [FuncRef],
-    /// Per kernel: its packed weights.
-    pub(super) packed: &'a [Option<usize>],
     pub(super) symbols: &'a HashMap<Symbol, usize>,
     pub(super) tables: Tables,
     /// Whether every kernel is measured.
@@ -58,6 +57,7 @@ pub(super) struct Tables {
     pub(super) symbols: Value,
     pub(super) controls: Value,
     pub(super) counters: Value,
+    pub(super) callees: Value,
     /// Where the words of calls are written.
     pub(super) words: StackSlot,
     /// Where a failed run ends.
@@ -74,10 +74,10 @@ impl Tables {
         let context = b.block_params(entry)[0];
         let mut table = |offset| b.ins().load(I64, memory(), context, offset);
         let (buffers, homes, symbols) = (table(field::BUFFERS), table(field::HOMES), table(field::SYMBOLS));
-        let (controls, counters) = (table(field::CONTROLS), table(field::COUNTERS));
+        let (controls, counters, callees) = (table(field::CONTROLS), table(field::COUNTERS), table(field::CALLEES));
         let slot = StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 3);
         let words = b.create_sized_stack_slot(slot);
-        Tables { context, buffers, homes, symbols, controls, counters, words, leave: b.create_block() }
+        Tables { context, buffers, homes, symbols, controls, counters, callees, words, leave: b.create_block() }
     }
 }
 
@@ -109,7 +109,7 @@ impl<'a> Entry<'a, '_> {
         }
     }
 
-    /// The products of a job of several, if their weights are packed. A profile measures each by itself.
+    /// The products of a job of several. A profile measures each by itself.
     fn products(&self, job: &[Step]) -> Option<Vec<(KernelId, &'a MatMul)>> {
         if job.len() < 2 || self.profile {
             return None;
@@ -117,7 +117,7 @@ impl<'a> Entry<'a, '_> {
         let product = |step: &Step| {
             let Step::Run(id) = step else { return None };
             let Form::MatMul(form) = &self.program.kernel(*id).form else { return None };
-            self.packed[id.index()].map(|_| (*id, form))
+            Some((*id, form))
         };
         job.iter().map(product).collect()
     }
@@ -129,7 +129,17 @@ impl<'a> Entry<'a, '_> {
             words.extend(self.matmul_words(*id, form));
         }
         let (words, count) = (self.words(&words), self.number(products.len() as i64));
-        self.b.ins().call(self.helpers.run_matmuls, &[self.tables.context, words, count]);
+        self.call(self.helpers.run_matmuls, &[self.tables.context, words, count]);
+    }
+
+    pub(super) fn call(&mut self, callee: Callee, args: &[Value]) {
+        callee.call(self.b, self.tables.callees, args);
+    }
+
+    /// Calls a function that gives a value.
+    pub(super) fn call_for(&mut self, callee: Callee, args: &[Value]) -> Value {
+        let call = callee.call(self.b, self.tables.callees, args);
+        self.b.inst_results(call)[0]
     }
 
     pub(super) fn size(&mut self, dim: &Dim) -> Value {
@@ -200,8 +210,7 @@ impl<'a> Entry<'a, '_> {
 
     fn run_loop(&mut self, id: KernelId, total: &Dim) {
         let Some(site) = &self.sites[id.index()] else { return };
-        let error = self.b.ins().iadd_imm_s(self.tables.context, i64::from(field::ERROR));
-        let mut words = vec![error, self.number(id.index() as i64)];
+        let mut words = vec![self.tables.context, self.number(id.index() as i64)];
         for buffer in &site.buffers {
             words.push(self.pointer(*buffer));
         }
@@ -211,7 +220,7 @@ impl<'a> Entry<'a, '_> {
         let args = self.words(&words);
         let code = self.b.ins().func_addr(I64, self.loops[site.code]);
         let (total, work) = (self.size(total), self.size(&site.work));
-        self.b.ins().call(self.helpers.run_loop, &[self.tables.context, code, args, total, work]);
+        self.call(self.helpers.run_loop, &[self.tables.context, code, args, total, work]);
         if site.can_fail {
             self.leave_on_error();
         }
@@ -231,20 +240,15 @@ impl<'a> Entry<'a, '_> {
         self.b.ins().iadd(base, bytes)
     }
 
-    /// The position of a kernel's packed weights, or -1.
-    fn packed(&mut self, id: KernelId) -> Value {
-        self.number(self.packed[id.index()].map_or(-1, |p| p as i64))
-    }
-
     fn matmul(&mut self, id: KernelId, form: &MatMul) {
         let words = self.matmul_words(id, form);
         let words = self.words(&words);
-        self.b.ins().call(self.helpers.run_matmul, &[self.tables.context, words]);
+        self.call(self.helpers.run_matmul, &[self.tables.context, words]);
     }
 
     fn matmul_words(&mut self, id: KernelId, form: &MatMul) -> Vec<Value> {
         let axes = form.batch.len();
-        let mut words = vec![self.number(id.index() as i64), self.packed(id), self.number(axes as i64)];
+        let mut words = vec![self.number(id.index() as i64), self.number(axes as i64)];
         for dim in [&form.m, &form.n, &form.k] {
             words.push(self.size(dim));
         }
@@ -303,7 +307,7 @@ impl<'a> Entry<'a, '_> {
         }
         debug_assert_eq!(words.len(), ATTENTION_WORDS);
         let words = self.words(&words);
-        self.b.ins().call(self.helpers.run_attention, &[self.tables.context, words]);
+        self.call(self.helpers.run_attention, &[self.tables.context, words]);
     }
 
     fn conv(&mut self, id: KernelId, form: &Conv) {
@@ -320,7 +324,6 @@ impl<'a> Entry<'a, '_> {
             None => self.number(0),
         });
         words.push(self.pointer(form.y));
-        words.push(self.packed(id));
         let fixed = form.x_dims[2..].iter().chain(&form.y_size).all(|d| d.as_const().is_some());
         words.push(self.number(i64::from(fixed)));
         debug_assert_eq!(words.len(), CONV_WORDS);
@@ -329,7 +332,7 @@ impl<'a> Entry<'a, '_> {
             words.extend([1, 2, 0].map(|axis| self.size(&view.strides[axis])));
         }
         let words = self.words(&words);
-        self.b.ins().call(self.helpers.run_conv, &[self.tables.context, words]);
+        self.call(self.helpers.run_conv, &[self.tables.context, words]);
     }
 
     fn pool(&mut self, id: KernelId, form: &Pool) {
@@ -348,14 +351,14 @@ impl<'a> Entry<'a, '_> {
         words.extend([self.pointer(form.x), self.pointer(form.y)]);
         debug_assert_eq!(words.len(), POOL_WORDS);
         let words = self.words(&words);
-        self.b.ins().call(self.helpers.run_pool, &[self.tables.context, words]);
+        self.call(self.helpers.run_pool, &[self.tables.context, words]);
     }
 
     fn host(&mut self, id: KernelId, form: &Host) {
         let mut words = vec![self.number(id.index() as i64)];
         words.extend(form.inputs.iter().chain(&form.outputs).map(|t| self.pointer(t.buffer)));
         let words = self.words(&words);
-        self.b.ins().call(self.helpers.run_host, &[self.tables.context, words]);
+        self.call(self.helpers.run_host, &[self.tables.context, words]);
         self.leave_on_error();
     }
 
@@ -374,6 +377,6 @@ impl<'a> Entry<'a, '_> {
         words.extend([self.pointer(form.x), self.pointer(form.y)]);
         debug_assert_eq!(words.len(), SCAN_WORDS);
         let words = self.words(&words);
-        self.b.ins().call(self.helpers.run_scan, &[self.tables.context, words]);
+        self.call(self.helpers.run_scan, &[self.tables.context, words]);
     }
 }

@@ -6,22 +6,12 @@ use cranelift::prelude::*;
 use eec_ir::DType;
 use eec_ir::program::{BinaryFn, Expr, ExprId, Indexed, Per, Scalar, UnaryFn};
 
+use super::callee::Callee;
 use super::lanes::{self, Lanes, join, join_mask, memory};
-use super::loops::{ARG_ERROR, ARG_KERNEL, Emitter};
+use super::loops::{ARG_CONTEXT, ARG_KERNEL, Emitter};
 use super::math::SINE_LIMIT;
-use crate::context::Fault;
+use crate::context::{Fault, field};
 use crate::kernels::math::Function;
-
-/// Calls `f` with the operands of an expression.
-pub(crate) fn operands(expr: &Expr, f: &mut dyn FnMut(ExprId)) {
-    match expr {
-        Expr::Load(_) | Expr::Index(_) | Expr::Size(_) | Expr::Const(_) | Expr::Reduced(_) => {}
-        Expr::LoadAt { at, .. } => at.iter().for_each(|c| f(c.index)),
-        Expr::Unary(_, a) | Expr::Cast(_, a) => f(*a),
-        Expr::Binary(_, a, b) => [*a, *b].into_iter().for_each(f),
-        Expr::Select(c, a, b) => [*c, *a, *b].into_iter().for_each(f),
-    }
-}
 
 impl Emitter<'_, '_> {
     fn dtype(&self, id: ExprId) -> DType {
@@ -181,7 +171,8 @@ impl Emitter<'_, '_> {
         self.b.set_cold_block(cold);
         self.b.ins().brif(bad, cold, &[], after, &[]);
         self.b.switch_to_block(cold);
-        let (slot, kernel) = (self.arg(ARG_ERROR), self.arg(ARG_KERNEL));
+        let (context, kernel) = (self.arg(ARG_CONTEXT), self.arg(ARG_KERNEL));
+        let slot = self.b.ins().iadd_imm_s(context, i64::from(field::ERROR));
         let code = self.b.ins().bor_imm_s(kernel, (fault as i64) << 32);
         // Faults are ordered, and any one of them is a true report: the largest number stays.
         self.b.ins().atomic_rmw(I64, MemFlagsData::trusted(), AtomicRmwOp::Umax, slot, code);
@@ -249,9 +240,9 @@ impl Emitter<'_, '_> {
     }
 
     /// Calls a precompiled scalar function for every lane.
-    fn call_each(&mut self, function: codegen::ir::FuncRef, args: &[Value]) -> Value {
+    fn call_each(&mut self, function: Callee, args: &[Value]) -> Value {
         let call = |e: &mut Self, args: &[Value]| {
-            let call = e.b.ins().call(function, args);
+            let call = e.call_runtime(function, args);
             e.b.inst_results(call)[0]
         };
         if !self.wide {

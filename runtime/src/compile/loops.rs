@@ -7,32 +7,35 @@
 
 use std::collections::HashMap;
 
-use cranelift::codegen::ir::{FuncRef, StackSlot};
+use cranelift::codegen::ir::{Inst, StackSlot};
 use cranelift::prelude::types::I64;
 use cranelift::prelude::*;
 use eec_ir::dim::Dim;
 use eec_ir::program::{ExprId, Per};
 
-use super::lanes::{Lanes, memory};
+use super::callee::{Callee, constant};
+use super::lanes::Lanes;
 use super::math::Math;
 use super::plan::{Level, LoopCode, Plan, for_each_dim};
 use super::size;
 use super::strips::Strip;
+use crate::context::field;
+use crate::expr::operands;
 
-/// Position of the error slot's address among the arguments.
-pub(crate) const ARG_ERROR: usize = 0;
+/// Position of the context's address among the arguments.
+pub(crate) const ARG_CONTEXT: usize = 0;
 /// Position of the number that errors carry.
 pub(crate) const ARG_KERNEL: usize = 1;
 /// Position of the first buffer: inputs, then stores, then the values of the symbols.
 pub(crate) const ARG_BUFFERS: usize = 2;
 
-/// Precompiled functions that loops call.
+/// The runtime's functions that loops call.
 #[derive(Clone, Copy)]
 pub(super) struct Imports {
-    pub(super) sin: FuncRef,
-    pub(super) cos: FuncRef,
-    pub(super) pow: FuncRef,
-    pub(super) apply: FuncRef,
+    pub(super) sin: Callee,
+    pub(super) cos: Callee,
+    pub(super) pow: Callee,
+    pub(super) apply: Callee,
 }
 
 /// The state of emitting one loop.
@@ -110,7 +113,14 @@ pub(super) fn emit(
 impl<'a, 'b> Emitter<'a, 'b> {
     /// Loads an argument.
     pub(super) fn arg(&mut self, index: usize) -> Value {
-        self.b.ins().load(I64, memory().with_readonly().with_can_move(), self.args, (index * 8) as i32)
+        self.b.ins().load(I64, constant(), self.args, (index * 8) as i32)
+    }
+
+    /// Calls a function of the runtime.
+    pub(super) fn call_runtime(&mut self, callee: Callee, args: &[Value]) -> Inst {
+        let context = self.arg(ARG_CONTEXT);
+        let callees = self.b.ins().load(I64, constant(), context, field::CALLEES);
+        callee.call(self.b, callees, args)
     }
 
     /// Computes every size and the first element of every view once, in the entry block.
@@ -217,7 +227,7 @@ impl<'a, 'b> Emitter<'a, 'b> {
         roots.iter().for_each(|r| needed[r.0 as usize] = true);
         for id in (0..needed.len()).rev() {
             if needed[id] && self.cache[id].is_none() && !self.in_strip(id) {
-                super::exprs::operands(&self.code.body.exprs[id], &mut |o| needed[o.0 as usize] = true);
+                operands(&self.code.body.exprs[id], &mut |o| needed[o.0 as usize] = true);
             }
         }
         for id in (0..needed.len()).filter(|id| needed[*id]) {

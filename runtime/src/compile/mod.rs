@@ -1,8 +1,11 @@
 //! Machine code for a Program: an entry function for its steps and a function per distinct loop.
 
+mod callee;
 mod control;
 mod entry;
 mod exprs;
+#[cfg(feature = "jit")]
+pub(crate) mod jit;
 mod lanes;
 mod loops;
 mod math;
@@ -12,33 +15,34 @@ mod reductions;
 mod size;
 mod strips;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
+use std::mem::offset_of;
 
 use cranelift::codegen::ir::{FuncRef, UserFuncName};
+use cranelift::codegen::settings::SetError;
 use cranelift::codegen::{CodegenError, Context as Codegen};
 use cranelift::prelude::types::{F32, I64};
 use cranelift::prelude::*;
-use cranelift_jit::{JITBuilder, JITModule};
-use cranelift_module::{FuncId, Linkage, Module, ModuleError, default_libcall_names};
+use cranelift_module::{FuncId, Module, ModuleError};
 use eec_ir::dim::{Dim, Symbol};
-use eec_ir::program::{BinaryFn, Expr, Form, Loop, Program, Step, VerifiedProgram};
+use eec_ir::program::{BinaryFn, Expr, Form, Loop, Program, VerifiedProgram};
 use eec_ir::{BufferId, DType};
 
+use self::callee::Callee;
 use self::entry::{Entry, Helpers, Tables};
-pub(crate) use self::exprs::operands;
 use self::loops::{ARG_BUFFERS, Imports};
 use self::plan::{LoopCode, Plan};
-pub(crate) use self::profile::MEASURES;
-use crate::context::{self, ATTENTION_WORDS, CONV_WORDS, Context};
+use crate::context::{ATTENTION_WORDS, CONV_WORDS, Callees};
 use crate::jobs::MAX_PRODUCTS;
-use crate::products::{self, MATMUL_WORDS};
+use crate::products::MATMUL_WORDS;
+use crate::symbols;
 
 /// Why code could not be generated.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CompileError {
-    /// This CPU is not one that code can be generated for.
-    #[error("no code can be generated for this CPU: {0}")]
-    Host(String),
+    /// It cannot be generated for this CPU or system.
+    #[error("no code can be generated for {0}: {1}")]
+    Target(String, String),
     /// A loop cannot be walked.
     #[error("kernel {0}: {1}")]
     Loop(String, String),
@@ -49,6 +53,12 @@ pub(crate) enum CompileError {
 
 impl From<ModuleError> for CompileError {
     fn from(error: ModuleError) -> Self {
+        CompileError::Codegen(error.to_string())
+    }
+}
+
+impl From<SetError> for CompileError {
+    fn from(error: SetError) -> Self {
         CompileError::Codegen(error.to_string())
     }
 }
@@ -73,103 +83,59 @@ struct LoopSite {
     can_fail: bool,
 }
 
-/// Compiled code and where it lives.
-pub(crate) struct Code {
-    module: Option<JITModule>,
-    entry: unsafe extern "C" fn(*mut Context),
-    /// The position of every symbol in the symbol table.
-    pub(crate) symbols: HashMap<Symbol, usize>,
+/// Code for a program in a module: its entry function, and what it is called with is [`Context`](crate::context::Context).
+pub(crate) struct Compiled<M> {
+    pub(crate) module: M,
+    pub(crate) entry: FuncId,
 }
 
-impl Code {
-    /// Runs the program.
-    ///
-    /// # Safety
-    ///
-    /// The tables of `context` are complete for the program that this code was compiled from, and its
-    /// bounds were checked for the symbols' values.
-    pub(crate) unsafe fn run(&self, context: &mut Context) {
-        // SAFETY: the caller's promise; the code lives as long as `self`.
-        unsafe { (self.entry)(context) }
-    }
-}
-
-impl Drop for Code {
-    fn drop(&mut self) {
-        if let Some(module) = self.module.take() {
-            // SAFETY: nothing runs this code any more, since running borrows `self`.
-            unsafe { module.free_memory() };
-        }
-    }
-}
-
-/// Compiles a program; `packed` gives the packed weights of every kernel. With `profile` the code also
-/// measures every kernel.
-pub(crate) fn compile(
+/// Compiles a program into `module`. With `profile` the code also measures every kernel.
+pub(crate) fn compile<M: Module>(
+    module: M,
     program: VerifiedProgram<'_>,
-    packed: &[Option<usize>],
     profile: bool,
-) -> Result<Code, CompileError> {
-    let mut compiler = Compiler::new()?;
+) -> Result<Compiled<M>, CompileError> {
+    let mut compiler = Compiler::new(module);
     let program = program.program();
     let sites = compiler.loops(program)?;
-    let symbols = number_symbols(program);
-    let entry = compiler.entry(program, &sites, packed, &symbols, profile)?;
-    compiler.module.finalize_definitions()?;
-    let address = compiler.module.get_finalized_function(entry);
-    // SAFETY: `entry` was just defined with this signature.
-    let entry = unsafe { std::mem::transmute::<*const u8, unsafe extern "C" fn(*mut Context)>(address) };
-    Ok(Code { module: Some(compiler.module), entry, symbols })
+    let entry = compiler.entry(program, &sites, &symbols::numbered(program), profile)?;
+    Ok(Compiled { module: compiler.module, entry })
 }
 
-/// Gives every symbol a position: those of the inputs, of the blocks' rows and of the joins' lengths.
-fn number_symbols(program: &Program) -> HashMap<Symbol, usize> {
-    let inputs = program.inputs.iter().flat_map(|p| &p.dims).filter_map(Dim::as_symbol);
-    let rows = program.blocks.iter().filter_map(|b| b.rows.as_ref());
-    let lengths = program.blocks.iter().flat_map(|b| &b.steps).filter_map(|step| match step {
-        Step::Route(route) => route.join.as_ref()?.length.as_ref(),
-        Step::Run(_) | Step::If(_) => None,
-    });
-    let all: BTreeSet<&Symbol> = inputs.chain(rows).chain(lengths.map(|l| &l.symbol)).collect();
-    all.into_iter().enumerate().map(|(i, s)| (s.clone(), i)).collect()
+/// The settings of code; `is_pic` for code that is linked, else for code that stays where it is made.
+pub(crate) fn flags(is_pic: bool) -> Result<settings::Flags, SetError> {
+    let mut flags = settings::builder();
+    for (name, value) in [
+        ("opt_level", "speed"),
+        ("is_pic", if is_pic { "true" } else { "false" }),
+        ("use_colocated_libcalls", "false"),
+        ("enable_verifier", VERIFIER),
+        // A frame larger than a guard page must not step over it.
+        ("enable_probestack", "true"),
+        ("probestack_strategy", "inline"),
+    ] {
+        flags.set(name, value)?;
+    }
+    Ok(settings::Flags::new(flags))
 }
 
-struct Compiler {
-    module: JITModule,
+struct Compiler<M> {
+    module: M,
     codegen: Codegen,
     builder: FunctionBuilderContext,
+    /// Whether the CPU has fused multiply-adds.
     fused: bool,
     /// The distinct loops.
     loops: Vec<FuncId>,
     known: HashMap<Vec<u8>, usize>,
 }
 
-impl Compiler {
-    fn new() -> Result<Compiler, CompileError> {
-        let host = |e: &dyn std::fmt::Display| CompileError::Host(e.to_string());
-        let mut flags = settings::builder();
-        for (name, value) in [
-            ("opt_level", "speed"),
-            ("is_pic", "false"),
-            ("use_colocated_libcalls", "false"),
-            ("enable_verifier", VERIFIER),
-            // A frame larger than a guard page must not step over it.
-            ("enable_probestack", "true"),
-            ("probestack_strategy", "inline"),
-        ] {
-            flags.set(name, value).map_err(|e| host(&e))?;
-        }
-        let isa = cranelift_native::builder().map_err(|e| host(&e))?;
-        let isa = isa.finish(settings::Flags::new(flags)).map_err(|e| host(&e))?;
-        let x86_without_fma = isa.isa_flags().iter().any(|f| f.name == "has_fma" && f.as_bool() == Some(false));
-        let mut builder = JITBuilder::with_isa(isa, default_libcall_names());
-        for (name, _, _, address) in imports() {
-            builder.symbol(name, address);
-        }
-        let module = JITModule::new(builder);
-        let codegen = module.make_context();
-        let builder = FunctionBuilderContext::new();
-        Ok(Compiler { module, codegen, builder, fused: !x86_without_fma, loops: Vec::new(), known: HashMap::new() })
+impl<M: Module> Compiler<M> {
+    fn new(module: M) -> Compiler<M> {
+        let has_no_fma = |f: &settings::Value| f.name == "has_fma" && f.as_bool() == Some(false);
+        let fused = !module.isa().isa_flags().iter().any(has_no_fma);
+        let (codegen, builder) = (module.make_context(), FunctionBuilderContext::new());
+        Compiler { module, codegen, builder, fused, loops: Vec::new(), known: HashMap::new() }
     }
 
     /// Compiles every distinct loop once; gives the site of every kernel that is one.
@@ -205,10 +171,10 @@ impl Compiler {
         self.codegen.func.signature = signature;
         self.codegen.func.name = UserFuncName::user(0, id.as_u32());
         let imports = Imports {
-            sin: self.import("sin")?,
-            cos: self.import("cos")?,
-            pow: self.import("pow")?,
-            apply: self.import("apply")?,
+            sin: self.callee(offset_of!(Callees, sin), &[F32], Some(F32)),
+            cos: self.callee(offset_of!(Callees, cos), &[F32], Some(F32)),
+            pow: self.callee(offset_of!(Callees, pow), &[F32; 2], Some(F32)),
+            apply: self.callee(offset_of!(Callees, apply), &[I64; 3], None),
         };
         let mut b = FunctionBuilder::new(&mut self.codegen.func, &mut self.builder);
         loops::emit(&mut b, code, plan, imports, self.fused, symbols);
@@ -231,21 +197,16 @@ impl Compiler {
         signature
     }
 
-    /// A reference to a precompiled function in the function being built.
-    fn import(&mut self, name: &str) -> Result<FuncRef, CompileError> {
-        let Some((_, params, result, _)) = imports().into_iter().find(|i| i.0 == name) else {
-            return Err(CompileError::Codegen(format!("no function {name}")));
-        };
+    /// The function of the runtime at this offset of the table, for the function being built.
+    fn callee(&mut self, offset: usize, params: &[Type], result: Option<Type>) -> Callee {
         let signature = self.signature(params, result);
-        let id = self.module.declare_function(name, Linkage::Import, &signature)?;
-        Ok(self.module.declare_func_in_func(id, &mut self.codegen.func))
+        Callee { signature: self.codegen.func.import_signature(signature), offset }
     }
 
     fn entry(
         &mut self,
         program: &Program,
         sites: &[Option<LoopSite>],
-        packed: &[Option<usize>],
         symbols: &HashMap<Symbol, usize>,
         profile: bool,
     ) -> Result<FuncId, CompileError> {
@@ -254,18 +215,18 @@ impl Compiler {
         self.codegen.func.signature = signature;
         self.codegen.func.name = UserFuncName::user(0, id.as_u32());
         let helpers = Helpers {
-            run_loop: self.import("run_loop")?,
-            run_matmul: self.import("run_matmul")?,
-            run_matmuls: self.import("run_matmuls")?,
-            run_attention: self.import("run_attention")?,
-            run_conv: self.import("run_conv")?,
-            run_pool: self.import("run_pool")?,
-            run_scan: self.import("run_scan")?,
-            run_host: self.import("run_host")?,
-            count_rows: self.import("count_rows")?,
-            gather_rows: self.import("gather_rows")?,
-            scatter_rows: self.import("scatter_rows")?,
-            clock: self.import("clock")?,
+            run_loop: self.callee(offset_of!(Callees, run_loop), &[I64; 5], None),
+            run_matmul: self.callee(offset_of!(Callees, run_matmul), &[I64; 2], None),
+            run_matmuls: self.callee(offset_of!(Callees, run_matmuls), &[I64; 3], None),
+            run_attention: self.callee(offset_of!(Callees, run_attention), &[I64; 2], None),
+            run_conv: self.callee(offset_of!(Callees, run_conv), &[I64; 2], None),
+            run_pool: self.callee(offset_of!(Callees, run_pool), &[I64; 2], None),
+            run_scan: self.callee(offset_of!(Callees, run_scan), &[I64; 2], None),
+            run_host: self.callee(offset_of!(Callees, run_host), &[I64; 2], None),
+            count_rows: self.callee(offset_of!(Callees, count_rows), &[I64; 3], Some(I64)),
+            gather_rows: self.callee(offset_of!(Callees, gather_rows), &[I64; 6], None),
+            scatter_rows: self.callee(offset_of!(Callees, scatter_rows), &[I64; 6], None),
+            clock: self.callee(offset_of!(Callees, clock), &[I64], Some(I64)),
         };
         let ids = self.loops.clone();
         let loops: Vec<FuncRef> =
@@ -274,7 +235,7 @@ impl Compiler {
         let bytes = bytes.ok_or_else(|| CompileError::Codegen("a call has too many arguments".into()))?;
         let mut b = FunctionBuilder::new(&mut self.codegen.func, &mut self.builder);
         let tables = Tables::load(&mut b, bytes);
-        Entry { b: &mut b, program, helpers, sites, loops: &loops, packed, symbols, tables, profile }.emit();
+        Entry { b: &mut b, program, helpers, sites, loops: &loops, symbols, tables, profile }.emit();
         b.finalize(self.module.target_config());
         self.define(id)?;
         Ok(id)
@@ -283,30 +244,6 @@ impl Compiler {
 
 /// Checks generated code in debug builds.
 const VERIFIER: &str = if cfg!(debug_assertions) { "true" } else { "false" };
-
-type Import = (&'static str, &'static [Type], Option<Type>, *const u8);
-
-/// The functions that generated code may call.
-fn imports() -> [Import; 16] {
-    [
-        ("run_loop", &[I64; 5], None, context::run_loop as *const u8),
-        ("run_matmul", &[I64; 2], None, products::run_matmul as *const u8),
-        ("run_matmuls", &[I64; 3], None, products::run_matmuls as *const u8),
-        ("run_attention", &[I64; 2], None, context::run_attention as *const u8),
-        ("run_conv", &[I64; 2], None, context::run_conv as *const u8),
-        ("run_pool", &[I64; 2], None, context::run_pool as *const u8),
-        ("run_scan", &[I64; 2], None, context::run_scan as *const u8),
-        ("run_host", &[I64; 2], None, context::run_host as *const u8),
-        ("count_rows", &[I64; 3], Some(I64), context::count_rows as *const u8),
-        ("gather_rows", &[I64; 6], None, context::gather_rows as *const u8),
-        ("scatter_rows", &[I64; 6], None, context::scatter_rows as *const u8),
-        ("clock", &[I64], Some(I64), context::clock as *const u8),
-        ("apply", &[I64; 3], None, context::apply as *const u8),
-        ("sin", &[F32], Some(F32), context::sin as *const u8),
-        ("cos", &[F32], Some(F32), context::cos as *const u8),
-        ("pow", &[F32; 2], Some(F32), context::pow as *const u8),
-    ]
-}
 
 /// The most words that one call needs.
 fn words(program: &Program, sites: &[Option<LoopSite>]) -> usize {

@@ -5,16 +5,13 @@ use eec_ir::KernelId;
 use eec_ir::program::Kernel;
 
 use super::entry::Entry;
+use crate::context::MEASURES;
 use crate::traffic::traffic;
-
-/// Counters per measured kernel: nanoseconds, multiply-accumulates, bytes.
-pub(crate) const MEASURES: usize = 3;
 
 impl Entry<'_, '_> {
     /// The time.
     pub(super) fn clock(&mut self) -> Value {
-        let call = self.b.ins().call(self.helpers.clock, &[self.tables.context]);
-        self.b.inst_results(call)[0]
+        self.call_for(self.helpers.clock, &[self.tables.context])
     }
 
     /// Adds what one run of a kernel, begun at `start`, took.

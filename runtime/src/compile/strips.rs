@@ -8,10 +8,10 @@ use cranelift::prelude::types::{F32, F32X4, I64};
 use cranelift::prelude::*;
 use eec_ir::program::{Expr, ExprId};
 
-use super::exprs::operands;
 use super::lanes::{Lanes, memory};
 use super::loops::Emitter;
 use super::plan::{Level, precompiled};
+use crate::expr::operands;
 use crate::kernels::math::Function;
 
 /// Elements of a strip: a multiple of what the unrolled loops take in one step, so that cutting an axis
@@ -46,7 +46,7 @@ impl Emitter<'_, '_> {
     fn apply(&mut self, function: Function, slot: StackSlot, len: Value) {
         let function = self.b.ins().iconst(I64, function as i64);
         let address = self.b.ins().stack_addr(I64, slot, 0);
-        self.b.ins().call(self.imports.apply, &[function, address, len]);
+        self.call_runtime(self.imports.apply, &[function, address, len]);
     }
 
     /// A slot for `len` floats.

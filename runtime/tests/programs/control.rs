@@ -9,7 +9,7 @@ use eec_runtime::{Control, Counters, ErrorKind, Run};
 
 use crate::build::{Builder, LoopBuilder, d, dense, floats, n, ramp, symbol, view};
 
-const WIDTH: i64 = 6;
+pub(crate) const WIDTH: i64 = 6;
 
 /// `to = from * factor + addend` over `[rows, WIDTH]`.
 fn scale(b: &mut Builder, name: &str, rows: &Dim, from: BufferId, to: BufferId, factor: f32, addend: f32) -> Step {
@@ -135,7 +135,7 @@ fn kernels(run: &Run, b: &Builder) -> Vec<String> {
 }
 
 /// Rows of the given kinds: 0 leaves first, 1 second, 2 runs to the end.
-fn rows(kinds: &[usize]) -> Vec<f32> {
+pub(crate) fn rows(kinds: &[usize]) -> Vec<f32> {
     let row = |(i, kind): (usize, &usize)| {
         let first = [20.0, 1.0, -9.0][*kind] + i as f32 * 0.01;
         (0..WIDTH).map(move |j| first - j as f32 * 0.25)
@@ -196,7 +196,7 @@ fn controls_force_and_forbid_exits() {
 }
 
 /// [`nested`] with a gate in place of its inner exit.
-fn gated() -> Builder {
+pub(crate) fn gated() -> Builder {
     let mut b = nested();
     b.program.exits.truncate(1);
     b.program.gates.push(Gate { name: "shortcut".into() });
@@ -265,7 +265,7 @@ fn alternating_batches_reuse_the_session() {
 }
 
 /// `if any(x > 0) { y = 2x } else { y = x (the input itself) }`.
-fn branch() -> Builder {
+pub(crate) fn branch() -> Builder {
     let mut b = Builder::new("branch");
     let rows = d("batch");
     let len = &rows * &n(WIDTH);

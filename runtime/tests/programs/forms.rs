@@ -301,7 +301,7 @@ fn attended(q: &[f32], k: &[f32], v: &[f32], mask: &[f32], [queries, keys]: [usi
 }
 
 /// One head of 2 queries, 3 keys and width `width`, without a mask.
-fn small_attention(b: &mut Builder, width: i64) -> Attention {
+pub(crate) fn small_attention(b: &mut Builder, width: i64) -> Attention {
     let q = b.input("q", DType::F32, &[n(2), n(4)]);
     let k = b.input("k", DType::F32, &[n(3), n(4)]);
     let c = b.temp(DType::F32, n(2 * width));
@@ -378,8 +378,7 @@ fn attention_over_no_keys_is_zero() {
 }
 
 /// Products one after the other, of which the third reads the first one's result.
-#[test]
-fn products_that_follow_each_other() {
+pub(crate) fn three_products() -> Builder {
     let mut b = Builder::new("three");
     let rows = d("rows");
     let x = b.input("x", DType::F32, &[rows.clone(), n(40)]);
@@ -408,6 +407,12 @@ fn products_that_follow_each_other() {
     for (name, y, columns) in [("a", first, 40), ("b", second, 130), ("c", third, 70)] {
         b.output(name, y, &[rows.clone(), n(columns)]);
     }
+    b
+}
+
+#[test]
+fn products_that_follow_each_other() {
+    let b = three_products();
     let times = |x: &[f32], columns: usize, scale: f32| -> Vec<f32> {
         let w = floats(&ramp(&[40, columns], scale));
         let dot = |i: usize| (0..40).map(|k| x[i / columns * 40 + k] * w[k * columns + i % columns]).sum();

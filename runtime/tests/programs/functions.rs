@@ -5,7 +5,7 @@ use eec_ir::{DType, Tensor};
 
 use crate::build::{Builder, LoopBuilder, d, floats, n, view};
 
-fn unary(function: UnaryFn) -> Builder {
+pub(crate) fn unary(function: UnaryFn) -> Builder {
     let mut b = Builder::new("function");
     let x = b.input("x", DType::F32, &[d("n")]);
     let y = b.temp(DType::F32, d("n"));

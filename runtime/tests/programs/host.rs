@@ -12,7 +12,7 @@ fn dense(buffer: BufferId, dims: &[Dim]) -> Dense {
 }
 
 /// The `k` largest of each row, with a result buffer of `room` elements.
-fn largest(room: Dim) -> Builder {
+pub(crate) fn largest(room: Dim) -> Builder {
     let mut b = Builder::new("largest");
     let (rows, k) = (d("rows"), d("k"));
     let x = b.input("x", DType::F16, &[rows.clone(), n(4)]);
@@ -31,13 +31,17 @@ fn halves(dims: &[usize], values: &[u16]) -> Tensor {
     Tensor::from_bytes(DType::F16, dims, values.iter().flat_map(|v| v.to_le_bytes()).collect()).unwrap()
 }
 
+/// Two rows, and how many of each are wanted.
+pub(crate) fn inputs(k: usize) -> Vec<(&'static str, Tensor)> {
+    let x = halves(&[2, 4], &[0x3c00, 0x4400, 0xbc00, 0x4200, 0, 0x8000, 0x3800, 0x7e00]);
+    vec![("x", x), ("sized", Tensor::new(&[k], vec![1u8; k]).unwrap())]
+}
+
 #[test]
 fn all_results_of_an_operator_are_written_for_the_sizes_of_the_run() {
     let b = largest(&d("rows") * &d("k"));
     for k in 1..=3usize {
-        let x = halves(&[2, 4], &[0x3c00, 0x4400, 0xbc00, 0x4200, 0, 0x8000, 0x3800, 0x7e00]);
-        let sized = Tensor::new(&[k], vec![1u8; k]).unwrap();
-        let run = b.run(&[("x", x), ("sized", sized)]);
+        let run = b.run(&inputs(k));
         let values = [[4.0, 3.0, 1.0], [f64::NAN, 0.5, 0.0]];
         let positions = [[1, 3, 0], [3, 2, 0]];
         let found = run.outputs[0].1.to_f64s();

@@ -17,7 +17,7 @@ const WIDE: BufferId = BufferId(2);
 const CUT: BufferId = BufferId(3);
 
 /// The sum of each row: of its first two elements where the mask holds, else of all six.
-fn summed() -> Builder {
+pub(crate) fn summed() -> Builder {
     let mut b = Builder::new("summed");
     let rows = d("batch");
     let x = b.input("x", DType::F32, &[rows.clone(), n(WIDTH)]);
@@ -65,7 +65,7 @@ fn summed() -> Builder {
     b
 }
 
-fn inputs(mask: &[u8]) -> [(&'static str, Tensor); 2] {
+pub(crate) fn inputs(mask: &[u8]) -> [(&'static str, Tensor); 2] {
     let mask = Tensor::new(&[mask.len()], mask.to_vec()).unwrap();
     [("x", ramp(&[mask.len(), WIDTH as usize], 0.25)), ("mask", mask)]
 }

@@ -10,5 +10,7 @@ mod functions;
 mod host;
 mod joins;
 mod loops;
+#[cfg(all(target_os = "linux", feature = "object"))]
+mod native;
 mod plans;
 mod strips;
