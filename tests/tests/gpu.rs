@@ -4,9 +4,10 @@
 use std::path::Path;
 
 use eec::cases::{Case, lowered, run_passes, seeded_inputs};
+use eec_ir::precision::from_f16;
 use eec_ir::program::{Form, Program};
 use eec_ir::verify::{Stage, verify};
-use eec_ir::{Graph, Tensor};
+use eec_ir::{DType, Dim, Graph, Op, Origin, Precision, Tensor, Type};
 use eec_passes::pass::Context;
 use eec_runtime::gpu::{Adapter, Gpu, GpuOptions, GpuSession, Guard};
 use eec_runtime::{Control, Counters, Run, Runner};
@@ -342,6 +343,25 @@ fn halves_take_half_the_memory_and_give_what_the_rounded_floats_do() {
     let halves = (101usize * 191).div_ceil(2);
     let floats = 300 * 101 + 300usize.next_multiple_of(16);
     assert_eq!(session.weight_bytes(), 4 * (halves + floats));
+}
+
+#[test]
+fn every_float_of_16_bits_is_read_as_what_it_is() {
+    let Some(gpu) = gpu() else { return };
+    let finite = (0..=u16::MAX).map(from_f16).filter(|x| x.is_finite());
+    let weights = Tensor::new(&[64, 992], finite.collect()).expect("63488 values");
+    let mut graph = Graph::new("codes");
+    let x = graph.add_input("x", Type::new(DType::F32, [Dim::symbol("m"), Dim::from(64)]));
+    let w = graph.constant(weights.clone());
+    let product = Op::MatMul { weights: Precision::F16 };
+    let y = graph.append1(Graph::ROOT, product, &[x, w], Origin::source("codes")).expect("a product");
+    graph.set_outputs(vec![("y".into(), y)]);
+    let identity = (0..64 * 64).map(|i| if i / 64 == i % 64 { 1.0f32 } else { 0.0 }).collect();
+    let identity = Tensor::new(&[64, 64], identity).expect("a matrix");
+    let mut session = on_gpu_with(gpu, &graph, GpuOptions::of(gpu)).expect("a session");
+    let codes = run(&mut session, &graph, &[identity], Control::Auto).expect("a run").outputs.remove(0).1;
+    let (have, want) = (codes.elements::<f32>().expect("floats"), weights.elements::<f32>().expect("floats"));
+    assert!(have.iter().zip(want.iter()).all(|(have, want)| have == want));
 }
 
 #[test]

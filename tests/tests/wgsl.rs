@@ -73,8 +73,8 @@ fn what_has_no_shader_is_a_step_of_the_host() {
 /// Rows that need an operator of the host, which cannot know whether there are any.
 const BEHIND_A_DECISION: &str = "graph @hidden(%m: bool[n], %x: f32[n, 6]) -> (%y: f32[n, 6]) {
   %y: f32[n, 6] = Route(%m; %x)
-    then (%a: f32[r0, 6]) { yield %a }
-    else (%b: f32[r1, 6]) {
+    then ^1[r0](%a: f32[r0, 6]) { yield %a }
+    else ^2[r1](%b: f32[r1, 6]) {
       %c: f32[r1, 6] = CumProd{axis=1}(%b)
       yield %c
     }
