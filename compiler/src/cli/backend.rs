@@ -54,15 +54,23 @@ impl AdapterArgs {
 }
 
 impl BackendArgs {
-    /// The backend, opened.
-    pub(super) fn open(&self, threads: Option<usize>) -> Result<Backend, Error> {
+    /// Fails if a flag means nothing on the backend.
+    pub(super) fn check(&self) -> Result<(), Error> {
         match self.backend {
             Name::Cpu => {
                 self.adapter.expect_none()?;
                 refuse("--gpu-guard", self.gpu_guard.is_some())?;
-                refuse("--host-ops", self.host_ops)?;
-                Ok(Backend::Cpu { threads })
+                refuse("--host-ops", self.host_ops)
             }
+            Name::Gpu => self.guard().map(drop),
+        }
+    }
+
+    /// The backend, opened.
+    pub(super) fn open(&self, threads: Option<usize>) -> Result<Backend, Error> {
+        self.check()?;
+        match self.backend {
+            Name::Cpu => Ok(Backend::Cpu { threads }),
             Name::Gpu => Backend::gpu(self.adapter.name().as_deref(), self.guard()?, self.host_ops),
         }
     }

@@ -77,6 +77,7 @@ struct Measured {
 }
 
 pub(super) fn run(args: Args) -> Outcome {
+    args.execution.check()?;
     let clock = Instant::now();
     let model = args.import.open(&args.model)?;
     let (form, control) = args.control.resolve(&model)?;

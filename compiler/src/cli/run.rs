@@ -93,6 +93,7 @@ fn numbered(exits: &[impl std::fmt::Display]) -> String {
 }
 
 pub(super) fn run(args: Args) -> Outcome {
+    args.execution.check()?;
     let model = args.import.open(&args.model)?;
     let (form, control) = args.control.resolve(&model)?;
     for path in args.save_outputs.iter().chain(&args.trace) {
