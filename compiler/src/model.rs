@@ -289,14 +289,21 @@ impl Model {
         gpu_form(&self.program(form)?)?.map_err(|why| Error::content(&self.path, why))
     }
 
-    /// Whether a form runs on a GPU: the kernels that only the host can compute there, or what stands in the way.
+    /// Whether a form runs on a GPU: the kernels that only the host can compute there, with their operators, or what
+    /// stands in the way.
     ///
     /// # Errors
     ///
     /// The form has no program.
     pub fn gpu_verdict(&self, form: Form) -> Result<Result<Vec<String>, String>, Error> {
         let program = self.program(form)?;
-        let name = |id| program.kernel(id).name.clone();
+        let name = |id| {
+            let kernel = program.kernel(id);
+            match &kernel.form {
+                program::Form::Host(host) => format!("{} ({})", kernel.name, host.op),
+                _ => kernel.name.clone(),
+            }
+        };
         Ok(gpu_form(&program)?.map(|gpu| gpu.host_kernels().map(name).collect()))
     }
 
