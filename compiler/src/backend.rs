@@ -34,17 +34,17 @@ impl Default for Backend {
 }
 
 impl Backend {
-    /// The GPU whose name contains `adapter`, or the best one.
+    /// The GPU whose name contains `adapter`, or the best one; with `host_ops` the host computes what has no shader.
     ///
     /// # Errors
     ///
     /// There is none, and what to install; or this build has no GPU support.
-    pub fn gpu(adapter: Option<&str>, guard: GuardChoice) -> Result<Backend, Error> {
+    pub fn gpu(adapter: Option<&str>, guard: GuardChoice, host_ops: bool) -> Result<Backend, Error> {
         #[cfg(feature = "gpu")]
-        return Ok(Backend::Gpu(gpu::OnGpu { gpu: eec_runtime::gpu::Gpu::open(adapter)?, guard }));
+        return Ok(Backend::Gpu(gpu::OnGpu { gpu: eec_runtime::gpu::Gpu::open(adapter)?, guard, host_ops }));
         #[cfg(not(feature = "gpu"))]
         {
-            let _ = (adapter, guard);
+            let _ = (adapter, guard, host_ops);
             Err(without_gpu())
         }
     }
@@ -85,6 +85,8 @@ mod gpu {
         pub gpu: Gpu,
         /// How work behind a decision is kept from running.
         pub guard: GuardChoice,
+        /// Whether the host computes what has no shader.
+        pub host_ops: bool,
     }
 
     impl OnGpu {
@@ -107,7 +109,7 @@ mod gpu {
                 GuardChoice::Auto if decides => Guard::best(&self.gpu)?,
                 GuardChoice::Auto => Guard::default(),
             };
-            let options = GpuOptions { guard, profile, ..GpuOptions::of(&self.gpu) };
+            let options = GpuOptions { guard, profile, host_ops: self.host_ops, ..GpuOptions::of(&self.gpu) };
             Ok(GpuSession::new(&self.gpu, program, form, constants, options)?)
         }
     }

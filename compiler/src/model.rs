@@ -289,6 +289,24 @@ impl Model {
         gpu_form(&self.program(form)?)?.map_err(|why| Error::content(&self.path, why))
     }
 
+    /// Whether a form runs on a GPU: the kernels that only the host can compute there, with their operators, or what
+    /// stands in the way.
+    ///
+    /// # Errors
+    ///
+    /// The form has no program.
+    pub fn gpu_verdict(&self, form: Form) -> Result<Result<Vec<String>, String>, Error> {
+        let program = self.program(form)?;
+        let name = |id| {
+            let kernel = program.kernel(id);
+            match &kernel.form {
+                program::Form::Host(host) => format!("{} ({})", kernel.name, host.op),
+                _ => kernel.name.clone(),
+            }
+        };
+        Ok(gpu_form(&program)?.map(|gpu| gpu.host_kernels().map(name).collect()))
+    }
+
     /// A session that runs a form.
     pub fn session(&self, form: Form, options: Options) -> Result<Session, Error> {
         let program = self.program(form)?;
@@ -421,10 +439,14 @@ fn to_json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, Error> {
     serde_json::to_vec(value).map_err(Error::request)
 }
 
-/// The GPU form of a program, or why it has none.
+/// The GPU form of a program, or why it has none. A shader that is not valid is a bug, not such a reason.
 fn gpu_form(program: &Program) -> Result<Result<GpuProgram, String>, Error> {
     let verified = program::verify(program).map_err(Error::request)?;
-    Ok(wgsl::lower(&verified).map_err(|e| e.to_string()))
+    match wgsl::lower(&verified) {
+        Ok(form) => Ok(Ok(form)),
+        Err(wgsl::LowerError::Unsupported(why)) => Ok(Err(why.to_string())),
+        Err(bug @ wgsl::LowerError::Invalid { .. }) => Err(Error::request(bug)),
+    }
 }
 
 /// How a session runs: on `threads` threads, or all cores.

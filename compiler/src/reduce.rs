@@ -53,7 +53,7 @@ pub fn failure(source: &str, registry: &Registry) -> Option<(String, String)> {
         CaseError::Run(RunError::Invalid { pass, .. }) => format!("an invalid graph after {pass}"),
         CaseError::Run(RunError::NoSuchPass { .. } | RunError::Dump { .. }) => "the passes".into(),
         CaseError::Lower(_) => "lowering".into(),
-        CaseError::Unsupported(_) => "lowering to shaders".into(),
+        CaseError::Wgsl(_) => "lowering to shaders".into(),
         CaseError::Program(_) => "an invalid program".into(),
         CaseError::Header(_) | CaseError::Parse(_) | CaseError::Pipeline(_) | CaseError::Invalid(_) => {
             "the case".into()

@@ -31,6 +31,29 @@ fn broken_models_are_named_with_what_they_are() -> Result {
 }
 
 #[test]
+fn flags_of_a_gpu_are_wrong_without_one() -> Result {
+    let place = Place::new()?;
+    place.rows("eval.npz", 2, "rows.npz")?;
+    for (line, flag) in [
+        ("run model.onnx --adapter any", "--adapter"),
+        ("bench model.onnx --gpu-guard direct", "--gpu-guard"),
+        ("eval model.onnx --data rows.npz --host-ops", "--host-ops"),
+        ("hwbench --adapter any", "--adapter"),
+    ] {
+        says(&place.refusal(2, line)?, &[flag, "needs --backend gpu"]);
+    }
+    Ok(())
+}
+
+#[test]
+fn inspect_says_whether_a_model_runs_on_a_gpu() -> Result {
+    let place = Place::new()?;
+    says(&place.stdout("inspect model.onnx")?, &["  runs on a GPU\n"]);
+    assert_eq!(place.json("inspect model.onnx")?["gpu"]["runs"], true);
+    Ok(())
+}
+
+#[test]
 fn data_that_does_not_fit_is_refused_by_file_array_and_row() -> Result {
     let place = Place::new()?;
     let line = "compile model.onnx -o x.eec --data data.npz";

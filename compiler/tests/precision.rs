@@ -30,7 +30,7 @@ fn artifacts_shrink_and_run_like_the_model_that_was_rounded() -> Result {
     place.rows("eval.npz", 5, "rows.npz")?;
     let rows = rows(&place)?;
     let inputs: Vec<(&str, Tensor)> = rows.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
-    for (precision, most) in [("bf16", 0.6), ("int8", 0.4)] {
+    for (precision, most) in [("f16", 0.6), ("bf16", 0.6), ("int8", 0.4)] {
         let file = format!("{precision}.eec");
         place.stdout(&format!("compile model.onnx --precision {precision} {FIXED_EXIT} -o {file}"))?;
         let share = size(&place, &file)? / size(&place, "f32.eec")?;
@@ -89,8 +89,11 @@ fn a_recipe_names_the_precision_and_unknown_ones_are_refused() -> Result {
     place.stdout("compile model.onnx --recipe r.toml -o a.eec")?;
     assert_eq!(Model::open(&place.at("a.eec"))?.recipe.precision, Precision::Bf16);
     std::fs::write(place.at("bad.toml"), "precision = \"int4\"\n")?;
-    says(&place.refusal(1, "compile model.onnx --recipe bad.toml -o b.eec")?, &["bad.toml", "f32, bf16 or int8"]);
-    says(&place.refusal(2, "compile model.onnx --precision int4 -o b.eec")?, &["--precision", "f32, bf16 or int8"]);
+    says(&place.refusal(1, "compile model.onnx --recipe bad.toml -o b.eec")?, &["bad.toml", "f32, f16, bf16 or int8"]);
+    says(
+        &place.refusal(2, "compile model.onnx --precision int4 -o b.eec")?,
+        &["--precision", "f32, f16, bf16 or int8"],
+    );
     says(&place.refusal(1, "compile a.eec --precision int8 -o b.eec")?, &["a.eec", "bf16 weights already"]);
     Ok(())
 }

@@ -63,7 +63,8 @@ impl StoreWeights {
         }
     }
 
-    /// A constant matrix rounded; the reason for other values, for one column, and where a weight is not finite.
+    /// A constant matrix rounded; the reason for other values, for one column, and where a weight is not finite
+    /// or would not be.
     fn rounded(self, graph: &Graph, value: ValueId, transposed: bool) -> Result<Tensor, &'static str> {
         let tensor = graph.as_constant(value).ok_or("its second operand is computed")?;
         let values = tensor.elements::<f32>().ok_or("its weights are no 32-bit floats")?;
@@ -77,6 +78,9 @@ impl StoreWeights {
         }
         let mut values = values.into_owned();
         self.precision.round(&mut values, columns, transposed);
+        if values.iter().any(|x| !x.is_finite()) {
+            return Err("a weight is larger than its form holds");
+        }
         Tensor::new(tensor.dims(), values).map_err(|_| "its weights are no matrix")
     }
 }
@@ -139,6 +143,9 @@ mod tests {
         for weights in [broken, column] {
             assert_eq!(run(&mut product(weights, Op::MATMUL), Precision::Int8), Changed::No);
         }
+        let large = Tensor::new(&[2, 2], vec![1.0f32, 65520.0, 1.0, 1.0]).unwrap();
+        assert_eq!(run(&mut product(large.clone(), Op::MATMUL), Precision::F16), Changed::No);
+        assert_eq!(run(&mut product(large, Op::MATMUL), Precision::Bf16), Changed::Yes);
         let matrix = Tensor::new(&[2, 2], vec![1.001f32; 4]).unwrap();
         assert_eq!(run(&mut product(matrix, Op::MATMUL), Precision::F32), Changed::No);
     }

@@ -8,7 +8,7 @@ use std::fmt;
 pub enum ErrorKind {
     /// A file could not be read or written.
     Io,
-    /// A file is not an artifact, is damaged, or was written by a newer version.
+    /// A file is not an artifact, is damaged, was written by a newer version, or has no form for what should run it.
     Artifact,
     /// A program breaks its rules.
     Program,

@@ -25,27 +25,34 @@ impl Extent {
     ///
     /// Every operand is in range as well, so that code that computes them in 64 bits is exact.
     pub(crate) fn of(dim: &Dim, extents: &Extents) -> Option<Extent> {
+        Extent::within(dim, extents, i64::MAX)
+    }
+
+    /// [`Extent::of`] where no operand and no partial result is larger than `most`, or smaller than its negative.
+    pub(crate) fn within(dim: &Dim, extents: &Extents, most: i64) -> Option<Extent> {
+        let fits = |e: &Extent| e.lo >= -most && e.hi <= most;
         let mut sum = Extent::point(0);
         for term in dim.terms() {
-            let mut product = Extent::point(term.coef);
+            let mut product = Some(Extent::point(term.coef)).filter(fits)?;
             for factor in &term.factors {
-                product = product.times(Extent::of_atom(factor, extents)?)?;
+                product = product.times(Extent::of_atom(factor, extents, most)?).filter(fits)?;
             }
-            sum = sum.plus(product)?;
+            sum = sum.plus(product).filter(fits)?;
         }
         Some(sum)
     }
 
-    fn of_atom(atom: &Atom, extents: &Extents) -> Option<Extent> {
+    fn of_atom(atom: &Atom, extents: &Extents, most: i64) -> Option<Extent> {
+        let of = |dim| Extent::within(dim, extents, most);
         match atom {
-            Atom::Symbol(symbol) => extents.get(symbol).copied(),
-            Atom::FloorDiv(a, b) => Extent::of(a, extents)?.divided(Extent::of(b, extents)?),
+            Atom::Symbol(symbol) => extents.get(symbol).copied().filter(|e| e.lo >= -most && e.hi <= most),
+            Atom::FloorDiv(a, b) => of(a)?.divided(of(b)?),
             Atom::Max(a, b) => {
-                let (a, b) = (Extent::of(a, extents)?, Extent::of(b, extents)?);
+                let (a, b) = (of(a)?, of(b)?);
                 Some(Extent { lo: a.lo.max(b.lo), hi: a.hi.max(b.hi) })
             }
             Atom::Min(a, b) => {
-                let (a, b) = (Extent::of(a, extents)?, Extent::of(b, extents)?);
+                let (a, b) = (of(a)?, of(b)?);
                 Some(Extent { lo: a.lo.min(b.lo), hi: a.hi.min(b.hi) })
             }
         }

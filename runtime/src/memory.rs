@@ -5,7 +5,7 @@ use eec_ir::program::{BlockId, Join, Program, RouteStep, Source, Step};
 
 use crate::jobs::jobs;
 use crate::pages::Pages;
-use crate::placing::{Life, place};
+use crate::placing::{Life, extend_aliased, place};
 
 /// Buffers start at multiples of this.
 const ALIGN: usize = 64;
@@ -16,11 +16,11 @@ pub(crate) struct Lifetimes(Vec<Option<Life>>);
 impl Lifetimes {
     /// The lifetimes of a verified program's buffers.
     pub(crate) fn of(program: &Program) -> Lifetimes {
-        let mut walk = Walk { program, now: 0, lives: vec![None; program.buffers.len()], aliases: Vec::new() };
+        let mut walk = Walk { program, now: 0, lives: vec![None; program.buffers.len()] };
         walk.block(BlockId(0));
         walk.now += 1;
         program.outputs.iter().for_each(|p| walk.touch(p.buffer));
-        walk.extend_aliased();
+        extend_aliased(&mut walk.lives, program);
         Lifetimes(walk.lives)
     }
 }
@@ -29,8 +29,6 @@ struct Walk<'a> {
     program: &'a Program,
     now: u32,
     lives: Vec<Option<Life>>,
-    /// Buffers that may stand for another one: (name, target).
-    aliases: Vec<(BufferId, BufferId)>,
 }
 
 impl Walk<'_> {
@@ -100,7 +98,6 @@ impl Walk<'_> {
                 let Some(param) = param else { continue };
                 self.touch(*param);
                 self.touch(*given);
-                self.aliases.push((*param, *given));
             }
         }
         self.block(join.block);
@@ -126,7 +123,6 @@ impl Walk<'_> {
                 let Some(param) = param else { continue };
                 self.touch(*param);
                 self.touch(*operand);
-                self.aliases.push((*param, *operand));
             }
         }
     }
@@ -135,27 +131,7 @@ impl Walk<'_> {
         let program = self.program;
         results.iter().for_each(|r| self.touch(*r));
         for id in blocks {
-            for (result, given) in results.iter().zip(&program.block(*id).yields) {
-                self.touch(*given);
-                self.aliases.push((*result, *given));
-            }
-        }
-    }
-
-    /// What a name may stand for lives as long as the name.
-    fn extend_aliased(&mut self) {
-        let mut changed = true;
-        while changed {
-            changed = false;
-            for (name, target) in self.aliases.iter().rev() {
-                let Some((_, until)) = self.lives[name.index()] else { continue };
-                if let Some(life) = &mut self.lives[target.index()]
-                    && life.1 < until
-                {
-                    life.1 = until;
-                    changed = true;
-                }
-            }
+            program.block(*id).yields.iter().take(results.len()).for_each(|given| self.touch(*given));
         }
     }
 }

@@ -42,9 +42,10 @@ impl Place {
         }
     }
 
-    /// How it is packed.
+    /// How it is packed: 16-bit floats are widened.
     fn precision(&self) -> Precision {
         match self {
+            Place::Matrix { precision: Precision::F16, .. } => Precision::F32,
             Place::Matrix { precision, .. } => *precision,
             Place::Conv { .. } => Precision::F32,
         }
@@ -209,11 +210,15 @@ fn pack_one(place: &Place, constants: &[Held], packed: &mut [f32]) {
 fn stored(narrow: &Narrow) -> Matrix<'_> {
     let columns = narrow.dims()[1];
     let (row, column) = if narrow.is_transposed() { (1, columns) } else { (columns, 1) };
-    if narrow.precision() == Precision::Bf16 {
-        return Matrix::Bf16 { bits: narrow.bits(), row, column };
+    match narrow.precision() {
+        Precision::F16 => Matrix::F16 { bits: narrow.bits(), row, column },
+        Precision::Bf16 => Matrix::Bf16 { bits: narrow.bits(), row, column },
+        // Floats are stored as they are.
+        Precision::Int8 | Precision::F32 => {
+            let (integers, scales) = narrow.integers_and_scales();
+            Matrix::Int8 { integers, row, column, scales }
+        }
     }
-    let (integers, scales) = narrow.integers_and_scales();
-    Matrix::Int8 { integers, row, column, scales }
 }
 
 /// Whether all that the program does with a constant in a narrow form is to multiply by the whole of it, as

@@ -1,4 +1,8 @@
-//! Offsets in one block of memory for things that live at different times.
+//! Offsets in one block of memory for things that live at different times, and which buffers of a program may stand
+//! for others, which then live as long.
+
+use eec_ir::BufferId;
+use eec_ir::program::{BlockId, Program, RowBuffer, Step};
 
 /// When something is touched first and last.
 pub(crate) type Life = (u32, u32);
@@ -38,4 +42,61 @@ fn first_gap(placed: &[(usize, usize, Life)], size: usize, life: Life) -> usize 
         offset = offset.max(*end);
     }
     offset
+}
+
+/// What a name may stand for lives as long as the name.
+pub(crate) fn extend_aliased(lives: &mut [Option<Life>], program: &Program) {
+    let aliases = aliases(program);
+    let mut changed = true;
+    while changed {
+        changed = false;
+        // Names of what comes later stand later in the list.
+        for (name, target) in aliases.iter().rev() {
+            let Some((_, until)) = lives[name.index()] else { continue };
+            if let Some(life) = &mut lives[target.index()]
+                && life.1 < until
+            {
+                life.1 = until;
+                changed = true;
+            }
+        }
+    }
+}
+
+/// Buffers that may stand for another one: (name, target).
+fn aliases(program: &Program) -> Vec<(BufferId, BufferId)> {
+    let mut aliases = Vec::new();
+    let yields = |id: &BlockId| &program.block(*id).yields;
+    let given = |names: &[Option<BufferId>], targets: &[BufferId]| -> Vec<(BufferId, BufferId)> {
+        names.iter().zip(targets).filter_map(|(name, target)| Some(((*name)?, *target))).collect()
+    };
+    for step in program.blocks.iter().flat_map(|block| &block.steps) {
+        match step {
+            Step::Run(_) => {}
+            Step::If(step) => {
+                for id in [step.then, step.other] {
+                    aliases.extend(step.results.iter().copied().zip(yields(&id).iter().copied()));
+                }
+            }
+            Step::Route(step) => {
+                let buffers = |rows: &[RowBuffer]| rows.iter().map(|r| r.buffer).collect::<Vec<_>>();
+                let (operands, results) = (buffers(&step.operands), buffers(&step.results));
+                let sides = [step.then, step.other];
+                let mut ends = sides.to_vec();
+                for id in sides {
+                    aliases.extend(given(&program.block(id).params, &operands));
+                }
+                if let Some(join) = &step.join {
+                    for id in sides {
+                        aliases.extend(given(&program.block(join.block).params, yields(&id)));
+                    }
+                    ends = vec![join.block];
+                }
+                for id in ends {
+                    aliases.extend(results.iter().copied().zip(yields(&id).iter().copied()));
+                }
+            }
+        }
+    }
+    aliases
 }

@@ -64,7 +64,7 @@ unsafe fn job<const N: usize>(host: &Host, products: [(MatMulArgs, Precision); N
     // SAFETY: the caller's promise.
     unsafe {
         match precision {
-            Precision::F32 => matmuls(&host.pool, &products),
+            Precision::F32 | Precision::F16 => matmuls(&host.pool, &products),
             Precision::Bf16 | Precision::Int8 => narrow::matmuls(&host.pool, &products, precision),
         }
     }

@@ -82,11 +82,13 @@ pub struct Counters {
 /// What a run gave a GPU to do, and took from it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct GpuCounters {
-    /// Submissions; more than one only where a watchdog could stop a longer one.
+    /// Submissions; more than one only where a watchdog could stop a longer one, and around steps of the host.
     pub submits: u64,
     /// Dispatches that were recorded, those included that return at once.
     pub dispatches: u64,
-    /// Bytes read back, all at the end of the run.
+    /// Kernels that the host computed in its stead.
+    pub host_steps: u64,
+    /// Bytes read back, all at the end of the run but for what steps of the host read.
     pub readback_bytes: u64,
 }
 

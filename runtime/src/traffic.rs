@@ -3,6 +3,16 @@
 use eec_ir::program::{Dense, Form, MatMul, Per, Program, View};
 use eec_ir::{BufferId, Dim, Precision};
 
+/// Who holds what is touched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(not(all(feature = "codegen", feature = "gpu")), allow(dead_code))]
+pub(crate) enum On {
+    /// Elements as they are, 16-bit floats among the weights widened.
+    Cpu,
+    /// A word per element, but for weights of 16-bit floats; other weights are widened.
+    Gpu,
+}
+
 /// The bytes of a product's narrow weights.
 fn narrow_bytes(form: &MatMul, weights: Precision) -> Dim {
     let elements = Dim::product([&form.k, &form.n]).as_const().unwrap_or_default();
@@ -10,8 +20,11 @@ fn narrow_bytes(form: &MatMul, weights: Precision) -> Dim {
 }
 
 /// Bytes that a kernel must read and write: of every view the elements that differ, once.
-pub(crate) fn traffic(program: &Program, form: &Form) -> Dim {
-    let size = |id: BufferId| Dim::from(program.buffer(id).dtype.size() as i64);
+pub(crate) fn traffic(program: &Program, form: &Form, on: On) -> Dim {
+    let size = |id: BufferId| match on {
+        On::Cpu => Dim::from(program.buffer(id).dtype.size() as i64),
+        On::Gpu => Dim::from(4),
+    };
     let dense = |id: BufferId, dims: &[&Dim]| &size(id) * &Dim::product(dims.iter().copied());
     let strided = |view: &View, dims: &[&Dim]| {
         let moved = dims.iter().zip(&view.strides).filter(|(_, s)| s.as_const() != Some(0)).map(|(d, _)| *d);
@@ -28,9 +41,12 @@ pub(crate) fn traffic(program: &Program, form: &Form) -> Dim {
         Form::MatMul(form) => {
             let space = |a, b| form.batch.iter().chain([a, b]).collect::<Vec<_>>();
             let a = strided(&form.a, &space(&form.m, &form.k));
-            let b = match form.weights {
-                Precision::F32 => strided(&form.b, &space(&form.k, &form.n)),
-                narrow => narrow_bytes(form, narrow),
+            let b = match (form.weights, on) {
+                (Precision::F32, _) | (Precision::F16, On::Cpu) => strided(&form.b, &space(&form.k, &form.n)),
+                (Precision::F16, On::Gpu) | (Precision::Bf16 | Precision::Int8, On::Cpu) => {
+                    narrow_bytes(form, form.weights)
+                }
+                (Precision::Bf16 | Precision::Int8, On::Gpu) => strided(&form.b, &space(&form.k, &form.n)),
             };
             let result = space(&form.m, &form.n);
             let operands = form.epilogue.iter().flat_map(|e| &e.operands).map(|view| strided(view, &result));

@@ -15,8 +15,9 @@ use eec_passes::exit_heads::CONFIDENCE;
 use eec_passes::ffn_gates::candidates;
 use eec_passes::pass::Context;
 use eec_passes::structure::analyse;
-use eec_runtime::{Control, Run, Session};
-use eec_tests::backend::{check_alone, cpu, run};
+use eec_runtime::gpu::{GpuOptions, Guard};
+use eec_runtime::{Control, Run, Runner};
+use eec_tests::backend::{check_alone, cpu, gpu, on_gpu, on_gpu_with, run};
 use eec_tests::shared::{python, shared_folder};
 use eec_tests::values::{check, row};
 
@@ -130,7 +131,17 @@ fn ordered(graph: &Graph, arrays: &Arrays) -> Result<Vec<Tensor>, String> {
 }
 
 /// Runs the graph and compares all outputs with those expected.
-fn compare(session: &mut Session, graph: &Graph, inputs: &[Tensor], expected: &Arrays) -> Result<(), String> {
+fn compare(session: &mut dyn Runner, graph: &Graph, inputs: &[Tensor], expected: &Arrays) -> Result<(), String> {
+    compare_within(session, graph, inputs, expected, TOLERANCE)
+}
+
+fn compare_within(
+    session: &mut dyn Runner,
+    graph: &Graph,
+    inputs: &[Tensor],
+    expected: &Arrays,
+    tolerance: f32,
+) -> Result<(), String> {
     let have = run(session, graph, inputs, Control::Auto)?;
     if have.outputs.len() != expected.len() {
         return Err(format!("{} outputs, expected {}", have.outputs.len(), expected.len()));
@@ -138,7 +149,7 @@ fn compare(session: &mut Session, graph: &Graph, inputs: &[Tensor], expected: &A
     let wanted = have.outputs.iter().map(|(n, t)| (n, t, expected.get(n)));
     let bad: Vec<String> = wanted
         .filter_map(|(n, t, want)| match want {
-            Some(want) => check(n, t, want, TOLERANCE).err(),
+            Some(want) => check(n, t, want, tolerance).err(),
             None => Some(format!("{n}: not expected")),
         })
         .collect();
@@ -152,6 +163,42 @@ fn models_compute_what_onnx_runtime_computes() {
         let inputs = ordered(&graph, &arrays(&model.path.with_extension("inputs.npz"))?)?;
         let expected = arrays(&model.path.with_extension("expected.npz"))?;
         compare(&mut cpu(&graph, 2)?, &graph, &inputs, &expected)
+    });
+}
+
+/// Models that exporters of both kinds made are one model to a GPU.
+fn on_a_gpu() -> Vec<Model> {
+    let found = if gpu().is_some() { models() } else { Vec::new() };
+    found.into_iter().filter(|model| !model.name.ends_with("_dynamo")).collect()
+}
+
+#[test]
+fn models_on_a_gpu_compute_what_onnx_runtime_computes() {
+    for_each(&on_a_gpu(), |model| {
+        let graph = plain(&model.path)?;
+        let inputs = ordered(&graph, &arrays(&model.path.with_extension("inputs.npz"))?)?;
+        let expected = arrays(&model.path.with_extension("expected.npz"))?;
+        compare(&mut on_gpu(&graph, Guard::Direct)?, &graph, &inputs, &expected)
+    });
+}
+
+/// Absolute and relative, of the outputs of whole models, for weights of 16 bits, which err by 2⁻¹² of themselves.
+const F16_TOLERANCE: f32 = 0.02;
+
+#[test]
+fn weights_of_16_bits_keep_models_close_and_both_backends_together() {
+    let wanted = ["cifar-vit/model", "bert-sst2/model", "easy-vqa/model", "shakespeare-llama/model"];
+    let models: Vec<Model> = on_a_gpu().into_iter().filter(|m| wanted.contains(&m.name.as_str())).collect();
+    for_each(&models, |model| {
+        let mut graph = plain(&model.path)?;
+        run_passes(&mut graph, "store-weights{as=f16}", &mut Context::default()).map_err(|e| e.to_string())?;
+        let inputs = ordered(&graph, &arrays(&model.path.with_extension("inputs.npz"))?)?;
+        let expected = arrays(&model.path.with_extension("expected.npz"))?;
+        let shared = gpu().ok_or("there is no adapter")?;
+        let mut session = on_gpu_with(shared, &graph, GpuOptions::of(shared))?;
+        compare_within(&mut session, &graph, &inputs, &expected, F16_TOLERANCE)?;
+        let on_cpu = run(&mut cpu(&graph, 2)?, &graph, &inputs, Control::Auto)?.outputs.into_iter().collect();
+        compare(&mut session, &graph, &inputs, &on_cpu)
     });
 }
 

@@ -2,8 +2,13 @@
 
 use std::path::Path;
 
+use eec::cases::{Case, lowered, run_passes};
 use eec::onnx::{Cpu, operators};
-use eec_ir::DType;
+use eec::wgsl;
+use eec_ir::program::{self, Form};
+use eec_ir::{DType, KernelId};
+use eec_passes::pass::Context;
+use eec_tests::files;
 
 const BEGIN: &str = "<!-- operators, written by tests/tests/readme.rs -->";
 const END: &str = "<!-- end of operators -->";
@@ -35,17 +40,31 @@ fn operator_table() -> String {
         let names = all.iter().filter(|o| o.domain == domain).map(|o| o.name);
         names.collect::<Vec<_>>().join(", ")
     };
+    let row = |how: &str, cpu: Cpu, names: String| format!("| {how} | {} | {names} |", on_a_gpu(cpu));
     let rows = [
-        "| on the CPU | ONNX operators, opsets 6 to 28 |".to_string(),
-        "|---|---|".to_string(),
-        format!("| compiled | {} |", those(|c| *c == Cpu::Compiled)),
-        format!("| compiled, but for the forms in parentheses | {} |", those(|c| matches!(c, Cpu::Partly(_)))),
-        format!("| run by its evaluator, at least in part | {} |", those(|c| *c == Cpu::Host)),
-        format!("| computed when the model is read, of constants alone | {} |", those(|c| *c == Cpu::Import)),
-        format!("| compiled, of `com.microsoft` | {} |", of_domain("com.microsoft")),
-        format!("| compiled, of `ai.onnx.preview` | {} |", of_domain("ai.onnx.preview")),
+        "| on the CPU | on a GPU | ONNX operators, opsets 6 to 28 |".to_string(),
+        "|---|---|---|".to_string(),
+        row("compiled", Cpu::Compiled, those(|c| *c == Cpu::Compiled)),
+        row("compiled, but for the forms in parentheses", Cpu::Partly(""), those(|c| matches!(c, Cpu::Partly(_)))),
+        row("run by its evaluator, at least in part", Cpu::Host, those(|c| *c == Cpu::Host)),
+        row("computed when the model is read, of constants alone", Cpu::Import, those(|c| *c == Cpu::Import)),
+        row("compiled, of `com.microsoft`", Cpu::Compiled, of_domain("com.microsoft")),
+        row("compiled, of `ai.onnx.preview`", Cpu::Compiled, of_domain("ai.onnx.preview")),
     ];
     rows.join("\n")
+}
+
+/// How a GPU runs what the CPU runs so. Every form of a kernel has a shader but for [`Form::Host`], as
+/// the test below shows.
+///
+/// [`Form::Host`]: eec_ir::program::Form::Host
+fn on_a_gpu(cpu: Cpu) -> &'static str {
+    match cpu {
+        Cpu::Compiled => "shader",
+        Cpu::Partly(_) => "shader, but for these forms: the host",
+        Cpu::Host => "the host, at least in part",
+        Cpu::Import => "as on the CPU",
+    }
 }
 
 fn type_table() -> String {
@@ -54,10 +73,30 @@ fn type_table() -> String {
         types.collect::<Vec<_>>().join(", ")
     };
     let rows = [
-        "| element types | on the CPU |".to_string(),
-        "|---|---|".to_string(),
-        format!("| {} | compiled |", names(true)),
-        format!("| {} | moved by compiled code, computed by the evaluators |", names(false)),
+        "| element types | on the CPU | on a GPU |".to_string(),
+        "|---|---|---|".to_string(),
+        format!("| {} | compiled | words of 32 bits |", names(true)),
+        format!("| {} | moved by compiled code, computed by the evaluators | refused |", names(false)),
     ];
     rows.join("\n")
+}
+
+#[test]
+fn every_form_of_a_kernel_has_a_shader_and_every_compiled_type_a_word() {
+    for path in files::cases("ops") {
+        let case = Case::new(&files::read(&path)).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let mut graph = case.graph().unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        run_passes(&mut graph, &case.header.passes, &mut Context::default()).expect("passes");
+        let program = lowered(&graph).expect("a program");
+        let verified = program::verify(&program).expect("a valid program");
+        let compiled = program.buffers.iter().all(|b| b.dtype.is_compiled());
+        let gpu = wgsl::lower(&verified);
+        assert_eq!(gpu.is_ok(), compiled, "{}: {:?}", path.display(), gpu.err());
+        let Ok(gpu) = gpu else { continue };
+        let host: Vec<KernelId> = gpu.host_kernels().collect();
+        for (i, kernel) in program.kernels.iter().enumerate() {
+            let is_host = matches!(kernel.form, Form::Host(_));
+            assert_eq!(host.contains(&KernelId::new(i)), is_host, "{}: {}", path.display(), kernel.name);
+        }
+    }
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use eec::cases::{Case, lowered, run_passes};
-use eec::wgsl::{self, Unsupported};
+use eec::wgsl::{self, LowerError};
 use eec_ir::gpu::{Dispatch, GpuProgram, Role, verify};
 use eec_ir::program::{self, Program};
 use eec_passes::pass::Context;
 use eec_tests::files::{cases_folder, read};
 
-fn gpu_form(case: &str, passes: &str) -> (Program, Result<GpuProgram, Unsupported>) {
+fn gpu_form(case: &str, passes: &str) -> (Program, Result<GpuProgram, LowerError>) {
     let case = Case::new(&read(&cases_folder().join(case).with_extension("eir"))).expect("a case");
     let mut graph = case.graph().expect("a graph");
     run_passes(&mut graph, passes, &mut Context::default()).expect("passes");
@@ -22,7 +22,7 @@ fn gpu_form(case: &str, passes: &str) -> (Program, Result<GpuProgram, Unsupporte
 fn of_block<'g>(program: &Program, gpu: &'g GpuProgram, prefix: &str) -> Vec<&'g Dispatch> {
     let named = |d: &&Dispatch| match d.role {
         Role::Kernel(kernel) => program.kernel(kernel).name.starts_with(prefix),
-        Role::Control | Role::Rows | Role::Output(_) => false,
+        Role::Control | Role::Rows | Role::Output(_) | Role::Host(_) => false,
     };
     gpu.dispatches.iter().filter(named).collect()
 }
@@ -58,10 +58,35 @@ fn every_block_of_a_model_with_exits_is_guarded_by_its_own_word() {
 }
 
 #[test]
-fn a_refusal_names_every_kernel_once() {
-    let (_, gpu) = gpu_form("ops/products", "");
-    let problems = gpu.expect_err("the host runs some").problems;
-    let places: Vec<&str> = problems.iter().map(|p| p.place.as_str()).collect();
-    assert_eq!(places, ["k0 (ReduceProd !0)", "k1 (ReduceProd !1)", "k2 (CumProd !2)", "k3 (CumProd !3)"]);
-    assert!(problems.iter().all(|p| p.reason.ends_with("is run by the host")), "{problems:?}");
+fn what_has_no_shader_is_a_step_of_the_host() {
+    let (program, gpu) = gpu_form("ops/products", "");
+    let gpu = gpu.expect("a GPU form");
+    let names: Vec<&str> = gpu.host_kernels().map(|id| program.kernel(id).name.as_str()).collect();
+    assert_eq!(names, ["ReduceProd !0", "ReduceProd !1", "CumProd !2", "CumProd !3"]);
+    assert_eq!(verify(&program, &gpu), Vec::<String>::new());
+    let mut wrong = gpu.clone();
+    let step = wrong.dispatches.iter_mut().find(|d| matches!(d.role, Role::Host(_))).expect("a step");
+    step.params.truncate(2);
+    assert_eq!(verify(&program, &wrong).len(), 1);
+}
+
+/// Rows that need an operator of the host, which cannot know whether there are any.
+const BEHIND_A_DECISION: &str = "graph @hidden(%m: bool[n], %x: f32[n, 6]) -> (%y: f32[n, 6]) {
+  %y: f32[n, 6] = Route(%m; %x)
+    then ^1[r0](%a: f32[r0, 6]) { yield %a }
+    else ^2[r1](%b: f32[r1, 6]) {
+      %c: f32[r1, 6] = CumProd{axis=1}(%b)
+      yield %c
+    }
+  return %y
+}";
+
+#[test]
+fn the_host_cannot_stand_behind_a_decision() {
+    let graph = Case::new(BEHIND_A_DECISION).and_then(|case| case.graph()).expect("a graph");
+    let program = lowered(&graph).expect("a program");
+    let gpu = wgsl::lower(&program::verify(&program).expect("a valid program"));
+    let Err(LowerError::Unsupported(refused)) = gpu else { panic!("it has a GPU form") };
+    let [problem] = refused.problems.as_slice() else { panic!("{refused}") };
+    assert!(problem.place.contains("CumProd") && problem.reason.contains("decided on the device"), "{refused}");
 }

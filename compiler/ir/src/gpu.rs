@@ -13,7 +13,11 @@
 //! | 2 | `var<storage, read_write> array<u32>` | the counters: how often each dispatch ran, and after them a [`Fault`] |
 //! | 3 | `var<storage, read_write> array<f32>` | the arena: buffers, at the word offsets that the state says |
 //! | 4 | `var<storage, read_write> array<u32>` | for [`Role::Control`]: the arguments of indirect dispatches, three words each; for [`Role::Output`]: what is read back |
-//! | 5… | `var<storage, read>` | [`Dispatch::constants`] in order |
+//! | 5… | `var<storage, read>` | [`Dispatch::constants`] in order, each in its pieces |
+//!
+//! A constant is bound in pieces of [`GpuProgram::piece`] words, since adapters limit what one binding may show. Of
+//! the constants in [`GpuProgram::halves`] a word is two 16-bit floats, the first one in its lower bits; they are
+//! decoded by integer arithmetic, for which no adapter needs a feature.
 //!
 //! Constants that are small, or that a parameter, a result or an output may stand for, are not bound: they are
 //! written into the arena once, where they have an offset like other buffers ([`GpuProgram::resident`]).
@@ -21,7 +25,8 @@
 //! A shader declares only what it uses; those that may fault see the counters as `array<atomic<u32>>`. The
 //! uniform has as many words as the dispatch has parameters, a multiple of four. Entry points are called `main`; the grid is one-dimensional, and a
 //! shader loops over its work with the grid as stride, so that the runtime may start fewer workgroups than
-//! [`Dispatch::groups`].
+//! [`Dispatch::groups`]. All sizes are computed in 32 bits; [`Dispatch::sizes`] are those that the runtime must find
+//! to fit.
 //!
 //! # Decisions
 //!
@@ -32,6 +37,12 @@
 //! A parameter or result that stands for another buffer takes over that buffer's offset; otherwise it has its
 //! own ("home"). A join's block runs for one side and then for the other: its dispatches stand in the list
 //! twice, as two instances.
+//!
+//! # The host
+//!
+//! What has no shader is a [`Role::Host`]: the run is cut there, the host reads what the dispatches before it put into
+//! scratch, calls the operator's evaluator, and writes the results to their places. It stands only in the body of the
+//! program, which always runs, and a session makes such runs only if it is told to.
 
 mod print;
 
@@ -41,10 +52,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::dim::{Dim, Symbol};
 use crate::entity::{BufferId, KernelId};
-use crate::program::{BlockId, Buffer, Program, Source};
+use crate::program::{BlockId, Buffer, Form, Program, Source};
+use crate::types::DType;
 
 /// The shaders and dispatches of a program.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct GpuProgram {
     /// Shaders; equal text stands once.
     pub shaders: Vec<Shader>,
@@ -58,24 +70,64 @@ pub struct GpuProgram {
     pub scratch: Vec<Dim>,
     /// Constant buffers that stand in the arena for as long as the program is loaded, each in words of its own.
     pub resident: Vec<BufferId>,
+    /// Constants whose elements are rounded to 16-bit floats and bound two in a word; a last one alone is followed by
+    /// a zero.
+    pub halves: Vec<u32>,
+    /// Words of a constant that one binding shows at most.
+    pub piece: u32,
+}
+
+/// Words of a binding that every adapter has: 128 MiB.
+pub const PIECE: u32 = 1 << 25;
+
+impl Default for GpuProgram {
+    fn default() -> GpuProgram {
+        GpuProgram {
+            shaders: Vec::new(),
+            symbols: Vec::new(),
+            dispatches: Vec::new(),
+            scratch: Vec::new(),
+            resident: Vec::new(),
+            halves: Vec::new(),
+            piece: PIECE,
+        }
+    }
+}
+
+impl GpuProgram {
+    /// Words of a constant where it is bound.
+    pub fn words(&self, program: &Program, constant: u32) -> usize {
+        let dims = program.constants.get(constant as usize).map_or(&[][..], |c| &c.dims);
+        let elements = dims.iter().fold(1usize, |n, d| n.saturating_mul(*d));
+        if self.halves.contains(&constant) { elements.div_ceil(2) } else { elements }
+    }
+
+    /// Bindings of a constant: at least one.
+    pub fn pieces(&self, program: &Program, constant: u32) -> usize {
+        self.words(program, constant).div_ceil(self.piece.max(1) as usize).max(1)
+    }
+
+    /// The kernels that the host computes, in order.
+    pub fn host_kernels(&self) -> impl Iterator<Item = KernelId> {
+        self.dispatches.iter().filter_map(|dispatch| match dispatch.role {
+            Role::Host(kernel) => Some(kernel),
+            Role::Kernel(_) | Role::Control | Role::Rows | Role::Output(_) => None,
+        })
+    }
+
+    /// Bindings of all constants of a dispatch.
+    pub fn bindings(&self, program: &Program, dispatch: &Dispatch) -> usize {
+        dispatch.constants.iter().fold(0, |n, c| self.pieces(program, *c).saturating_add(n))
+    }
 }
 
 /// One compute shader.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Shader {
-    /// WGSL.
+    /// WGSL that every adapter understands.
     pub text: String,
-    /// What the adapter must have.
-    pub needs: Needs,
-}
-
-/// Optional features of adapters.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Needs {
-    /// `enable f16;`
-    pub f16: bool,
-    /// `enable subgroups;`
-    pub subgroups: bool,
+    /// The same with subgroup operations, for adapters on which they work; nothing where they do not help.
+    pub with_subgroups: Option<String>,
 }
 
 /// What stops a run: the word after the counters is 0, or `1 + dispatch · 2 + fault`. The outputs of such a run are
@@ -91,7 +143,7 @@ pub enum Fault {
 /// One dispatch.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Dispatch {
-    /// Position in [`GpuProgram::shaders`].
+    /// Position in [`GpuProgram::shaders`]; means nothing for [`Role::Host`].
     pub shader: u32,
     /// What it is for.
     pub role: Role,
@@ -107,6 +159,9 @@ pub struct Dispatch {
     pub params: Vec<Param>,
     /// Constants of the program, bound from binding 5 on.
     pub constants: Vec<u32>,
+    /// The sizes that the shader computes of symbols. It does so in 32 bits, operand by operand: a run in which one
+    /// does not fit must be refused.
+    pub sizes: Vec<Dim>,
 }
 
 /// What a dispatch does.
@@ -120,6 +175,9 @@ pub enum Role {
     Rows,
     /// Copies output `0..` of the program to what is read back.
     Output(u32),
+    /// No dispatch: the host computes a kernel. Parameters from the third on are the [`Param::Scratch`] of every operand
+    /// that is no constant, in order, and then the [`Param::Home`] of every result.
+    Host(KernelId),
 }
 
 /// One number of a dispatch, resolved by the runtime when it lays out the state.
@@ -280,12 +338,20 @@ pub fn verify(program: &Program, gpu: &GpuProgram) -> Vec<String> {
     if gpu.scratch.len() > gpu.dispatches.len() {
         problems.push(format!("{} scratches for {} dispatches", gpu.scratch.len(), gpu.dispatches.len()));
     }
+    for constant in
+        gpu.halves.iter().filter(|c| program.constants.get(**c as usize).is_none_or(|c| c.dtype != DType::F32))
+    {
+        problems.push(format!("constant {constant} is none of floats, and cannot be halves"));
+    }
+    if gpu.piece == 0 {
+        problems.push("bindings show no word".into());
+    }
     for (i, dispatch) in gpu.dispatches.iter().enumerate() {
         let mut wrong = |what: String| problems.push(format!("dispatch {i}: {what}"));
         if dispatch.instance as usize >= gpu.dispatches.len() {
             wrong(format!("instance {} of {} dispatches", dispatch.instance, gpu.dispatches.len()));
         }
-        if dispatch.shader as usize >= gpu.shaders.len() {
+        if dispatch.shader as usize >= gpu.shaders.len() && !matches!(dispatch.role, Role::Host(_)) {
             wrong(format!("there is no shader {}", dispatch.shader));
         }
         if dispatch.block.0 as usize >= program.blocks.len() {
@@ -297,6 +363,7 @@ pub fn verify(program: &Program, gpu: &GpuProgram) -> Vec<String> {
         match dispatch.role {
             Role::Kernel(k) if k.index() >= program.kernels.len() => wrong(format!("there is no kernel {k}")),
             Role::Output(o) if o as usize >= program.outputs.len() => wrong(format!("there is no output {o}")),
+            Role::Host(k) => verify_host(program, dispatch, k).into_iter().for_each(&mut wrong),
             Role::Kernel(_) | Role::Output(_) | Role::Control | Role::Rows => {}
         }
         for constant in dispatch.constants.iter().filter(|c| **c as usize >= program.constants.len()) {
@@ -307,6 +374,27 @@ pub fn verify(program: &Program, gpu: &GpuProgram) -> Vec<String> {
         }
     }
     problems
+}
+
+/// What is wrong with a step of the host.
+fn verify_host(program: &Program, dispatch: &Dispatch, kernel: KernelId) -> Option<String> {
+    let Some(Form::Host(host)) = program.kernels.get(kernel.index()).map(|k| &k.form) else {
+        return Some(format!("{kernel} is no kernel of the host"));
+    };
+    if dispatch.block.0 != 0 || !dispatch.with.is_empty() {
+        return Some("the host's step does not stand alone in the body".into());
+    }
+    let is_constant = |b: BufferId| matches!(program.buffer(b).source, Source::Constant(_));
+    let operands = host.inputs.iter().filter(|t| !is_constant(t.buffer)).map(|_| None);
+    let wanted: Vec<Option<BufferId>> = operands.chain(host.outputs.iter().map(|t| Some(t.buffer))).collect();
+    let named = |(param, wanted): (&Param, &Option<BufferId>)| match (param, wanted) {
+        (Param::Scratch(_), None) => true,
+        (Param::Home(home), Some(result)) => home == result,
+        _ => false,
+    };
+    let params = dispatch.params.get(2..).unwrap_or_default();
+    let fits = params.len() >= wanted.len() && params.iter().zip(&wanted).all(named);
+    (!fits).then(|| "the host's step does not say where its operands and results are".into())
 }
 
 fn exists(program: &Program, gpu: &GpuProgram, state: &State, param: &Param) -> bool {

@@ -1,6 +1,6 @@
 //! How the weights of a matrix product are stored, and what that makes of their values.
 //!
-//! Both narrow forms are idempotent: rounding values that are already of the form changes nothing. So
+//! All narrow forms are idempotent: rounding values that are already of the form changes nothing. So
 //! a graph that holds rounded weights, a file that holds their bits, and a program that packs them anew
 //! all mean the same product.
 
@@ -21,11 +21,14 @@ pub enum Precision {
     /// As 8-bit integers times one scale per column and [`Precision::GROUP`] rows. The other operand and all
     /// sums are 32-bit floats, and so are the weights once they are read: `q · scale` is exact.
     Int8,
+    /// As 16-bit floats of IEEE 754. The other operand and all sums are 32-bit floats, and so are the weights once
+    /// they are read.
+    F16,
 }
 
 impl Precision {
     /// Every form.
-    pub const ALL: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
+    pub const ALL: [Precision; 4] = [Precision::F32, Precision::F16, Precision::Bf16, Precision::Int8];
 
     /// Rows of a column that share a scale.
     pub const GROUP: usize = 32;
@@ -34,6 +37,7 @@ impl Precision {
     pub fn name(self) -> &'static str {
         match self {
             Precision::F32 => "f32",
+            Precision::F16 => "f16",
             Precision::Bf16 => "bf16",
             Precision::Int8 => "int8",
         }
@@ -48,7 +52,7 @@ impl Precision {
     pub fn bytes(self, elements: u64) -> u64 {
         match self {
             Precision::F32 => 4 * elements,
-            Precision::Bf16 => 2 * elements,
+            Precision::F16 | Precision::Bf16 => 2 * elements,
             Precision::Int8 => elements + 4 * elements.div_ceil(Precision::GROUP as u64),
         }
     }
@@ -58,6 +62,7 @@ impl Precision {
     pub fn round(self, values: &mut [f32], columns: usize, transposed: bool) {
         match self {
             Precision::F32 => {}
+            Precision::F16 => values.iter_mut().for_each(|x| *x = from_f16(to_f16(*x))),
             Precision::Bf16 => values.iter_mut().for_each(|x| *x = from_bf16(to_bf16(*x))),
             Precision::Int8 if transposed => {
                 values.chunks_mut(columns.max(1)).flat_map(|row| row.chunks_mut(Precision::GROUP)).for_each(round_group)
@@ -77,7 +82,7 @@ impl fmt::Display for Precision {
 
 /// A text that names no precision.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a precision: f32, bf16 or int8")]
+#[error("`{0}` is not a precision: f32, f16, bf16 or int8")]
 pub struct UnknownPrecision(String);
 
 impl FromStr for Precision {
@@ -102,6 +107,39 @@ pub fn to_bf16(x: f32) -> u16 {
 #[inline]
 pub fn from_bf16(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
+}
+
+/// Units in which the smallest 16-bit floats count.
+const F16_UNIT: f32 = 1.0 / 16_777_216.0;
+
+/// What the exponent of a 32-bit float is larger by than that of a 16-bit float of its value, as bits of the former.
+const F16_BIAS: u32 = (127 - 15) << 23;
+
+/// The nearest 16-bit float, ties to even, as its bits; NaN stays NaN.
+#[inline]
+pub fn to_f16(x: f32) -> u16 {
+    const INFINITE: u32 = 0x7c00;
+    let (sign, size) = ((x.to_bits() >> 16) as u16 & 0x8000, x.to_bits() & 0x7fff_ffff);
+    let least_normal = F16_BIAS + (1 << 23);
+    let code = match size {
+        _ if x.is_nan() => INFINITE | 0x200,
+        // Exact, but for the rounding.
+        _ if size < least_normal => (f32::from_bits(size) / F16_UNIT).round_ties_even() as u32,
+        _ => (((size - F16_BIAS) + 0xfff + (size >> 13 & 1)) >> 13).min(INFINITE),
+    };
+    sign | code as u16
+}
+
+/// The value of a 16-bit float.
+#[inline]
+pub fn from_f16(bits: u16) -> f32 {
+    let (sign, code) = (u32::from(bits & 0x8000) << 16, u32::from(bits & 0x7fff));
+    let size = match code {
+        0..0x400 => (code as f32 * F16_UNIT).to_bits(),
+        0x400..0x7c00 => (code << 13) + F16_BIAS,
+        _ => (code << 13) | 0x7f80_0000,
+    };
+    f32::from_bits(sign | size)
 }
 
 /// The largest 8-bit integer that stands for a weight; its negative is the smallest.
@@ -172,6 +210,27 @@ mod tests {
         assert_eq!(round(f32::MAX), f32::INFINITY);
         assert_eq!(round(f32::NEG_INFINITY), f32::NEG_INFINITY);
         assert!(round(f32::from_bits(0x7f80_0001)).is_nan());
+    }
+
+    #[test]
+    fn f16_is_that_of_the_evaluators() {
+        use crate::minifloat::{Overflow, decode, encode};
+        use crate::types::DType;
+        for bits in 0..=u16::MAX {
+            let (have, want) = (from_f16(bits), decode(DType::F16, bits).unwrap() as f32);
+            assert!(have.to_bits() == want.to_bits() || have.is_nan() && want.is_nan(), "{bits:#x}: {have} {want}");
+            if have.is_nan() {
+                assert!(from_f16(to_f16(have)).is_nan());
+                continue;
+            }
+            // The value, its neighbours and what lies half way between two codes.
+            let next = from_f16(bits ^ 1);
+            for x in [have, have.next_up(), have.next_down(), (have + next) / 2.0, (have + 3.0 * next) / 4.0] {
+                if !x.is_nan() {
+                    assert_eq!(Some(to_f16(x)), encode(DType::F16, f64::from(x), Overflow::Special), "{x:e}");
+                }
+            }
+        }
     }
 
     #[test]

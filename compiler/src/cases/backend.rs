@@ -99,8 +99,15 @@ pub fn on_gpu(graph: &Graph, guard: Guard) -> Result<GpuSession, String> {
 /// A session of the GPU runtime; nothing is kept on disk.
 #[cfg(feature = "gpu")]
 pub fn on_gpu_with(gpu: &Gpu, graph: &Graph, options: GpuOptions) -> Result<GpuSession, String> {
+    on_gpu_in_pieces(gpu, graph, options, eec_ir::gpu::PIECE)
+}
+
+/// [`on_gpu_with`], with constants bound in pieces of so many words.
+#[cfg(feature = "gpu")]
+pub fn on_gpu_in_pieces(gpu: &Gpu, graph: &Graph, options: GpuOptions, words: u32) -> Result<GpuSession, String> {
     let program = lowered(graph).map_err(|e| e.to_string())?;
-    let form = wgsl::lower(&eec_ir::program::verify(&program).map_err(|e| e.to_string())?);
+    let verified = eec_ir::program::verify(&program).map_err(|e| e.to_string())?;
+    let form = wgsl::lower_in_pieces(&verified, words);
     let form = form.map_err(|e| e.to_string())?;
     let constants = graph.constants();
     let find = |hash| constants.find(hash).map(|id| -> Tensor { constants.tensor(id).clone() });

@@ -28,7 +28,7 @@ use serde::Deserialize;
 pub use seeded::{seeded_constant, seeded_inputs};
 
 use crate::lower::{LowerError, Names, lower};
-use crate::wgsl::{self, Unsupported};
+use crate::wgsl;
 
 /// What a case asks for.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize)]
@@ -98,7 +98,7 @@ pub enum CaseError {
     Program(program::VerifyErrors),
     /// The program has no GPU form.
     #[error(transparent)]
-    Unsupported(#[from] Unsupported),
+    Wgsl(#[from] wgsl::LowerError),
 }
 
 /// A case.

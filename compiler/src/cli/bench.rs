@@ -77,6 +77,7 @@ struct Measured {
 }
 
 pub(super) fn run(args: Args) -> Outcome {
+    args.execution.check()?;
     let clock = Instant::now();
     let model = args.import.open(&args.model)?;
     let (form, control) = args.control.resolve(&model)?;
@@ -173,6 +174,7 @@ fn as_json(m: &Measured, iters: usize) -> Value {
     if m.backend == "gpu" {
         value["submits"] = json!(m.run.gpu.submits);
         value["dispatches"] = json!(m.run.gpu.dispatches);
+        value["host_steps"] = json!(m.run.gpu.host_steps);
         value["readback_bytes"] = json!(m.run.gpu.readback_bytes);
     }
     if !m.exits.is_empty() {
@@ -208,8 +210,14 @@ fn text(m: &Measured, iters: usize) -> String {
     let peak = m.peak_mb.map_or_else(String::new, beyond);
     let peak = format!("{peak} ({:.1} MB of buffers)", m.buffers_mb);
     let left = if m.exits.is_empty() { String::new() } else { format!("rows of the run: {}\n", m.places()) };
+    let host = match m.run.gpu.host_steps {
+        0 => String::new(),
+        steps => {
+            format!("of every run {steps} kernels ran on the host, {} bytes were read back\n", m.run.gpu.readback_bytes)
+        }
+    };
     let (device, load) = (&m.device, ms(m.load_ms));
-    format!("{}\n{left}{device}, {iters} runs, load {load}{peak}\n", output::table(&rows))
+    format!("{}\n{left}{host}{device}, {iters} runs, load {load}{peak}\n", output::table(&rows))
 }
 
 fn ms(value: f64) -> String {

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::import::ImportArgs;
 use super::output::{self, Bars};
-use super::{Execution, JSON_SCHEMA, Outcome};
+use super::{JSON_SCHEMA, Outcome};
 use crate::compile::{Compile, compile};
 use crate::dataset::Dataset;
 use crate::model::{Form, Model};
@@ -106,9 +106,10 @@ pub(super) struct Args {
     /// After which blocks visual tokens may leave: auto, or a list such as 2,4 [default: auto]
     #[arg(long, value_name = "BLOCKS")]
     token_exits_at: Option<Places>,
-    /// How the weights of matrix products are stored: f32, bf16 or int8 [default: f32]
+    /// How the weights of matrix products are stored: f32, f16, bf16 or int8 [default: f32]
     ///
-    /// bf16: half the size; the other operand of these products is rounded to bfloat16 too, sums stay
+    /// f16: half the size, in the artifact and on a GPU; only weights are rounded. A CPU widens them when it loads
+    /// them, so that it saves neither memory nor time. bf16: half the size; the other operand of these products is rounded to bfloat16 too, sums stay
     /// float32. int8: a quarter of the size, one scale per output and 32 inputs; only weights are rounded.
     /// Exits and gates are fitted and calibrated on the model with these weights; with data, the report
     /// compares it with the float32 model. Heads, gates, convolutions, attention and embeddings stay float32.
@@ -134,8 +135,12 @@ pub(super) struct Args {
     dump_wgsl: Option<PathBuf>,
     #[command(flatten)]
     import: ImportArgs,
-    #[command(flatten)]
-    execution: Execution,
+    /// Threads that compute [default: all cores]
+    #[arg(long, env = "EEC_THREADS", value_name = "N", value_parser = super::threads)]
+    threads: Option<usize>,
+    /// Prints one JSON object instead of text
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(args: Args, registry: &Registry) -> Outcome {
@@ -150,8 +155,8 @@ pub(super) fn run(args: Args, registry: &Registry) -> Outcome {
         return Err(Error::content(&args.model, why));
     }
     let data = args.data.as_deref().map(|path| Dataset::open(path, &model.plain)).transpose()?;
-    let progress: &dyn Progress = if args.execution.json { &Silent } else { &Bars::default() };
-    let options = Compile { recipe, registry, threads: args.execution.threads, progress };
+    let progress: &dyn Progress = if args.json { &Silent } else { &Bars::default() };
+    let options = Compile { recipe, registry, threads: args.threads, progress };
     let compiled = compile(&args.model, model.plain, data.as_ref(), &options).map_err(|e| e.about(args.subject()))?;
     if let Some(folder) = &args.dump_wgsl {
         dump_wgsl(&compiled, folder)?;
@@ -249,7 +254,7 @@ impl Args {
 
     fn print(&self, model: &Model, html: Option<PathBuf>) -> Result<(), Error> {
         let exits = model.dynamic.as_ref().map_or(&[][..], |d| &d.exits);
-        if self.execution.json {
+        if self.json {
             return output::print_json(&json!({
                 "schema": JSON_SCHEMA,
                 "output": self.output,

@@ -53,6 +53,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Outcome {
+    args.execution.check()?;
     // With --against the model itself is compiled, and the flags of the import are for what it is compared with.
     let model = if args.against.is_some() { Model::open(&args.model)? } else { args.import.open(&args.model)? };
     let data = Dataset::open(&args.data, &model.plain)?;

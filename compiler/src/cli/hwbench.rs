@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use eec_runtime::Limits;
 #[cfg(feature = "gpu")]
-use eec_runtime::gpu::{Gpu, GpuLimits, GuardTimes};
+use eec_runtime::gpu::{Gpu, GpuLimits, GuardTime, GuardTimes, Spread};
 use serde_json::{Value, json};
 
 use super::backend::{AdapterArgs, Name};
@@ -33,7 +33,10 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> Outcome {
     let (mut value, text) = match args.backend {
-        Name::Cpu => cpu(args.threads),
+        Name::Cpu => {
+            args.adapter.expect_none()?;
+            cpu(args.threads)
+        }
         Name::Gpu => gpu(&args)?,
     };
     if args.json {
@@ -61,9 +64,8 @@ fn gpu(_args: &Args) -> Result<(Value, String), crate::Error> {
 
 #[cfg(feature = "gpu")]
 fn gpu(args: &Args) -> Result<(Value, String), crate::Error> {
-    let gpu = Gpu::open(args.adapter.adapter.as_deref())?;
+    let gpu = Gpu::open(args.adapter.name().as_deref())?;
     let (limits, guards) = (GpuLimits::measure(&gpu)?, GuardTimes::measure(&gpu)?);
-    let us = |time: Duration| time.as_secs_f64() * 1e6;
     let products: Vec<(usize, f64)> = limits.products.iter().map(|(size, rate)| (*size, 2e-9 * rate)).collect();
     let copied = 1e-9 * limits.copied_bytes_per_second;
     let value = json!({
@@ -71,9 +73,8 @@ fn gpu(args: &Args) -> Result<(Value, String), crate::Error> {
         "products": products.iter().map(|(n, rate)| json!({ "size": n, "gflops": rate })).collect::<Vec<_>>(),
         "copy_gbytes_per_s": copied, "submit_us": us(limits.submit), "readback_us": us(limits.readback),
         "guards": {
-            "direct": { "ran_us": us(guards.direct_ran), "skipped_us": us(guards.direct_skipped) },
-            "indirect": { "ran_us": us(guards.indirect_ran), "skipped_us": us(guards.indirect_skipped) },
-            "best": guards.best.name(),
+            "direct": guard_json(&guards.direct), "indirect": guard_json(&guards.indirect),
+            "best": guards.best.name(), "clear": guards.clear,
         },
     });
     let mut rows: Vec<Vec<String>> = products
@@ -84,14 +85,31 @@ fn gpu(args: &Args) -> Result<(Value, String), crate::Error> {
     line("copy, read and written", format!("{copied:.1} GB/s"));
     line("submit and wait", format!("{:.1} us", us(limits.submit)));
     line("submit, wait and read back", format!("{:.1} us", us(limits.readback)));
-    line(
-        "direct dispatch, run / skipped",
-        format!("{:.2} / {:.2} us", us(guards.direct_ran), us(guards.direct_skipped)),
-    );
-    line(
-        "indirect dispatch, run / skipped",
-        format!("{:.2} / {:.2} us", us(guards.indirect_ran), us(guards.indirect_skipped)),
-    );
-    let text = format!("{}\n{}guard: {}\n", gpu.adapter().name, output::table(&rows), guards.best.name());
+    for (name, guard) in [("direct", &guards.direct), ("indirect", &guards.indirect)] {
+        line(&format!("{name} dispatch that runs"), spread_text(&guard.ran));
+        line(&format!("{name} dispatch that is skipped"), spread_text(&guard.skipped));
+    }
+    let why = if guards.clear { "" } else { ", the default: the rounds disagree about which costs less" };
+    let text = format!("{}\n{}guard: {}{why}\n", gpu.adapter().name, output::table(&rows), guards.best.name());
     Ok((value, text))
+}
+
+#[cfg(feature = "gpu")]
+fn us(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+#[cfg(feature = "gpu")]
+fn guard_json(guard: &GuardTime) -> Value {
+    let range = |spread: &Spread| [us(spread.least), us(spread.most)];
+    json!({
+        "ran_us": us(guard.ran.median), "ran_us_range": range(&guard.ran),
+        "skipped_us": us(guard.skipped.median), "skipped_us_range": range(&guard.skipped),
+    })
+}
+
+/// The median with the range of all rounds.
+#[cfg(feature = "gpu")]
+fn spread_text(spread: &Spread) -> String {
+    format!("{:.2} us ({:.2} to {:.2})", us(spread.median), us(spread.least), us(spread.most))
 }

@@ -159,11 +159,32 @@ fn as_json(model: &Model, structure: Option<&Structure>, size: &dyn Fn(&Dim) -> 
         "token_spans": structure.map_or_else(Vec::new, |s| Span::find(graph, s).iter().map(span).collect()),
         "host_ops": host_ops(graph).iter().map(|(op, count)| json!({ "op": op, "count": count })).collect::<Vec<_>>(),
         "unsupported_ops": [],
+        "gpu": gpu_json(model),
         "edits": output::edits(model),
         "gates": model.dynamic.as_ref().map_or(&[][..], |d| &d.gates),
         "exits": model.dynamic.as_ref().map_or(&[][..], |d| &d.exits),
         "recipe": model.dynamic.as_ref().map(|_| &model.recipe),
     })
+}
+
+/// Whether the model runs on a GPU: the kernels that only the host can run there, or what stands in the way.
+fn gpu(model: &Model) -> Result<Vec<String>, String> {
+    model.gpu_verdict(Form::Dynamic).map_err(|e| e.to_string())?
+}
+
+fn gpu_json(model: &Model) -> Value {
+    match gpu(model) {
+        Ok(host) => json!({ "runs": true, "host_kernels": host, "reason": null }),
+        Err(reason) => json!({ "runs": false, "host_kernels": [], "reason": reason }),
+    }
+}
+
+fn gpu_text(model: &Model) -> String {
+    match gpu(model) {
+        Ok(host) if host.is_empty() => "  runs on a GPU\n".into(),
+        Ok(host) => format!("  runs on a GPU with --host-ops, for {}\n", host.join(", ")),
+        Err(reason) => format!("  does not run on a GPU: {}\n", reason.replace('\n', "\n  ")),
+    }
 }
 
 /// The operators that run by their evaluators, and how many nodes do.
@@ -194,6 +215,7 @@ fn as_text(model: &Model, structure: Result<&Structure, String>, size: &dyn Fn(&
     if !host.is_empty() {
         text.push_str(&format!("  not compiled, run by their evaluators: {}\n", host.join(", ")));
     }
+    text.push_str(&gpu_text(model));
     for change in model.changes() {
         text.push_str(&format!("  {change}\n"));
     }

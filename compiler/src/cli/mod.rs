@@ -134,6 +134,11 @@ struct Execution {
 }
 
 impl Execution {
+    /// Fails if a flag means nothing here, before anything is done.
+    fn check(&self) -> Result<(), Error> {
+        self.backend.check()
+    }
+
     /// The backend, opened.
     fn backend(&self) -> Result<Backend, Error> {
         self.backend.open(self.threads)

@@ -47,7 +47,7 @@ pub(super) struct Args {
     /// Relative tolerance of --expect
     #[arg(long, default_value_t = 1e-4)]
     rtol: f32,
-    /// With --backend gpu: writes when everything ran, for ui.perfetto.dev; every dispatch is measured
+    /// With --backend gpu: writes when everything ran, for ui.perfetto.dev; every dispatch is measured, in a second run
     #[arg(long, value_name = "FILE.json", value_parser = output::named("json"))]
     trace: Option<PathBuf>,
     #[command(flatten)]
@@ -93,6 +93,7 @@ fn numbered(exits: &[impl std::fmt::Display]) -> String {
 }
 
 pub(super) fn run(args: Args) -> Outcome {
+    args.execution.check()?;
     let model = args.import.open(&args.model)?;
     let (form, control) = args.control.resolve(&model)?;
     for path in args.save_outputs.iter().chain(&args.trace) {
@@ -110,6 +111,10 @@ pub(super) fn run(args: Args) -> Outcome {
     }
     let mut session = model.measured_runner(form, &backend, args.trace.is_some()).map_err(about)?;
     let named: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
+    if args.trace.is_some() {
+        // Drivers may compile shaders when they first run.
+        session.run(&named, control).map_err(|e| about(e.into()))?;
+    }
     let result = session.run(&named, control).map_err(|e| about(e.into()))?;
     if let Some(path) = &args.trace {
         let text = trace(&result, &session.program().name).to_string();
@@ -156,6 +161,7 @@ impl Args {
             if backend.name() == "gpu" {
                 counted["submits"] = json!(counters.gpu.submits);
                 counted["dispatches"] = json!(counters.gpu.dispatches);
+                counted["host_steps"] = json!(counters.gpu.host_steps);
                 counted["readback_bytes"] = json!(counters.gpu.readback_bytes);
             }
             return output::print_json(&json!({
@@ -189,6 +195,9 @@ impl Args {
                 gpu.submits,
                 gpu.readback_bytes
             ));
+            if gpu.host_steps > 0 {
+                text.push_str(&format!(", {} on the host in between", gpu.host_steps));
+            }
         }
         text.push('\n');
         for (name, d) in differences {

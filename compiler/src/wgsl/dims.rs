@@ -9,6 +9,11 @@ use super::text::{Reason, Writer};
 impl Writer<'_> {
     /// The dim as an `i32` expression without spaces outside parentheses.
     pub(super) fn dim(&mut self, dim: &Dim) -> Result<String, Reason> {
+        self.computes(dim);
+        self.sum(dim)
+    }
+
+    fn sum(&mut self, dim: &Dim) -> Result<String, Reason> {
         let terms: Vec<String> = dim.terms().iter().map(|t| self.term(t.coef, &t.factors)).collect::<Result<_, _>>()?;
         Ok(match terms.as_slice() {
             [] => "0".into(),
@@ -30,14 +35,14 @@ impl Writer<'_> {
         Ok(match atom {
             Atom::Symbol(symbol) => self.symbol(symbol)?,
             Atom::FloorDiv(a, b) if a.is_at_least(0) && b.is_at_least(1) => {
-                format!("({} / {})", self.dim(a)?, self.dim(b)?)
+                format!("({} / {})", self.sum(a)?, self.sum(b)?)
             }
             Atom::FloorDiv(a, b) => {
                 self.helper(Helper::FloorDiv);
-                format!("floor_div({}, {})", self.dim(a)?, self.dim(b)?)
+                format!("floor_div({}, {})", self.sum(a)?, self.sum(b)?)
             }
-            Atom::Max(a, b) => format!("max({}, {})", self.dim(a)?, self.dim(b)?),
-            Atom::Min(a, b) => format!("min({}, {})", self.dim(a)?, self.dim(b)?),
+            Atom::Max(a, b) => format!("max({}, {})", self.sum(a)?, self.sum(b)?),
+            Atom::Min(a, b) => format!("min({}, {})", self.sum(a)?, self.sum(b)?),
         })
     }
 

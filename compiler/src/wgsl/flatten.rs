@@ -7,34 +7,40 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
-use eec_ir::gpu::{Dispatch, GpuProgram, Needs, Param, Role, Shader};
-use eec_ir::program::{BlockId, Form, IfStep, Join, MatMul, Program, RouteStep, Source, Step};
+use eec_ir::gpu::{Dispatch, GpuProgram, Param, Role, Shader};
+use eec_ir::program::{BlockId, Form, Host, IfStep, Join, MatMul, Program, RouteStep, Source, Step};
 use eec_ir::{BufferId, Dim, KernelId, Symbol};
 
 use super::control::{self, Region, Routed};
 use super::rows::{self, Made, Side};
-use super::text::{Kind, Reason, Shared, Writer};
-use super::{Body, Problem, Unsupported, check, constants, kernel, matmul};
+use super::text::{Bound, Kind, Reason, Shared, Writer, Written};
+use super::{Body, LowerError, Problem, Unsupported, check, constants, kernel, matmul};
 
-/// The GPU form of a verified program.
-pub(super) fn flatten(program: &Program) -> Result<GpuProgram, Unsupported> {
+/// The GPU form of a verified program, whose constants are bound in pieces of so many words.
+pub(super) fn flatten(program: &Program, piece: u32) -> Result<GpuProgram, LowerError> {
     let symbols = symbols(program);
     let numbers = symbols.iter().cloned().zip(0..).collect();
-    let shared = Shared { program, symbols: numbers, resident: constants::resident(program) };
-    let gpu = GpuProgram { symbols, resident: shared.resident.iter().copied().collect(), ..GpuProgram::default() };
+    let found = constants::resident(program);
+    let (resident, halves) = (found.iter().copied().collect(), constants::halves(program, &found));
+    let gpu = GpuProgram { symbols, resident, halves, piece, ..GpuProgram::default() };
+    let all = 0..program.constants.len() as u32;
+    let bound = all.map(|c| Bound { halves: gpu.halves.contains(&c), pieces: gpu.pieces(program, c) }).collect();
+    let shared = Shared { program, symbols: numbers, resident: found, bound, piece };
     let mut flat = Flat {
         shared: &shared,
         gpu,
         shaders: HashMap::new(),
         problems: Vec::new(),
         failed: BTreeSet::new(),
+        invalid: None,
         instances: 1,
     };
     flat.block(BlockId(0), 0);
     flat.outputs();
-    match flat.problems.is_empty() {
-        true => Ok(flat.gpu),
-        false => Err(Unsupported { program: program.name.clone(), problems: flat.problems }),
+    match (flat.invalid, flat.problems.is_empty()) {
+        (Some(bug), _) => Err(bug),
+        (None, true) => Ok(flat.gpu),
+        (None, false) => Err(Unsupported { program: program.name.clone(), problems: flat.problems }.into()),
     }
 }
 
@@ -63,6 +69,8 @@ struct Flat<'p> {
     problems: Vec<Problem>,
     /// Places with a problem, each of which is reported once.
     failed: BTreeSet<String>,
+    /// The first shader that is not valid.
+    invalid: Option<LowerError>,
     instances: u32,
 }
 
@@ -95,35 +103,40 @@ impl<'p> Flat<'p> {
             groups: Dim::from(1),
             params: Vec::new(),
             constants: Vec::new(),
+            sizes: Vec::new(),
         });
         self.gpu.dispatches.len() - 1
     }
 
     /// Puts what was made at a place of the list, or notes why it was not.
     fn fill(&mut self, place: usize, role: Role, name: &str, made: Made<'p>) {
-        let shader = made.and_then(|(writer, body)| self.shader(writer, body));
-        match shader {
-            Ok((shader, groups, params, constants)) => {
+        let (writer, Body { lanes, groups }) = match made {
+            Ok(made) => made,
+            Err(reason) => return self.problem(name, reason),
+        };
+        let Written { text, with_subgroups, sizes, params, constants } = writer.finish(lanes);
+        match self.shader(text, with_subgroups) {
+            Ok(shader) => {
                 let dispatch = &mut self.gpu.dispatches[place];
-                *dispatch = Dispatch { shader, role, groups, params, constants, ..dispatch.clone() };
+                *dispatch = Dispatch { shader, role, groups, params, constants, sizes, ..dispatch.clone() };
             }
-            Err(reason) => self.problem(name, reason),
+            Err(why) => {
+                self.invalid.get_or_insert(LowerError::Invalid { place: name.to_string(), why });
+            }
         }
     }
 
-    fn shader(&mut self, writer: Writer, body: Body) -> Result<(u32, Dim, Vec<Param>, Vec<u32>), Reason> {
-        let written = writer.finish(body.lanes);
-        let next = self.gpu.shaders.len() as u32;
-        let number = match self.shaders.get(&written.text) {
-            Some(number) => *number,
-            None => {
-                check::check(&written.text)?;
-                self.gpu.shaders.push(Shader { text: written.text.clone(), needs: Needs::default() });
-                self.shaders.insert(written.text, next);
-                next
-            }
-        };
-        Ok((number, body.groups, written.params, written.constants))
+    /// The number of a shader, which is checked where it is new.
+    fn shader(&mut self, text: String, with_subgroups: Option<String>) -> Result<u32, String> {
+        if let Some(number) = self.shaders.get(&text) {
+            return Ok(*number);
+        }
+        check::check(&text, false)?;
+        with_subgroups.iter().try_for_each(|text| check::check(text, true))?;
+        let number = self.gpu.shaders.len() as u32;
+        self.gpu.shaders.push(Shader { text: text.clone(), with_subgroups });
+        self.shaders.insert(text, number);
+        Ok(number)
     }
 
     fn next(&self) -> usize {
@@ -148,6 +161,13 @@ impl<'p> Flat<'p> {
     /// A kernel, with as many of the steps after it as can run with it; gives their number.
     fn run(&mut self, id: KernelId, after: &[Step], at: At) -> usize {
         let found = self.program().kernel(id);
+        if let Form::Host(form) = &found.form {
+            let name = format!("{id} ({})", found.name);
+            if let Err(reason) = self.host(id, form, at, &name) {
+                self.problem(&name, reason);
+            }
+            return 0;
+        }
         let mut writer = Writer::new(self.shared, Kind::Kernel, at.block);
         let with = self.with(id, after);
         let made = match &found.form {
@@ -163,6 +183,33 @@ impl<'p> Flat<'p> {
         with.len()
     }
 
+    /// A kernel that the host computes, after copies of its operands to where the host finds them.
+    fn host(&mut self, id: KernelId, form: &Host, at: At, name: &str) -> Result<(), Reason> {
+        let program = self.program();
+        let all = || form.inputs.iter().chain(&form.outputs).map(|t| t.buffer);
+        all().try_for_each(|b| super::text::word(program.buffer(b).dtype).map(drop))?;
+        if at.block.0 != 0 {
+            let why = "is run by the host, which does not know whether it runs: that is decided on the device";
+            return Err(format!("{} {why}", form.op));
+        }
+        let mut params = vec![Param::Live(at.block), Param::Counter];
+        for operand in &form.inputs {
+            if matches!(program.buffer(operand.buffer).source, Source::Constant(_)) {
+                continue;
+            }
+            let scratch = self.gpu.scratch.len() as u32;
+            self.gpu.scratch.push(Dim::product(&operand.dims));
+            params.push(Param::Scratch(scratch));
+            self.copy(at, name, rows::operand(self.shared, at.block, operand, scratch));
+        }
+        params.extend(form.outputs.iter().map(|t| Param::Home(t.buffer)));
+        params.resize(params.len().next_multiple_of(4), Param::Number(0));
+        let place = self.reserve(at);
+        let dispatch = &mut self.gpu.dispatches[place];
+        *dispatch = Dispatch { role: Role::Host(id), params, ..dispatch.clone() };
+        Ok(())
+    }
+
     /// The products right after the product `id` that one dispatch can compute with it.
     fn with(&self, id: KernelId, after: &[Step]) -> Vec<(KernelId, &'p MatMul)> {
         let Form::MatMul(first) = &self.program().kernel(id).form else { return Vec::new() };
@@ -175,21 +222,14 @@ impl<'p> Flat<'p> {
                 break;
             }
             forms.push(form);
-            if forms.len() > matmul::TOGETHER || self.bound_constants(&forms) > constants::BINDINGS {
+            let read = forms.iter().flat_map(|form| matmul::reads(form));
+            let bindings = constants::bindings(&self.gpu, self.program(), read);
+            if forms.len() > matmul::TOGETHER || bindings > constants::BINDINGS {
                 break;
             }
             found.push((*id, form));
         }
         found
-    }
-
-    /// How many constants a dispatch of these products binds.
-    fn bound_constants(&self, forms: &[&MatMul]) -> usize {
-        let program = self.program();
-        let is_bound = |id: &BufferId| {
-            matches!(program.buffer(*id).source, Source::Constant(_)) && !self.shared.resident.contains(id)
-        };
-        forms.iter().flat_map(|form| matmul::reads(form)).filter(is_bound).collect::<BTreeSet<_>>().len()
     }
 
     /// The dispatches of a block, and where they stand.

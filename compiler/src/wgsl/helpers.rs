@@ -27,6 +27,8 @@ pub(super) enum Helper {
     Power,
     /// To bfloat16 and back: nearest, ties to even.
     Bf16,
+    /// The value of a finite 16-bit float's bits, to the last one on every adapter.
+    Half,
 }
 
 impl Helper {
@@ -36,7 +38,7 @@ impl Helper {
             Helper::Larger | Helper::Smaller | Helper::ToInteger | Helper::Bf16 => &[Helper::IsNan],
             Helper::Power => &[Helper::FromBits],
             Helper::Param | Helper::FloorDiv | Helper::IsNan | Helper::FromBits => &[],
-            Helper::Tanh | Helper::Erf | Helper::Sine => &[],
+            Helper::Tanh | Helper::Erf | Helper::Sine | Helper::Half => &[],
         }
     }
 
@@ -126,6 +128,14 @@ return select(zero, 1.0 / zero, y < 0.0);
 let size = exp2(y * log2(abs(x)));
 if x < 0.0 { return select(select(size, -size, odd), from_bits(0x7fc00000u), !whole); }
 return size;
+}"
+            }
+            Helper::Half => {
+                "fn half(bits: u32) -> f32 {
+let size = bits & 0x7fffu;
+let normal = bitcast<f32>((size << 13u) + 0x38000000u);
+let value = select(normal, f32(size) * 5.9604645e-8, size < 0x400u);
+return select(value, -value, (bits & 0x8000u) != 0u);
 }"
             }
             Helper::Bf16 => {

@@ -90,8 +90,8 @@ impl<'f> Products<'f> {
                 w.helper(Helper::Bf16);
                 format!("bf16({value})")
             }
-            // The runtime rounds integers' weights when it uploads them.
-            Precision::F32 | Precision::Int8 => value,
+            // The runtime rounds the other forms' weights when it uploads them.
+            Precision::F32 | Precision::F16 | Precision::Int8 => value,
         }
     }
 

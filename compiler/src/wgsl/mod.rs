@@ -31,7 +31,7 @@ use std::fmt;
 use std::path::Path;
 
 use eec_ir::Dim;
-use eec_ir::gpu::GpuProgram;
+use eec_ir::gpu::{GpuProgram, PIECE};
 use eec_ir::program::{Form, VerifiedProgram};
 
 use crate::Error;
@@ -64,14 +64,40 @@ impl fmt::Display for Unsupported {
 
 impl std::error::Error for Unsupported {}
 
-/// The GPU form of a program.
+/// Why lowering gave no GPU form.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum LowerError {
+    /// The program can have none.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
+    /// A bug: a shader was written that is not valid.
+    #[error("internal error: the shader of {place} is not valid: {why}")]
+    Invalid {
+        /// The kernel, or the port or step.
+        place: String,
+        /// What is wrong, with the place in the text.
+        why: String,
+    },
+}
+
+/// The GPU form of a program. Operators without a shader are steps of the host in it, where it can take them.
 ///
 /// # Errors
 ///
-/// All kernels that have no shader, with the reasons: operators that only the host runs, element types without a
-/// 32-bit word. A text that does not validate is an internal error that names its kernel.
-pub fn lower(program: &VerifiedProgram<'_>) -> Result<GpuProgram, Unsupported> {
-    flatten::flatten(program.program())
+/// All kernels that can run neither as a shader nor on the host, with the reasons: element types without a 32-bit
+/// word, operators of the host behind a decision. A text that does not validate is an internal error that names its
+/// kernel.
+pub fn lower(program: &VerifiedProgram<'_>) -> Result<GpuProgram, LowerError> {
+    lower_in_pieces(program, PIECE)
+}
+
+/// [`lower`] for adapters that show so many words of a constant in one binding; [`lower`] takes what all have.
+///
+/// # Errors
+///
+/// Those of [`lower`].
+pub fn lower_in_pieces(program: &VerifiedProgram<'_>, words: u32) -> Result<GpuProgram, LowerError> {
+    flatten::flatten(program.program(), words.max(1))
 }
 
 /// Writes the shaders of a GPU form and the list of its dispatches into a folder.
@@ -86,7 +112,10 @@ pub fn dump(gpu: &GpuProgram, folder: &Path) -> Result<(), Error> {
     };
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     write("dispatches.txt".into(), &gpu.dispatches_text())?;
-    gpu.shaders.iter().enumerate().try_for_each(|(i, shader)| write(format!("{i:03}.wgsl"), &shader.text))
+    gpu.shaders.iter().enumerate().try_for_each(|(i, shader)| {
+        write(format!("{i:03}.wgsl"), &shader.text)?;
+        shader.with_subgroups.iter().try_for_each(|text| write(format!("{i:03}.subgroups.wgsl"), text))
+    })
 }
 
 /// How a shader's work is divided.
@@ -106,6 +135,7 @@ fn kernel(w: &mut Writer, form: &Form) -> Result<Body, Reason> {
         Form::Conv(form) => conv::write(w, form),
         Form::Pool(form) => pool::write(w, form),
         Form::Scan(form) => scan::write(w, form),
-        Form::Host(form) => Err(format!("{} is run by the host", form.op)),
+        // It is a step of its own.
+        Form::Host(form) => Err(format!("{} has no shader", form.op)),
     }
 }

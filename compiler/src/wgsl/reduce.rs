@@ -1,6 +1,7 @@
-//! Reductions: what a lane adds up by itself, and how the lanes of a workgroup put their parts together.
+//! Reductions: what a lane adds up by itself, and how the lanes of a workgroup put their parts together: through the
+//! workgroup's memory, or where the adapter has subgroups first inside each of them.
 //!
-//! The order of a sum depends on the number of lanes and elements alone.
+//! The order of a sum depends on the number of lanes and elements alone, and on the size of subgroups where they are used.
 
 use eec_ir::DType;
 use eec_ir::program::ReductionFn;
@@ -87,13 +88,19 @@ pub(super) fn together(
         );
         let store =
             format!("if {better} {{\nparts_{word}[lane] = parts_{word}[other];\nplaces[lane] = places[other];\n}}");
-        w.global(tree(
-            &format!("argmax_{word}(lane: i32, value: {word}, at: i32) -> i32"),
-            &format!("parts_{word}[lane] = value;\nplaces[lane] = at;"),
-            &store,
-            "places[0]",
-            lanes,
-        ));
+        let signature = format!("argmax_{word}(lane: i32, value: {word}, at: i32) -> i32");
+        let enter = format!("parts_{word}[lane] = value;\nplaces[lane] = at;");
+        let through_memory = tree(&signature, &enter, &store, "places[0]", lanes);
+        let better = format!(
+            "other_place != {max} && (place == {max} || other > part || (other == part && other_place < place))",
+            max = i32::MAX
+        );
+        let with_subgroups = teams(
+            &signature,
+            [&format!("if {better} {{\npart = other;\nplace = other_place;\n}}"), "place"],
+            &[("part", "other", "value", &format!("parts_{word}")), ("place", "other_place", "at", "places")],
+        );
+        w.together(through_memory, with_subgroups);
         return Ok(format!("argmax_{word}(lane, {part}, {part}_at)"));
     }
     let name = match function {
@@ -103,13 +110,21 @@ pub(super) fn together(
     };
     let (a, b) = (format!("parts_{word}[lane]"), format!("parts_{word}[other]"));
     let both = combined(w, function, dtype, &a, &b)?;
-    w.global(tree(
-        &format!("{name}_{word}(lane: i32, value: {word}) -> {word}"),
+    let signature = format!("{name}_{word}(lane: i32, value: {word}) -> {word}");
+    let through_memory = tree(
+        &signature,
         &format!("parts_{word}[lane] = value;"),
         &format!("parts_{word}[lane] = {both};"),
         &format!("parts_{word}[0]"),
         lanes,
-    ));
+    );
+    let both = combined(w, function, dtype, "part", "other")?;
+    let with_subgroups = teams(
+        &signature,
+        [&format!("part = {both};"), "part"],
+        &[("part", "other", "value", &format!("parts_{word}"))],
+    );
+    w.together(through_memory, with_subgroups);
     Ok(format!("{name}_{word}(lane, {part})"))
 }
 
@@ -133,4 +148,27 @@ fn tree(signature: &str, enter: &str, combine: &str, result: &str, lanes: u32) -
         "}",
     ]
     .join("\n")
+}
+
+/// What a lane holds while subgroups combine: its variable, the one that takes another lane's, the parameter that it
+/// begins with, and the workgroup's array of them.
+type Carried<'a> = (&'a str, &'a str, &'a str, &'a str);
+
+/// The same function by subgroups: lanes exchange what they have inside of each, and then every lane goes through what
+/// the subgroups have. `combine` takes the other's into the lane's own; `result` is what the function gives.
+fn teams(signature: &str, [combine, result]: [&str; 2], carried: &[Carried]) -> String {
+    let mut lines = vec![format!("\nfn {signature} {{")];
+    carried.iter().for_each(|(own, _, value, _)| lines.push(format!("var {own} = {value};")));
+    lines.push("for (var reach = 1u; reach < subgroup.size; reach *= 2u) {".into());
+    carried.iter().for_each(|(own, other, ..)| lines.push(format!("let {other} = subgroupShuffleXor({own}, reach);")));
+    lines.push(combine.into());
+    lines.push("}\nif subgroup.lane == 0u {".into());
+    carried.iter().for_each(|(own, _, _, array)| lines.push(format!("{array}[subgroup.number] = {own};")));
+    lines.push("}\nworkgroupBarrier();".into());
+    carried.iter().for_each(|(own, _, _, array)| lines.push(format!("{own} = {array}[0];")));
+    lines.push("for (var i = 1; i < subgroup.count; i += 1) {".into());
+    carried.iter().for_each(|(_, other, _, array)| lines.push(format!("let {other} = {array}[i];")));
+    lines.push(combine.into());
+    lines.push(format!("}}\nworkgroupBarrier();\nreturn {result};\n}}"));
+    lines.join("\n")
 }

@@ -1,7 +1,7 @@
-//! Copies: outputs to what is read back, rows to the block that runs on them, and results back to their rows.
+//! Copies: outputs to what is read back, operands to where the host finds them, rows to the block that runs on them, and results back to their rows.
 
 use eec_ir::gpu::Param;
-use eec_ir::program::{BlockId, RouteStep, RowBuffer};
+use eec_ir::program::{BlockId, Dense, RouteStep, RowBuffer};
 use eec_ir::{BufferId, DType, Dim};
 
 use super::Body;
@@ -25,6 +25,19 @@ pub(super) fn output<'p>(shared: &'p Shared<'p>, number: usize) -> Made<'p> {
     w.line(format!("let total = {total};"));
     each(&mut w, "total");
     w.line(format!("result[to + i] = bitcast<u32>({});", place.word("i")));
+    w.line("}");
+    Ok((w, body(&elements)?))
+}
+
+/// Copies an operand of the host to where it finds it.
+pub(super) fn operand<'p>(shared: &'p Shared<'p>, owner: BlockId, tensor: &Dense, scratch: u32) -> Made<'p> {
+    let mut w = Writer::new(shared, Kind::Kernel, owner);
+    let (from, to) = (w.place(tensor.buffer)?, w.arena(Param::Scratch(scratch), DType::F32)?);
+    let elements = Dim::product(&tensor.dims);
+    let total = w.dim(&elements)?;
+    w.line(format!("let total = {total};"));
+    each(&mut w, "total");
+    w.line(format!("{} = {};", to.word("i"), from.word("i")));
     w.line("}");
     Ok((w, body(&elements)?))
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 use eec_ir::dim::Symbol;
 use eec_ir::gpu::Param;
 use eec_ir::program::{BlockId, Program, Source, View};
-use eec_ir::{BufferId, DType};
+use eec_ir::{BufferId, DType, Dim};
 
 use super::dims::SymbolNames;
 use super::helpers::Helper;
@@ -24,6 +24,19 @@ pub(super) struct Shared<'p> {
     pub(super) symbols: HashMap<Symbol, u32>,
     /// Constants that stand in the arena.
     pub(super) resident: BTreeSet<BufferId>,
+    /// How the others are bound, by number.
+    pub(super) bound: Vec<Bound>,
+    /// Words of a binding at most.
+    pub(super) piece: u32,
+}
+
+/// How a constant is bound.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Bound {
+    /// Whether its words are two 16-bit floats.
+    pub(super) halves: bool,
+    /// Bindings that it takes.
+    pub(super) pieces: usize,
 }
 
 /// What a shader is for, which decides how it sees the state and what its binding 4 is.
@@ -40,6 +53,10 @@ pub(super) enum Kind {
 /// A shader and what its dispatch binds.
 pub(super) struct Written {
     pub(super) text: String,
+    /// The same with subgroup operations, if there is something for them.
+    pub(super) with_subgroups: Option<String>,
+    /// The sizes that it computes.
+    pub(super) sizes: Vec<Dim>,
     pub(super) params: Vec<Param>,
     pub(super) constants: Vec<u32>,
 }
@@ -51,11 +68,16 @@ pub(super) struct Writer<'p> {
     params: Vec<Param>,
     constants: Vec<u32>,
     bindings: Vec<String>,
+    /// Bindings that constants take.
+    bound: usize,
     symbols: SymbolNames,
+    sizes: Vec<Dim>,
     places: usize,
     /// What stands before the body: symbols and offsets.
     head: Vec<String>,
     globals: Vec<String>,
+    /// Functions of lanes together: through the workgroup's memory alone, and with subgroup operations.
+    together: Vec<[String; 2]>,
     helpers: BTreeSet<Helper>,
     fault: Option<String>,
     /// When it does not run although its block does.
@@ -63,20 +85,31 @@ pub(super) struct Writer<'p> {
     lines: Vec<String>,
 }
 
-/// Where a buffer is: an array and the position of its first element.
+/// Where a buffer is.
 #[derive(Clone)]
 pub(super) struct Place {
-    array: String,
-    base: Option<String>,
+    array: Array,
     pub(super) dtype: DType,
+}
+
+/// What holds a buffer's elements, by its name.
+#[derive(Clone)]
+enum Array {
+    /// The arena, from this position on.
+    Arena(String),
+    /// A binding of its own.
+    Binding(String),
+    /// Bindings that this function reads: halves, or pieces.
+    Function(String),
 }
 
 impl Place {
     fn element(&self, at: &str) -> String {
-        match &self.base {
-            Some(base) if at == "0" => format!("{}[{base}]", self.array),
-            Some(base) => format!("{}[{base} + {at}]", self.array),
-            None => format!("{}[{at}]", self.array),
+        match &self.array {
+            Array::Arena(base) if at == "0" => format!("arena[{base}]"),
+            Array::Arena(base) => format!("arena[{base} + {at}]"),
+            Array::Binding(name) => format!("{name}[{at}]"),
+            Array::Function(name) => format!("{name}({at})"),
         }
     }
 
@@ -115,10 +148,13 @@ impl<'p> Writer<'p> {
             params: vec![Param::Live(block), Param::Counter],
             constants: Vec::new(),
             bindings: Vec::new(),
+            bound: 0,
             symbols: SymbolNames::default(),
+            sizes: Vec::new(),
             places: 0,
             head: Vec::new(),
             globals: Vec::new(),
+            together: Vec::new(),
             helpers: BTreeSet::new(),
             fault: None,
             unless: None,
@@ -157,7 +193,7 @@ impl<'p> Writer<'p> {
         word(dtype)?;
         match self.shared.program.buffer(id).source {
             Source::Constant(constant) if !self.shared.resident.contains(&id) => {
-                Ok(Place { array: self.constant(constant), base: None, dtype })
+                Ok(Place { array: self.constant(constant), dtype })
             }
             Source::Constant(_) | Source::Input(_) | Source::Temp | Source::Param | Source::Result => {
                 self.arena(Param::Offset(id), dtype)
@@ -171,18 +207,74 @@ impl<'p> Writer<'p> {
         self.places += 1;
         let at = self.param(offset);
         self.head.push(format!("let {base} = state[{at}];"));
-        Ok(Place { array: "arena".into(), base: Some(base), dtype })
+        Ok(Place { array: Array::Arena(base), dtype })
     }
 
-    fn constant(&mut self, constant: u32) -> String {
-        let at = self.constants.iter().position(|c| *c == constant).unwrap_or_else(|| {
+    fn constant(&mut self, constant: u32) -> Array {
+        let bound = self.shared.bound[constant as usize];
+        let known = self.constants.iter().position(|c| *c == constant);
+        let at = known.unwrap_or_else(|| {
             self.constants.push(constant);
-            let at = self.constants.len() - 1;
-            let binding = 5 + at;
-            self.bindings.push(format!("@group(0) @binding({binding}) var<storage, read> c{at}: array<f32>;"));
-            at
+            self.declare(self.constants.len() - 1, bound);
+            self.constants.len() - 1
         });
-        format!("c{at}")
+        match bound {
+            Bound { halves: false, pieces: 1 } => Array::Binding(format!("c{at}")),
+            Bound { .. } => Array::Function(format!("c{at}")),
+        }
+    }
+
+    /// Declares the bindings of a constant, and the function that reads them if it is not one of plain words.
+    fn declare(&mut self, at: usize, Bound { halves, pieces }: Bound) {
+        let word = if halves { "u32" } else { "f32" };
+        let plain = !halves && pieces == 1;
+        for piece in 0..pieces {
+            let (name, binding) =
+                (if plain { format!("c{at}") } else { format!("c{at}_{piece}") }, FIRST_CONSTANT + self.bound);
+            self.bindings.push(format!("@group(0) @binding({binding}) var<storage, read> {name}: array<{word}>;"));
+            self.bound += 1;
+        }
+        if plain {
+            return;
+        }
+        let size = self.shared.piece;
+        let mut lines = vec![format!("\nfn c{at}(at: i32) -> f32 {{")];
+        lines.push(format!("let place = at{};", if halves { " / 2" } else { "" }));
+        if pieces == 1 {
+            lines.push(format!("let word = c{at}_0[place];"));
+        } else {
+            lines.push(format!("var word: {word};\nswitch place / {size} {{"));
+            for piece in 0..pieces {
+                let case = if piece + 1 == pieces { "default".into() } else { format!("case {piece}") };
+                let first = u64::from(size) * piece as u64;
+                lines.push(format!("{case}: {{ word = c{at}_{piece}[place - {first}]; }}"));
+            }
+            lines.push("}".into());
+        }
+        lines.push(match halves {
+            true => "return half((word >> (16u * u32(at % 2))) & 0xffffu);".into(),
+            false => "return word;".into(),
+        });
+        lines.push("}".into());
+        if halves {
+            self.helper(Helper::Half);
+        }
+        self.global(lines.join("\n"));
+    }
+
+    /// Notes a size that the shader computes.
+    pub(super) fn computes(&mut self, size: &Dim) {
+        if size.as_const().is_none() && size.as_symbol().is_none() && !self.sizes.contains(size) {
+            self.sizes.push(size.clone());
+        }
+    }
+
+    /// Declares a function of lanes together in both of its forms.
+    pub(super) fn together(&mut self, through_memory: String, with_subgroups: String) {
+        let forms = [through_memory, with_subgroups];
+        if !self.together.contains(&forms) {
+            self.together.push(forms);
+        }
     }
 
     /// Where a view's buffer is, and the position of the element at `indices` in it.
@@ -229,11 +321,13 @@ impl<'p> Writer<'p> {
     pub(super) fn finish(mut self, lanes: u32) -> Written {
         let words = self.params.len().next_multiple_of(4);
         self.params.resize(words, Param::Number(0));
-        let text = indented(&self.assemble(lanes, words / 4));
-        Written { text, params: self.params, constants: self.constants }
+        let text = |subgroups| indented(&self.assemble(lanes, words / 4, subgroups));
+        let with_subgroups = (!self.together.is_empty()).then(|| text(true));
+        let text = text(false);
+        Written { text, with_subgroups, sizes: self.sizes, params: self.params, constants: self.constants }
     }
 
-    fn assemble(&self, lanes: u32, uniform: usize) -> String {
+    fn assemble(&self, lanes: u32, uniform: usize, subgroups: bool) -> String {
         let atomic = self.fault.is_some();
         let body = self.lines.join("\n");
         let mut text = format!("@group(0) @binding(0) var<uniform> params: array<vec4<i32>, {uniform}>;\n");
@@ -254,6 +348,10 @@ impl<'p> Writer<'p> {
             Kind::Output => text.push_str("@group(0) @binding(4) var<storage, read_write> result: array<u32>;\n"),
         }
         self.bindings.iter().chain(&self.globals).for_each(|line| text.push_str(&format!("{line}\n")));
+        if subgroups {
+            text.push_str(SUBGROUP);
+        }
+        self.together.iter().for_each(|forms| text.push_str(&format!("{}\n", forms[usize::from(subgroups)])));
         for helper in &self.helpers {
             text.push_str(&format!("\n{}\n", helper.source()));
         }
@@ -263,11 +361,11 @@ impl<'p> Writer<'p> {
                 value_of(COUNTER)
             ));
         }
-        text.push_str(&self.entry(lanes, atomic, &body));
+        text.push_str(&self.entry(lanes, atomic, subgroups, &body));
         text
     }
 
-    fn entry(&self, lanes: u32, atomic: bool, body: &str) -> String {
+    fn entry(&self, lanes: u32, atomic: bool, subgroups: bool, body: &str) -> String {
         let (live, counter) = (value_of(LIVE), value_of(COUNTER));
         let guard = match self.kind {
             Kind::Kernel | Kind::Output => format!("if state[{live}] == 0 {{ return; }}"),
@@ -286,12 +384,22 @@ impl<'p> Writer<'p> {
             "@builtin(workgroup_id) group_id: vec3<u32>,".into(),
             "@builtin(num_workgroups) group_count: vec3<u32>,".into(),
             "@builtin(local_invocation_index) lane_index: u32,".into(),
-            ") {".into(),
+        ];
+        if subgroups {
+            main.extend(SUBGROUP_INPUTS.map(String::from));
+        }
+        main.push(") {".into());
+        if subgroups {
+            main.push(
+                "subgroup = Subgroup(i32(subgroup_id), i32(num_subgroups), subgroup_lane, subgroup_size);".into(),
+            );
+        }
+        main.extend([
             "let group = i32(group_id.x);".into(),
             "let groups = i32(group_count.x);".into(),
             "let lane = i32(lane_index);".into(),
             guard,
-        ];
+        ]);
         main.extend(self.head.iter().cloned());
         main.extend(self.unless.iter().map(|condition| format!("if {condition} {{ return; }}")));
         main.push(format!("if group == 0 && lane == 0 {{ {once} }}"));
@@ -301,6 +409,28 @@ impl<'p> Writer<'p> {
         live.to_string() + &main.join("\n")
     }
 }
+
+/// What a shader with subgroup operations knows of its lane's subgroup.
+const SUBGROUP: &str = "
+struct Subgroup {
+number: i32,
+count: i32,
+lane: u32,
+size: u32,
+}
+
+var<private> subgroup: Subgroup;
+";
+
+const SUBGROUP_INPUTS: [&str; 4] = [
+    "@builtin(subgroup_id) subgroup_id: u32,",
+    "@builtin(num_subgroups) num_subgroups: u32,",
+    "@builtin(subgroup_invocation_id) subgroup_lane: u32,",
+    "@builtin(subgroup_size) subgroup_size: u32,",
+];
+
+/// The binding of the first constant.
+const FIRST_CONSTANT: usize = 5;
 
 /// Positions of the parameters that every shader has.
 const LIVE: usize = 0;

@@ -29,7 +29,7 @@ pub(super) fn entries() -> Vec<Entry> {
         Entry::new(StoreWeights::NAME, "stores the weights of products in a narrow form", |options| {
             Ok(Box::new(StoreWeights { precision: options.required("as", Precision::from_name)? }))
         })
-        .option("as", "f32, bf16, int8")
+        .option("as", "f32, f16, bf16, int8")
         .explained(explain::store_weights),
         Entry::new(SeededExits::NAME, "inserts early exits, their heads with seeded weights", |options| {
             Ok(Box::new(SeededExits {

@@ -1,10 +1,10 @@
 //! Constants in a narrow form: what an artifact stores of weights that were rounded to it, and how they
 //! become floats again. Nothing is lost, so their content hash is that of the floats.
 //!
-//! bfloat16: the bits of every element, 2 bytes. 8-bit integers: one byte per element, zeros up to a
+//! bfloat16 and 16-bit floats: the bits of every element, 2 bytes. 8-bit integers: one byte per element, zeros up to a
 //! multiple of 4, then the scales, a row of n floats for every group of rows of the k×n weights.
 
-use eec_ir::precision::{from_bf16, from_int8, int8_scale, to_bf16, to_int8};
+use eec_ir::precision::{from_bf16, from_f16, from_int8, int8_scale, to_bf16, to_f16, to_int8};
 use eec_ir::tensor::Storage;
 use eec_ir::{Precision, Tensor};
 
@@ -36,7 +36,7 @@ impl Layout {
         let [k, n] = self.oriented(dims);
         match self.precision {
             Precision::F32 => Some([elements.checked_mul(4)?, 0]),
-            Precision::Bf16 => Some([elements.checked_mul(2)?, 0]),
+            Precision::F16 | Precision::Bf16 => Some([elements.checked_mul(2)?, 0]),
             Precision::Int8 => {
                 Some([elements.checked_next_multiple_of(4)?, k.div_ceil(Precision::GROUP).checked_mul(n)?])
             }
@@ -60,6 +60,7 @@ impl Layout {
         }
         match self.precision {
             Precision::F32 => None,
+            Precision::F16 => Some(values.iter().flat_map(|x| to_f16(*x).to_le_bytes()).collect()),
             Precision::Bf16 => Some(values.iter().flat_map(|x| to_bf16(*x).to_le_bytes()).collect()),
             Precision::Int8 => self.integers(&values, [rows, columns]),
         }
@@ -129,7 +130,7 @@ impl Narrow {
         (data, scales)
     }
 
-    /// The bits of all elements, if they are bfloat16.
+    /// The bits of all elements, if they are floats of 16 bits.
     pub(crate) fn bits(&self) -> &[u16] {
         bytemuck::cast_slice(self.parts().0)
     }
@@ -143,6 +144,7 @@ impl Narrow {
     fn values(&self) -> Vec<f32> {
         match self.layout.precision {
             Precision::F32 => Vec::new(),
+            Precision::F16 => self.bits().iter().map(|b| from_f16(*b)).collect(),
             Precision::Bf16 => self.bits().iter().map(|b| from_bf16(*b)).collect(),
             Precision::Int8 => {
                 let ([k, n], transposed) = (self.layout.oriented(self.dims), self.layout.transposed);
@@ -174,7 +176,7 @@ mod tests {
 
     #[test]
     fn rounded_weights_come_back_bit_by_bit() {
-        for precision in [Precision::Bf16, Precision::Int8] {
+        for precision in [Precision::F16, Precision::Bf16, Precision::Int8] {
             for transposed in [false, true] {
                 let layout = Layout { precision, transposed };
                 for dims in [[1, 1], [33, 7], [5, 70]] {

@@ -234,7 +234,7 @@ impl Artifact {
     fn checked_gpu(&self, program: Program, name: &str) -> Result<(Program, GpuProgram), Error> {
         let form: Option<Result<GpuProgram, String>> = self.decode(name)?;
         let gpu = form.ok_or_else(|| self.damaged("holds no GPU form"))?;
-        let gpu = gpu.map_err(|why| Error::new(ErrorKind::Program, &self.file, why))?;
+        let gpu = gpu.map_err(|why| Error::new(ErrorKind::Artifact, &self.file, why))?;
         match eec_ir::gpu::verify(&program, &gpu).first() {
             None => Ok((program, gpu)),
             Some(problem) => Err(self.damaged(format!("is damaged: section {name:?}: {problem}"))),

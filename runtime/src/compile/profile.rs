@@ -6,7 +6,7 @@ use eec_ir::program::Kernel;
 
 use super::entry::Entry;
 use crate::context::MEASURES;
-use crate::traffic::traffic;
+use crate::traffic::{On, traffic};
 
 impl Entry<'_, '_> {
     /// The time.
@@ -19,7 +19,7 @@ impl Entry<'_, '_> {
         let end = self.clock();
         let program = self.program;
         let took = self.b.ins().isub(end, start);
-        let measured = [took, self.size(&kernel.macs), self.size(&traffic(program, &kernel.form))];
+        let measured = [took, self.size(&kernel.macs), self.size(&traffic(program, &kernel.form, On::Cpu))];
         let first = 1 + program.exits.len() + program.gates.len() + program.kernels.len() + MEASURES * id.index();
         measured.into_iter().enumerate().for_each(|(i, value)| self.count(first + i, value));
     }

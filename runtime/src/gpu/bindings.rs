@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use eec_ir::gpu::{Dispatch, GpuProgram, State};
+use eec_ir::gpu::{Dispatch, GpuProgram, Role, State};
 use eec_ir::program::{Program, Source};
 use eec_ir::{ContentHash, DType, Tensor};
 
 use super::device::Gpu;
-use super::pipelines::{BEFORE_CONSTANTS, Pipelines, Sight};
+use super::pipelines::{BEFORE_CONSTANTS, Made, Pipelines, Sight};
 use super::plan::{Plan, kernels};
 use super::{weights, words};
 use crate::call;
@@ -27,8 +27,10 @@ pub(super) struct Buffers {
     pub(super) readback: wgpu::Buffer,
     /// The words that stand at the beginning of the arena.
     resident: wgpu::Buffer,
-    /// Those that are bound by themselves.
-    constants: HashMap<u32, wgpu::Buffer>,
+    /// Those that are bound by themselves, in their pieces.
+    constants: HashMap<u32, Vec<wgpu::Buffer>>,
+    /// What steps of the host read.
+    pub(super) host: wgpu::Buffer,
     weight_bytes: usize,
     /// Whether a buffer was replaced since groups of bindings were made.
     pub(super) stale: bool,
@@ -72,6 +74,7 @@ fn elements(program: &Program, constant: Option<u32>) -> usize {
 const STORAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE;
 const COPY_SRC: wgpu::BufferUsages = wgpu::BufferUsages::COPY_SRC;
 const COPY_DST: wgpu::BufferUsages = wgpu::BufferUsages::COPY_DST;
+const ARENA: wgpu::BufferUsages = STORAGE.union(COPY_DST).union(COPY_SRC);
 
 /// What the buffers of a session must hold.
 pub(super) struct Needed<'a> {
@@ -98,15 +101,17 @@ impl Buffers {
                 continue;
             }
             let tensor = load(needed, constant)?;
-            let bytes = encode(program, constant, &tensor)?;
+            let bytes = encode(needed, constant, &tensor)?;
             weight_bytes += bytes.len();
-            constants.insert(constant, gpu.filled("a constant", &bytes, STORAGE)?);
+            let mut pieces = bytes.chunks(4 * form.piece.max(1) as usize).map(|b| gpu.filled("a constant", b, STORAGE));
+            let first = pieces.next().unwrap_or_else(|| gpu.filled("a constant", &[], STORAGE));
+            constants.insert(constant, std::iter::once(first).chain(pieces).collect::<Result<Vec<_>, Error>>()?);
         }
         let mut words = vec![0u8; 4 * needed.resident.words];
         for (buffer, offset) in form.resident.iter().zip(&needed.resident.offsets) {
             let Some(constant) = constant_of(program, *buffer) else { continue };
             let tensor = load(needed, constant)?;
-            let bytes = encode(program, constant, &tensor)?;
+            let bytes = encode(needed, constant, &tensor)?;
             words[4 * offset..][..bytes.len()].copy_from_slice(&bytes);
         }
         weight_bytes += words.len();
@@ -122,12 +127,13 @@ impl Buffers {
                 bytemuck::cast_slice(&arguments),
                 STORAGE | wgpu::BufferUsages::INDIRECT,
             )?,
-            arena: gpu.buffer("the temporary buffers", 0, STORAGE | COPY_DST)?,
+            arena: gpu.buffer("the temporary buffers", 0, ARENA)?,
             outputs: gpu.buffer("the outputs", 0, STORAGE | COPY_SRC)?,
             upload: upload(gpu, 0)?,
             readback: gpu.buffer("the read-back", 0, wgpu::BufferUsages::MAP_READ | COPY_DST)?,
             resident: gpu.filled("the small constants", &words, COPY_SRC)?,
             constants,
+            host: gpu.buffer("what the host reads", 0, wgpu::BufferUsages::MAP_READ | COPY_DST)?,
             weight_bytes,
             stale: false,
         })
@@ -156,15 +162,16 @@ impl Buffers {
         gpu.fits("the outputs", 4 * plan.output_words as u64, true)?;
         gpu.fits("the inputs", 4 * upload_words as u64, false)?;
         gpu.fits("the read-back", 4 * readback_words as u64, false)?;
+        gpu.fits("what the host reads", 4 * plan.host_words as u64, false)?;
         let limit = |bytes: u64| (bytes / 4) as usize;
         let limits = &gpu.adapter().limits;
         let (bound, block) = (limit(limits.binding_bytes.min(limits.buffer_bytes)), limit(limits.buffer_bytes));
         if let Some(words) = grown(&self.arena, plan.arena_words) {
             self.stale = true;
             // What is held goes before more is taken; should that fail, the next run finds a small arena.
-            let held = std::mem::replace(&mut self.arena, gpu.buffer("the temporary buffers", 0, STORAGE | COPY_DST)?);
+            let held = std::mem::replace(&mut self.arena, gpu.buffer("the temporary buffers", 0, ARENA)?);
             held.destroy();
-            self.arena = gpu.buffer("the temporary buffers", words.min(bound), STORAGE | COPY_DST)?;
+            self.arena = gpu.buffer("the temporary buffers", words.min(bound), ARENA)?;
             self.write_resident(gpu)?;
         }
         if let Some(words) = grown(&self.outputs, plan.output_words) {
@@ -177,6 +184,10 @@ impl Buffers {
         if let Some(words) = grown(&self.readback, readback_words) {
             let usage = wgpu::BufferUsages::MAP_READ | COPY_DST;
             self.readback = gpu.buffer("the read-back", words.min(block), usage)?;
+        }
+        if let Some(words) = grown(&self.host, plan.host_words) {
+            let usage = wgpu::BufferUsages::MAP_READ | COPY_DST;
+            self.host = gpu.buffer("what the host reads", words.min(block), usage)?;
         }
         Ok(())
     }
@@ -197,7 +208,8 @@ fn upload(gpu: &Gpu, words: usize) -> Result<wgpu::Buffer, Error> {
     gpu.mapped("what is uploaded", words, wgpu::BufferUsages::MAP_WRITE | COPY_SRC)
 }
 
-fn load(needed: &Needed<'_>, constant: u32) -> Result<Tensor, Error> {
+/// A constant as kernels compute with it.
+pub(super) fn load(needed: &Needed<'_>, constant: u32) -> Result<Tensor, Error> {
     let described = &needed.program.constants[constant as usize];
     let fail =
         |why: String| call::error(needed.program, ErrorKind::Constant, format!("constant {}: {why}", described.hash));
@@ -209,9 +221,10 @@ fn load(needed: &Needed<'_>, constant: u32) -> Result<Tensor, Error> {
     weights::rounded(needed.program, constant, tensor).map_err(fail)
 }
 
-fn encode<'t>(program: &Program, constant: u32, tensor: &'t Tensor) -> Result<std::borrow::Cow<'t, [u8]>, Error> {
-    let hash = program.constants[constant as usize].hash;
-    words::encode(tensor).map_err(|why| call::error(program, ErrorKind::Constant, format!("constant {hash}: {why}")))
+fn encode<'t>(needed: &Needed<'_>, constant: u32, tensor: &'t Tensor) -> Result<std::borrow::Cow<'t, [u8]>, Error> {
+    let hash = needed.program.constants[constant as usize].hash;
+    let words = if needed.form.halves.contains(&constant) { words::halves(tensor) } else { words::encode(tensor) };
+    words.map_err(|why| call::error(needed.program, ErrorKind::Constant, format!("constant {hash}: {why}")))
 }
 
 /// The constants that are bound by themselves; one may come several times.
@@ -219,8 +232,8 @@ fn bound(form: &GpuProgram) -> impl Iterator<Item = u32> {
     form.dispatches.iter().flat_map(|d| d.constants.iter().copied())
 }
 
-/// Fails if the program holds elements that have no form on a GPU, or a constant that is larger than the adapter
-/// allows.
+/// Fails if the program holds elements that have no form on a GPU, or a constant of which a piece is larger than the
+/// adapter allows.
 pub(super) fn check(gpu: &Gpu, program: &Program, form: &GpuProgram) -> Result<(), Error> {
     let without: Option<DType> = program.buffers.iter().map(|b| b.dtype).find(|d| !words::has_words(*d));
     if let Some(dtype) = without {
@@ -231,8 +244,13 @@ pub(super) fn check(gpu: &Gpu, program: &Program, form: &GpuProgram) -> Result<(
         let reader = form.dispatches.iter().find(|d| d.constants.contains(&constant));
         let reader = reader.and_then(|d| kernels(&d.role, &d.with).next());
         let named = |e: Error| reader.map_or(e.clone(), |k| e.at_node(&program.kernel(k).name));
-        let what = format!("the constant {}", program.constants[constant as usize].hash);
-        gpu.fits(&what, 4 * elements(program, Some(constant)) as u64, true).map_err(named)?;
+        let hash = program.constants[constant as usize].hash;
+        let words = form.words(program, constant);
+        gpu.fits(&format!("the constant {hash}"), 4 * words.min(form.piece as usize) as u64, true).map_err(named)?;
+        if i32::try_from(elements(program, Some(constant))).is_err() {
+            let why = format!("the constant {hash} has more elements than 32 bits count");
+            return Err(named(call::error(program, ErrorKind::Memory, why)));
+        }
     }
     Ok(())
 }
@@ -240,45 +258,44 @@ pub(super) fn check(gpu: &Gpu, program: &Program, form: &GpuProgram) -> Result<(
 /// The groups of bindings of a session, equal ones once.
 pub(super) struct Groups {
     groups: Vec<wgpu::BindGroup>,
-    of_dispatch: Vec<usize>,
+    /// The group of every dispatch; `None` for steps of the host.
+    of_dispatch: Vec<Option<usize>>,
 }
 
 impl Groups {
-    /// The groups over these buffers; a dispatch sees `uniform_words` of its parameters.
-    pub(super) fn new(
-        gpu: &Gpu,
-        form: &GpuProgram,
-        pipelines: &Pipelines,
-        buffers: &Buffers,
-        uniform_words: usize,
-    ) -> Result<Groups, Error> {
+    /// The groups over these buffers.
+    pub(super) fn new(gpu: &Gpu, of: &Made<'_>, pipelines: &Pipelines, buffers: &Buffers) -> Result<Groups, Error> {
         let mut made = Groups { groups: Vec::new(), of_dispatch: Vec::new() };
         let mut known: HashMap<(Sight, &[u32]), usize> = HashMap::new();
-        for dispatch in &form.dispatches {
-            let key = (Sight::of(dispatch.role), dispatch.constants.as_slice());
-            if let Some(found) = known.get(&key) {
-                made.of_dispatch.push(*found);
+        for dispatch in &of.form.dispatches {
+            if let Role::Host(_) = dispatch.role {
+                made.of_dispatch.push(None);
                 continue;
             }
-            let entries = buffers.entries(dispatch, uniform_words);
+            let key = (Sight::of(dispatch.role), dispatch.constants.as_slice());
+            if let Some(found) = known.get(&key) {
+                made.of_dispatch.push(Some(*found));
+                continue;
+            }
+            let entries = buffers.entries(dispatch, of.param_words);
             gpu.made();
             let group = gpu.scoped("what a dispatch sees", || {
                 gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
                     label: None,
-                    layout: pipelines.layout(dispatch),
+                    layout: pipelines.layout(key.0, of.form.bindings(of.program, dispatch)),
                     entries: &entries,
                 })
             })?;
             known.insert(key, made.groups.len());
-            made.of_dispatch.push(made.groups.len());
+            made.of_dispatch.push(Some(made.groups.len()));
             made.groups.push(group);
         }
         Ok(made)
     }
 
-    /// What a dispatch sees.
-    pub(super) fn of(&self, dispatch: usize) -> &wgpu::BindGroup {
-        &self.groups[self.of_dispatch[dispatch]]
+    /// What a dispatch sees; steps of the host see nothing.
+    pub(super) fn of(&self, dispatch: usize) -> Option<&wgpu::BindGroup> {
+        self.groups.get(self.of_dispatch[dispatch]?)
     }
 }
 
@@ -295,7 +312,8 @@ impl Buffers {
             Sight::Output => Some(&self.outputs),
         };
         let own = [Some(&self.state), Some(&self.counters), Some(&self.arena), fourth].into_iter().zip(1..);
-        let constants = dispatch.constants.iter().map(|c| self.constants.get(c)).zip(BEFORE_CONSTANTS..);
+        let pieces = dispatch.constants.iter().flat_map(|c| self.constants.get(c).into_iter().flatten());
+        let constants = pieces.map(Some).zip(BEFORE_CONSTANTS..);
         let bound = own.chain(constants).filter_map(|(buffer, binding)| {
             Some(wgpu::BindGroupEntry { binding, resource: buffer?.as_entire_binding() })
         });

@@ -5,9 +5,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use eec_ir::gpu::GpuProgram;
-
 use super::device::Gpu;
+use super::pipelines::Made;
 use crate::file::replace_file;
 
 /// The user's folder for what can be made again, where the system has one.
@@ -48,13 +47,13 @@ pub(super) struct PipelineCache {
 }
 
 impl PipelineCache {
-    /// The cache for the shaders of `form`; `None` if the adapter has none, or there is no folder for it.
-    pub(super) fn open(gpu: &Gpu, form: &GpuProgram, folder: Option<&Path>) -> Option<PipelineCache> {
+    /// The cache for these shaders; `None` if the adapter has none, or there is no folder for it.
+    pub(super) fn open(gpu: &Gpu, of: &Made<'_>, folder: Option<&Path>) -> Option<PipelineCache> {
         if !gpu.device().features().contains(wgpu::Features::PIPELINE_CACHE) {
             return None;
         }
         let path = file(gpu, folder?, "pipelines", &|hasher| {
-            form.shaders.iter().for_each(|shader| shader.text.hash(hasher));
+            of.form.shaders.iter().for_each(|shader| of.text(shader).hash(hasher));
         });
         let known = std::fs::read(&path).ok().and_then(|file| Some(whole(&file)?.to_vec())).unwrap_or_default();
         let data = (!known.is_empty()).then_some(known.as_slice());

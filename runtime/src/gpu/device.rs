@@ -6,10 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use eec_ir::gpu::Needs;
-
 use super::adapter::Adapter;
-use super::probe;
+use super::probe::{self, Features};
 use crate::error::{Error, ErrorKind};
 
 /// Optional features that are used where an adapter has them.
@@ -30,7 +28,7 @@ struct Shared {
     failure: Arc<Mutex<Option<String>>>,
     /// Objects made: buffers, groups of bindings, pipelines.
     made: AtomicU64,
-    tried: OnceLock<Needs>,
+    tried: OnceLock<Features>,
 }
 
 impl std::fmt::Debug for Gpu {
@@ -49,12 +47,21 @@ impl Gpu {
         Gpu::of(Adapter::find(name)?)
     }
 
-    /// Opens an adapter.
+    /// Opens an adapter, with what [`Adapter::limits`] says of it: limits that were lowered are those of the device.
     pub fn of(adapter: Adapter) -> Result<Gpu, Error> {
+        let has = adapter.adapter.limits();
+        let wanted = adapter.limits;
+        let limits = wgpu::Limits {
+            max_storage_buffer_binding_size: wanted.binding_bytes.min(has.max_storage_buffer_binding_size),
+            max_buffer_size: wanted.buffer_bytes.min(has.max_buffer_size),
+            max_compute_workgroup_storage_size: wanted.workgroup_bytes.min(has.max_compute_workgroup_storage_size),
+            max_storage_buffers_per_shader_stage: wanted.storage_buffers.min(has.max_storage_buffers_per_shader_stage),
+            ..has
+        };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("eec"),
             required_features: adapter.adapter.features().intersection(WANTED),
-            required_limits: adapter.adapter.limits(),
+            required_limits: limits,
             ..wgpu::DeviceDescriptor::default()
         };
         let opened = pollster::block_on(adapter.adapter.request_device(&descriptor));
@@ -81,12 +88,18 @@ impl Gpu {
     /// checked.
     ///
     /// Fails if the device does.
-    pub fn features(&self) -> Result<Needs, Error> {
+    pub fn features(&self) -> Result<Features, Error> {
         if let Some(tried) = self.0.tried.get() {
             return Ok(*tried);
         }
         let tried = probe::features(self)?;
         Ok(*self.0.tried.get_or_init(|| tried))
+    }
+
+    /// Gives the device up, with all memory that sessions hold on it: their runs fail from then on.
+    pub fn give_up(&self) {
+        note(&self.0.failure, "was given up".to_string());
+        self.device().destroy();
     }
 
     pub(super) fn device(&self) -> &wgpu::Device {
@@ -132,9 +145,13 @@ impl Gpu {
         }
     }
 
-    /// Waits until a submission is done and its buffers are mapped.
-    pub(super) fn wait(&self, submission: wgpu::SubmissionIndex, timeout: Duration) -> Result<(), Error> {
-        let wait = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(timeout) };
+    /// Waits until a submission, or without one the last, is done and its buffers are mapped.
+    pub(super) fn wait(
+        &self,
+        submission: impl Into<Option<wgpu::SubmissionIndex>>,
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        let wait = wgpu::PollType::Wait { submission_index: submission.into(), timeout: Some(timeout) };
         // A lost device makes the wait panic.
         let waited = catch_unwind(AssertUnwindSafe(|| self.device().poll(wait)));
         self.check()?;

@@ -1,10 +1,13 @@
 //! Records a run: what the host wrote is copied to its places, the dispatches follow in one compute pass per
-//! submission, and what the host reads is copied together.
+//! submission, and what the host reads is copied together, at the end and before a step of its own.
+
+use std::ops::Range;
 
 use eec_ir::gpu::{GpuProgram, Role, State};
 
 use super::bindings::{Buffers, Groups};
 use super::guard::Guard;
+use super::host::HostPlan;
 use super::pipelines::Pipelines;
 use super::plan::Plan;
 use super::profile::Stamps;
@@ -51,8 +54,8 @@ fn bytes(words: usize) -> u64 {
 impl Recorder<'_> {
     /// The commands of every submission.
     pub(super) fn record(&self, inputs: &[(usize, usize)]) -> Vec<wgpu::CommandBuffer> {
-        let last = self.plan.submissions.len() - 1;
-        let submission = |(i, range): (usize, &std::ops::Range<usize>)| {
+        let all = self.form.dispatches.len();
+        let submission = |(i, range): (usize, &Range<usize>)| {
             let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             if i == 0 {
                 self.before(&mut encoder, inputs);
@@ -63,18 +66,39 @@ impl Recorder<'_> {
                     range.clone().for_each(|dispatch| self.dispatch(&mut pass, dispatch));
                 }
                 // A pass notes when it begins and ends.
-                Some(stamps) => range.clone().for_each(|dispatch| {
+                // So does one for the step of the host before, since all timestamps are read.
+                Some(stamps) => self.measured(range).for_each(|dispatch| {
                     let timestamp_writes = Some(stamps.of(dispatch));
                     let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
                     self.dispatch(&mut encoder.begin_compute_pass(&descriptor), dispatch);
                 }),
             }
-            if i == last {
+            if let Some(step) = self.plan.host_after(range.end) {
+                self.before_host(&mut encoder, step);
+            }
+            if range.end == all {
                 self.after(&mut encoder);
             }
             encoder.finish()
         };
-        self.plan.submissions.iter().enumerate().map(submission).collect()
+        self.plan.submissions().enumerate().map(submission).collect()
+    }
+
+    /// The dispatches of a submission, and the step of the host before it.
+    fn measured(&self, range: &Range<usize>) -> Range<usize> {
+        let before = range.start.checked_sub(1).filter(|at| self.plan.host.contains_key(at));
+        before.unwrap_or(range.start)..range.end
+    }
+
+    /// What the next step of the host reads: whether the run has failed, and its operands.
+    fn before_host(&self, encoder: &mut wgpu::CommandEncoder, step: &HostPlan) {
+        let Buffers { counters, arena, host, .. } = self.buffers;
+        encoder.copy_buffer_to_buffer(counters, bytes(self.form.dispatches.len()), host, 0, Some(bytes(1)));
+        let mut to = 1;
+        for (first, words) in step.copies().filter(|(_, words)| *words > 0) {
+            encoder.copy_buffer_to_buffer(arena, bytes(first), host, bytes(to), Some(bytes(words)));
+            to += words;
+        }
     }
 
     /// The state and the inputs go to their places; `inputs` are places in the arena and words.
@@ -90,8 +114,10 @@ impl Recorder<'_> {
     }
 
     fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, i: usize) {
-        pass.set_pipeline(self.pipelines.of(i));
-        pass.set_bind_group(0, self.groups.of(i), &[bytes(i * self.stride) as u32]);
+        // A step of the host has neither.
+        let (Some(pipeline), Some(group)) = (self.pipelines.of(i), self.groups.of(i)) else { return };
+        pass.set_pipeline(pipeline);
+        pass.set_bind_group(0, group, &[bytes(i * self.stride) as u32]);
         // The body always runs. A decision does so in one workgroup that looks for itself, and cannot write
         // arguments while one of them says how often it runs.
         let dispatch = &self.form.dispatches[i];

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::cache;
 use super::device::Gpu;
+use super::pipelines::{bind, small_pipeline};
 use crate::error::Error;
 
 /// How work behind a decision is kept from running.
@@ -41,16 +42,42 @@ impl Guard {
 /// What a dispatch costs behind each guard, recording and submitting included.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct GuardTimes {
-    /// Of a direct dispatch that runs.
-    pub direct_ran: Duration,
-    /// Of a direct dispatch that returns at once.
-    pub direct_skipped: Duration,
-    /// Of an indirect dispatch that runs.
-    pub indirect_ran: Duration,
-    /// Of an indirect dispatch without workgroups.
-    pub indirect_skipped: Duration,
-    /// The guard for which one of each costs less.
+    /// Direct dispatches.
+    pub direct: GuardTime,
+    /// Indirect dispatches.
+    pub indirect: GuardTime,
+    /// The guard for which one dispatch that runs and one that does not cost less; the default where that is not
+    /// clear.
     pub best: Guard,
+    /// Whether all rounds of the measurement found the same guard better.
+    pub clear: bool,
+}
+
+/// What one guard's dispatches cost.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct GuardTime {
+    /// One that runs.
+    pub ran: Spread,
+    /// One that does not.
+    pub skipped: Spread,
+}
+
+/// A time that was measured in several rounds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Spread {
+    /// The least.
+    pub least: Duration,
+    /// The one in the middle.
+    pub median: Duration,
+    /// The longest.
+    pub most: Duration,
+}
+
+impl Spread {
+    fn of(mut times: [Duration; ROUNDS]) -> Spread {
+        times.sort_unstable();
+        Spread { least: times[0], median: times[ROUNDS / 2], most: times[ROUNDS - 1] }
+    }
 }
 
 /// Workgroups of a measured dispatch: those of a middling matrix product.
@@ -60,8 +87,11 @@ const GROUPS: u32 = 128;
 const FEW: usize = 32;
 const MANY: usize = 288;
 
-/// Runs of which the fastest counts.
-const RUNS: usize = 5;
+/// Rounds of the measurement, which must agree.
+const ROUNDS: usize = 5;
+
+/// Runs of a round of which the fastest counts.
+const RUNS: usize = 3;
 
 /// How long one run may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -82,13 +112,35 @@ impl GuardTimes {
     /// Fails if the device does.
     pub fn measure(gpu: &Gpu) -> Result<GuardTimes, Error> {
         let bench = Bench::new(gpu)?;
-        let time = |indirect: bool, live: bool| bench.per_dispatch(indirect, live);
-        let (direct_ran, direct_skipped) = (time(false, true)?, time(false, false)?);
-        let (indirect_ran, indirect_skipped) = (time(true, true)?, time(true, false)?);
-        let better = direct_ran + direct_skipped <= indirect_ran + indirect_skipped;
-        let best = if better { Guard::Direct } else { Guard::Indirect };
+        let mut rounds = [[Duration::ZERO; 4]; ROUNDS];
+        for round in &mut rounds {
+            for (time, (indirect, live)) in
+                round.iter_mut().zip([(false, true), (false, false), (true, true), (true, false)])
+            {
+                *time = bench.per_dispatch(indirect, live)?;
+            }
+        }
+        let (best, clear) = better(&rounds);
+        let [direct_ran, direct_skipped, indirect_ran, indirect_skipped] =
+            [0, 1, 2, 3].map(|which| Spread::of(rounds.map(|round| round[which])));
         cache::note(gpu, "guard", best.name());
-        Ok(GuardTimes { direct_ran, direct_skipped, indirect_ran, indirect_skipped, best })
+        Ok(GuardTimes {
+            direct: GuardTime { ran: direct_ran, skipped: direct_skipped },
+            indirect: GuardTime { ran: indirect_ran, skipped: indirect_skipped },
+            best,
+            clear,
+        })
+    }
+}
+
+/// The guard that all rounds found better, or else the default; whether they did. A round has a direct dispatch that
+/// runs and one that does not, and then the same of indirect ones.
+fn better(rounds: &[[Duration; 4]; ROUNDS]) -> (Guard, bool) {
+    let wins = rounds.iter().filter(|[ran, skipped, i_ran, i_skipped]| *ran + *skipped <= *i_ran + *i_skipped).count();
+    match wins {
+        ROUNDS => (Guard::Direct, true),
+        0 => (Guard::Indirect, true),
+        _ => (Guard::default(), false),
     }
 }
 
@@ -112,30 +164,9 @@ impl Bench<'_> {
         let indirect = wgpu::BufferUsages::INDIRECT | storage;
         let arguments = [words(&[GROUPS, 1, 1], indirect)?, words(&[0, 1, 1], indirect)?];
         gpu.scoped("a measurement", || {
-            let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-                label: None,
-                source: wgpu::ShaderSource::Wgsl(SHADER.into()),
-            });
-            let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: None,
-                layout: None,
-                module: &module,
-                entry_point: Some("main"),
-                compilation_options: wgpu::PipelineCompilationOptions::default(),
-                cache: None,
-            });
+            let pipeline = small_pipeline(device, SHADER);
             let layout = pipeline.get_bind_group_layout(0);
-            let group = |live: &wgpu::Buffer| {
-                device.create_bind_group(&wgpu::BindGroupDescriptor {
-                    label: None,
-                    layout: &layout,
-                    entries: &[
-                        wgpu::BindGroupEntry { binding: 0, resource: live.as_entire_binding() },
-                        wgpu::BindGroupEntry { binding: 1, resource: out.as_entire_binding() },
-                    ],
-                })
-            };
-            let groups = live.each_ref().map(group);
+            let groups = live.each_ref().map(|live| bind(device, &layout, &[live, &out]));
             Bench { gpu, pipeline, groups, arguments }
         })
     }
@@ -173,5 +204,21 @@ impl Bench<'_> {
         })?;
         self.gpu.wait(submission, TIMEOUT)?;
         Ok(start.elapsed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guard_is_better_only_if_all_rounds_say_so() {
+        let round = |times: [u64; 4]| times.map(Duration::from_nanos);
+        let (direct, indirect) = (round([2, 1, 3, 1]), round([2, 3, 3, 1]));
+        assert_eq!(better(&[direct; ROUNDS]), (Guard::Direct, true));
+        assert_eq!(better(&[indirect; ROUNDS]), (Guard::Indirect, true));
+        let mut mixed = [indirect; ROUNDS];
+        mixed[2] = direct;
+        assert_eq!(better(&mixed), (Guard::Direct, false));
     }
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::device::Gpu;
+use super::pipelines::{bind, small_pipeline};
 use crate::error::Error;
 
 /// Limits of an adapter.
@@ -88,7 +89,7 @@ impl GpuLimits {
     /// Fails if the device does.
     pub fn measure(gpu: &Gpu) -> Result<GpuLimits, Error> {
         let mut products = Vec::new();
-        let pipeline = product_pipeline(gpu)?;
+        let pipeline = gpu.scoped("a measurement", || small_pipeline(gpu.device(), PRODUCT))?;
         for size in SIZES {
             if gpu.fits("a measurement", 4 * (size * size) as u64, true).is_err() {
                 break;
@@ -130,42 +131,14 @@ fn fastest(gpu: &Gpu, record: &dyn Fn(&mut wgpu::CommandEncoder)) -> Result<Dura
     Ok(best)
 }
 
-fn product_pipeline(gpu: &Gpu) -> Result<wgpu::ComputePipeline, Error> {
-    gpu.scoped("a measurement", || {
-        let module = gpu.device().create_shader_module(wgpu::ShaderModuleDescriptor {
-            label: None,
-            source: wgpu::ShaderSource::Wgsl(PRODUCT.into()),
-        });
-        gpu.device().create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: None,
-            layout: None,
-            module: &module,
-            entry_point: Some("main"),
-            compilation_options: wgpu::PipelineCompilationOptions::default(),
-            cache: None,
-        })
-    })
-}
-
 /// The time of one square product.
 fn product(gpu: &Gpu, pipeline: &wgpu::ComputePipeline, size: usize) -> Result<Duration, Error> {
     let matrix = || gpu.buffer("a measurement", size * size, wgpu::BufferUsages::STORAGE);
     let (a, b, c) = (matrix()?, matrix()?, matrix()?);
     let sizes = [size as u32, 0, 0, 0];
     let sizes = gpu.filled("a measurement", bytemuck::cast_slice(&sizes), wgpu::BufferUsages::UNIFORM)?;
-    let group = gpu.scoped("a measurement", || {
-        let entries = [&a, &b, &c, &sizes].map(wgpu::Buffer::as_entire_binding);
-        let entries: Vec<wgpu::BindGroupEntry<'_>> = entries
-            .into_iter()
-            .zip(0..)
-            .map(|(resource, binding)| wgpu::BindGroupEntry { binding, resource })
-            .collect();
-        gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
-            label: None,
-            layout: &pipeline.get_bind_group_layout(0),
-            entries: &entries,
-        })
-    })?;
+    let layout = pipeline.get_bind_group_layout(0);
+    let group = gpu.scoped("a measurement", || bind(gpu.device(), &layout, &[&a, &b, &c, &sizes]))?;
     let tiles = (size / TILE) as u32;
     // The difference of several products and one is free of what a submission costs.
     let times = |count: usize| {

@@ -3,11 +3,11 @@
 
 use eec_ir::BufferId;
 use eec_ir::gpu::{GpuProgram, Param};
-use eec_ir::program::{BlockId, Program, RowBuffer, Source, Step};
+use eec_ir::program::{Program, Source};
 
 use crate::error::ErrorKind;
 use crate::extent::Extent;
-use crate::placing::{Life, place};
+use crate::placing::{Life, extend_aliased, place};
 use crate::sizes::{PlanError, Sizes};
 
 /// Buffers start at multiples of this many words.
@@ -37,64 +37,9 @@ impl Lives {
         // Inputs are written before anything runs.
         let inputs = program.inputs.iter().map(|port| port.buffer);
         inputs.for_each(|b| lives.buffers[b.index()].iter_mut().for_each(|life| life.0 = 0));
-        lives.extend_aliased(&aliases(program));
+        extend_aliased(&mut lives.buffers, program);
         lives
     }
-
-    /// What a name may stand for lives as long as the name.
-    fn extend_aliased(&mut self, aliases: &[(BufferId, BufferId)]) {
-        let mut changed = true;
-        while changed {
-            changed = false;
-            for (name, target) in aliases {
-                let Some((_, until)) = self.buffers[name.index()] else { continue };
-                if let Some(life) = &mut self.buffers[target.index()]
-                    && life.1 < until
-                {
-                    life.1 = until;
-                    changed = true;
-                }
-            }
-        }
-    }
-}
-
-/// Buffers that may stand for another one: (name, target).
-fn aliases(program: &Program) -> Vec<(BufferId, BufferId)> {
-    let mut aliases = Vec::new();
-    let yields = |id: &BlockId| &program.block(*id).yields;
-    let given = |names: &[Option<BufferId>], targets: &[BufferId]| -> Vec<(BufferId, BufferId)> {
-        names.iter().zip(targets).filter_map(|(name, target)| Some(((*name)?, *target))).collect()
-    };
-    for step in program.blocks.iter().flat_map(|block| &block.steps) {
-        match step {
-            Step::Run(_) => {}
-            Step::If(step) => {
-                for id in [step.then, step.other] {
-                    aliases.extend(step.results.iter().copied().zip(yields(&id).iter().copied()));
-                }
-            }
-            Step::Route(step) => {
-                let buffers = |rows: &[RowBuffer]| rows.iter().map(|r| r.buffer).collect::<Vec<_>>();
-                let (operands, results) = (buffers(&step.operands), buffers(&step.results));
-                let sides = [step.then, step.other];
-                let mut ends = sides.to_vec();
-                for id in sides {
-                    aliases.extend(given(&program.block(id).params, &operands));
-                }
-                if let Some(join) = &step.join {
-                    for id in sides {
-                        aliases.extend(given(&program.block(join.block).params, yields(&id)));
-                    }
-                    ends = vec![join.block];
-                }
-                for id in ends {
-                    aliases.extend(results.iter().copied().zip(yields(&id).iter().copied()));
-                }
-            }
-        }
-    }
-    aliases
 }
 
 /// Offsets in words of everything in the arena.

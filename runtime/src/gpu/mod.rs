@@ -7,6 +7,7 @@ mod cache;
 mod device;
 mod encode;
 mod guard;
+mod host;
 mod hwbench;
 mod memory;
 mod pipelines;
@@ -20,6 +21,7 @@ mod words;
 
 pub use adapter::{Adapter, AdapterLimits, adapters};
 pub use device::Gpu;
-pub use guard::{Guard, GuardTimes};
+pub use guard::{Guard, GuardTime, GuardTimes, Spread};
 pub use hwbench::GpuLimits;
+pub use probe::Features;
 pub use session::{GpuOptions, GpuSession};

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::path::Path;
 
-use eec_ir::gpu::{Dispatch, GpuProgram, Needs, Role};
+use eec_ir::gpu::{Dispatch, GpuProgram, Role, Shader};
+use eec_ir::program::Program;
 
 use super::cache::PipelineCache;
 use super::device::Gpu;
@@ -24,7 +25,7 @@ pub(super) enum Sight {
 impl Sight {
     pub(super) fn of(role: Role) -> Sight {
         match role {
-            Role::Kernel(_) | Role::Rows => Sight::Kernel,
+            Role::Kernel(_) | Role::Rows | Role::Host(_) => Sight::Kernel,
             Role::Control => Sight::Control,
             Role::Output(_) => Sight::Output,
         }
@@ -41,39 +42,59 @@ pub(super) const BEFORE_CONSTANTS: u32 = 5;
 
 /// Pipelines and the layouts of what they see.
 pub(super) struct Pipelines {
-    /// By sight and number of constants.
+    /// By sight and bindings of constants.
     layouts: HashMap<(Sight, usize), wgpu::BindGroupLayout>,
     pipelines: Vec<wgpu::ComputePipeline>,
-    /// The pipeline of every dispatch.
-    of_dispatch: Vec<usize>,
+    /// The pipeline of every dispatch; `None` for steps of the host.
+    of_dispatch: Vec<Option<usize>>,
+}
+
+/// What pipelines are made of.
+pub(super) struct Made<'a> {
+    pub(super) program: &'a Program,
+    pub(super) form: &'a GpuProgram,
+    /// Words of parameters that every dispatch sees.
+    pub(super) param_words: usize,
+    /// Whether shaders use subgroup operations where they have a text with them.
+    pub(super) subgroups: bool,
+}
+
+impl Made<'_> {
+    /// The text of a shader.
+    pub(super) fn text<'s>(&self, shader: &'s Shader) -> &'s str {
+        match &shader.with_subgroups {
+            Some(text) if self.subgroups => text,
+            _ => &shader.text,
+        }
+    }
 }
 
 impl Pipelines {
     /// Compiles what the dispatches need.
     ///
     /// Fails if a shader is wrong.
-    pub(super) fn new(
-        gpu: &Gpu,
-        form: &GpuProgram,
-        param_words: usize,
-        folder: Option<&Path>,
-    ) -> Result<Pipelines, Error> {
-        let cache = PipelineCache::open(gpu, form, folder);
+    pub(super) fn new(gpu: &Gpu, of: &Made<'_>, folder: Option<&Path>) -> Result<Pipelines, Error> {
+        let Made { program, form, param_words, .. } = *of;
+        let cache = PipelineCache::open(gpu, of, folder);
         let mut made = Pipelines { layouts: HashMap::new(), pipelines: Vec::new(), of_dispatch: Vec::new() };
         let mut modules: HashMap<u32, wgpu::ShaderModule> = HashMap::new();
         let mut known: HashMap<(u32, Sight, usize), usize> = HashMap::new();
         for dispatch in &form.dispatches {
-            let (sight, constants) = (Sight::of(dispatch.role), dispatch.constants.len());
+            if let Role::Host(_) = dispatch.role {
+                made.of_dispatch.push(None);
+                continue;
+            }
+            let (sight, constants) = (Sight::of(dispatch.role), form.bindings(program, dispatch));
             let key = (dispatch.shader, sight, constants);
             if let Some(found) = known.get(&key) {
-                made.of_dispatch.push(*found);
+                made.of_dispatch.push(Some(*found));
                 continue;
             }
             if let Entry::Vacant(missing) = made.layouts.entry((sight, constants)) {
                 missing.insert(gpu.scoped("what shaders see", || layout(gpu, sight, constants, param_words))?);
             }
             if let Entry::Vacant(missing) = modules.entry(dispatch.shader) {
-                missing.insert(module(gpu, form, dispatch)?);
+                missing.insert(module(gpu, of, dispatch)?);
             }
             let pipeline = pipeline(
                 gpu,
@@ -83,7 +104,7 @@ impl Pipelines {
                 cache.as_ref(),
             )?;
             known.insert(key, made.pipelines.len());
-            made.of_dispatch.push(made.pipelines.len());
+            made.of_dispatch.push(Some(made.pipelines.len()));
             made.pipelines.push(pipeline);
         }
         if let Some(cache) = cache {
@@ -92,46 +113,59 @@ impl Pipelines {
         Ok(made)
     }
 
-    /// The pipeline of a dispatch.
-    pub(super) fn of(&self, dispatch: usize) -> &wgpu::ComputePipeline {
-        &self.pipelines[self.of_dispatch[dispatch]]
+    /// The pipeline of a dispatch; steps of the host have none.
+    pub(super) fn of(&self, dispatch: usize) -> Option<&wgpu::ComputePipeline> {
+        self.pipelines.get(self.of_dispatch[dispatch]?)
     }
 
-    /// The layout of what a dispatch sees.
-    pub(super) fn layout(&self, dispatch: &Dispatch) -> &wgpu::BindGroupLayout {
-        &self.layouts[&(Sight::of(dispatch.role), dispatch.constants.len())]
+    /// The layout of what a dispatch with so many bindings of constants sees.
+    pub(super) fn layout(&self, sight: Sight, bindings: usize) -> &wgpu::BindGroupLayout {
+        &self.layouts[&(sight, bindings)]
     }
 }
 
-/// Fails if the adapter lacks a feature or a limit that a shader needs.
-pub(super) fn check(gpu: &Gpu, form: &GpuProgram) -> Result<(), Error> {
+/// Fails if the adapter shows shaders fewer buffers than one needs.
+pub(super) fn check(gpu: &Gpu, program: &Program, form: &GpuProgram) -> Result<(), Error> {
     let limit = gpu.adapter().limits.storage_buffers as usize;
-    let most = form.dispatches.iter().map(|d| Sight::of(d.role).storage() + d.constants.len()).max();
-    if let Some(most) = most.filter(|most| *most > limit) {
-        let why = format!("a shader needs {most} storage buffers, and it has {limit}");
-        return Err(gpu.error(ErrorKind::Device, why));
+    let needed = |d: &Dispatch| form.bindings(program, d).saturating_add(Sight::of(d.role).storage());
+    match form.dispatches.iter().map(needed).max().filter(|most| *most > limit) {
+        Some(most) => {
+            let why = format!("a shader needs {most} storage buffers, and it has {limit}");
+            Err(gpu.error(ErrorKind::Device, why))
+        }
+        None => Ok(()),
     }
-    let needs = form.shaders.iter().fold(Needs::default(), |sum, shader| Needs {
-        f16: sum.f16 || shader.needs.f16,
-        subgroups: sum.subgroups || shader.needs.subgroups,
-    });
-    if needs == Needs::default() {
-        return Ok(());
-    }
-    let has = gpu.features()?;
-    let missing: Vec<&str> = [(needs.f16 && !has.f16, "f16"), (needs.subgroups && !has.subgroups, "subgroups")]
-        .into_iter()
-        .filter_map(|(missing, name)| missing.then_some(name))
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    Err(gpu.error(ErrorKind::Device, format!("the model's shaders need {}, which it lacks", missing.join(" and "))))
 }
 
-fn module(gpu: &Gpu, form: &GpuProgram, dispatch: &Dispatch) -> Result<wgpu::ShaderModule, Error> {
+/// A pipeline of its own for a shader that is no part of a model; to be called where errors are caught.
+pub(super) fn small_pipeline(device: &wgpu::Device, text: &str) -> wgpu::ComputePipeline {
+    let source = wgpu::ShaderSource::Wgsl(text.into());
+    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label: None, source });
+    device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: None,
+        layout: None,
+        module: &module,
+        entry_point: Some("main"),
+        compilation_options: wgpu::PipelineCompilationOptions::default(),
+        cache: None,
+    })
+}
+
+/// The group of these buffers, bound from 0 on; to be called where errors are caught.
+pub(super) fn bind(
+    device: &wgpu::Device,
+    layout: &wgpu::BindGroupLayout,
+    buffers: &[&wgpu::Buffer],
+) -> wgpu::BindGroup {
+    let bound = buffers.iter().map(|buffer| buffer.as_entire_binding()).zip(0..);
+    let entries: Vec<wgpu::BindGroupEntry<'_>> =
+        bound.map(|(resource, binding)| wgpu::BindGroupEntry { binding, resource }).collect();
+    device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout, entries: &entries })
+}
+
+fn module(gpu: &Gpu, of: &Made<'_>, dispatch: &Dispatch) -> Result<wgpu::ShaderModule, Error> {
     let what = format!("shader {}", dispatch.shader);
-    let text = form.shaders[dispatch.shader as usize].text.as_str();
+    let text = of.text(&of.form.shaders[dispatch.shader as usize]);
     gpu.scoped(&what, || {
         gpu.device().create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(&what),

@@ -1,14 +1,16 @@
 //! What a run on the GPU needs to know about its sizes: the words of the state and of the parameters, how many
-//! workgroups are started, where everything lies, and where a long run is cut.
+//! workgroups are started, where everything lies, and where a run is cut.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use eec_ir::gpu::{GpuProgram, Param, Role, State};
-use eec_ir::program::{Form, Program};
+use eec_ir::program::Program;
 use eec_ir::{Dim, KernelId, Tensor};
 
+use super::host::{HostPlan, HostStep};
 use super::memory::{Arena, Lives};
 use crate::bounds::Repeats;
 use crate::error::ErrorKind;
@@ -26,8 +28,8 @@ pub(super) struct Plan {
     pub(super) params: Vec<i32>,
     /// Workgroups of every dispatch.
     pub(super) groups: Vec<u32>,
-    /// The dispatches of every submission.
-    pub(super) submissions: Vec<Range<usize>>,
+    /// What runs, in order.
+    pub(super) parts: Vec<Part>,
     /// The first word of every input in the arena; `None` if nothing reads it.
     pub(super) inputs: Vec<Option<usize>>,
     /// Per output its dims and its words in what is read back.
@@ -36,14 +38,42 @@ pub(super) struct Plan {
     pub(super) output_words: usize,
     /// Words of the arena.
     pub(super) arena_words: usize,
+    /// Where steps of the host find their operands.
+    pub(super) host: HashMap<usize, HostPlan>,
+    /// Words that steps of the host read at most.
+    pub(super) host_words: usize,
     /// How long the run may take.
     pub(super) timeout: Duration,
+}
+
+/// A part of a run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Part {
+    /// One submission of these dispatches; the first and the last part are some.
+    Submission(Range<usize>),
+    /// A step of the host, between two submissions.
+    Host(usize),
+}
+
+impl Plan {
+    /// The submissions' dispatches.
+    pub(super) fn submissions(&self) -> impl Iterator<Item = &Range<usize>> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Submission(range) => Some(range),
+            Part::Host(_) => None,
+        })
+    }
+
+    /// The step of the host that follows the submission that ends before dispatch `end`.
+    pub(super) fn host_after(&self, end: usize) -> Option<&HostPlan> {
+        self.host.get(&end)
+    }
 }
 
 /// The kernels that a dispatch computes.
 pub(super) fn kernels(role: &Role, with: &[KernelId]) -> impl Iterator<Item = KernelId> {
     let own = match role {
-        Role::Kernel(kernel) => Some(*kernel),
+        Role::Kernel(kernel) | Role::Host(kernel) => Some(*kernel),
         Role::Control | Role::Rows | Role::Output(_) => None,
     };
     own.into_iter().chain(with.to_vec())
@@ -69,6 +99,9 @@ pub(super) struct Fixed {
 /// Lanes of a workgroup at most.
 const MAX_LANES: i64 = 256;
 
+/// The largest number that a shader computes with.
+const MOST: i64 = i32::MAX as i64;
+
 /// Makes plans for one program and keeps them.
 pub(super) struct Planner {
     repeats: Repeats,
@@ -88,20 +121,21 @@ impl Planner {
         program: &Program,
         form: &GpuProgram,
         resident: &[usize],
+        steps: &HashMap<usize, HostStep>,
         inputs: &[Tensor],
     ) -> Result<Arc<Plan>, PlanError> {
         if let Some(found) = self.plans.find(program, inputs) {
             return Ok(found);
         }
         let sizes = Sizes::of(program, &self.repeats, inputs)?;
-        check_spaces(program, &sizes.ranges, self.fixed.max_groups)?;
+        check_sizes(program, form, &sizes.ranges, self.fixed.max_groups)?;
         let arena = Arena::new(program, form, &self.lives, &sizes, self.fixed.resident_words, resident)?;
         if arena.words.saturating_mul(4) > self.fixed.memory_limit {
             let limit = self.fixed.memory_limit;
             let why = format!("the temporary buffers need more than the limit of {limit} bytes");
             return Err(PlanError::new(ErrorKind::Memory, why));
         }
-        let plan = Plan::new(program, form, &self.fixed, &sizes, &arena)?;
+        let plan = Plan::new(program, form, &self.fixed, &sizes, &arena, steps)?;
         Ok(self.plans.keep(inputs, plan))
     }
 }
@@ -113,6 +147,7 @@ impl Plan {
         fixed: &Fixed,
         sizes: &Sizes,
         arena: &Arena,
+        steps: &HashMap<usize, HostStep>,
     ) -> Result<Plan, PlanError> {
         let hi = |dim: &Dim| Extent::of(dim, &sizes.ranges).map_or(0, |e| e.hi.max(0));
         let groups: Vec<u32> =
@@ -133,31 +168,39 @@ impl Plan {
             .map(|d| kernels(&d.role, &d.with).map(|k| hi(&program.kernel(k).macs) as u64).sum())
             .collect();
         let total: u64 = macs.iter().fold(0, |sum, m| sum.saturating_add(*m));
+        let host = steps.iter().map(|(at, step)| Ok((*at, step.plan(&form.dispatches[*at], &sizes.bound, arena)?)));
+        let host = host.collect::<Result<HashMap<usize, HostPlan>, PlanError>>()?;
         Ok(Plan {
             state: state_words(program, form, sizes, arena, &groups)?,
             params: param_words(program, form, fixed.stride, &outputs)?,
-            submissions: cut(&macs, fixed.submission_macs),
+            parts: cut(&macs, fixed.submission_macs, &|dispatch| host.contains_key(&dispatch)),
             inputs: program.inputs.iter().map(|port| arena.home(port.buffer)).collect(),
             outputs,
             output_words,
             arena_words: arena.words,
+            host_words: host.values().map(HostPlan::words).max().unwrap_or(0),
+            host,
             timeout: fixed.patience + Duration::from_secs(total / MACS_PER_SECOND),
             groups,
         })
     }
 }
 
-/// Shaders count the indices of a loop in 32 bits, and step over them by all lanes of a grid.
-fn check_spaces(program: &Program, ranges: &Extents, max_groups: u32) -> Result<(), PlanError> {
-    let most = i64::from(i32::MAX) - i64::from(max_groups) * MAX_LANES;
-    for kernel in &program.kernels {
-        let Form::Loop(form) = &kernel.form else { continue };
-        let mut sizes = form.dims.iter().chain(&form.inner).map(|d| Extent::of(d, ranges).map_or(0, |e| e.hi.max(0)));
-        let space = sizes.try_fold(1i64, |n, size| n.checked_mul(size));
-        if space.is_none_or(|n| n > most) {
-            let why = format!("the index space has more than {most} elements");
-            return Err(PlanError { kind: ErrorKind::Memory, kernel: Some(kernel.name.clone()), why });
-        }
+/// Shaders compute sizes in 32 bits, and step over their work by all lanes of a grid.
+fn check_sizes(program: &Program, form: &GpuProgram, ranges: &Extents, max_groups: u32) -> Result<(), PlanError> {
+    let most = MOST - i64::from(max_groups) * MAX_LANES;
+    for dispatch in &form.dispatches {
+        let groups = Extent::of(&dispatch.groups, ranges).and_then(|e| e.hi.checked_mul(MAX_LANES));
+        let too_large = dispatch.sizes.iter().find(|dim| Extent::within(dim, ranges, MOST).is_none());
+        let why = match (too_large, groups.filter(|lanes| *lanes <= most)) {
+            (None, Some(_)) => continue,
+            (Some(dim), _) => format!("`{dim}` does not fit into the 32 bits of a GPU's sizes"),
+            (None, None) => {
+                format!("`{}` workgroups are more than the 32 bits of a GPU's sizes count", dispatch.groups)
+            }
+        };
+        let kernel = kernels(&dispatch.role, &dispatch.with).next().map(|k| program.kernel(k).name.clone());
+        return Err(PlanError { kind: ErrorKind::Memory, kernel, why });
     }
     Ok(())
 }
@@ -219,18 +262,24 @@ fn unresolved(dispatch: usize, param: &Param) -> PlanError {
     PlanError::new(ErrorKind::Program, format!("dispatch {dispatch}: {param:?} has no value"))
 }
 
-/// Cuts dispatches with so much work into submissions of at most `limit`, or of one dispatch.
-fn cut(macs: &[u64], limit: u64) -> Vec<Range<usize>> {
-    let (mut cuts, mut start, mut sum) = (Vec::new(), 0, 0u64);
+/// Cuts dispatches with so much work into submissions of at most `limit`, or of one dispatch, and around steps of the
+/// host.
+fn cut(macs: &[u64], limit: u64, is_host: &dyn Fn(usize) -> bool) -> Vec<Part> {
+    let (mut parts, mut start, mut sum) = (Vec::new(), 0, 0u64);
     for (i, n) in macs.iter().enumerate() {
+        if is_host(i) {
+            parts.extend([Part::Submission(start..i), Part::Host(i)]);
+            (start, sum) = (i + 1, 0);
+            continue;
+        }
         sum = sum.saturating_add(*n);
         if sum > limit && i > start {
-            cuts.push(start..i);
+            parts.push(Part::Submission(start..i));
             (start, sum) = (i, *n);
         }
     }
-    cuts.push(start..macs.len());
-    cuts
+    parts.push(Part::Submission(start..macs.len()));
+    parts
 }
 
 #[cfg(test)]
@@ -239,9 +288,32 @@ mod tests {
 
     #[test]
     fn long_runs_are_cut_and_short_ones_are_not() {
-        let cuts = |macs: &[u64], limit| cut(macs, limit).into_iter().map(|r| (r.start, r.end)).collect::<Vec<_>>();
-        assert_eq!(cuts(&[5, 5, 5], 100), [(0, 3)]);
-        assert_eq!(cuts(&[5, 0, 6, 5, 20, 1], 11), [(0, 3), (3, 4), (4, 5), (5, 6)]);
-        assert_eq!(cuts(&[], 1), [(0, 0)]);
+        let parts = |ranges: &[(usize, usize)]| -> Vec<Part> {
+            ranges.iter().map(|(start, end)| Part::Submission(*start..*end)).collect()
+        };
+        let cuts = |macs: &[u64], limit| cut(macs, limit, &|_| false);
+        assert_eq!(cuts(&[5, 5, 5], 100), parts(&[(0, 3)]));
+        assert_eq!(cuts(&[5, 0, 6, 5, 20, 1], 11), parts(&[(0, 3), (3, 4), (4, 5), (5, 6)]));
+        assert_eq!(cuts(&[], 1), parts(&[(0, 0)]));
+    }
+
+    #[test]
+    fn steps_of_the_host_stand_between_submissions() {
+        let cuts = cut(&[5, 0, 0, 5], 100, &|at| at == 1 || at == 2);
+        let submission = Part::Submission;
+        let wanted = [submission(0..1), Part::Host(1), submission(2..2), Part::Host(2), submission(3..4)];
+        assert_eq!(cuts, wanted);
+    }
+
+    #[test]
+    fn sizes_beyond_32_bits_are_refused() {
+        let (n, range) = (Dim::symbol("n"), Extent::point(1 << 20));
+        let ranges: Extents = [(eec_ir::Symbol::new("n"), range)].into_iter().collect();
+        let within = |dim: &Dim| Extent::within(dim, &ranges, MOST).is_some();
+        assert!(within(&(&n * &Dim::from(2047))));
+        assert!(!within(&(&n * &Dim::from(2048))));
+        // What overflows on the way does not fit, whatever it ends as.
+        let square = &n * &n;
+        assert!(!within(&(&square + &(&square * &Dim::from(-1)).larger(&Dim::from(0)))));
     }
 }

@@ -2,23 +2,46 @@
 
 use std::time::Duration;
 
-use eec_ir::gpu::Needs;
-
 use super::device::Gpu;
+use super::pipelines::{bind, small_pipeline};
 use crate::error::Error;
 
-/// Invocations of a probe.
-const LANES: usize = 32;
+/// Optional features of shaders.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Features {
+    /// Arithmetic of 16-bit floats.
+    pub f16: bool,
+    /// Subgroup operations, in subgroups that fill workgroups.
+    pub subgroups: bool,
+}
+
+/// Invocations of a probe: the fewest that shaders with subgroup operations have.
+const LANES: usize = 64;
 
 /// How long a probe may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Every lane writes how many lanes its subgroup has here.
+/// Every lane writes the sum of the numbers of all lanes, which subgroups made as shaders do.
 const SUBGROUPS: &str = "
 @group(0) @binding(0) var<storage, read_write> out: array<f32>;
-@compute @workgroup_size(32)
-fn main(@builtin(local_invocation_index) lane: u32) {
-    out[lane] = subgroupAdd(1.0 + 0.0 * out[lane]);
+var<workgroup> parts: array<f32, 64>;
+@compute @workgroup_size(64)
+fn main(
+    @builtin(local_invocation_index) lane: u32,
+    @builtin(subgroup_id) number: u32,
+    @builtin(num_subgroups) count: u32,
+    @builtin(subgroup_invocation_id) within: u32,
+    @builtin(subgroup_size) size: u32,
+) {
+    var part = f32(lane) + out[lane];
+    for (var reach = 1u; reach < size; reach *= 2u) {
+        part += subgroupShuffleXor(part, reach);
+    }
+    if within == 0u { parts[number] = part; }
+    workgroupBarrier();
+    var sum = 0.0;
+    for (var i = 0u; i < count; i++) { sum += parts[i]; }
+    out[lane] = sum;
 }
 ";
 
@@ -26,7 +49,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {
 const F16: &str = "
 enable f16;
 @group(0) @binding(0) var<storage, read_write> out: array<f32>;
-@compute @workgroup_size(32)
+@compute @workgroup_size(64)
 fn main(@builtin(local_invocation_index) lane: u32) {
     let x = f16(0.1 + out[lane]);
     out[lane] = f32(x) + f32(f16(f32(lane)) * f16(1.5));
@@ -34,25 +57,24 @@ fn main(@builtin(local_invocation_index) lane: u32) {
 ";
 
 /// The features that work.
-pub(super) fn features(gpu: &Gpu) -> Result<Needs, Error> {
+pub(super) fn features(gpu: &Gpu) -> Result<Features, Error> {
     let claimed = gpu.device().features();
     let works = |feature, text, right: &dyn Fn(&[f32]) -> bool| {
         // A kernel that does not compile or does not end speaks against the feature, not against the device.
         let worked = || run(gpu, text).is_ok_and(|out| right(&out));
         claimed.contains(feature) && worked()
     };
-    let tried = Needs {
-        subgroups: works(wgpu::Features::SUBGROUP, SUBGROUPS, &equal_parts),
+    let tried = Features {
+        subgroups: works(wgpu::Features::SUBGROUP, SUBGROUPS, &whole_sums),
         f16: works(wgpu::Features::SHADER_F16, F16, &half_precision),
     };
     gpu.check()?;
     Ok(tried)
 }
 
-/// Whether the lanes are in subgroups of one size that divides them.
-fn equal_parts(out: &[f32]) -> bool {
-    let size = out.first().copied().unwrap_or(0.0);
-    out.iter().all(|n| *n == size) && size >= 1.0 && LANES.is_multiple_of(size as usize)
+/// Whether every lane has the sum of all numbers of lanes.
+fn whole_sums(out: &[f32]) -> bool {
+    out.iter().all(|sum| *sum == (LANES * (LANES - 1) / 2) as f32)
 }
 
 fn half_precision(out: &[f32]) -> bool {
@@ -66,23 +88,8 @@ fn run(gpu: &Gpu, text: &str) -> Result<Vec<f32>, Error> {
     let back = gpu.buffer("a probe", LANES, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)?;
     let device = gpu.device();
     let submission = gpu.scoped("a probe", || {
-        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-            label: None,
-            source: wgpu::ShaderSource::Wgsl(text.into()),
-        });
-        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: None,
-            layout: None,
-            module: &module,
-            entry_point: Some("main"),
-            compilation_options: wgpu::PipelineCompilationOptions::default(),
-            cache: None,
-        });
-        let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: None,
-            layout: &pipeline.get_bind_group_layout(0),
-            entries: &[wgpu::BindGroupEntry { binding: 0, resource: out.as_entire_binding() }],
-        });
+        let pipeline = small_pipeline(device, text);
+        let group = bind(device, &pipeline.get_bind_group_layout(0), &[&out]);
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         pass.set_pipeline(&pipeline);

@@ -122,13 +122,15 @@ pub(super) fn spans(
         end_ns: start + end,
         ran: *ran > 0,
     };
-    dispatches.iter().zip(ran).zip(times).map(span).collect()
+    // What the host does is among its own spans.
+    let on_device = |dispatch: &Dispatch| !matches!(dispatch.role, Role::Host(_));
+    dispatches.iter().zip(ran).zip(times).filter(|((d, _), _)| on_device(d)).map(span).collect()
 }
 
 fn name(program: &Program, dispatch: &Dispatch) -> String {
     let names: Vec<&str> = kernels(&dispatch.role, &dispatch.with).map(|k| program.kernel(k).name.as_str()).collect();
     match dispatch.role {
-        Role::Kernel(_) => names.join(" + "),
+        Role::Kernel(_) | Role::Host(_) => names.join(" + "),
         Role::Control => decision(program, dispatch).unwrap_or_else(|| "decision".to_string()),
         Role::Rows => "rows".to_string(),
         Role::Output(i) => format!("output {}", program.outputs[i as usize].name),
@@ -140,7 +142,7 @@ fn kind(program: &Program, dispatch: &Dispatch) -> SpanKind {
     match (dispatch.role, exit) {
         (Role::Kernel(_), _) => SpanKind::Kernel,
         (Role::Control, Some(exit)) => SpanKind::Exit(exit),
-        (Role::Control | Role::Rows | Role::Output(_), _) => SpanKind::Flow,
+        (Role::Control | Role::Rows | Role::Output(_) | Role::Host(_), _) => SpanKind::Flow,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a run gave, from the bytes that were read back: outputs, counters, and times where they were measured.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use eec_ir::gpu::{Dispatch, Fault, GpuProgram, State};
@@ -7,13 +8,14 @@ use eec_ir::program::Program;
 use eec_ir::{Dim, KernelId, Symbol, Tensor};
 
 use super::encode::Readback;
+use super::host::{HostPlan, HostStep};
 use super::plan::{Plan, kernels};
 use super::profile::{self, Clock, Stamps};
 use super::words;
 use crate::call;
 use crate::error::{Error, ErrorKind};
 use crate::run::{Counters, GpuCounters, Measure, Run};
-use crate::traffic::traffic;
+use crate::traffic::{On, traffic};
 
 /// What is known of a run that has ended.
 pub(super) struct Ended<'a> {
@@ -22,6 +24,7 @@ pub(super) struct Ended<'a> {
     pub(super) layout: State,
     pub(super) plan: &'a Plan,
     pub(super) stamps: Option<&'a Stamps>,
+    pub(super) steps: &'a HashMap<usize, HostStep>,
     pub(super) inputs: &'a [Tensor],
 }
 
@@ -34,11 +37,14 @@ impl Ended<'_> {
         let numbers = |range: Range<usize>| -> Vec<i32> {
             back[4 * range.start..4 * range.end].as_chunks().0.iter().map(|w| i32::from_le_bytes(*w)).collect()
         };
-        let counted = numbers(parts.counters..parts.state);
-        let (ran, fault) = counted.split_at(self.form.dispatches.len());
-        if let Some(fault) = fault.first().filter(|f| **f != 0) {
-            return Err(self.fault(*fault as u32));
+        let mut counted = numbers(parts.counters..parts.state);
+        let (ran, failed) = counted.split_at_mut(self.form.dispatches.len());
+        if let Some(failed) = failed.first().filter(|f| **f != 0) {
+            return Err(fault(self.program, self.form, self.inputs, *failed as u32));
         }
+        // No shader counts what the host did.
+        self.steps.keys().for_each(|at| ran[*at] = 1);
+        let ran = &*ran;
         let mut outputs = Vec::with_capacity(self.plan.outputs.len());
         for (port, (dims, words)) in self.program.outputs.iter().zip(&self.plan.outputs) {
             let bytes = &back[4 * (parts.outputs + words.start)..4 * (parts.outputs + words.end)];
@@ -54,6 +60,7 @@ impl Ended<'_> {
         let Some(stamps) = self.stamps else { return Ok(Run { outputs, counters, timeline: Vec::new() }) };
         let times = stamps.times(&back[4 * parts.stamps..4 * parts.words]);
         counters.measures = self.measures(ran, &end, &times);
+        self.measure_host(&mut counters.measures, &clock);
         let spans = profile::spans(self.program, &self.form.dispatches, ran, &times, clock.submitted());
         Ok(Run { outputs, counters, timeline: clock.spans.into_iter().chain(spans).collect() })
     }
@@ -81,7 +88,7 @@ impl Ended<'_> {
                 let measure = &mut measures[kernel.index()];
                 measure.ns += ((end_ns - begin) as f64 * share) as u64;
                 measure.macs += macs;
-                measure.bytes += size(&traffic(self.program, &self.program.kernel(*kernel).form));
+                measure.bytes += size(&traffic(self.program, &self.program.kernel(*kernel).form, On::Gpu));
             }
         }
         measures
@@ -99,6 +106,7 @@ impl Ended<'_> {
                 macs = macs.saturating_add((once.max(0) as u64).saturating_mul(*ran as u64));
             }
         }
+        let host_words: usize = self.plan.host.values().map(HostPlan::words).sum();
         let rows = &end[..self.layout.logs() - self.layout.rows()];
         let (exits, gates) = rows.split_at(self.program.exits.len());
         let counts = |words: &[i32]| words.iter().map(|n| (*n).max(0) as u64).collect();
@@ -110,25 +118,43 @@ impl Ended<'_> {
             gate_rows: counts(gates),
             measures: Vec::new(),
             gpu: GpuCounters {
-                submits: self.plan.submissions.len() as u64,
-                dispatches: self.form.dispatches.len() as u64,
-                readback_bytes: 4 * readback_words as u64,
+                submits: self.plan.submissions().count() as u64,
+                dispatches: (self.form.dispatches.len() - self.steps.len()) as u64,
+                host_steps: self.steps.len() as u64,
+                readback_bytes: 4 * (readback_words + host_words) as u64,
             },
         }
     }
 
-    fn fault(&self, word: u32) -> Error {
-        let ranges = || call::integer_ranges(&self.program.inputs, self.inputs);
-        let (dispatch, fault) = (((word - 1) / 2) as usize, (word - 1) % 2);
-        let why = match fault == Fault::Index as u32 {
-            true => format!("an index is out of range{}", ranges()),
-            false => format!("an integer is divided by zero{}", ranges()),
-        };
-        let error = call::error(self.program, ErrorKind::Kernel, why);
-        let dispatch = self.form.dispatches.get(dispatch);
-        match dispatch.and_then(|d| kernels(&d.role, &d.with).next()) {
-            Some(kernel) => error.at_node(&self.program.kernel(kernel).name),
-            None => error,
+    /// Sets the time of what the host computed, by its own clock.
+    fn measure_host(&self, measures: &mut [Measure], clock: &Clock) {
+        for step in self.steps.values() {
+            let name = host_span(self.program, step.kernel);
+            let span = clock.spans.iter().find(|span| span.name == name);
+            if let (Some(measure), Some(span)) = (measures.get_mut(step.kernel.index()), span) {
+                measure.ns = span.end_ns - span.start_ns;
+            }
         }
+    }
+}
+
+/// What the timeline calls a kernel that the host computes.
+pub(super) fn host_span(program: &Program, kernel: KernelId) -> String {
+    format!("host: {kernel} {}", program.kernel(kernel).name)
+}
+
+/// The error of a run whose word after the counters is this.
+pub(super) fn fault(program: &Program, form: &GpuProgram, inputs: &[Tensor], word: u32) -> Error {
+    let ranges = || call::integer_ranges(&program.inputs, inputs);
+    let (dispatch, fault) = (((word - 1) / 2) as usize, (word - 1) % 2);
+    let why = match fault == Fault::Index as u32 {
+        true => format!("an index is out of range{}", ranges()),
+        false => format!("an integer is divided by zero{}", ranges()),
+    };
+    let error = call::error(program, ErrorKind::Kernel, why);
+    let dispatch = form.dispatches.get(dispatch);
+    match dispatch.and_then(|d| kernels(&d.role, &d.with).next()) {
+        Some(kernel) => error.at_node(&program.kernel(kernel).name),
+        None => error,
     }
 }

@@ -1,6 +1,7 @@
 //! A compiled model that is ready to run on a GPU.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,10 +15,11 @@ use super::cache;
 use super::device::Gpu;
 use super::encode::{Readback, Recorder};
 use super::guard::Guard;
-use super::pipelines::{self, Pipelines};
-use super::plan::{Fixed, Plan, Planner};
+use super::host::{self, HostStep};
+use super::pipelines::{self, Made, Pipelines};
+use super::plan::{Fixed, Part, Plan, Planner};
 use super::profile::{Clock, Stamps};
-use super::results::Ended;
+use super::results::{Ended, fault, host_span};
 use super::words;
 use crate::artifact::Artifact;
 use crate::call;
@@ -39,6 +41,10 @@ pub struct GpuOptions {
     pub patience: Duration,
     /// Whether every dispatch is measured.
     pub profile: bool,
+    /// Whether kernels without a shader may run on the host: the run waits there, and what they read is read back.
+    pub host_ops: bool,
+    /// Whether reductions use subgroup operations, where the adapter's are found to work.
+    pub subgroups: bool,
     /// Where compiled pipelines are kept for later processes; nowhere if absent.
     pub cache: Option<PathBuf>,
 }
@@ -58,6 +64,8 @@ impl GpuOptions {
             submission_macs,
             patience: Duration::from_secs(seconds),
             profile: false,
+            host_ops: false,
+            subgroups: true,
             cache: cache::folder(),
         }
     }
@@ -71,6 +79,10 @@ pub struct GpuSession {
     layout: State,
     options: GpuOptions,
     fixed: Fixed,
+    /// Whether shaders use subgroup operations.
+    subgroups: bool,
+    /// What the host computes, by dispatch.
+    steps: HashMap<usize, HostStep>,
     resident: Resident,
     planner: Planner,
     pipelines: Pipelines,
@@ -88,7 +100,8 @@ impl GpuSession {
     /// bytes of a constant.
     ///
     /// Fails if the program or its form breaks its rules, if a constant is missing or differs from its
-    /// description, and if the adapter lacks a feature, memory or a limit that the model needs.
+    /// description, if the adapter lacks memory or a limit that the model needs, and if the host must compute a kernel
+    /// though [`GpuOptions::host_ops`] is not set.
     pub fn new(
         gpu: &Gpu,
         program: Program,
@@ -102,8 +115,13 @@ impl GpuSession {
         if !problems.is_empty() {
             return Err(named(&problems.join("\n")));
         }
+        if !options.host_ops {
+            host::refuse(&program, &form)?;
+        }
         bindings::check(gpu, &program, &form)?;
-        pipelines::check(gpu, &form)?;
+        pipelines::check(gpu, &program, &form)?;
+        let has_texts = form.shaders.iter().any(|shader| shader.with_subgroups.is_some());
+        let subgroups = options.subgroups && has_texts && gpu.features()?.subgroups;
         let stamps = options.profile.then(|| Stamps::new(gpu, form.dispatches.len())).transpose()?;
         let limits = gpu.device().limits();
         let uniform_words = uniform_words(&form);
@@ -119,9 +137,11 @@ impl GpuSession {
         };
         let param_words = stride * form.dispatches.len().max(1);
         let needed = Needed { program: &program, form: &form, resident: &resident, param_words, constants };
-        let pipelines = Pipelines::new(gpu, &form, uniform_words, options.cache.as_deref())?;
+        let made = Made { program: &program, form: &form, param_words: uniform_words, subgroups };
+        let pipelines = Pipelines::new(gpu, &made, options.cache.as_deref())?;
         let buffers = Buffers::new(gpu, &needed)?;
-        let groups = Groups::new(gpu, &form, &pipelines, &buffers, uniform_words)?;
+        let groups = Groups::new(gpu, &made, &pipelines, &buffers)?;
+        let steps = host::steps(&program, &form, &|constant| bindings::load(&needed, constant))?;
         Ok(GpuSession {
             layout: State::of(&program, &form),
             planner: Planner::new(&program, &form, fixed),
@@ -130,6 +150,8 @@ impl GpuSession {
             form,
             options,
             fixed,
+            subgroups,
+            steps,
             resident,
             pipelines,
             buffers,
@@ -159,6 +181,11 @@ impl GpuSession {
         self.options.guard
     }
 
+    /// Whether reductions use subgroup operations.
+    pub fn uses_subgroups(&self) -> bool {
+        self.subgroups
+    }
+
     fn parts(&self, plan: &Plan) -> Readback {
         Readback::of(&self.layout, &self.form, plan, self.stamps.as_ref())
     }
@@ -168,8 +195,13 @@ impl GpuSession {
         let readback = self.parts(plan).words;
         self.buffers.reserve(&self.gpu, plan, upload_words, readback)?;
         if self.buffers.stale {
-            let words = uniform_words(&self.form);
-            self.groups = Groups::new(&self.gpu, &self.form, &self.pipelines, &self.buffers, words)?;
+            let made = Made {
+                program: &self.program,
+                form: &self.form,
+                param_words: uniform_words(&self.form),
+                subgroups: self.subgroups,
+            };
+            self.groups = Groups::new(&self.gpu, &made, &self.pipelines, &self.buffers)?;
             self.buffers.stale = false;
         }
         if !self.written.as_ref().is_some_and(|written| Arc::ptr_eq(written, plan)) {
@@ -197,40 +229,112 @@ impl GpuSession {
         written.map_err(|why| self.gpu.error(ErrorKind::Internal, format!("the inputs: {why}")))
     }
 
-    /// Submits the recorded run, waits for its end, and gives what was read back.
-    fn execute(&self, plan: &Plan, commands: Vec<wgpu::CommandBuffer>, clock: &mut Clock) -> Result<Vec<u8>, Error> {
+    /// Submits the recorded run, computes what the host computes, waits for the end, and gives what was read back.
+    ///
+    /// Fails if the device does. The inner result fails if a step of the host does; the device then waits for the next
+    /// run.
+    fn execute(
+        &self,
+        plan: &Plan,
+        commands: Vec<wgpu::CommandBuffer>,
+        inputs: &[Tensor],
+        clock: &mut Clock,
+    ) -> Result<Result<Vec<u8>, Error>, Error> {
         let words = self.parts(plan).words;
-        let failure: Arc<Mutex<Option<String>>> = Arc::default();
-        let map = |buffer: &wgpu::Buffer, mode, bytes: u64| {
-            let failure = Arc::clone(&failure);
-            buffer.slice(..bytes).map_async(mode, move |mapped| {
-                if let Err(e) = mapped {
-                    *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(e.to_string());
+        let (mut commands, mut last, mut stopped) = (commands.into_iter(), None, None);
+        for part in &plan.parts {
+            match part {
+                Part::Submission(_) => {
+                    let next = commands.next();
+                    last = Some(self.gpu.scoped("a run", || self.gpu.queue().submit(next))?);
                 }
-            });
-        };
-        let submission = self.gpu.scoped("a run", || {
-            let mut last = None;
-            for commands in commands {
-                last = Some(self.gpu.queue().submit([commands]));
+                Part::Host(at) => {
+                    clock.lap("submit");
+                    let step = &self.steps[at];
+                    stopped = self.host_step(plan, *at, last.take(), inputs)?.err();
+                    clock.lap(&host_span(&self.program, step.kernel));
+                    if stopped.is_some() {
+                        break;
+                    }
+                }
             }
-            map(&self.buffers.readback, wgpu::MapMode::Read, 4 * words as u64);
-            map(&self.buffers.upload, wgpu::MapMode::Write, self.buffers.upload.size());
-            last
-        })?;
+        }
+        let mut mapped = vec![(&self.buffers.upload, wgpu::MapMode::Write, self.buffers.upload.size())];
+        if stopped.is_none() {
+            mapped.push((&self.buffers.readback, wgpu::MapMode::Read, 4 * words as u64));
+        }
         clock.lap("submit");
-        if let Some(submission) = submission {
-            self.gpu.wait(submission, plan.timeout)?;
-        }
+        self.map(&mapped, last, plan.timeout)?;
         clock.lap("wait");
-        if let Some(why) = failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            return Err(self.gpu.error(ErrorKind::Device, format!("its results cannot be read: {why}")));
+        match stopped {
+            Some(error) => Ok(Err(error)),
+            None => self.read(&self.buffers.readback, words).map(Ok),
         }
+    }
+
+    /// Computes a step of the host between the submission before it and the next one.
+    fn host_step(
+        &self,
+        plan: &Plan,
+        at: usize,
+        before: Option<wgpu::SubmissionIndex>,
+        inputs: &[Tensor],
+    ) -> Result<Result<(), Error>, Error> {
+        let (step, place) = (&self.steps[&at], &plan.host[&at]);
+        self.map(&[(&self.buffers.host, wgpu::MapMode::Read, 4 * place.words() as u64)], before, plan.timeout)?;
+        let bytes = self.read(&self.buffers.host, place.words())?;
+        let (failed, operands) =
+            bytes.split_first_chunk().map_or((0, &[][..]), |(w, rest)| (u32::from_le_bytes(*w), rest));
+        if failed != 0 {
+            return Ok(Err(fault(&self.program, &self.form, inputs, failed)));
+        }
+        let results = match step.run(place, operands) {
+            Ok(results) => results,
+            Err(why) => {
+                let error = call::error(&self.program, ErrorKind::Kernel, why);
+                return Ok(Err(error.at_node(&self.program.kernel(step.kernel).name)));
+            }
+        };
+        self.gpu.scoped("a result of the host", || {
+            for (first, bytes) in results.iter().filter(|(_, bytes)| !bytes.is_empty()) {
+                self.gpu.queue().write_buffer(&self.buffers.arena, 4 * *first as u64, bytes);
+            }
+        })?;
+        Ok(Ok(()))
+    }
+
+    /// Waits until a submission is done and so many bytes of these buffers can be seen.
+    fn map(
+        &self,
+        buffers: &[(&wgpu::Buffer, wgpu::MapMode, u64)],
+        submission: Option<wgpu::SubmissionIndex>,
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        let failure: Arc<Mutex<Option<String>>> = Arc::default();
+        self.gpu.scoped("a run", || {
+            for (buffer, mode, bytes) in buffers {
+                let failure = Arc::clone(&failure);
+                buffer.slice(..*bytes).map_async(*mode, move |mapped| {
+                    if let Err(e) = mapped {
+                        *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(e.to_string());
+                    }
+                });
+            }
+        })?;
+        self.gpu.wait(submission, timeout)?;
+        match failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(why) => Err(self.gpu.error(ErrorKind::Device, format!("its results cannot be read: {why}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// The first words of a mapped buffer, which is then unmapped.
+    fn read(&self, buffer: &wgpu::Buffer, words: usize) -> Result<Vec<u8>, Error> {
         let read = || {
-            let view = self.buffers.readback.slice(..4 * words as u64).get_mapped_range().map_err(|e| e.to_string())?;
+            let view = buffer.slice(..4 * words as u64).get_mapped_range().map_err(|e| e.to_string())?;
             let bytes = view.to_vec();
             drop(view);
-            self.buffers.readback.unmap();
+            buffer.unmap();
             Ok(bytes)
         };
         let read: Result<Vec<u8>, String> = self.gpu.scoped("the results", read)?;
@@ -240,7 +344,7 @@ impl GpuSession {
     /// Runs with inputs in order; a failure of the device is returned by all later runs as well.
     fn run_in_order(&mut self, inputs: &[Tensor], controls: &[i64]) -> Result<Run, Error> {
         let mut clock = Clock::start();
-        let plan = self.planner.plan(&self.program, &self.form, &self.resident.offsets, inputs);
+        let plan = self.planner.plan(&self.program, &self.form, &self.resident.offsets, &self.steps, inputs);
         let plan = plan.map_err(|e| e.of(&self.program))?;
         let mut words = Vec::with_capacity(inputs.len());
         let mut places = Vec::with_capacity(inputs.len());
@@ -273,16 +377,17 @@ impl GpuSession {
             };
             let commands = self.gpu.scoped("a run", || recorder.record(&places))?;
             clock.lap("record");
-            self.execute(&plan, commands, &mut clock)
+            self.execute(&plan, commands, inputs, &mut clock)
         });
         // The buffers are then in no state to be used again.
-        let back = back.inspect_err(|e| self.broken = Some(e.clone()))?;
+        let back = back.inspect_err(|e| self.broken = Some(e.clone()))??;
         let ended = Ended {
             program: &self.program,
             form: &self.form,
             layout: self.layout,
             plan: &plan,
             stamps: self.stamps.as_ref(),
+            steps: &self.steps,
             inputs,
         };
         ended.run(&back, clock)

@@ -1,30 +1,49 @@
-//! Constants as kernels read them: 8-bit weights are rounded on their way to the device, which holds floats.
+//! Constants as kernels read them: weights are rounded on their way to the device.
 
 use eec_ir::program::{Form, MatMul, Program, Source};
 use eec_ir::{Precision, Tensor};
 
-/// The constant of this number with its elements rounded, if products by 8-bit weights read it.
+/// The constant of this number with its elements rounded, if products by 8-bit integers or 16-bit floats read it.
 ///
-/// Fails if something else reads it too, or if the products do not read it as one dense matrix.
+/// Fails if rounding changes it though something else reads it too, or if the products do not read it as one dense
+/// matrix.
 pub(super) fn rounded(program: &Program, constant: u32, tensor: Tensor) -> Result<Tensor, String> {
     let is_read = |id| program.buffer(id).source == Source::Constant(constant);
     let readers = program.kernels.iter().filter(|k| k.form.reads().into_iter().any(is_read));
-    let narrow = |form: &Form| matches!(form, Form::MatMul(m) if m.weights == Precision::Int8 && is_read(m.b.buffer));
-    let forms: Vec<&Form> = readers.map(|k| &k.form).collect();
-    if !forms.iter().any(|form| narrow(form)) {
-        return Ok(tensor);
-    }
-    let layout = |form: &&Form| match form {
-        Form::MatMul(product) if narrow(form) => dense(product, tensor.len()),
+    let narrow = |form: &Form| match form {
+        Form::MatMul(m) if is_read(m.b.buffer) => Some(m.weights).filter(|w| rounds(*w)),
         _ => None,
     };
-    let mut layouts = forms.iter().map(layout);
-    let first = layouts.next().flatten();
-    let (columns, transposed) =
-        first.filter(|_| layouts.all(|l| l == first)).ok_or("its 8-bit weights are read in several ways")?;
-    let mut values = tensor.elements::<f32>().ok_or("its 8-bit weights are no floats")?.into_owned();
-    Precision::Int8.round(&mut values, columns, transposed);
-    Tensor::new(tensor.dims(), values).map_err(|e| e.to_string())
+    let forms: Vec<&Form> = readers.map(|k| &k.form).collect();
+    let Some(precision) = forms.iter().find_map(|form| narrow(form)) else { return Ok(tensor) };
+    let layout = |form: &&Form| match form {
+        Form::MatMul(product) if narrow(form) == Some(precision) => dense(product, tensor.len()),
+        _ => None,
+    };
+    let layouts: Vec<Option<(usize, bool)>> = forms.iter().map(layout).collect();
+    let (columns, transposed) = layouts
+        .iter()
+        .flatten()
+        .next()
+        .copied()
+        .ok_or_else(|| format!("its {precision} weights are not read as one matrix"))?;
+    let values = tensor.elements::<f32>().ok_or_else(|| format!("its {precision} weights are no floats"))?;
+    let mut rounded = values.to_vec();
+    precision.round(&mut rounded, columns, transposed);
+    let alike = layouts.iter().all(|l| *l == Some((columns, transposed)));
+    let changed = || rounded.iter().zip(values.iter()).any(|(a, b)| a.to_bits() != b.to_bits());
+    if !alike && changed() {
+        return Err(format!("its {precision} weights are read in several ways"));
+    }
+    Tensor::new(tensor.dims(), rounded).map_err(|e| e.to_string())
+}
+
+/// Whether weights are rounded here: products by bfloat16 round both of their operands.
+fn rounds(weights: Precision) -> bool {
+    match weights {
+        Precision::Int8 | Precision::F16 => true,
+        Precision::F32 | Precision::Bf16 => false,
+    }
 }
 
 /// The columns of the stored matrix, and whether products sum over them.

@@ -1,7 +1,8 @@
-//! Elements as 32-bit words: floats by their bits, integers and truth values as `i32`.
+//! Elements as 32-bit words: floats by their bits, integers and truth values as `i32`; weights also as two 16-bit floats.
 
 use std::borrow::Cow;
 
+use eec_ir::precision::to_f16;
 use eec_ir::{DType, Tensor};
 
 /// Whether elements of this type have a form on a GPU.
@@ -18,6 +19,14 @@ pub(super) fn encode(tensor: &Tensor) -> Result<Cow<'_, [u8]>, String> {
         other => return Err(format!("elements of type {other} have no form on a GPU")),
     };
     Ok(Cow::Owned(bytemuck::cast_slice(&words).to_vec()))
+}
+
+/// The tensor's floats, rounded to 16 bits, two in a word; a last one alone is followed by a zero.
+pub(super) fn halves(tensor: &Tensor) -> Result<Cow<'_, [u8]>, String> {
+    let floats = tensor.elements::<f32>().ok_or("holds no floats")?;
+    let mut bytes: Vec<u8> = floats.iter().flat_map(|x| to_f16(*x).to_le_bytes()).collect();
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    Ok(Cow::Owned(bytes))
 }
 
 fn narrowed(value: i64) -> Result<i32, String> {
@@ -53,6 +62,13 @@ mod tests {
             assert_eq!(words.len(), 4 * tensor.len());
             assert_eq!(decode(tensor.dtype(), tensor.dims(), &words).expect("as many words"), tensor);
         }
+    }
+
+    #[test]
+    fn halves_stand_in_pairs() {
+        let words = halves(&Tensor::vector(vec![1.0f32, -2.0, 0.5])).expect("floats").into_owned();
+        assert_eq!(words, [0x00, 0x3c, 0x00, 0xc0, 0x00, 0x38, 0, 0]);
+        assert!(halves(&Tensor::vector(vec![1i32])).is_err());
     }
 
     #[test]

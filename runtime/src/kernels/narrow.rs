@@ -1,4 +1,5 @@
-//! Products by narrow weights: bfloat16 and 8-bit integers with scales, packed once at load.
+//! Products by narrow weights: bfloat16 and 8-bit integers with scales, packed once at load. (16-bit floats are widened
+//! when they are packed, and their products are those of floats.)
 //!
 //! Packed weights are panels of columns, zeros beyond the last one, widened slice by slice while they are
 //! used, so that the sums are those of the float kernels. Where the CPU has matrix tiles, products of
@@ -47,12 +48,12 @@ const MAX_ROUNDED: usize = 1 << 23;
 /// # Safety
 ///
 /// As for [`matmul::matmul`], with B as [`pack`] wrote it for this precision, or [`matmul::pack_b`] for
-/// [`Precision::F32`].
+/// [`Precision::F32`] and [`Precision::F16`].
 pub(crate) unsafe fn matmul(pool: &Pool, args: &MatMulArgs, precision: Precision) {
     // SAFETY: the caller's promise.
     unsafe {
         match precision {
-            Precision::F32 => matmul::matmul(pool, args),
+            Precision::F32 | Precision::F16 => matmul::matmul(pool, args),
             Precision::Int8 if args.m <= FEW_ROWS => few_rows(Isa::get(), pool, std::slice::from_ref(args)),
             Precision::Int8 => widened(Isa::get(), pool, args, precision),
             Precision::Bf16 => in_parts(args, |part| bf16(pool, part)),

@@ -2,13 +2,16 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{Dispatch, GpuProgram, Param, Role};
+use super::{Dispatch, GpuProgram, PIECE, Param, Role};
 
 impl Display for GpuProgram {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         self.write_dispatches(f)?;
         for (i, shader) in self.shaders.iter().enumerate() {
             writeln!(f, "\n// shader {i}\n{}", shader.text.trim_end())?;
+            if let Some(text) = &shader.with_subgroups {
+                writeln!(f, "\n// shader {i} with subgroups\n{}", text.trim_end())?;
+            }
         }
         Ok(())
     }
@@ -30,6 +33,12 @@ impl GpuProgram {
         let list = |items: Vec<String>| items.join(", ");
         writeln!(f, "symbols {}", list(self.symbols.iter().map(|s| s.to_string()).collect()))?;
         writeln!(f, "resident {}", list(self.resident.iter().map(|b| b.to_string()).collect()))?;
+        if !self.halves.is_empty() {
+            writeln!(f, "halves {}", list(self.halves.iter().map(|c| format!("const {c}")).collect()))?;
+        }
+        if self.piece != PIECE {
+            writeln!(f, "bindings of {} words", self.piece)?;
+        }
         for (i, words) in self.scratch.iter().enumerate() {
             writeln!(f, "scratch {i} of {words}")?;
         }
@@ -44,7 +53,12 @@ impl Display for Dispatch {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.role)?;
         self.with.iter().try_for_each(|k| write!(f, " with {k}"))?;
-        write!(f, " by shader {} x {} in block {}", self.shader, self.groups, self.block.0)?;
+        match self.role {
+            Role::Host(_) => {}
+            Role::Kernel(_) | Role::Control | Role::Rows | Role::Output(_) => {
+                write!(f, " by shader {} x {} in block {}", self.shader, self.groups, self.block.0)?;
+            }
+        }
         if self.instance > 0 {
             write!(f, ", instance {}", self.instance)?;
         }
@@ -64,6 +78,7 @@ impl Display for Role {
             Role::Control => f.write_str("control"),
             Role::Rows => f.write_str("rows"),
             Role::Output(output) => write!(f, "output {output}"),
+            Role::Host(kernel) => write!(f, "{kernel} by the host"),
         }
     }
 }

@@ -81,7 +81,7 @@ fn rounded(cx: &Eval, weights: Precision, columns: usize, transposed: bool) -> [
     match weights {
         Precision::F32 => [cx.floats(0), cx.floats(1)],
         Precision::Bf16 => [round(0), round(1)],
-        Precision::Int8 => [cx.floats(0), round(1)],
+        Precision::F16 | Precision::Int8 => [cx.floats(0), round(1)],
     }
 }
 

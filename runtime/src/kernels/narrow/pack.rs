@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use eec_ir::Precision;
-use eec_ir::precision::{int8_scale, to_bf16, to_int8};
+use eec_ir::precision::{from_f16, int8_scale, to_bf16, to_f16, to_int8};
 
 use super::{BF16_COLUMNS, BF16_ROWS, INT8_COLUMNS};
 use crate::kernels::Strided;
@@ -14,6 +14,8 @@ use crate::kernels::Strided;
 pub(crate) enum Matrix<'a> {
     /// Floats, not yet rounded or already.
     F32(Strided),
+    /// Bits of 16-bit floats.
+    F16 { bits: &'a [u16], row: usize, column: usize },
     /// Bits of bfloat16.
     Bf16 { bits: &'a [u16], row: usize, column: usize },
     /// Integers and scales.
@@ -25,7 +27,7 @@ pub(crate) enum Matrix<'a> {
 pub(crate) fn packed_len(precision: Precision, k: usize, n: usize) -> Option<usize> {
     let elements = |columns: usize, rows: usize| n.checked_next_multiple_of(columns)?.checked_mul(rows);
     match precision {
-        Precision::F32 => crate::kernels::matmul::packed_len(k, n)?.checked_next_multiple_of(16),
+        Precision::F32 | Precision::F16 => crate::kernels::matmul::packed_len(k, n)?.checked_next_multiple_of(16),
         Precision::Bf16 => Some(elements(BF16_COLUMNS, k.checked_next_multiple_of(BF16_ROWS)?)? / 2),
         Precision::Int8 => {
             let scales = elements(INT8_COLUMNS, k.div_ceil(Precision::GROUP))?;
@@ -53,10 +55,33 @@ pub(crate) unsafe fn pack(matrix: &Matrix, precision: Precision, k: usize, n: us
             }
         }
         // SAFETY: the caller's promise.
+        Precision::F16 => unsafe { pack_f16(matrix, k, n, dst) },
+        // SAFETY: the caller's promise.
         Precision::Bf16 => unsafe { pack_bf16(matrix, k, n, dst) },
         // SAFETY: the caller's promise.
         Precision::Int8 => unsafe { pack_int8(matrix, k, n, dst) },
     }
+}
+
+/// Floats again, rounded to what 16 bits hold.
+///
+/// # Safety
+///
+/// As for [`pack`].
+unsafe fn pack_f16(matrix: &Matrix, k: usize, n: usize, dst: &mut [f32]) {
+    let mut widened = vec![0.0; k * n];
+    for (row, column) in places(0..k, 0..n, matrix.has_contiguous_rows()) {
+        widened[row * n + column] = match *matrix {
+            // SAFETY: the caller's promise.
+            Matrix::F32(source) => from_f16(to_f16(unsafe { *source.at(row, column).ptr })),
+            Matrix::F16 { bits, row: r, column: c } => from_f16(bits[row * r + column * c]),
+            Matrix::Bf16 { .. } | Matrix::Int8 { .. } => unreachable!("weights of another form"),
+        };
+    }
+    let source = Strided { ptr: widened.as_ptr(), row: n as isize, column: 1 };
+    let len = crate::kernels::matmul::packed_len(k, n).unwrap_or_default();
+    // SAFETY: it has k rows of n.
+    unsafe { crate::kernels::matmul::pack_b(source, k, n, &mut dst[..len]) };
 }
 
 /// # Safety
@@ -72,7 +97,7 @@ unsafe fn pack_bf16(matrix: &Matrix, k: usize, n: usize, dst: &mut [f32]) {
                 // SAFETY: the caller's promise.
                 Matrix::F32(source) => to_bf16(unsafe { *source.at(row, column).ptr }),
                 Matrix::Bf16 { bits, row: r, column: c } => bits[row * r + column * c],
-                Matrix::Int8 { .. } => unreachable!("integers are no bfloat16"),
+                Matrix::F16 { .. } | Matrix::Int8 { .. } => unreachable!("weights of another form"),
             };
             dst[(row / 2 * BF16_COLUMNS + column - first) * 2 + row % 2] = bits;
         }
@@ -132,7 +157,7 @@ unsafe fn pack_group(
             let of = &of[rows.start / Precision::GROUP * n..];
             scales[..columns.len()].copy_from_slice(&of[columns.clone()]);
         }
-        Matrix::Bf16 { .. } => unreachable!("bfloat16 is no integer"),
+        Matrix::F16 { .. } | Matrix::Bf16 { .. } => unreachable!("weights of another form"),
     }
 }
 
@@ -141,7 +166,7 @@ impl Matrix<'_> {
     fn has_contiguous_rows(&self) -> bool {
         match self {
             Matrix::F32(source) => source.column == 1,
-            Matrix::Bf16 { column, .. } | Matrix::Int8 { column, .. } => *column == 1,
+            Matrix::F16 { column, .. } | Matrix::Bf16 { column, .. } | Matrix::Int8 { column, .. } => *column == 1,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Narrow products against plain loops over their rounded operands.
 
 use eec_ir::Precision;
+use eec_ir::precision::to_f16;
 
 use super::*;
 use crate::kernels::Bias;
@@ -102,7 +103,7 @@ fn every_set_multiplies_by_widened_weights() {
                 let found = case.product(&packed, |args| unsafe {
                     match precision {
                         Precision::Bf16 => bf16_widened(isa, &pool, args),
-                        Precision::Int8 | Precision::F32 => widened(isa, &pool, args, precision),
+                        Precision::Int8 | Precision::F16 | Precision::F32 => widened(isa, &pool, args, precision),
                     }
                 });
                 case.check(&found, &format!("{precision} on {}", isa.name));
@@ -183,7 +184,7 @@ fn a_row_does_not_depend_on_the_others() {
 
 #[test]
 fn weights_pack_alike_from_floats_bits_and_transposed() {
-    for case in [Precision::Bf16, Precision::Int8].into_iter().flat_map(cases) {
+    for case in [Precision::F16, Precision::Bf16, Precision::Int8].into_iter().flat_map(cases) {
         let (k, n) = (case.k, case.n);
         let b = case.b();
         let turned: Vec<f32> = (0..n).flat_map(|j| (0..k).map(move |i| (i, j))).map(|(i, j)| b[i * n + j]).collect();
@@ -192,7 +193,8 @@ fn weights_pack_alike_from_floats_bits_and_transposed() {
         let expected = packed(&by_rows(&b, n));
         let from_turned = packed(&Matrix::F32(Strided { ptr: turned.as_ptr(), row: 1, column: k as isize }));
         assert!(expected == from_turned, "{k}x{n} {}", case.precision);
-        let bits: Vec<u16> = b.iter().map(|x| to_bf16(*x)).collect();
+        let to_bits: fn(f32) -> u16 = if case.precision == Precision::F16 { to_f16 } else { to_bf16 };
+        let bits: Vec<u16> = b.iter().map(|x| to_bits(*x)).collect();
         let scale = |group: usize, j: usize| {
             let rows = group * Precision::GROUP..k.min((group + 1) * Precision::GROUP);
             eec_ir::precision::int8_scale(rows.map(|i| b[i * n + j]))
@@ -204,6 +206,7 @@ fn weights_pack_alike_from_floats_bits_and_transposed() {
         let integer = |i: usize| eec_ir::precision::to_int8(b[i], scales[i / n / Precision::GROUP * n + i % n]);
         let integers: Vec<i8> = (0..k * n).map(integer).collect();
         let stored = match case.precision {
+            Precision::F16 => Matrix::F16 { bits: &bits, row: n, column: 1 },
             Precision::Bf16 => Matrix::Bf16 { bits: &bits, row: n, column: 1 },
             Precision::Int8 | Precision::F32 => {
                 Matrix::Int8 { integers: &integers, row: n, column: 1, scales: &scales }
