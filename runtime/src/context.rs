@@ -33,6 +33,8 @@ pub(crate) struct Context {
     pub(crate) counters: *mut u64,
     /// 0, or a [`Fault`] in the upper half and the kernel's number in the lower one.
     pub(crate) error: AtomicU64,
+    /// Steps that loops may still make.
+    pub(crate) steps: u64,
     /// What helpers need besides.
     pub(crate) host: *const Host,
 }
@@ -48,6 +50,7 @@ pub(crate) mod field {
     pub(crate) const CONTROLS: i32 = offset_of!(Context, controls) as i32;
     pub(crate) const COUNTERS: i32 = offset_of!(Context, counters) as i32;
     pub(crate) const ERROR: i32 = offset_of!(Context, error) as i32;
+    pub(crate) const STEPS: i32 = offset_of!(Context, steps) as i32;
 }
 
 /// What can go wrong inside a kernel.
@@ -63,6 +66,8 @@ pub(crate) enum Fault {
     Memory = 4,
     /// An operator that the host runs was given what it cannot compute with.
     Host = 5,
+    /// The loops of a run take more steps than they may.
+    Steps = 6,
 }
 
 impl Fault {
@@ -73,6 +78,7 @@ impl Fault {
             2 => Fault::Division,
             4 => Fault::Memory,
             5 => Fault::Host,
+            6 => Fault::Steps,
             _ => Fault::Internal,
         };
         (fault, code as u32 as usize)
@@ -389,6 +395,12 @@ pub(crate) unsafe extern "C" fn scatter_rows(
             }
         }
     }
+}
+
+/// Copies bytes; where they come from may overlap with where they go to.
+pub(crate) unsafe extern "C" fn copy_bytes(to: *mut u8, from: *const u8, bytes: i64) {
+    // SAFETY: both buffers hold so many bytes, checked before the run.
+    unsafe { std::ptr::copy(from, to, bytes as usize) }
 }
 
 /// Nanoseconds since the session was made.

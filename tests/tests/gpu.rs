@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use eec::cases::{Case, lowered, run_passes, seeded_inputs};
-use eec_ir::program::{Form, Program};
+use eec_ir::program::{Form, Program, Step};
 use eec_ir::verify::{Stage, verify};
 use eec_ir::{Graph, Tensor};
 use eec_passes::pass::Context;
@@ -37,8 +37,11 @@ fn compiled(case: &Case, graph: &Graph) -> Result<Graph, String> {
     Ok(graph)
 }
 
-/// Whether a program can have no GPU form: its evaluator runs an operator, or elements have no word.
+/// Whether a program can have no GPU form: its evaluator runs an operator, elements have no word, or it loops.
 fn is_for_the_host(program: &Program) -> bool {
+    if program.blocks.iter().flat_map(|b| &b.steps).any(|step| matches!(step, Step::Repeat(_))) {
+        return true;
+    }
     let word = |dtype: eec_ir::DType| dtype.is_compiled();
     program.kernels.iter().any(|k| matches!(k.form, Form::Host(_))) || program.buffers.iter().any(|b| !word(b.dtype))
 }

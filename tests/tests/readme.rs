@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use eec::onnx::{Cpu, operators};
+use eec::onnx::{Cpu, OPSETS, operators};
 use eec_ir::DType;
 
 const BEGIN: &str = "<!-- operators, written by tests/tests/readme.rs -->";
@@ -36,7 +36,7 @@ fn operator_table() -> String {
         names.collect::<Vec<_>>().join(", ")
     };
     let rows = [
-        "| on the CPU | ONNX operators, opsets 6 to 28 |".to_string(),
+        format!("| on the CPU | ONNX operators, opsets {} to {} |", OPSETS.start(), OPSETS.end()),
         "|---|---|".to_string(),
         format!("| compiled | {} |", those(|c| *c == Cpu::Compiled)),
         format!("| compiled, but for the forms in parentheses | {} |", those(|c| matches!(c, Cpu::Partly(_)))),

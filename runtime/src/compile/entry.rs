@@ -29,6 +29,7 @@ pub(super) struct Helpers {
     pub(super) count_rows: FuncRef,
     pub(super) gather_rows: FuncRef,
     pub(super) scatter_rows: FuncRef,
+    pub(super) copy_bytes: FuncRef,
     pub(super) clock: FuncRef,
 }
 
@@ -106,6 +107,7 @@ impl<'a> Entry<'a, '_> {
             Step::Run(kernel) => self.run(*kernel),
             Step::If(step) => self.branch(step),
             Step::Route(step) => self.route(step),
+            Step::Repeat(step) => self.repeat(step),
         }
     }
 

@@ -128,7 +128,7 @@ fn number_symbols(program: &Program) -> HashMap<Symbol, usize> {
     let rows = program.blocks.iter().filter_map(|b| b.rows.as_ref());
     let lengths = program.blocks.iter().flat_map(|b| &b.steps).filter_map(|step| match step {
         Step::Route(route) => route.join.as_ref()?.length.as_ref(),
-        Step::Run(_) | Step::If(_) => None,
+        Step::Run(_) | Step::If(_) | Step::Repeat(_) => None,
     });
     let all: BTreeSet<&Symbol> = inputs.chain(rows).chain(lengths.map(|l| &l.symbol)).collect();
     all.into_iter().enumerate().map(|(i, s)| (s.clone(), i)).collect()
@@ -265,6 +265,7 @@ impl Compiler {
             count_rows: self.import("count_rows")?,
             gather_rows: self.import("gather_rows")?,
             scatter_rows: self.import("scatter_rows")?,
+            copy_bytes: self.import("copy_bytes")?,
             clock: self.import("clock")?,
         };
         let ids = self.loops.clone();
@@ -287,7 +288,7 @@ const VERIFIER: &str = if cfg!(debug_assertions) { "true" } else { "false" };
 type Import = (&'static str, &'static [Type], Option<Type>, *const u8);
 
 /// The functions that generated code may call.
-fn imports() -> [Import; 16] {
+fn imports() -> [Import; 17] {
     [
         ("run_loop", &[I64; 5], None, context::run_loop as *const u8),
         ("run_matmul", &[I64; 2], None, products::run_matmul as *const u8),
@@ -300,6 +301,7 @@ fn imports() -> [Import; 16] {
         ("count_rows", &[I64; 3], Some(I64), context::count_rows as *const u8),
         ("gather_rows", &[I64; 6], None, context::gather_rows as *const u8),
         ("scatter_rows", &[I64; 6], None, context::scatter_rows as *const u8),
+        ("copy_bytes", &[I64; 3], None, context::copy_bytes as *const u8),
         ("clock", &[I64], Some(I64), context::clock as *const u8),
         ("apply", &[I64; 3], None, context::apply as *const u8),
         ("sin", &[F32], Some(F32), context::sin as *const u8),

@@ -68,7 +68,8 @@ fn aliases(program: &Program) -> Vec<(BufferId, BufferId)> {
     };
     for step in program.blocks.iter().flat_map(|block| &block.steps) {
         match step {
-            Step::Run(_) => {}
+            // No shader runs a loop, so no program with one comes here.
+            Step::Run(_) | Step::Repeat(_) => {}
             Step::If(step) => {
                 for id in [step.then, step.other] {
                     aliases.extend(step.results.iter().copied().zip(yields(&id).iter().copied()));

@@ -11,4 +11,5 @@ mod host;
 mod joins;
 mod loops;
 mod plans;
+mod repeats;
 mod strips;

@@ -5,6 +5,7 @@ use eec::model::{Form, Model, session_of, simplified};
 use eec::npz::read_npz;
 use eec::onnx::{ImportOptions, Limits, import_bytes_with};
 use eec_ir::bind::Sizes;
+use eec_ir::minifloat::Overflow;
 use eec_ir::text::{parse, pool_resolver};
 use eec_ir::verify::{Stage, verify};
 use eec_ir::{Dim, Graph, Tensor, eval};
@@ -43,13 +44,45 @@ fn onnx(input: &[u8]) -> Result<(), String> {
 fn compute(graph: &Graph) -> Result<(), String> {
     let Ok(plain) = simplified(graph.clone()) else { return Ok(()) };
     let Ok(program) = lowered(&plain) else { return Ok(()) };
-    let Some((sizes, inputs)) = small(&plain) else { return Ok(()) };
-    let _ = sizes;
-    let options = Options { threads: 1, memory_limit: 256 << 20, ..Options::default() };
-    let Ok(mut session) = session_of(program, &plain, options) else { return Ok(()) };
-    let _ = run(&mut session, &plain, &inputs, Control::Auto);
-    let _ = eval::evaluate(&plain, &inputs);
-    Ok(())
+    let Some((_, inputs)) = small(&plain) else { return Ok(()) };
+    let Ok(mut session) = session_of(program, &plain, options()) else { return Ok(()) };
+    // The evaluator takes no limit of steps: it follows what ran within one.
+    let Ok(ran) = run(&mut session, &plain, &inputs, Control::Auto) else { return Ok(()) };
+    let Ok(want) = eval::evaluate(&plain, &inputs) else { return Ok(()) };
+    let have: Vec<Tensor> = ran.outputs.into_iter().map(|(_, tensor)| tensor).collect();
+    let Err(difference) = check_all(&plain, &have, &want, TOLERANCE) else { return Ok(()) };
+    match is_steady(&plain, &inputs, &want) {
+        true => Err(format!("the compiled model differs from its evaluator: {difference}")),
+        false => Ok(()),
+    }
+}
+
+/// How sessions run here.
+fn options() -> Options {
+    Options { threads: 1, memory_limit: 256 << 20, step_limit: 1 << 12, ..Options::default() }
+}
+
+/// What rounding may make of a result, absolute and relative.
+const TOLERANCE: f32 = 1e-2;
+
+/// Whether the outputs stay much the same for inputs that are a little larger or smaller. Where they do not, as
+/// where a difference of large numbers or a comparison decides, rounding may make anything of them.
+fn is_steady(graph: &Graph, inputs: &[Tensor], outputs: &[Tensor]) -> bool {
+    [1.0 + 1e-5, 1.0 - 1e-5].into_iter().all(|factor| {
+        let moved: Vec<Tensor> = inputs.iter().map(|t| scaled(t, factor)).collect();
+        let found = eval::evaluate(graph, &moved);
+        found.is_ok_and(|found| check_all(graph, &found, outputs, TOLERANCE / 10.0).is_ok())
+    })
+}
+
+/// A float tensor times `factor`; any other as it is.
+fn scaled(tensor: &Tensor, factor: f64) -> Tensor {
+    let elements: Vec<f64> = tensor.to_f64s().into_iter().map(|x| x * factor).collect();
+    match tensor.dtype().is_float() {
+        true => Tensor::from_f64s(tensor.dtype(), tensor.dims(), &elements, Overflow::Special)
+            .unwrap_or_else(|_| tensor.clone()),
+        false => tensor.clone(),
+    }
 }
 
 /// Sizes and inputs of a graph, if all its values together are small under them.
@@ -86,8 +119,7 @@ fn artifact(input: &[u8]) -> Result<(), String> {
     let file = tempfile::NamedTempFile::new().map_err(|e| e.to_string())?;
     std::fs::write(file.path(), input).map_err(|e| e.to_string())?;
     let Ok(model) = Model::open(file.path()) else { return Ok(()) };
-    let options = Options { threads: 1, memory_limit: 256 << 20, ..Options::default() };
-    let Ok(mut session) = model.session(Form::Dynamic, options) else { return Ok(()) };
+    let Ok(mut session) = model.session(Form::Dynamic, options()) else { return Ok(()) };
     if let Some((_, inputs)) = small(&model.plain) {
         let _ = run(&mut session, &model.plain, &inputs, Control::Auto);
     }
