@@ -1,6 +1,7 @@
 //! Forms of operators that the shared models do not use: older opsets, branches, declarations.
 
 mod limits;
+mod loops;
 
 use eec_ir::{DType, Graph, Tensor, Type};
 use prost::Message;
