@@ -89,7 +89,9 @@ impl Entry<'_, '_> {
             None => self.b.ins().iconst(I8, 1),
         };
         self.alias(&step.results, &step.carried);
-        step.rows.iter().for_each(|row| drop(self.own(row.buffer)));
+        for row in &step.rows {
+            self.own(row.buffer);
+        }
         let [check, turn, body, endless, after] = [0; 5].map(|_| self.b.create_block());
         let (number, goes_on) = (self.b.append_block_param(check, I64), self.b.append_block_param(check, I8));
         let zero = self.number(0);

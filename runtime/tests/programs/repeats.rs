@@ -168,10 +168,10 @@ fn loops_that_break_a_rule_are_refused() {
     refuse(&|b| repeat(b).trips = Some(d("m")), "not bound here");
     refuse(&|b| repeat(b).trips = Some(&d("n") + &n(1)), "must hold");
     refuse(&|b| repeat(b).rows[0].row = n(999), "must hold");
-    refuse(&|b| drop(repeat(b).results.pop()), "1 results for 2 buffers");
-    refuse(&|b| drop(b.program.blocks[1].params.remove(0)), "takes 1 parameters, expected 2");
+    refuse(&|b| repeat(b).results.truncate(1), "1 results for 2 buffers");
+    refuse(&|b| b.program.blocks[1].params.truncate(2), "takes 1 parameters, expected 2");
     refuse(&|b| b.program.blocks[1].params.clear(), "takes no number");
-    refuse(&|b| drop(b.program.blocks[1].yields.pop()), "yields 2 buffers, expected 3");
+    refuse(&|b| b.program.blocks[1].yields.truncate(2), "yields 2 buffers, expected 3");
     refuse(
         &|b| {
             let result = repeat(b).results[0];
