@@ -245,7 +245,7 @@ fn in_a_loop(cx: &mut Cx, layer: &Layer, direction: &Direction, state: State) ->
     let carried: Vec<ValueId> = std::iter::once(state.hidden).chain(state.cell).collect();
     let results = cx.repeated(&layer.steps, &carried, |cx, number, carried| {
         let state = State { hidden: carried[0], cell: carried.get(1).copied() };
-        let position = if direction.backwards { cx.from_end(number, &layer.steps)? } else { number };
+        let position = if direction.backwards { cx.counted_from_end(number, &layer.steps)? } else { number };
         let x = cx.emit(Op::Gather { axis: 0 }, &[direction.inputs, position])?;
         let next = step(cx, layer, direction, x, state)?;
         let (next, shown) = within_length(cx, layer, position, next, state)?;

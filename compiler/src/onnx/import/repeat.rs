@@ -207,7 +207,7 @@ impl Importer<'_> {
 
 /// The element of a scanned operand that step `number` takes.
 fn element(cx: &mut Cx, source: &Source, number: ValueId, length: &Dim) -> NodeResult<ValueId> {
-    let position = if source.backwards { cx.from_end(number, length)? } else { number };
+    let position = if source.backwards { cx.counted_from_end(number, length)? } else { number };
     cx.emit(Op::Gather { axis: source.axis as i64 }, &[source.value, position])
 }
 
@@ -221,7 +221,7 @@ fn moved_first_axis(cx: &mut Cx, x: ValueId, axis: i64) -> NodeResult<ValueId> {
 
 impl Cx<'_> {
     /// `length - 1 - number`: the position of an element, counted from the end.
-    pub(super) fn from_end(&mut self, number: ValueId, length: &Dim) -> NodeResult<ValueId> {
+    pub(super) fn counted_from_end(&mut self, number: ValueId, length: &Dim) -> NodeResult<ValueId> {
         let last = self.emit(Op::Sizes { values: vec![length - &Dim::from(1)] }, &[])?;
         let last = self.reshape(last, Vec::new())?;
         self.sub(last, number)

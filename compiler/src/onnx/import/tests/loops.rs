@@ -33,10 +33,8 @@ fn looped(operands: &[&str], body: AttributeProto) -> String {
 fn a_loop_that_only_data_ends_carries_what_keeps_its_shape() {
     let step = || vec![node("Neg", &["v"], &["w"], vec![]), node("Identity", &["c"], &["d"], vec![])];
     assert_eq!(looped(&["count", "", "x"], body(step(), &["i", "c", "v"], &["d", "w"])), "");
-    let grows = vec![
-        node("Concat", &["v", "v"], &["w"], vec![int("axis", 1)]),
-        node("Identity", &["c"], &["d"], vec![]),
-    ];
+    let grows =
+        vec![node("Concat", &["v", "v"], &["w"], vec![int("axis", 1)]), node("Identity", &["c"], &["d"], vec![])];
     let refused = looped(&["count", "", "x"], body(grows, &["i", "c", "v"], &["d", "w"]));
     assert!(refused.contains("node `the Loop` (Loop): a step makes f32[n, 6, 2] of the f32[n, 3, 2]"), "{refused}");
     let rows = looped(&["count", ""], body(step(), &["i", "c"], &["d", "w"]));
