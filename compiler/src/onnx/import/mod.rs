@@ -114,6 +114,7 @@ pub fn import_bytes_with(
         scopes: Vec::new(),
         path: Vec::new(),
         unsupported,
+        counts: HashMap::new(),
         by_eec,
     };
     importer.run(graph)
@@ -146,6 +147,8 @@ struct Importer<'f> {
     path: Vec<String>,
     /// What could not be imported so far.
     unsupported: Unsupported,
+    /// What tells how often the loops of these regions run.
+    counts: HashMap<RegionId, ValueId>,
     /// Whether the file is an export of eec's own.
     by_eec: bool,
 }
@@ -347,6 +350,8 @@ impl Importer<'_> {
                     found.extend(graph.value(value).name.as_deref().map(str::to_string))
                 }
                 Def::Node(node, _) if seen.insert(node) => next.extend(&graph.node(node).inputs),
+                // Were the number of steps known, so would be the number of every step.
+                Def::Param(region, _) if self.counts.contains_key(&region) => next.extend(self.counts.get(&region)),
                 Def::Param(..) | Def::Const(_) | Def::Node(..) => {}
             }
         }

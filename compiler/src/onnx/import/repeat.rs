@@ -112,10 +112,13 @@ impl Importer<'_> {
         &mut self,
         node: &NodeProto,
         body: &Body,
-        from: usize,
+        (trips, from): (&Trips, usize),
         carried: &[ValueId],
     ) -> Result<Option<Imported>, Failure> {
         let round = Round::open(&mut self.graph, carried);
+        if let Trips::Data(count) = trips {
+            self.counts.insert(round.region, *count);
+        }
         let mut inside = self.context(round.region, node.clone(), Vec::new());
         let number = if from > 0 { inside.plus(round.number, from as f64)? } else { round.number };
         let holds = self.graph.constant(Tensor::scalar(1u8));

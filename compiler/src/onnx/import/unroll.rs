@@ -73,7 +73,9 @@ impl Importer<'_> {
         let names: Vec<String> = body.outputs[body.outputs.len() - scans..].to_vec();
         self.with_body(body, |importer, body| {
             if importer.is_long(&trips) && importer.known_truth(turn.condition) != Some(false) {
-                let Some(round) = importer.import_round(&node, body, 0, &turn.carried)? else { return Ok(None) };
+                let Some(round) = importer.import_round(&node, body, (&trips, 0), &turn.carried)? else {
+                    return Ok(None);
+                };
                 let by_number = matches!(trips, Trips::Known(_)) && !round.counts_rows(&importer.graph);
                 // Rows until a condition that the step's number decides can only be told by making the steps.
                 if !by_number {
@@ -83,7 +85,9 @@ impl Importer<'_> {
             let turn = match importer.loop_steps(region, &node, body, &trips, turn)? {
                 Some(Steps::All(turn)) => turn,
                 Some(Steps::Until(step, turn)) => {
-                    let Some(round) = importer.import_round(&node, body, step, &turn.carried)? else { return Ok(None) };
+                    let Some(round) = importer.import_round(&node, body, (&trips, step), &turn.carried)? else {
+                        return Ok(None);
+                    };
                     return importer.close_round(region, &node, (&trips, step), turn, round).map(Some);
                 }
                 None => return Ok(None),
