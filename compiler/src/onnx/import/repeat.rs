@@ -10,7 +10,7 @@ use super::super::proto::NodeProto;
 use super::Importer;
 use super::control::Body;
 use super::node::Cx;
-use super::unroll::{Scan, Source, Trips, Turn};
+use super::unroll::{ROWS_OF_DATA, Scan, Source, Trips, Turn};
 
 /// The region of a loop that is being made: what a step is given.
 pub(super) struct Round {
@@ -55,8 +55,8 @@ impl Round {
             return refuse("nothing ends it");
         }
         if !made.rows.is_empty() && (!always || unbounded) {
-            let why = "how often it runs depends on data, and so do the sizes of its results";
-            return Err(Refusal::undecided(if is_always(graph, first) { next } else { first }, why));
+            let undecided = if is_always(graph, first) { next } else { first };
+            return Err(Refusal::undecided(undecided, ROWS_OF_DATA));
         }
         if let Some(steps) = made.trips.as_const().filter(|steps| always && *steps > MAX_STEPS as i64) {
             return refuse(format!("takes {steps} steps, more than {MAX_STEPS}"));

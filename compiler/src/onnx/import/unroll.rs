@@ -35,6 +35,9 @@ pub(super) enum Trips {
     Unbounded,
 }
 
+/// Why a loop cannot stack up what its steps give.
+pub(super) const ROWS_OF_DATA: &str = "how often it runs depends on data, and so do the sizes of its results";
+
 /// So many steps at most are made ready where data decides how many run; a longer loop counts them while it
 /// runs.
 const GUARDED_STEPS: usize = 16;
@@ -72,6 +75,7 @@ impl Importer<'_> {
         let turn = Turn { condition, carried, rows: vec![Vec::new(); scans] };
         let names: Vec<String> = body.outputs[body.outputs.len() - scans..].to_vec();
         self.with_body(body, |importer, body| {
+            importer.check_rows(&trips, &turn)?;
             if importer.is_long(&trips) && importer.known_truth(turn.condition) != Some(false) {
                 let Some(round) = importer.import_round(&node, body, (&trips, 0), &turn.carried)? else {
                     return Ok(None);
@@ -85,6 +89,7 @@ impl Importer<'_> {
             let turn = match importer.loop_steps(region, &node, body, &trips, turn)? {
                 Some(Steps::All(turn)) => turn,
                 Some(Steps::Until(step, turn)) => {
+                    importer.check_rows(&trips, &turn)?;
                     let Some(round) = importer.import_round(&node, body, (&trips, step), &turn.carried)? else {
                         return Ok(None);
                     };
@@ -99,6 +104,19 @@ impl Importer<'_> {
             }
             Ok(Some(results))
         })
+    }
+
+    /// Refuses results with a row of every step where data decides how many there are.
+    fn check_rows(&self, trips: &Trips, turn: &Turn) -> NodeResult<()> {
+        let count = match trips {
+            Trips::Data(count) => Some(*count),
+            Trips::Known(_) | Trips::Size(_) | Trips::Unbounded => None,
+        };
+        let open = || Some(turn.condition).filter(|c| self.known_truth(*c).is_none());
+        match count.or_else(open).filter(|_| !turn.rows.is_empty()) {
+            Some(value) => Err(Refusal::undecided(value, ROWS_OF_DATA)),
+            None => Ok(()),
+        }
     }
 
     /// The number that the operand `value` holds.
