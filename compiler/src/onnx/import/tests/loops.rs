@@ -36,7 +36,10 @@ fn a_loop_that_only_data_ends_carries_what_keeps_its_shape() {
     let grows =
         vec![node("Concat", &["v", "v"], &["w"], vec![int("axis", 1)]), node("Identity", &["c"], &["d"], vec![])];
     let refused = looped(&["count", "", "x"], body(grows, &["i", "c", "v"], &["d", "w"]));
-    assert!(refused.contains("node `the Loop` (Loop): a step makes f32[n, 6, 2] of the f32[n, 3, 2]"), "{refused}");
+    assert!(
+        refused.contains("node `the Loop` (Loop) / body: a step makes f32[n, 6, 2] of the f32[n, 3, 2]"),
+        "{refused}"
+    );
     let stacked = vec![node("Neg", &["x"], &["w"], vec![]), node("Identity", &["c"], &["d"], vec![])];
     let rows = looped(&["count", ""], body(stacked, &["i", "c"], &["d", "w"]));
     assert!(rows.contains("how often it runs depends on data, and so do the sizes of its results"), "{rows}");
