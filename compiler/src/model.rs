@@ -153,8 +153,8 @@ impl Model {
         if !is_artifact(path)? {
             return Ok(Model::new(path, simplified(onnx::import_with(path, options)?)?));
         }
-        if !options.inputs.is_empty() || !options.dims.is_empty() {
-            let why = "is compiled: inputs and dims are fixed when the .onnx is imported";
+        if *options != onnx::ImportOptions::default() {
+            let why = "is compiled: inputs, dims and limits are set when the .onnx is imported";
             return Err(Error::usage(format!("{} {why}", path.display())));
         }
         Model::from_artifact(path, Artifact::open(path)?)

@@ -103,8 +103,15 @@ fn inputs_and_dims_are_fixed() -> Result {
     assert!(place.run("run model.onnx --inputs data.npz --dim batch=1 --expect y.npz")?.status.success());
     assert!(place.run("run model.onnx --fix input_ids=@data.npz --fix-dim batch=1 --expect y.npz")?.status.success());
     says(&place.refusal(2, &format!("run fixed.eec {fixed}"))?, &["fixed.eec", "when the .onnx is imported"]);
-    says(&place.refusal(1, "run model.onnx --fix ids=1")?, &["`ids` is no input of the model"]);
-    says(&place.refusal(1, "run model.onnx --fix-dim rows=1")?, &["no input of the model has a dim `rows`"]);
+    let limited = place.refusal(2, "run fixed.eec --import-limit nodes=7")?;
+    says(&limited, &["fixed.eec", "limits are set when the .onnx is imported"]);
+    let unknown = place.refusal(2, "run model.onnx --fix ids=1")?;
+    says(&unknown, &["`ids` is no input of the model", "inputs: pixel_values, input_ids"]);
+    for verb in ["run", "opt", "explain", "reduce"] {
+        let unknown = place.refusal(2, &format!("{verb} model.onnx --fix-dim rows=1"))?;
+        says(&unknown, &["no input of the model has a dim `rows`", "dims: batch"]);
+    }
+    says(&place.stdout("opt model.onnx --fix-dim batch=3")?, &["pixel_values: f32[3, "]);
     says(&place.refusal(1, "run model.onnx --fix input_ids=1,2 --fix-dim batch=1")?, &["2 elements do not fit"]);
     says(&place.refusal(2, "run model.onnx --import-limit nods=3")?, &["rank, nodes, depth, steps"]);
     says(&place.refusal(1, "run model.onnx --import-limit nodes=3")?, &["the limit `nodes`, 3"]);

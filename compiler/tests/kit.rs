@@ -44,6 +44,17 @@ fn opt_is_a_filter_of_text_and_takes_onnx() -> Result {
     assert_eq!(piped(&place, "opt -", &onnx)?.0, place.stdout("opt model.onnx")?);
     let error = piped(&place, "opt", b"graph @g(").err().map(|e| e.to_string()).unwrap_or_default();
     says(&error, &["-: 1:"]);
+    let refused = |line: &str, input: &[u8]| piped(&place, line, input).err().map(|e| e.to_string());
+    place.stdout("compile model.onnx -o model.eec")?;
+    let compiled = std::fs::read(place.at("model.eec"))?;
+    for line in ["opt -", "explain -"] {
+        says(&refused(line, &compiled).unwrap_or_default(), &["-: holds a compiled model", "text IR or ONNX"]);
+    }
+    says(&refused("reduce -", &compiled).unwrap_or_default(), &["-: is no text", "a file named .onnx or .eec"]);
+    says(&refused("opt - --fix x=1", CASE.as_bytes()).unwrap_or_default(), &["is no ONNX model", "--fix"]);
+    for verb in ["opt", "explain"] {
+        says(&place.refusal(2, &format!("{verb} model.onnx --passes ,"))?, &["names no pass", "--list-passes"]);
+    }
     Ok(())
 }
 
@@ -109,6 +120,11 @@ fn drawings_hold_every_segment_and_exit_with_its_cost() -> Result {
     let total: f64 = shares.collect::<std::result::Result<Vec<_>, _>>()?.iter().sum();
     assert!((90.0..101.0).contains(&total), "segments have {total} % of the time");
     let dot = std::fs::read_to_string(place.at("one.dot"))?;
+    let plain = place.json("inspect one.eec")?;
+    says(&html, &[&format!("<li>{} nodes</li>", plain["nodes"]), "with what was inserted"]);
+    let shown = place.stdout("inspect one.eec --dot - --threads 1")?;
+    assert!(shown.starts_with("digraph ") && shown.ends_with("}\n"), "{shown}");
+    says(&place.refusal(2, "inspect one.eec --dot - --json")?, &["stdout takes one of"]);
     says(&dot, &["digraph", "exit 1, after block 5, else", "block 7: "]);
     assert_eq!(dot.matches('{').count(), dot.matches('}').count());
     Ok(())

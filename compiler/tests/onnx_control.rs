@@ -8,7 +8,7 @@ use std::path::Path;
 use eec::cases::{Case, seeded_inputs};
 use eec::npz::write_npz;
 use eec::onnx::{export, export_bytes, import, import_bytes};
-use eec_ir::{DType, Dim, Graph, Op, Origin, RegionId, Tensor, Type, ValueId};
+use eec_ir::{DType, Dim, Graph, NodeId, Op, Origin, RegionId, Tensor, Type, ValueId};
 
 use shared::{compare, onnx_runtime};
 
@@ -189,6 +189,38 @@ fn joins_run_in_onnx_runtime_as_in_the_evaluator() -> Outcome {
             case.sizes(&graph)?.iter().map(|sizes| seeded_inputs(&graph, sizes)).collect::<Result<Vec<_>, _>>()?;
         check_in_onnx_runtime(&graph, &inputs).map_err(|e| format!("{name}: {e}"))?;
     }
+    Ok(())
+}
+
+/// The loops of `tests/cases/ops`, among them one without steps: in ONNX Runtime, and read back.
+#[test]
+fn loops_run_in_onnx_runtime_as_in_the_evaluator_and_are_read_back() -> Outcome {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/cases/ops");
+    for name in ["loop", "loop_rows", "loop_route"] {
+        let case = Case::new(&std::fs::read_to_string(folder.join(name).with_extension("eir"))?)?;
+        let graph = case.graph()?;
+        let inputs =
+            case.sizes(&graph)?.iter().map(|sizes| seeded_inputs(&graph, sizes)).collect::<Result<Vec<_>, _>>()?;
+        check_in_onnx_runtime(&graph, &inputs).map_err(|e| format!("{name}: {e}"))?;
+        if name == "loop_route" {
+            continue;
+        }
+        let again = import_bytes(&export_bytes(&graph)?, "export", None)?;
+        let is_loop = |n: &NodeId| matches!(again.node(*n).op, Op::Loop { .. });
+        assert!(again.nodes_in_order().iter().any(is_loop), "{again}");
+        for inputs in inputs {
+            assert_eq!(eec_ir::eval::evaluate(&again, &inputs)?, eec_ir::eval::evaluate(&graph, &inputs)?);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn an_export_that_chooses_rows_is_not_read_back_and_says_why() -> Outcome {
+    let error = import_bytes(&export_bytes(&nested_routes()?)?, "exits.onnx", None).err().map(|e| e.to_string());
+    let error = error.unwrap_or_default();
+    assert!(error.starts_with("exits.onnx: was exported by eec with exits"), "{error}");
+    assert!(error.contains(".eec file") && error.contains("--plain"), "{error}");
     Ok(())
 }
 

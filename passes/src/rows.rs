@@ -34,6 +34,13 @@ impl Rows {
         let mut rows = Rows { tracks: by_form, problems: vec![None; graph.node_count()] };
         for id in &graph.region(region).nodes {
             let node = graph.node(*id);
+            if let Op::Loop { .. } = node.op {
+                // Its results are where their form says.
+                if let Err(reason) = cx.repeated(*id, &rows.tracks) {
+                    rows.problems[id.index()] = Some(format!("{}: {reason}", graph.describe(*id)));
+                }
+                continue;
+            }
             match cx.node(*id, &rows.tracks) {
                 Ok(track) => node.outputs.iter().for_each(|v| rows.tracks[v.index()] = Some(track.clone())),
                 Err(reason) => rows.problems[id.index()] = Some(format!("{}: {reason}", graph.describe(*id))),
@@ -153,6 +160,29 @@ impl Context<'_> {
         moved.map_or(Ok(()), |v| Err(format!("its region yields {v} in another order of rows")))
     }
 
+    /// The steps of a `Loop` keep rows apart if its body does, and if what is carried has the batch where
+    /// its form says, before the first step and after each. Its condition is one for all rows: how it comes
+    /// about is judged where it does.
+    fn repeated(&self, id: NodeId, tracks: &[Option<Track>]) -> Result<(), String> {
+        let (node, batch) = (self.graph.node(id), self.batch.as_symbol().ok_or("the batch is no symbol")?);
+        if matches!(&node.op, Op::Loop { trips } if trips.mentions(batch)) {
+            return Err("it takes a step for every sample".into());
+        }
+        let body = self.graph.region(*node.regions.first().ok_or("it has no region")?);
+        let rows = Rows::of_region(self.graph, node.regions[0], batch);
+        if let Some(reason) = body.nodes.iter().find_map(|n| rows.problem(*n)) {
+            return Err(reason.to_string());
+        }
+        let usual = |value: ValueId| self.by_form(self.graph.ty(value));
+        let known = |value: ValueId, track: Option<&Track>| match usual(value) {
+            Some(form) if track == Some(&form) => Ok(()),
+            _ => Err(format!("the batch's place in {value} of type {} is not known", self.graph.ty(value))),
+        };
+        node.inputs.iter().try_for_each(|v| known(*v, tracks[v.index()].as_ref()))?;
+        body.yields.iter().try_for_each(|v| known(*v, rows.track(*v)))?;
+        node.outputs.iter().try_for_each(|v| known(*v, usual(*v).as_ref()))
+    }
+
     fn operand(&self, value: ValueId, track: &Option<Track>) -> Result<Operand<'_>, String> {
         let ty = self.graph.ty(value);
         let place = match track {
@@ -223,7 +253,7 @@ impl Context<'_> {
             Op::ScatterElements { .. } | Op::ScatterND { .. } => Err("rows are not followed through it".into()),
             Op::GatherND { batch_dims } => self.gather_nd(inputs, operands, *batch_dims, out),
             Op::Shape { .. } | Op::Sizes { .. } | Op::Range { .. } => Err("its value depends on the batch size".into()),
-            Op::If { .. } | Op::Route { .. } => Err("it holds regions that were not analysed".into()),
+            Op::If { .. } | Op::Route { .. } | Op::Loop { .. } => Err("it holds regions that were not analysed".into()),
         }
     }
 

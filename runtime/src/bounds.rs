@@ -9,7 +9,7 @@ use eec_ir::BufferId;
 use eec_ir::dim::Dim;
 use eec_ir::program::{
     Attention, BlockId, Conv, Dense, Epilogue, Expr, Form, Host, Join, Kernel, Loop, MatMul, Per, Pool, Program,
-    RouteStep, Scan, Step, View,
+    RepeatStep, RouteStep, Scan, Step, View,
 };
 
 use crate::extent::{Extent, Extents};
@@ -86,6 +86,7 @@ fn bind_rows(program: &Program, id: BlockId, extents: &mut Extents) {
         match step {
             Step::Run(_) => {}
             Step::If(step) => [step.then, step.other].into_iter().for_each(|b| bind_rows(program, b, extents)),
+            Step::Repeat(step) => bind_rows(program, step.body, extents),
             Step::Route(step) => {
                 // A block runs on at least one row; without any, its sizes are zero and it is not checked.
                 let rows = Extent::of(&step.rows, extents).map_or(0, |e| e.hi.max(0));
@@ -162,6 +163,12 @@ impl Checker<'_> {
                         self.block(step.then)?;
                         self.block(step.other)?;
                         step.join.iter().try_for_each(|join| self.block(join.block))?;
+                    }
+                }
+                Step::Repeat(step) => {
+                    // Without steps the sizes inside are not used.
+                    if self.repeat(step).map_err(plain)? > 0 {
+                        self.block(step.body)?;
                     }
                 }
             }
@@ -245,6 +252,35 @@ impl Checker<'_> {
         let results: Vec<BufferId> = step.results.iter().map(|r| r.buffer).collect();
         self.aliases(&results, ends)?;
         step.join.iter().try_for_each(|join| self.join(step, join))
+    }
+
+    /// What is carried fits wherever it is put, and rows of all steps have room; gives the steps at most.
+    fn repeat(&self, step: &RepeatStep) -> Checked<i64> {
+        let block = self.program.block(step.body);
+        let steps = match &step.trips {
+            Some(trips) => self.any(trips)?.hi.max(0),
+            None => i64::MAX,
+        };
+        let (number, params) = block.params.split_first().ok_or("a loop's block takes no number")?;
+        number.iter().try_for_each(|id| self.holds(*id, 1))?;
+        let (next, given) = block.yields.split_at(usize::from(step.condition.is_some()));
+        step.condition.iter().chain(next).try_for_each(|id| self.holds(*id, 1))?;
+        for (((result, first), param), given) in step.results.iter().zip(&step.carried).zip(params).zip(given) {
+            let elements = self.capacity(*result);
+            self.holds(*first, elements)?;
+            self.holds(*given, elements)?;
+            if let Some(param) = param {
+                self.holds(*param, elements)?;
+                [first, result].into_iter().try_for_each(|id| self.holds(*id, self.capacity(*param)))?;
+            }
+        }
+        for (row, given) in step.rows.iter().zip(&given[step.results.len()..]) {
+            let elements = self.size(&row.row)?.hi;
+            let all = elements.checked_mul(steps).ok_or("the rows of a loop are too large")?;
+            self.holds(row.buffer, all)?;
+            self.holds(*given, elements)?;
+        }
+        Ok(steps)
     }
 
     /// The parameters of a join stand for what either block yields.

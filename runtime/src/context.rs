@@ -34,6 +34,8 @@ pub(crate) struct Context {
     pub(crate) counters: *mut u64,
     /// 0, or a [`Fault`] in the upper half and the kernel's number in the lower one.
     pub(crate) error: AtomicU64,
+    /// Steps that loops may still make.
+    pub(crate) steps: u64,
     /// What generated code calls.
     pub(crate) callees: &'static Callees,
     /// What the functions need besides.
@@ -54,6 +56,7 @@ pub(crate) struct Callees {
     pub(crate) count_rows: unsafe extern "C" fn(*const u8, i64, i64) -> i64,
     pub(crate) gather_rows: unsafe extern "C" fn(*mut u8, *const u8, *const u8, i64, i64, i64),
     pub(crate) scatter_rows: unsafe extern "C" fn(*mut u8, *const u8, *const u8, i64, i64, i64),
+    pub(crate) copy_bytes: unsafe extern "C" fn(*mut u8, *const u8, i64),
     pub(crate) clock: unsafe extern "C" fn(*const Context) -> i64,
     pub(crate) apply: unsafe extern "C" fn(i64, *mut f32, i64),
     pub(crate) sin: extern "C" fn(f32) -> f32,
@@ -74,6 +77,7 @@ pub(crate) static CALLEES: Callees = Callees {
     count_rows,
     gather_rows,
     scatter_rows,
+    copy_bytes,
     clock,
     apply,
     sin,
@@ -97,6 +101,7 @@ pub(crate) mod field {
     pub(crate) const COUNTERS: i32 = offset_of!(Context, counters) as i32;
     pub(crate) const CALLEES: i32 = offset_of!(Context, callees) as i32;
     pub(crate) const ERROR: i32 = offset_of!(Context, error) as i32;
+    pub(crate) const STEPS: i32 = offset_of!(Context, steps) as i32;
 }
 
 /// What can go wrong inside a kernel.
@@ -112,6 +117,8 @@ pub(crate) enum Fault {
     Memory = 4,
     /// An operator that the host runs was given what it cannot compute with.
     Host = 5,
+    /// The loops of a run take more steps than they may.
+    Steps = 6,
 }
 
 impl Fault {
@@ -122,6 +129,7 @@ impl Fault {
             2 => Fault::Division,
             4 => Fault::Memory,
             5 => Fault::Host,
+            6 => Fault::Steps,
             _ => Fault::Internal,
         };
         (fault, code as u32 as usize)
@@ -437,6 +445,12 @@ pub(crate) unsafe extern "C" fn scatter_rows(
             }
         }
     }
+}
+
+/// Copies bytes; where they come from may overlap with where they go to.
+pub(crate) unsafe extern "C" fn copy_bytes(to: *mut u8, from: *const u8, bytes: i64) {
+    // SAFETY: both buffers hold so many bytes, checked before the run.
+    unsafe { std::ptr::copy(from, to, bytes as usize) }
 }
 
 /// Nanoseconds since the session was made.

@@ -20,7 +20,7 @@ pub enum ErrorKind {
     Output,
     /// A run needs more memory than allowed.
     Memory,
-    /// A kernel met an index out of range or a division by zero.
+    /// A kernel met an index out of range or a division by zero, or loops make more steps than allowed.
     Kernel,
     /// There is no GPU, it failed, or it or the CPU lacks something that is needed.
     Device,

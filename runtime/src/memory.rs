@@ -1,7 +1,7 @@
 //! Where buffers live: lifetimes over the order of the jobs, and offsets in one arena.
 
 use eec_ir::BufferId;
-use eec_ir::program::{BlockId, Join, Program, RouteStep, Source, Step};
+use eec_ir::program::{BlockId, Join, Program, RepeatStep, RouteStep, Source, Step};
 
 use crate::jobs::jobs;
 use crate::pages::Pages;
@@ -60,7 +60,23 @@ impl Walk<'_> {
                 self.results(&step.results, &[step.then, step.other]);
             }
             Step::Route(step) => self.route(step),
+            Step::Repeat(step) => self.repeat(step),
         }
+    }
+
+    /// What a step carries on goes in turn to the parameter's memory and the result's, so both are kept, as
+    /// is what steps read from before.
+    fn repeat(&mut self, step: &RepeatStep) {
+        let (program, start) = (self.program, self.now);
+        let block = program.block(step.body);
+        let rows = step.rows.iter().map(|row| row.buffer);
+        let own = block.params.iter().flatten().chain(&step.results).copied().chain(rows);
+        let kept: Vec<BufferId> = own.collect();
+        step.condition.iter().chain(&step.carried).chain(&kept).for_each(|id| self.touch(*id));
+        self.block(step.body);
+        self.now += 1;
+        block.yields.iter().chain(&kept).for_each(|id| self.touch(*id));
+        self.keep_from(start);
     }
 
     fn route(&mut self, step: &RouteStep) {

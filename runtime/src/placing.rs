@@ -96,6 +96,16 @@ fn aliases(program: &Program) -> Vec<(BufferId, BufferId)> {
                     aliases.extend(results.iter().copied().zip(yields(&id).iter().copied()));
                 }
             }
+            // What is carried goes in turn to the memory of the parameter and of the result.
+            Step::Repeat(step) => {
+                let params = program.block(step.body).params.iter().skip(1);
+                for ((result, first), param) in step.results.iter().zip(&step.carried).zip(params) {
+                    aliases.push((*result, *first));
+                    if let Some(param) = *param {
+                        aliases.extend([(param, *first), (param, *result), (*result, param)]);
+                    }
+                }
+            }
         }
     }
     aliases

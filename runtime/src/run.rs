@@ -1,6 +1,6 @@
 //! What goes into a run and what comes out of it.
 
-use eec_ir::program::Port;
+use eec_ir::program::{MAX_STEPS, Port};
 use eec_ir::tensor::Element;
 use eec_ir::{DType, Tensor};
 
@@ -15,6 +15,8 @@ pub struct Options {
     pub threads: usize,
     /// The most bytes that a run's temporary buffers may take.
     pub memory_limit: usize,
+    /// The most steps that the loops of a run may make together.
+    pub step_limit: u64,
     /// Whether every kernel is measured, which costs some 50 ns each.
     pub profile: bool,
     /// Code that was made ahead of time for the program. Without, it is made when the model is loaded, which takes
@@ -24,7 +26,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { threads: 0, memory_limit: 16 << 30, profile: false, native: None }
+        Options { threads: 0, memory_limit: 16 << 30, step_limit: MAX_STEPS, profile: false, native: None }
     }
 }
 

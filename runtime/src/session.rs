@@ -43,6 +43,7 @@ pub struct Session {
     host: Host,
     planner: Planner,
     arena: Arena,
+    step_limit: u64,
     buffers: Vec<AtomicPtr<u8>>,
     homes: Vec<AtomicPtr<u8>>,
     symbols: Vec<i64>,
@@ -98,6 +99,7 @@ impl Session {
             host: Host { pool, packed, epilogues: epilogues(&program), calls, start: Instant::now() },
             planner: Planner::new(&program, options.memory_limit),
             arena: Arena::default(),
+            step_limit: options.step_limit,
             buffers: program.buffers.iter().map(|_| AtomicPtr::default()).collect(),
             homes: program.buffers.iter().map(|_| AtomicPtr::default()).collect(),
             symbols: vec![0; slots.len()],
@@ -181,6 +183,7 @@ impl Session {
             counters: self.counters.as_mut_ptr(),
             error: AtomicU64::new(0),
             callees: &CALLEES,
+            steps: self.step_limit,
             host: &self.host,
         };
         let awake = self.host.pool.keep_awake();
@@ -259,10 +262,17 @@ impl Session {
             Fault::Division => (ErrorKind::Kernel, format!("an integer is divided by zero{}", ranges())),
             Fault::Memory => (ErrorKind::Memory, "there is no memory for the kernel's scratch".into()),
             Fault::Host => (ErrorKind::Kernel, self.host.calls.take_failure().unwrap_or_default()),
+            Fault::Steps => {
+                (ErrorKind::Kernel, format!("its loops take more than {} steps{}", self.step_limit, ranges()))
+            }
             Fault::Internal => (ErrorKind::Internal, "the kernel failed".into()),
         };
-        let name = self.program.kernels.get(kernel).map_or("", |k| k.name.as_str());
-        self.error(kind, why).at_node(name)
+        let error = self.error(kind, why);
+        match self.program.kernels.get(kernel) {
+            Some(kernel) => error.at_node(&kernel.name),
+            // What a loop does wrong is no kernel's fault.
+            None => error,
+        }
     }
 }
 

@@ -11,7 +11,7 @@ pub(crate) fn numbered(program: &Program) -> HashMap<Symbol, usize> {
     let rows = program.blocks.iter().filter_map(|b| b.rows.as_ref());
     let lengths = program.blocks.iter().flat_map(|b| &b.steps).filter_map(|step| match step {
         Step::Route(route) => route.join.as_ref()?.length.as_ref(),
-        Step::Run(_) | Step::If(_) => None,
+        Step::Run(_) | Step::If(_) | Step::Repeat(_) => None,
     });
     let all: BTreeSet<&Symbol> = inputs.chain(rows).chain(lengths.map(|l| &l.symbol)).collect();
     all.into_iter().enumerate().map(|(i, s)| (s.clone(), i)).collect()

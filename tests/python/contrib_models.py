@@ -54,6 +54,39 @@ def products():
     yield "fused_conv_sum", summand
 
 
+def weight_only():
+    """Products whose weights are stored in few bits."""
+    rng = np.random.default_rng(5)
+
+    def packed(bits, k, n, block, zeros=None, bias=False):
+        blocks = -(-k // block)
+        constants = {
+            "b": rng.integers(0, 256, (n, blocks, block * bits // 8)).astype(np.uint8),
+            "s": (rng.random(n * blocks) * 0.1 + 0.01).astype(np.float32),
+        }
+        operands = [f32("x", 2, "m", k), "b", "s"]
+        if zeros == "packed":
+            constants["z"] = rng.integers(0, 256, n * -(-blocks * bits // 8)).astype(np.uint8)
+            operands.append("z")
+        elif zeros == "floats":
+            constants["z"] = (rng.random(n * blocks) * 9).astype(np.float32)
+            operands.append("z")
+        elif bias:
+            operands.append("")
+        if bias:
+            constants["c"] = random(6, n)
+            operands += ["", "c"]
+        return one("MatMulNBits", operands, [f32("y", 2, "m", n)], constants, K=k, N=n, bits=bits, block_size=block)
+
+    yield "matmul_4_bits", packed(4, 64, 5, 32), None, {"m": 3}
+    yield "matmul_4_bits_rest", packed(4, 70, 5, 16), None, {"m": 3}
+    yield "matmul_4_bits_zeros", packed(4, 96, 6, 32, "packed"), None, {"m": 1}
+    yield "matmul_4_bits_float_zeros", packed(4, 64, 5, 32, "floats"), None, {"m": 3}
+    yield "matmul_4_bits_bias", packed(4, 64, 6, 16, "packed", bias=True), None, {"m": 2}
+    yield "matmul_8_bits", packed(8, 64, 5, 32), None, {"m": 3}
+    yield "matmul_8_bits_zeros", packed(8, 48, 6, 16, "packed"), None, {"m": 2}
+
+
 def norms():
     x, skip, y = f32("x", B, S, D), f32("skip", B, S, D), f32("y", B, S, D)
     wide = {"g": random(1, D), "b": random(2, D), "c": random(3, D)}
@@ -164,7 +197,7 @@ def grouped():
 
 
 def tests():
-    for group in (elementwise, products, norms, embeddings, attentions, multi_heads, rotary, grouped):
+    for group in (elementwise, products, weight_only, norms, embeddings, attentions, multi_heads, rotary, grouped):
         yield from group()
 
 

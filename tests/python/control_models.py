@@ -181,6 +181,165 @@ def loops():
         }""")
 
 
+def counted():
+    """Loops whose number of steps is known only when they run."""
+    by_data = text("""
+        m (int64 k, float[n, 2] x) => (float[n, 2] y, int64 last) <bool go = {1}, int64 zero = {0}> {
+            o = Tanh (x)
+            y, last = Loop (k, go, x, zero) <body = b (int64 i, bool ci, float[n, 2] v, int64 before) => (bool co, float[n, 2] u, int64 now)
+            <float[2] w = {0.5, -1.5}> {
+                co = Identity (ci)
+                p = Mul (v, w)
+                u = Add (p, o)
+                now = Add (before, i)
+            }>
+        }""")
+    for steps in (0, 1, 7, -3):
+        yield f"counted_by_data_{steps}", by_data, {"k": np.array(steps)}, {"n": 3}
+    until = text("""
+        m (float[2] x, float limit) => (float[2] y, int64 steps) <int64 zero = {0}, int64 one = {1}> {
+            s0 = ReduceSum <keepdims = 0> (x)
+            c = Less (s0, limit)
+            y, steps = Loop ( , c, x, zero) <body = b (int64 i, bool ci, float[2] v, int64 k) => (bool co, float[2] w, int64 q) {
+                w = Add (v, v)
+                q = Add (k, one)
+                s = ReduceSum <keepdims = 0> (w)
+                co = Less (s, limit)
+            }>
+        }""")
+    for limit in (-1.0, 9.0, 1e6):
+        inputs = {"x": np.array([0.5, 1.0], np.float32), "limit": np.array(limit, np.float32)}
+        yield f"until_data_says_so_{limit:.0f}", until, inputs
+    # A bound beyond what is made ready step by step, a condition of one element, values that change places, and a
+    # branch inside of the step.
+    both = text("""
+        m (float[1] limit, float[n, 2] x) => (float[n, 2] y, float[n, 2] z) <int64[1] k = {1000}, bool[1] go = {1}> {
+            h = Sigmoid (x)
+            y, z = Loop (k, go, x, h) <body = b (int64 i, bool[1] ci, float[n, 2] v, float[n, 2] w) => (bool[1] co, float[n, 2] w1, float[n, 2] s) {
+                w1 = Identity (w)
+                f = Cast <to = 1> (i)
+                d = Less (f, limit)
+                s = If (d) <then_branch = t () => (float[n, 2] a) { a = Add (v, w) },
+                            else_branch = e () => (float[n, 2] r) { r = Sub (v, h) }>
+                five = Constant <value = float {5.0}> ()
+                further = Add (limit, five)
+                co = Less (f, further)
+            }>
+        }""")
+    for limit in (-9.0, 0.0, 3.0):
+        yield f"bound_and_condition_{limit:.0f}", both, {"limit": np.array([limit], np.float32)}, {"n": 2}
+    rows = """
+        m (float[n, 2] x, float[2] s0) => (float[2] y, float[k, 2] rows, int64[k] numbers) <bool go = {1}, int64 zero = {0}> {
+            shape = Shape (x)
+            count = Gather (shape, zero)
+            y, rows, numbers = Loop (count, go, s0) <body = b (int64 i, bool ci, float[2] v) => (bool co, float[2] u, float[2] r, int64 j) {
+                co = Identity (ci)
+                e = Gather (x, i)
+                r = Mul (e, v)
+                u = Add (v, e)
+                j = Identity (i)
+            }>
+        }"""
+    for size in (0, 1, 5):
+        yield f"as_often_as_a_size_{size}", text(rows), None, {"n": size}
+    yield "many_steps", text("""
+        m (float[2] x) => (float[2] y, float[k, 2] rows) <int64 k = {3000}, bool go = {1}, float[2] w = {0.9995, -0.999}> {
+            y, rows = Loop (k, go, x) <body = b (int64 i, bool ci, float[2] v) => (bool co, float[2] u, float[2] r) {
+                co = Identity (ci)
+                u = Mul (v, w)
+                r = Identity (v)
+            }>
+        }""")
+    nested = text("""
+        m (int64 k, float[2] x) => (float[2] y) <bool go = {1}, float[2] w = {0.5, 0.25}> {
+            y = Loop (k, go, x) <body = b (int64 i, bool ci, float[2] v) => (bool co, float[2] u) {
+                co = Identity (ci)
+                h = Mul (v, w)
+                u = Loop (i, ci, h) <body = bb (int64 j, bool cj, float[2] p) => (bool cq, float[2] q) {
+                    s = Add (i, j)
+                    f = Cast <to = 1> (s)
+                    g = Mul (f, w)
+                    q = Add (p, g)
+                    r = ReduceSum <keepdims = 0> (q)
+                    hundred = Constant <value = float {100.0}> ()
+                    cq = Less (r, hundred)
+                }>
+            }>
+        }""")
+    yield "loop_counted_by_a_loop", nested, {"k": np.array(5)}
+    yield "loop_around_no_steps", nested, {"k": np.array(1)}
+    first = text("""
+        m (float[2] x, float limit) => (float[2] y, int64 last) <bool go = {1}, int64[0] none = {}, int64 zero = {0}> {
+            y, last = Loop ( , go, x, zero) <body = b (int64 i, bool ci, float[2] v, int64 before) => (bool co, float[2] w, int64 now) {
+                w = Exp (v)
+                now = Identity (i)
+                s = ReduceSum <keepdims = 0> (w)
+                co = Less (s, limit)
+            }>
+        }""")
+    for limit in (-1.0, 30.0):
+        inputs = {"x": np.array([0.5, -1.0], np.float32), "limit": np.array(limit, np.float32)}
+        yield f"first_step_always_{limit:.0f}", first, inputs
+    for name, c in (("then", TRUE), ("else", FALSE)):
+        yield f"counted_in_a_branch_{name}", text("""
+            m (bool c, int64 k, float[n, 2] x) => (float[n, 2] y) <bool go = {1}> {
+                y = If (c) <then_branch = t () => (float[n, 2] a) {
+                                a = Loop (k, go, x) <body = b (int64 i, bool ci, float[n, 2] v) => (bool co, float[n, 2] w) {
+                                    co = Identity (ci)
+                                    w = Sin (v)
+                                }>
+                            },
+                            else_branch = e () => (float[n, 2] b) { b = Neg (x) }>
+            }"""), {**c, "k": np.array(3)}, {"n": 3}
+
+
+def symbolic_scans():
+    body = """<num_scan_inputs = 2, ATTRIBUTES body = b (float[2] s, float[2] e, float[2] f) => (float[2] t, float[2] r, float q) {
+        t = Add (s, e)
+        h = Tanh (t)
+        r = Mul (h, f)
+        q = ReduceSum <keepdims = 0> (r)
+    }>"""
+    forms = {
+        "": ("float[n, 2] x, float[n, 2] z", "float[n, 2] r", ""),
+        "_backwards": ("float[n, 2] x, float[n, 2] z", "float[n, 2] r", "scan_input_directions = [1, 0], "),
+        "_output_backwards": ("float[n, 2] x, float[n, 2] z", "float[n, 2] r", "scan_output_directions = [1, 0], "),
+        "_other_axes": ("float[n, 2] x, float[2, n] z", "float[2, n] r", "scan_input_axes = [0, 1], scan_output_axes = [1, 0], "),
+    }
+    for name, (taken, given, attributes) in forms.items():
+        node = "y, r, q = Scan (s0, x, z) " + body.replace("ATTRIBUTES", attributes)
+        for size in (1, 6):
+            proto = text(f"m (float[2] s0, {taken}) => (float[2] y, {given}, float[n] q) {{ {node} }}")
+            yield f"symbolic_scan{name}_{size}", proto, None, {"n": size}
+
+
+def recurrent():
+    """Recurrent layers over sequences of symbolic length."""
+    rng = np.random.default_rng(3)
+
+    def weights(name, *dims):
+        values = ", ".join(f"{v:.4f}" for v in rng.standard_normal(int(np.prod(dims))) * 0.5)
+        return f"float[{', '.join(map(str, dims))}] {name} = {{{values}}}"
+
+    for op, gates in (("RNN", 1), ("GRU", 3), ("LSTM", 4)):
+        for direction, count in (("forward", 1), ("reverse", 1), ("bidirectional", 2)):
+            stored = ", ".join([weights("w", count, gates * 3, 2), weights("r", count, gates * 3, 3), weights("b", count, gates * 6)])
+            results, given = ("y, h, c", "y, h, c") if op == "LSTM" else ("y, h", "y, h")
+            declared = ", ".join(["float[n, d, m, 3] y"] + [f"float[d, m, 3] {name}" for name in given.split(", ")[1:]])
+            proto = text(f"""
+                m (float[n, m, 2] x) => ({declared}) <{stored}> {{
+                    {results} = {op} <hidden_size = 3, direction = "{direction}"> (x, w, r, b)
+                }}""")
+            for size in (1, 5):
+                yield f"{op}_{direction}_{size}", proto, None, {"n": size, "m": 2}
+    lengths = np.array([4, 1, 2], np.int32)
+    stored = ", ".join([weights("w", 1, 12, 2), weights("r", 1, 12, 3), weights("b", 1, 24)])
+    yield "LSTM_of_different_lengths", text(f"""
+        m (float[n, m, 2] x, int32[m] lengths) => (float[n, d, m, 3] y, float[d, m, 3] h) <{stored}> {{
+            y, h = LSTM <hidden_size = 3> (x, w, r, b, lengths)
+        }}"""), {"lengths": lengths}, {"n": 4, "m": 3}
+
+
 def scans():
     body = """<num_scan_inputs = 1, ATTRIBUTES body = b (float[2] s, float[2] e) => (float[2] t, float[2] r) {
         t = Add (s, e)
@@ -251,7 +410,7 @@ def functions():
 
 
 def tests():
-    for group in (scopes, loops, scans, functions):
+    for group in (scopes, loops, counted, scans, symbolic_scans, recurrent, functions):
         yield from group()
 
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use eec::cases::{Case, lowered, run_passes};
-use eec::onnx::{Cpu, operators};
+use eec::onnx::{Cpu, OPSETS, operators};
 use eec::wgsl;
 use eec_ir::program::{self, Form};
 use eec_ir::{DType, KernelId};
@@ -42,7 +42,7 @@ fn operator_table() -> String {
     };
     let row = |how: &str, cpu: Cpu, names: String| format!("| {how} | {} | {names} |", on_a_gpu(cpu));
     let rows = [
-        "| on the CPU | on a GPU | ONNX operators, opsets 6 to 28 |".to_string(),
+        format!("| on the CPU | on a GPU | ONNX operators, opsets {} to {} |", OPSETS.start(), OPSETS.end()),
         "|---|---|---|".to_string(),
         row("compiled", Cpu::Compiled, those(|c| *c == Cpu::Compiled)),
         row("compiled, but for the forms in parentheses", Cpu::Partly(""), those(|c| matches!(c, Cpu::Partly(_)))),

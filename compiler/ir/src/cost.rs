@@ -7,8 +7,19 @@ use crate::dim::Dim;
 use crate::entity::{ConstId, NodeId};
 use crate::graph::{Def, Graph};
 use crate::op::Op;
+use crate::ops::control;
 use crate::tensor::Tensor;
 use crate::types::DType;
+
+/// The multiply-accumulates of a node's run: for a `Loop` whose number of steps is a size, those of all
+/// steps. What other regions cost depends on data and is not counted.
+pub fn total_macs(graph: &Graph, node: NodeId) -> Dim {
+    let n = graph.node(node);
+    let (Op::Loop { trips }, Some(body)) = (&n.op, n.regions.first()) else { return macs(graph, node) };
+    let Some(steps) = control::bound(trips) else { return Dim::default() };
+    let nodes = graph.region(*body).nodes.iter();
+    &steps * &nodes.fold(Dim::default(), |sum, n| &sum + &total_macs(graph, *n))
+}
 
 /// The multiply-accumulates of one node, without those of the regions that it owns.
 pub fn macs(graph: &Graph, node: NodeId) -> Dim {
@@ -48,13 +59,13 @@ fn products_per_result(graph: &Graph, node: NodeId) -> Dim {
         Op::Reshape { .. } | Op::Transpose { .. } | Op::Expand { .. } | Op::Concat { .. } => Dim::default(),
         Op::Slice { .. } | Op::Gather { .. } | Op::GatherElements { .. } | Op::GatherND { .. } => Dim::default(),
         Op::Pad { .. } | Op::Shape { .. } | Op::Sizes { .. } | Op::Range { .. } => Dim::default(),
-        Op::If { .. } | Op::Route { .. } => Dim::default(),
+        Op::If { .. } | Op::Route { .. } | Op::Loop { .. } => Dim::default(),
     }
 }
 
-/// The multiply-accumulates of the graph's own nodes, regions not counted.
+/// The multiply-accumulates of the graph's own nodes; of regions only those of loops are counted.
 pub fn graph_macs(graph: &Graph) -> Dim {
-    graph.region(Graph::ROOT).nodes.iter().fold(Dim::from(0), |sum, n| &sum + &macs(graph, *n))
+    graph.region(Graph::ROOT).nodes.iter().fold(Dim::from(0), |sum, n| &sum + &total_macs(graph, *n))
 }
 
 /// The elements of all float constants that live nodes read, each constant once.

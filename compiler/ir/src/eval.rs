@@ -9,6 +9,7 @@ use crate::entity::{NodeId, RegionId, ValueId};
 use crate::graph::Graph;
 use crate::op::Op;
 use crate::ops;
+use crate::ops::control::{self, MAX_STEPS};
 use crate::tensor::Tensor;
 use crate::types::Type;
 
@@ -56,6 +57,8 @@ pub enum EvalFailure {
 pub struct Evaluation {
     values: Vec<Option<Tensor>>,
     sizes: Sizes,
+    /// Steps that loops made.
+    steps: u64,
 }
 
 /// The graph's outputs for these inputs.
@@ -73,7 +76,7 @@ pub fn evaluate_values(graph: &Graph, inputs: &[Tensor], wanted: &[ValueId]) -> 
 pub fn run(graph: &Graph, inputs: &[Tensor]) -> Result<Evaluation, EvalFailure> {
     let sizes = bind(graph, inputs)?;
     let constants = (0..graph.value_count()).map(|i| graph.as_constant(ValueId::new(i)).cloned());
-    let mut run = Evaluation { values: constants.collect(), sizes };
+    let mut run = Evaluation { values: constants.collect(), sizes, steps: 0 };
     for (param, tensor) in graph.inputs().iter().zip(inputs) {
         run.set(*param, tensor.clone());
     }
@@ -127,6 +130,8 @@ impl Evaluation {
             self.branch(graph, id, &inputs)?
         } else if let Op::Route { .. } = node.op {
             self.route(graph, id, &inputs)?
+        } else if let Op::Loop { trips } = &node.op {
+            self.repeat(graph, id, trips, inputs)?
         } else {
             let env = |s: &Symbol| self.sizes.get(s).copied();
             ops::eval(&node.op, &inputs, &env).map_err(|e| failure(graph, id, e.reason))?
@@ -218,19 +223,65 @@ impl Evaluation {
         rows: usize,
         length: Option<i64>,
     ) -> Result<(), EvalFailure> {
-        let region_symbols = |r: RegionId| graph.region(r).rows.iter().chain(&graph.region(r).length);
-        // A join runs twice; the sizes inside are not those of the first time.
-        graph.visit(region, &mut |n| {
-            for symbol in graph.node(n).regions.iter().flat_map(|r| region_symbols(*r)) {
-                self.sizes.remove(symbol);
-            }
-        });
+        self.forget_sizes(graph, region);
         let inner = graph.region(region);
         let rows = inner.rows.clone().map(|symbol| (symbol, rows as i64));
         self.sizes.extend(rows.into_iter().chain(inner.length.clone().zip(length)));
-        let about = |dim: &Dim| region_symbols(region).any(|s| dim.mentions(s));
+        let about = |dim: &Dim| region_symbols(graph, region).any(|s| dim.mentions(s));
         let assumptions = graph.assumptions().iter().filter(|(a, b)| about(a) || about(b));
         check_assumptions(assumptions, &self.sizes).map_err(|e| failure(graph, id, e.to_string()))
+    }
+
+    /// Forgets the sizes of the regions inside one that runs again: they are not those of the time before.
+    fn forget_sizes(&mut self, graph: &Graph, region: RegionId) {
+        graph.visit(region, &mut |n| {
+            for symbol in graph.node(n).regions.iter().flat_map(|r| region_symbols(graph, *r)) {
+                self.sizes.remove(symbol);
+            }
+        });
+    }
+
+    fn repeat(
+        &mut self,
+        graph: &Graph,
+        id: NodeId,
+        trips: &Dim,
+        inputs: Vec<Tensor>,
+    ) -> Result<Vec<Tensor>, EvalFailure> {
+        let fail = |reason: &str| failure(graph, id, reason);
+        let truth = |t: Option<&Tensor>| t.and_then(|t| t.elements::<u8>()).and_then(|t| t.first().copied());
+        let &[body] = &graph.node(id).regions[..] else { return Err(fail("needs one region")) };
+        let bound = control::bound(trips);
+        let limit = match &bound {
+            Some(bound) => self.size(bound).ok_or_else(|| fail("its number of steps has no value"))?,
+            None => i64::MAX,
+        };
+        let mut goes_on = truth(inputs.first()).ok_or_else(|| fail("needs a condition"))? != 0;
+        let mut carried = inputs[1..].to_vec();
+        let results = &graph.node(id).outputs;
+        let mut rows: Vec<Vec<u8>> = vec![Vec::new(); results.len().saturating_sub(carried.len())];
+        let mut step = 0;
+        while goes_on && step < limit {
+            self.steps += 1;
+            if self.steps > MAX_STEPS {
+                return Err(failure(graph, id, format!("all loops together take more than {MAX_STEPS} steps")));
+            }
+            self.forget_sizes(graph, body);
+            let params = std::iter::once(Tensor::scalar(step)).chain(carried).collect();
+            let mut yielded = self.call(graph, id, body, params)?;
+            goes_on = truth(yielded.first()).ok_or_else(|| fail("yields no condition"))? != 0;
+            let given = yielded.split_off((1 + results.len() - rows.len()).min(yielded.len()));
+            rows.iter_mut().zip(given).for_each(|(all, row)| all.extend_from_slice(row.bytes()));
+            carried = yielded.split_off(1);
+            step += 1;
+        }
+        for (value, bytes) in results[carried.len()..].iter().zip(rows) {
+            let ty = graph.ty(*value);
+            let dims = self.dims(ty).ok_or_else(|| failure(graph, id, format!("a result of type {ty} has no size")))?;
+            let stacked = Tensor::from_bytes(ty.dtype, &dims, bytes);
+            carried.push(stacked.map_err(|e| failure(graph, id, e.to_string()))?);
+        }
+        Ok(carried)
     }
 
     /// What an opened region yields for these parameters.
@@ -248,6 +299,11 @@ impl Evaluation {
         self.region(graph, region)?;
         graph.region(region).yields.iter().map(|v| self.get(*v).cloned()).collect()
     }
+}
+
+/// The symbols of a region's rows and length.
+fn region_symbols(graph: &Graph, region: RegionId) -> impl Iterator<Item = &Symbol> {
+    graph.region(region).rows.iter().chain(&graph.region(region).length)
 }
 
 fn failure(graph: &Graph, node: NodeId, reason: impl Into<String>) -> EvalFailure {

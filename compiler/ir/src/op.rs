@@ -374,6 +374,13 @@ ops! {
     /// either of them yielded, and then it is what the join yields that is merged. `exit` and `gate` are as
     /// in `If`.
     Route { exit: i64 = -1, gate: i64 = -1 } 1..=65_536, since 0;
+    /// Runs the region again and again while one truth value holds, `trips` times at most (-1: no bound;
+    /// any other size below 0 counts as 0). The first operand is that truth before the first step, the
+    /// others are what is carried. The region takes the number of the step, an i64 scalar, and what is
+    /// carried; it yields the truth for the next step, what is carried on, in the same types, and rows.
+    /// Results are what is carried in the end, then for every row of a step a stack of them along a new
+    /// axis 0; rows need a bound and a truth that is known to hold, so that they are as many as `trips`.
+    Loop { trips: Dim = Dim::from(-1) } 1..=65_536, since 16;
 }
 
 impl Op {
@@ -388,7 +395,7 @@ impl Op {
 
     /// Whether it owns regions.
     pub fn is_control(&self) -> bool {
-        matches!(self, Op::If { .. } | Op::Route { .. })
+        matches!(self, Op::If { .. } | Op::Route { .. } | Op::Loop { .. })
     }
 
     /// The number of the early-exit decision that it makes, if it makes one.

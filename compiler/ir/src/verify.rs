@@ -6,7 +6,7 @@
 //!  2. Every live node stands in one region, once, and knows that region; every region has one owner
 //!     and knows it; a value knows the node or region that defines it.
 //!  3. A node has as many operands as its operator takes, and regions only if it is a control
-//!     operator: two, or for a `Route` three.
+//!     operator: two, for a `Route` also three, for a `Loop` one.
 //!  4. The types of a node's results are what inference gives for its operands today. This covers
 //!     what control operators ask of their regions' parameters and yields.
 //!  5. Inputs and outputs have names, no two inputs and no two outputs the same, one per output.
@@ -22,7 +22,7 @@
 //!
 //! `Dynamic`
 //! 10. Early exits are numbered 0, 1, … in execution order, each gives a result, and no exit stands
-//!     in the `then` region of another, whose rows have left.
+//!     in the `then` region of another, whose rows have left, or in a `Loop`, which would ask it again.
 //!
 //! 11. Gates have the numbers 0, 1, … in any order, each once, and no node is an exit and a gate.
 //!

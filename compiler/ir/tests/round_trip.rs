@@ -114,6 +114,7 @@ fn random_graphs_hold_what_the_tests_are_about() {
         "Greater",
         "If",
         "Route",
+        "Loop",
         "control in Route",
     ] {
         assert!(counts.get(expected).is_some_and(|n| *n >= 10), "{expected} is too rare: {counts:?}");

@@ -9,9 +9,10 @@ use eec_passes::pipeline::{self, Record};
 use eec_passes::registry::{Entry, Registry};
 use serde_json::{Value, json};
 
+use super::import::ImportArgs;
 use super::{JSON_SCHEMA, Outcome, opt, output};
 use crate::Error;
-use crate::model::{Form, Model};
+use crate::model::Form;
 
 /// Shows for every pass and every place of a model whether the pass can apply there, and why not.
 ///
@@ -27,6 +28,8 @@ pub(super) struct Args {
     /// Runs these passes and shows what they noted
     #[arg(long, value_name = "LIST")]
     passes: Option<String>,
+    #[command(flatten)]
+    import: ImportArgs,
     /// Prints one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -45,10 +48,10 @@ struct Explained {
 
 pub(super) fn run(args: Args, registry: &Registry) -> Outcome {
     let is_model = args.model.extension().is_some_and(|e| e == "onnx" || e == "eec");
-    let model = if is_model { Some(Model::open(&args.model)?) } else { None };
+    let model = if is_model { Some(args.import.open(&args.model)?) } else { None };
     let graph = match &model {
         Some(model) => model.graph(Form::Plain).clone(),
-        None => opt::read_graph(&args.model)?,
+        None => opt::read_graph(&args.model, &args.import)?,
     };
     verify(&graph, Stage::Imported).map_err(|e| Error::content(&args.model, e))?;
     let explained = match &args.passes {
@@ -87,7 +90,7 @@ fn surveyed(graph: &eec_ir::Graph, entry: &Entry) -> Explained {
 
 /// Runs the passes one after the other.
 fn ran(mut graph: eec_ir::Graph, passes: &str, registry: &Registry) -> Result<Vec<Explained>, Error> {
-    let passes = registry.pipeline(passes).map_err(|e| Error::usage(format!("--passes: {e}")))?;
+    let passes = opt::pipeline_of(passes, registry)?;
     let mut explained = Vec::new();
     for pass in passes {
         let (name, mut cx) = (pass.name(), Context::default());

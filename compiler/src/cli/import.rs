@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use eec_ir::Graph;
+
 use super::dims::dim_arg;
 use super::inputs::read_input;
 use crate::Error;
-use crate::model::Model;
-use crate::onnx::{FixedInput, ImportOptions, Limits};
+use crate::model::{Model, simplified};
+use crate::onnx::{self, FixedInput, ImportErrorKind, ImportOptions, Limits};
 
 /// Where the help lists these.
 const HEADING: &str = "Import";
@@ -21,8 +23,8 @@ pub(super) struct ImportArgs {
     /// Makes a symbolic dim a constant: NAME=N; may be repeated
     #[arg(long, help_heading = HEADING, value_name = "NAME=N", value_parser = dim_arg)]
     fix_dim: Vec<(String, i64)>,
-    /// Sets a limit of what a file may ask for: NAME=N with rank, nodes, depth, steps (of a loop) or
-    /// constant-bytes; may be repeated
+    /// Sets a limit of what a file may ask for: NAME=N with rank, nodes, depth, steps (of a loop,
+    /// one by one) or constant-bytes; may be repeated
     #[arg(long, help_heading = HEADING, value_name = "NAME=N", value_parser = limit_arg)]
     import_limit: Vec<(String, usize)>,
 }
@@ -30,6 +32,27 @@ pub(super) struct ImportArgs {
 impl ImportArgs {
     /// The model in the file `path`.
     pub(super) fn open(&self, path: &Path) -> Result<Model, Error> {
+        Model::open_with(path, &self.options()?).map_err(as_usage)
+    }
+
+    /// The graph of an ONNX model in memory; `path` stands for it in errors.
+    pub(super) fn import(&self, bytes: &[u8], path: &Path) -> Result<Graph, Error> {
+        let graph = onnx::import_bytes_with(bytes, &path.display().to_string(), None, &self.options()?);
+        simplified(graph.map_err(|e| as_usage(e.into()))?)
+    }
+
+    /// Refuses flags of the import for a file that is not imported.
+    pub(super) fn expect_none(&self, path: &Path) -> Result<(), Error> {
+        match self.options()? == ImportOptions::default() {
+            true => Ok(()),
+            false => Err(Error::usage(format!(
+                "{} is no ONNX model: --fix, --fix-dim and --import-limit are for its import",
+                path.display()
+            ))),
+        }
+    }
+
+    fn options(&self) -> Result<ImportOptions, Error> {
         let mut options = ImportOptions::default();
         for (name, value) in &self.fix {
             let fixed = match value.strip_prefix('@') {
@@ -42,7 +65,15 @@ impl ImportArgs {
         for (name, value) in &self.import_limit {
             options.limits.set(name, *value);
         }
-        Model::open_with(path, &options)
+        Ok(options)
+    }
+}
+
+/// A flag that names what the model does not have is wrong usage.
+fn as_usage(error: Error) -> Error {
+    match &error {
+        Error::Import(e) if matches!(e.kind(), ImportErrorKind::Option(_)) => Error::usage(e),
+        _ => error,
     }
 }
 

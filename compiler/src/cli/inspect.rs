@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use eec_ir::{Dim, Graph, Symbol, cost};
@@ -37,10 +37,11 @@ pub(super) struct Args {
     /// Draws the graph with its regions, exits and measured cost as one HTML page
     ///
     /// The model runs on random inputs, in a form in which nobody leaves and everything is measured.
-    #[arg(long, value_name = "FILE.html", value_parser = output::named("html"))]
+    /// With - the page goes to stdout, and nothing else does.
+    #[arg(long, value_name = "FILE.html|-", value_parser = output::named_or_stdout("html"))]
     html: Option<PathBuf>,
     /// The same for Graphviz
-    #[arg(long, value_name = "FILE.dot", value_parser = output::named("dot"))]
+    #[arg(long, value_name = "FILE.dot|-", value_parser = output::named_or_stdout("dot"))]
     dot: Option<PathBuf>,
     /// Threads that compute what is measured [default: all cores]
     #[arg(long, env = "EEC_THREADS", value_name = "N", value_parser = super::threads)]
@@ -53,6 +54,10 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Outcome {
+    let to_stdout = args.html.iter().chain(&args.dot).filter(|path| is_stdout(path)).count();
+    if to_stdout + usize::from(args.json && to_stdout > 0) > 1 {
+        return Err(Error::usage("stdout takes one of --html, --dot and --json"));
+    }
     let model = match args.import.open(&args.model) {
         Err(Error::Import(e)) if args.json => return unsupported(&e),
         other => other?,
@@ -64,6 +69,9 @@ pub(super) fn run(args: Args) -> Outcome {
     }
     if args.html.is_some() || args.dot.is_some() {
         args.draw(&model, &dims)?;
+    }
+    if to_stdout > 0 {
+        return Ok(ExitCode::SUCCESS);
     }
     let size = |d: &Dim| d.substitute(&|s: &Symbol| dims.get(s).map(|n| Dim::from(*n)));
     if args.json {
@@ -78,7 +86,7 @@ pub(super) fn run(args: Args) -> Outcome {
 impl Args {
     /// Measures the model and writes the drawings.
     fn draw(&self, model: &Model, dims: &Dims) -> Result<(), Error> {
-        for path in self.html.iter().chain(&self.dot) {
+        for path in self.html.iter().chain(&self.dot).filter(|path| !is_stdout(path)) {
             output::check_writable(path, &[&self.model])?;
         }
         let about = |e: Error| e.about(self.model.display());
@@ -86,10 +94,19 @@ impl Args {
         view.measure(&inputs::random(&model.plain, &self.dim)?, self.threads).map_err(about)?;
         let texts = [(&self.html, view::html as fn(&View<'_>) -> String), (&self.dot, view::dot)];
         for (path, text) in texts.into_iter().filter_map(|(path, form)| Some((path.as_ref()?, form(&view)))) {
-            replace_file(path, |out| out.write_all(text.as_bytes())).map_err(|e| Error::io(path, e))?;
+            match is_stdout(path) {
+                true => output::print(&text)?,
+                false => {
+                    replace_file(path, |out| out.write_all(text.as_bytes())).map_err(|e| Error::io(path, e))?;
+                }
+            }
         }
         Ok(())
     }
+}
+
+fn is_stdout(path: &Path) -> bool {
+    path == Path::new("-")
 }
 
 /// A model that cannot be imported is still described by what stands in the way.

@@ -6,14 +6,16 @@ use std::process::ExitCode;
 
 use eec_ir::verify::{Stage, verify};
 use eec_ir::{Graph, program, text};
-use eec_passes::pass::{Changed, Context, Verdict};
+use eec_passes::pass::{Changed, Context, Pass, Verdict};
 use eec_passes::pipeline::{self, Record, RunError, Which};
 use eec_passes::registry::Registry;
+use eec_runtime::MAGIC;
 
+use super::import::ImportArgs;
 use super::{Outcome, output};
 use crate::lower::Names;
-use crate::model::{Form, Model, lowered, simplified};
-use crate::{Error, cases, onnx, wgsl};
+use crate::model::{Form, lowered};
+use crate::{Error, cases, wgsl};
 
 /// Runs passes on text IR or on a model, and prints the result.
 ///
@@ -26,8 +28,8 @@ pub(super) struct Args {
     #[arg(default_value = "-", hide_default_value = true)]
     input: PathBuf,
     /// The passes, in order
-    #[arg(long, value_name = "LIST", default_value = "")]
-    passes: String,
+    #[arg(long, value_name = "LIST")]
+    passes: Option<String>,
     /// Lists the passes there are, with their options, and does nothing else
     #[arg(long)]
     list_passes: bool,
@@ -46,6 +48,8 @@ pub(super) struct Args {
     /// Prints to stderr what every pass took and did
     #[arg(long)]
     timing: bool,
+    #[command(flatten)]
+    import: ImportArgs,
 }
 
 /// The forms of the result.
@@ -64,8 +68,8 @@ pub(super) fn run(args: Args, registry: &Registry) -> Outcome {
         output::print(&list(registry))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let passes = registry.pipeline(&args.passes).map_err(|e| Error::usage(format!("--passes: {e}")))?;
-    let mut graph = read_graph(&args.input)?;
+    let passes = args.passes.as_deref().map_or_else(|| Ok(Vec::new()), |list| pipeline_of(list, registry))?;
+    let mut graph = read_graph(&args.input, &args.import)?;
     verify(&graph, Stage::Imported).map_err(|e| Error::content(&args.input, e))?;
     let mut cx = Context::default();
     let records = pipeline::run(&passes, &mut graph, &mut cx, &args.options(), &mut io::stderr());
@@ -105,6 +109,15 @@ impl Args {
     }
 }
 
+/// The passes of `--passes`, of which there is one at least.
+pub(super) fn pipeline_of(list: &str, registry: &Registry) -> Result<Vec<Box<dyn Pass>>, Error> {
+    let passes = registry.pipeline(list).map_err(|e| Error::usage(format!("--passes: {e}")))?;
+    match passes.is_empty() {
+        true => Err(Error::usage(format!("--passes {list:?} names no pass; `eec opt --list-passes` shows them"))),
+        false => Ok(passes),
+    }
+}
+
 /// Every pass with what it does and its options.
 fn list(registry: &Registry) -> String {
     let mut text = String::new();
@@ -131,23 +144,29 @@ pub(super) fn timing(records: &[Record]) -> String {
     output::table(&rows)
 }
 
-/// The graph of a model, or of text IR whose constants are seeded; `-` is stdin.
-pub(super) fn read_graph(path: &Path) -> Result<Graph, Error> {
+/// The graph of a model, imported so, or of text IR whose constants are seeded; `-` is stdin.
+pub(super) fn read_graph(path: &Path, import: &ImportArgs) -> Result<Graph, Error> {
     let bytes = match path.extension().and_then(|e| e.to_str()) {
         _ if path == Path::new("-") => {
             let mut bytes = Vec::new();
             io::stdin().read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
             bytes
         }
-        Some("onnx" | "eec") => return Ok(Model::open(path)?.graph(Form::Dynamic).clone()),
+        Some("onnx" | "eec") => return Ok(import.open(path)?.graph(Form::Dynamic).clone()),
         Some(_) | None => std::fs::read(path).map_err(|e| Error::io(path, e))?,
     };
+    if bytes.starts_with(&MAGIC) {
+        let why =
+            "holds a compiled model, which is read from a file named .eec alone; here text IR or ONNX is expected";
+        return Err(Error::content(path, why));
+    }
     match text_of(&bytes) {
         Some(source) => {
+            import.expect_none(path)?;
             let mut seeded = |constant: &text::ConstRef| Some(cases::seeded_constant(constant));
             text::parse(source, &mut seeded).map_err(|e| Error::content(path, e))
         }
-        None => simplified(onnx::import_bytes(&bytes, &path.display().to_string(), None)?),
+        None => import.import(&bytes, path),
     }
 }
 

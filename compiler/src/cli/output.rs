@@ -77,6 +77,14 @@ pub(super) fn named(ending: &'static str) -> impl TypedValueParser<Value = PathB
     })
 }
 
+/// The same, or `-`: the result goes to stdout.
+pub(super) fn named_or_stdout(ending: &'static str) -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(move |path| {
+        let fits = path == Path::new("-") || path.extension().is_some_and(|e| e == ending);
+        if fits { Ok(path) } else { Err(format!("expected a name that ends in .{ending}, or - for stdout")) }
+    })
+}
+
 /// Fails early, before long work, if `path` cannot be written or is one of the files that are read.
 /// Leaves no file behind.
 pub(super) fn check_writable(path: &Path, sources: &[&Path]) -> Result<(), Error> {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use eec_passes::registry::Registry;
 
+use super::import::ImportArgs;
 use super::{Outcome, opt, output};
 use crate::Error;
 use crate::cases::Case;
@@ -24,6 +25,8 @@ pub(super) struct Args {
     /// The passes, instead of those of the header
     #[arg(long, value_name = "LIST")]
     passes: Option<String>,
+    #[command(flatten)]
+    import: ImportArgs,
 }
 
 pub(super) fn run(args: Args, registry: &Registry) -> Outcome {
@@ -40,17 +43,24 @@ pub(super) fn run(args: Args, registry: &Registry) -> Outcome {
 }
 
 impl Args {
+    /// What the file or stdin holds, which is text.
+    fn text(&self) -> Result<String, Error> {
+        self.import.expect_none(&self.case)?;
+        let mut bytes = Vec::new();
+        match self.case == Path::new("-") {
+            true => drop(io::stdin().read_to_end(&mut bytes).map_err(|e| Error::io(&self.case, e))?),
+            false => bytes = std::fs::read(&self.case).map_err(|e| Error::io(&self.case, e))?,
+        }
+        let why = "is no text; a case is text IR, and a model is given as a file named .onnx or .eec";
+        String::from_utf8(bytes).map_err(|_| Error::content(&self.case, why))
+    }
+
     /// The case's text, with the passes of the flag.
     fn source(&self) -> Result<String, Error> {
         let is_model = self.case.extension().is_some_and(|e| e == "onnx" || e == "eec");
         let text = match is_model {
-            true => opt::read_graph(&self.case)?.to_string(),
-            false if self.case == Path::new("-") => {
-                let mut text = String::new();
-                io::stdin().read_to_string(&mut text).map_err(|e| Error::io(&self.case, e))?;
-                text
-            }
-            false => std::fs::read_to_string(&self.case).map_err(|e| Error::io(&self.case, e))?,
+            true => opt::read_graph(&self.case, &self.import)?.to_string(),
+            false => self.text()?,
         };
         let Some(passes) = &self.passes else { return Ok(text) };
         // The header must be one that can be read before a line of it is replaced.

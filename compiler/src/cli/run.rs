@@ -103,7 +103,7 @@ pub(super) fn run(args: Args) -> Outcome {
     let inputs = args.inputs.resolve(&model.plain)?;
     let graph = model.graph(form);
     let names: Vec<&str> = graph.output_names().iter().map(AsRef::as_ref).collect();
-    let expected = args.expect.as_deref().map(|path| named_tensors(path, &names, "output")).transpose()?;
+    let expected = args.expect.as_deref().map(|path| expected(path, &names)).transpose()?;
     let about = |e: Error| e.about(args.model.display());
     let backend = args.execution.backend()?;
     if args.trace.is_some() && matches!(backend, Backend::Cpu { .. }) {
@@ -132,6 +132,18 @@ pub(super) fn run(args: Args) -> Outcome {
     };
     args.print(&result, &differences, &backend, &*session)?;
     Ok(if differences.iter().all(|(_, d)| d.within) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The expected outputs in a file or folder, all of which the model has.
+fn expected(path: &Path, names: &[&str]) -> Result<Arrays, Error> {
+    let arrays = named_tensors(path, names, "output")?;
+    match arrays.keys().find(|name| !names.contains(&name.as_str())) {
+        Some(unknown) => {
+            let why = format!("`{unknown}` is no output of the model (outputs: {})", names.join(", "));
+            Err(Error::content(path, why))
+        }
+        None => Ok(arrays),
+    }
 }
 
 /// Every expected array against the output of its name; one without an output is an error.

@@ -1,6 +1,7 @@
-//! Control: regions become blocks, `If` and `Route` become steps.
+//! Control: regions become blocks, `If`, `Route` and `Loop` become steps.
 
-use eec_ir::program::{Block, BlockId, Decision, IfStep, RouteStep, RowBuffer, Source, Step};
+use eec_ir::ops::control::{bound, is_always};
+use eec_ir::program::{Block, BlockId, Decision, IfStep, RepeatStep, RouteStep, RowBuffer, Source, Step};
 use eec_ir::{BufferId, Dim, NodeId, RegionId, ValueId};
 
 use super::join::After;
@@ -73,6 +74,29 @@ impl Lowering<'_> {
         let results = results.map(|(buffer, v)| RowBuffer { buffer, row: self.row(v) }).collect();
         let decision = self.decision(id);
         self.steps.push(Step::Route(RouteStep { decision, rows, mask, operands, then, other, join, results }));
+        Ok(())
+    }
+
+    pub(super) fn loop_node(&mut self, id: NodeId, trips: &Dim) -> Result<(), LowerError> {
+        let graph = self.graph;
+        let node = graph.node(id);
+        let ([first, given @ ..], &[region]) = (&node.inputs[..], &node.regions[..]) else {
+            return Err(LowerError::internal("a loop without a condition or a region"));
+        };
+        let next = graph.region(region).yields.first();
+        let always = is_always(graph, *first) && next.is_some_and(|next| is_always(graph, *next));
+        let condition = if always { None } else { Some(self.dense(*first)?) };
+        let carried = given.iter().map(|v| self.dense(*v)).collect::<Result<Vec<_>, _>>()?;
+        let body = self.block(region, None)?;
+        self.current = Some(id);
+        if always {
+            self.program.blocks[body.0 as usize].yields.remove(0);
+        }
+        let mut results = self.results(id);
+        let rows = results.split_off(carried.len()).into_iter().zip(&node.outputs[carried.len()..]);
+        let rows = rows.map(|(buffer, v)| RowBuffer { buffer, row: self.row(*v) }).collect();
+        let trips = bound(trips);
+        self.steps.push(Step::Repeat(RepeatStep { trips, condition, body, carried, results, rows }));
         Ok(())
     }
 

@@ -232,9 +232,8 @@ fn role(op: &Op) -> Role {
         Op::ArgMax { .. } | Op::Reshape { .. } | Op::Transpose { .. } | Op::Expand { .. } | Op::Concat { .. } => {
             Role::Other
         }
-        Op::Slice { .. } | Op::Pad { .. } | Op::Shape { .. } | Op::Sizes { .. } | Op::If { .. } | Op::Route { .. } => {
-            Role::Other
-        }
+        Op::Slice { .. } | Op::Pad { .. } | Op::Shape { .. } | Op::Sizes { .. } => Role::Other,
+        Op::If { .. } | Op::Route { .. } | Op::Loop { .. } => Role::Other,
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) fn is_compiled(graph: &Graph, id: NodeId) -> bool {
         // Bits are moved whatever they stand for.
         Op::Reshape { .. } | Op::Transpose { .. } | Op::Expand { .. } | Op::Concat { .. } | Op::Slice { .. } => true,
         Op::Gather { .. } | Op::GatherElements { .. } | Op::GatherND { .. } | Op::Where {} => true,
-        Op::Shape { .. } | Op::If { .. } | Op::Route { .. } => true,
+        Op::Shape { .. } | Op::If { .. } | Op::Route { .. } | Op::Loop { .. } => true,
         Op::Pad { pads } => types.all(DType::is_compiled) && pads.iter().all(|p| p.is_at_least(0)),
         Op::Pow {} => dtype(&node.inputs[0]) == DType::F32 && types.all(DType::is_compiled),
         Op::Conv { .. } => first().is_some_and(|x| x.rank() <= 4) && types.all(|t| t == DType::F32),

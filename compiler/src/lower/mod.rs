@@ -2,7 +2,7 @@
 //!
 //! Reshapes, transposes, slices and broadcasts become views; elementwise chains with one consumer
 //! become part of their consumer's loop, or the epilogue of the product or convolution that they follow;
-//! matrix products, convolutions and pooling keep their own forms; `If` and `Route` become steps over
+//! matrix products, convolutions and pooling keep their own forms; `If`, `Route` and `Loop` become steps over
 //! blocks. One file per kind: `view` (addressing), `fuse` (loop expressions), `rows` (reductions), `linear`
 //! (products, convolutions, pooling), `epilogue` (what follows a product or convolution), `attention`,
 //! `movement` (reshapes to pads), `host` (what has no form), `control` (blocks), `join` (what follows both blocks of a `Route`).
@@ -348,6 +348,7 @@ impl<'g> Lowering<'g> {
             Op::TopK { .. } | Op::ScatterElements { .. } | Op::ScatterND { .. } => self.host(id),
             Op::If { .. } => self.if_node(id),
             Op::Route { .. } => self.route_node(id),
+            Op::Loop { trips } => self.loop_node(id, trips),
         }
         .map_err(|e| e.at(graph.describe(id)))
     }

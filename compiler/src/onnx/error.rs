@@ -37,6 +37,12 @@ pub enum ImportErrorKind {
     /// them, as far as the values they take can be told.
     #[error("{0}")]
     Unsupported(Unsupported),
+    /// eec wrote the model, with decisions that choose rows while it runs.
+    #[error(
+        "was exported by eec with exits, gates or token exits that choose rows of a batch while the model runs; such a \
+         file is for other engines and is not read back: use the .eec file, or what `eec export --plain` writes"
+    )]
+    RowsChosen,
     /// A tensor stored in the model or beside it is broken.
     #[error("tensor `{name}`: {reason}")]
     Tensor {
@@ -48,6 +54,9 @@ pub enum ImportErrorKind {
     /// An input or output is declared in a way that cannot be used.
     #[error("{0}")]
     Interface(String),
+    /// An option names an input or a dim that the model does not have.
+    #[error("{0}")]
+    Option(String),
     /// A node breaks the rules of names and branches.
     #[error("{0}")]
     Node(String),

@@ -19,7 +19,7 @@ pub use error::{ExportError, ImportError, ImportErrorKind};
 pub use export::{export, export_bytes};
 pub use external::external_files;
 pub use import::{
-    Cpu, FixedInput, ImportOptions, Limits, Operator, import, import_bytes, import_bytes_with, import_with, operators,
-    read_tensor_file,
+    Cpu, FixedInput, ImportOptions, Limits, OPSETS, Operator, import, import_bytes, import_bytes_with, import_with,
+    operators, read_tensor_file,
 };
 pub use unsupported::{Unsupported, UnsupportedForm, UnsupportedOp, UnsupportedType};

@@ -69,10 +69,15 @@ struct Page<'a> {
 impl Page<'_> {
     fn opening(&self) -> String {
         let (graph, model) = (self.view.graph, self.view.model);
-        let mut facts = vec![
-            format!("{} parameters", si(cost::parameters(graph) as f64)),
-            format!("{} nodes", graph.nodes_in_order().len()),
-        ];
+        // Of the plain model, as `inspect` says it elsewhere; what was inserted comes on top.
+        let parameters = |graph: &Graph| si(cost::parameters(graph) as f64);
+        let nodes = |graph: &Graph| graph.nodes_in_order().len();
+        let mut facts =
+            vec![format!("{} parameters", parameters(&model.plain)), format!("{} nodes", nodes(&model.plain))];
+        if model.dynamic.is_some() {
+            let (parameters, nodes) = (parameters(graph), nodes(graph));
+            facts.push(format!("{parameters} parameters and {nodes} nodes with what was inserted"));
+        }
         facts.extend(model.changes());
         let facts: String = facts.iter().map(|f| format!("<li>{}</li>", escape(f))).collect();
         let measured = self.view.measured.as_ref().map(|m| self.measured(m)).unwrap_or_default();

@@ -7,7 +7,7 @@ mod segments;
 
 use std::collections::HashMap;
 
-use eec_ir::{Dim, Graph, NodeId, RegionId, Symbol, Tensor, cost};
+use eec_ir::{Dim, Graph, NodeId, RegionId, Symbol, Tensor, cost, text};
 use eec_runtime::{Control, Options};
 
 use crate::Error;
@@ -202,8 +202,9 @@ impl Builder<'_> {
             (None, Some(k)) => Kind::Gate(k),
             (None, None) => Kind::Own,
         };
-        let roles = ["then", "else", "join"];
-        let branches = node.regions.iter().zip(roles).map(|(r, role)| Branch { role, items: self.items(*r) });
+        let roles = text::region_keywords(&node.op);
+        let branches =
+            node.regions.iter().zip(roles.iter().copied()).map(|(r, role)| Branch { role, items: self.items(*r) });
         Decision { node: id, kind, branches: branches.collect(), us: None }
     }
 }

@@ -51,7 +51,7 @@ fn symbols(program: &Program) -> Vec<Symbol> {
     let rows = program.blocks.iter().filter_map(|b| b.rows.clone());
     let lengths = program.blocks.iter().flat_map(|b| &b.steps).filter_map(|step| match step {
         Step::Route(route) => Some(route.join.as_ref()?.length.as_ref()?.symbol.clone()),
-        Step::Run(_) | Step::If(_) => None,
+        Step::Run(_) | Step::If(_) | Step::Repeat(_) => None,
     });
     for symbol in inputs.chain(rows).chain(lengths) {
         if !all.contains(&symbol) {
@@ -154,6 +154,9 @@ impl<'p> Flat<'p> {
                 Step::Run(id) => next += self.run(*id, &steps[next..], at),
                 Step::If(step) => self.branch(step, at, &place),
                 Step::Route(step) => self.route(step, at, &place),
+                Step::Repeat(_) => {
+                    self.problem(&place, "a loop whose steps are counted while it runs has no form on a GPU".into());
+                }
             }
         }
     }

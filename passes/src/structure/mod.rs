@@ -208,7 +208,7 @@ fn nodes_of(segments: &[Segment]) -> Vec<NodeId> {
 
 /// The multiply-accumulates of `nodes` in one run.
 pub fn nodes_macs(graph: &Graph, nodes: &[NodeId]) -> Dim {
-    nodes.iter().fold(Dim::default(), |sum, n| &sum + &cost::macs(graph, *n))
+    nodes.iter().fold(Dim::default(), |sum, n| &sum + &cost::total_macs(graph, *n))
 }
 
 fn part(graph: &Graph, nodes: Vec<NodeId>) -> Part {

@@ -58,7 +58,8 @@ impl Rule<'_> {
             | Op::Shape { .. }
             | Op::Sizes { .. }
             | Op::Range { .. }
-            | Op::If { .. } => Err("the token sequence is not followed through it".into()),
+            | Op::If { .. }
+            | Op::Loop { .. } => Err("the token sequence is not followed through it".into()),
         }
     }
 

@@ -1,14 +1,15 @@
-//! Code for the control steps: branches, and routes that split rows and put results together.
+//! Code for the control steps: branches, routes that split rows and put results together, and loops.
 
 use cranelift::prelude::types::{I8, I64};
 use cranelift::prelude::*;
 use eec_ir::BufferId;
 use eec_ir::dim::Symbol;
-use eec_ir::program::{BlockId, Decision, IfStep, Join, RouteStep, RowBuffer};
+use eec_ir::program::{BlockId, Decision, IfStep, Join, RepeatStep, RouteStep, RowBuffer};
 
 use super::entry::Entry;
 use super::lanes::memory;
 use crate::call::{AUTO, NEVER};
+use crate::context::{Fault, field};
 
 /// The rows of a route: the mask, how many there are, and how many go to each side.
 #[derive(Clone, Copy)]
@@ -49,9 +50,7 @@ impl Entry<'_, '_> {
 
     pub(super) fn branch(&mut self, step: &IfStep) {
         let program = self.program;
-        let condition = self.pointer(step.condition);
-        let byte = self.b.ins().load(I8, memory(), condition, 0);
-        let holds = self.b.ins().icmp_imm_s(IntCC::NotEqual, byte, 0);
+        let holds = self.truth(step.condition);
         let control = self.control(step.decision);
         let automatic = self.b.ins().icmp_imm_s(IntCC::Equal, control, AUTO);
         let forced = self.b.ins().icmp_imm_s(IntCC::NotEqual, control, NEVER);
@@ -69,18 +68,114 @@ impl Entry<'_, '_> {
         self.b.switch_to_block(after);
     }
 
+    /// Whether the one element of a `Bool` buffer is true.
+    fn truth(&mut self, id: BufferId) -> Value {
+        let condition = self.pointer(id);
+        let byte = self.b.ins().load(I8, memory(), condition, 0);
+        self.b.ins().icmp_imm_s(IntCC::NotEqual, byte, 0)
+    }
+
+    /// A loop. A result stands for what is carried: at first for what the loop was given, then in turn for
+    /// its own memory and the parameter's, so that a step reads one while the next one's is written.
+    pub(super) fn repeat(&mut self, step: &RepeatStep) {
+        let program = self.program;
+        let block = program.block(step.body);
+        let limit = match &step.trips {
+            Some(trips) => self.size(trips),
+            None => self.number(i64::MAX),
+        };
+        let first = match step.condition {
+            Some(condition) => self.truth(condition),
+            None => self.b.ins().iconst(I8, 1),
+        };
+        self.alias(&step.results, &step.carried);
+        for row in &step.rows {
+            self.own(row.buffer);
+        }
+        let [check, turn, body, endless, after] = [0; 5].map(|_| self.b.create_block());
+        let (number, goes_on) = (self.b.append_block_param(check, I64), self.b.append_block_param(check, I8));
+        let zero = self.number(0);
+        self.b.ins().jump(check, &[zero.into(), first.into()]);
+
+        self.b.switch_to_block(check);
+        let in_range = self.b.ins().icmp(IntCC::SignedLessThan, number, limit);
+        let runs = self.b.ins().band(in_range, goes_on);
+        self.b.ins().brif(runs, turn, &[], after, &[]);
+        self.b.switch_to_block(turn);
+        let left = self.b.ins().load(I64, memory(), self.tables.context, field::STEPS);
+        let fewer = self.b.ins().iadd_imm_s(left, -1);
+        self.b.ins().store(memory(), fewer, self.tables.context, field::STEPS);
+        self.b.ins().brif(left, body, &[], endless, &[]);
+        self.b.switch_to_block(endless);
+        // A loop is no kernel: this number is none's.
+        let fault = self.number((Fault::Steps as i64) << 32 | i64::from(u32::MAX));
+        self.b.ins().store(memory(), fault, self.tables.context, field::ERROR);
+        self.b.ins().jump(self.tables.leave, &[]);
+
+        self.b.switch_to_block(body);
+        let (first, params) = block.params.split_first().map_or((None, &[][..]), |(n, rest)| (*n, rest));
+        if let Some(id) = first {
+            let place = self.pointer(id);
+            self.b.ins().store(memory(), number, place, 0);
+        }
+        let used = params.iter().zip(&step.results).filter_map(|(p, r)| Some(((*p)?, *r)));
+        let (names, targets): (Vec<_>, Vec<_>) = used.unzip();
+        self.alias(&names, &targets);
+        self.block(step.body);
+        let next = match step.condition {
+            Some(_) => self.truth(block.yields[0]),
+            None => self.b.ins().iconst(I8, 1),
+        };
+        self.carry_on(step, params, number);
+        let number = self.b.ins().iadd_imm_s(number, 1);
+        self.b.ins().jump(check, &[number.into(), next.into()]);
+        self.b.switch_to_block(after);
+    }
+
+    /// Puts what step `number` of a loop yielded where the next step, and what follows the loop, read it.
+    fn carry_on(&mut self, step: &RepeatStep, params: &[Option<BufferId>], number: Value) {
+        let program = self.program;
+        let given = &program.block(step.body).yields[usize::from(step.condition.is_some())..];
+        let mut next = Vec::with_capacity(step.results.len());
+        for ((result, param), given) in step.results.iter().zip(params).zip(given) {
+            let mut to = self.home(*result);
+            if let Some(param) = param {
+                let (other, now) = (self.home(*param), self.pointer(*result));
+                let taken = self.b.ins().icmp(IntCC::Equal, now, to);
+                to = self.b.ins().select(taken, other, to);
+            }
+            let buffer = program.buffer(*result);
+            let (from, elements) = (self.pointer(*given), self.size(&buffer.len));
+            let bytes = self.b.ins().imul_imm_s(elements, buffer.dtype.size() as i64);
+            self.call(self.helpers.copy_bytes, &[to, from, bytes]);
+            next.push((*result, to));
+        }
+        for (row, given) in step.rows.iter().zip(&given[step.results.len()..]) {
+            let (first, from, bytes) = (self.pointer(row.buffer), self.pointer(*given), self.row_bytes(row));
+            let before = self.b.ins().imul(number, bytes);
+            let to = self.b.ins().iadd(first, before);
+            self.call(self.helpers.copy_bytes, &[to, from, bytes]);
+        }
+        next.into_iter().for_each(|(result, to)| self.set_pointer(result, to));
+    }
+
     /// Makes every buffer of `names` stand for the one of `targets`.
     fn alias(&mut self, names: &[BufferId], targets: &[BufferId]) {
         let targets: Vec<Value> = targets.iter().map(|t| self.pointer(*t)).collect();
         names.iter().zip(targets).for_each(|(name, target)| self.set_pointer(*name, target));
     }
 
-    /// Makes a buffer stand for itself again, which in a join may have stood for another one the first
-    /// time; gives its first byte.
+    /// Makes a buffer stand for itself again, which in a join or a loop may have stood for another one the
+    /// time before; gives its first byte.
     fn own(&mut self, id: BufferId) -> Value {
-        let home = self.b.ins().load(I64, memory(), self.tables.homes, (id.index() * 8) as i32);
+        let home = self.home(id);
         self.set_pointer(id, home);
         home
+    }
+
+    /// The first byte of a buffer's own memory.
+    fn home(&mut self, id: BufferId) -> Value {
+        self.b.ins().load(I64, memory(), self.tables.homes, (id.index() * 8) as i32)
     }
 
     /// Splits the rows. Each block is emitted once, and run on all rows in place or on its gathered ones.

@@ -30,6 +30,7 @@ pub(super) struct Helpers {
     pub(super) count_rows: Callee,
     pub(super) gather_rows: Callee,
     pub(super) scatter_rows: Callee,
+    pub(super) copy_bytes: Callee,
     pub(super) clock: Callee,
 }
 
@@ -106,6 +107,7 @@ impl<'a> Entry<'a, '_> {
             Step::Run(kernel) => self.run(*kernel),
             Step::If(step) => self.branch(step),
             Step::Route(step) => self.route(step),
+            Step::Repeat(step) => self.repeat(step),
         }
     }
 

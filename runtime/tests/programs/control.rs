@@ -12,7 +12,15 @@ use crate::build::{Builder, LoopBuilder, d, dense, floats, n, ramp, symbol, view
 pub(crate) const WIDTH: i64 = 6;
 
 /// `to = from * factor + addend` over `[rows, WIDTH]`.
-fn scale(b: &mut Builder, name: &str, rows: &Dim, from: BufferId, to: BufferId, factor: f32, addend: f32) -> Step {
+pub(crate) fn scale(
+    b: &mut Builder,
+    name: &str,
+    rows: &Dim,
+    from: BufferId,
+    to: BufferId,
+    factor: f32,
+    addend: f32,
+) -> Step {
     let dims = [rows.clone(), n(WIDTH)];
     let mut l = LoopBuilder::new(&dims);
     let x = l.load(view(from, dense(&dims)));

@@ -13,4 +13,5 @@ mod loops;
 #[cfg(all(target_os = "linux", feature = "object"))]
 mod native;
 mod plans;
+mod repeats;
 mod strips;

@@ -66,6 +66,7 @@ impl Target {
 
     /// Feeds one input; what is wrong about what happened, if anything is.
     pub fn feed(self, input: &[u8]) -> Result<(), String> {
+        reset_peak();
         let (before, clock) = (peak_bytes(), Instant::now());
         let outcome = catch_unwind(AssertUnwindSafe(|| targets::feed(self, input)));
         outcome.unwrap_or_else(|panic| Err(format!("it panics: {}", message(&*panic))))?;
@@ -86,6 +87,13 @@ const MOST_TIME: Duration = Duration::from_secs(60);
 fn message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+}
+
+/// Lets the peak of this process's resident memory start anew from what it is now; where the system cannot,
+/// an input is only found out if it takes more than all before it.
+fn reset_peak() {
+    // What proc(5) says of this file: 5 resets the peak.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
 /// The peak of this process's resident memory; 0 where the system does not tell.

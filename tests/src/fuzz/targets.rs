@@ -1,13 +1,16 @@
 //! What each target does with an input.
 
 use eec::cases::{lowered, seeded_constant, seeded_inputs};
+use eec::fit::random::Random;
 use eec::model::{Form, Model, session_of, simplified};
 use eec::npz::read_npz;
 use eec::onnx::{ImportOptions, Limits, import_bytes_with};
 use eec_ir::bind::Sizes;
+use eec_ir::minifloat::Overflow;
 use eec_ir::text::{parse, pool_resolver};
 use eec_ir::verify::{Stage, verify};
-use eec_ir::{Dim, Graph, Tensor, eval};
+use eec_ir::{Dim, Graph, Tensor, ValueId, eval};
+use eec_passes::clone::{Changes, clone_nodes, with_inputs};
 use eec_passes::pass::{Context, Pass};
 use eec_passes::simplify::Simplify;
 use eec_runtime::{Control, Options};
@@ -43,13 +46,57 @@ fn onnx(input: &[u8]) -> Result<(), String> {
 fn compute(graph: &Graph) -> Result<(), String> {
     let Ok(plain) = simplified(graph.clone()) else { return Ok(()) };
     let Ok(program) = lowered(&plain) else { return Ok(()) };
-    let Some((sizes, inputs)) = small(&plain) else { return Ok(()) };
-    let _ = sizes;
-    let options = Options { threads: 1, memory_limit: 256 << 20, ..Options::default() };
-    let Ok(mut session) = session_of(program, &plain, options) else { return Ok(()) };
-    let _ = run(&mut session, &plain, &inputs, Control::Auto);
-    let _ = eval::evaluate(&plain, &inputs);
-    Ok(())
+    let Some((_, inputs)) = small(&plain) else { return Ok(()) };
+    let Ok(mut session) = session_of(program, &plain, options()) else { return Ok(()) };
+    // The evaluator takes no limit of steps: it follows what ran within one.
+    let Ok(ran) = run(&mut session, &plain, &inputs, Control::Auto) else { return Ok(()) };
+    let Ok(want) = eval::evaluate(&plain, &inputs) else { return Ok(()) };
+    let have: Vec<Tensor> = ran.outputs.into_iter().map(|(_, tensor)| tensor).collect();
+    let Err(difference) = check_all(&plain, &have, &want, TOLERANCE) else { return Ok(()) };
+    match is_steady(&plain, &inputs, &want) {
+        true => Err(format!("the compiled model differs from its evaluator: {difference}")),
+        false => Ok(()),
+    }
+}
+
+/// How sessions run here.
+fn options() -> Options {
+    Options { threads: 1, memory_limit: 256 << 20, step_limit: 1 << 12, ..Options::default() }
+}
+
+/// What rounding may make of a result, absolute and relative.
+const TOLERANCE: f32 = 1e-2;
+
+/// Whether the outputs stay much the same where all floats of inputs and constants are a little larger or smaller,
+/// each in its own way. Where they do not, as where a difference of large numbers or a comparison decides, rounding
+/// may make anything of them.
+fn is_steady(graph: &Graph, inputs: &[Tensor], outputs: &[Tensor]) -> bool {
+    (1..=2).all(|seed| {
+        let mut random = Random::new(seed);
+        let moved: Vec<Tensor> = inputs.iter().map(|t| moved(t, &mut random)).collect();
+        let (mut other, mut map) = with_inputs(graph);
+        for value in (0..graph.value_count()).map(ValueId::new) {
+            if let Some(tensor) = graph.as_constant(value) {
+                map.insert(value, other.constant(self::moved(tensor, &mut random)));
+            }
+        }
+        let nodes = &graph.region(Graph::ROOT).nodes;
+        let cloned = clone_nodes(graph, nodes, &mut other, Graph::ROOT, &mut map, Changes::default());
+        let named = graph.output_names().iter().zip(graph.outputs());
+        other.set_outputs(named.filter_map(|(name, v)| Some((name.to_string(), *map.get(v)?))).collect());
+        let found = cloned.ok().and_then(|()| eval::evaluate(&other, &moved).ok());
+        found.is_some_and(|found| check_all(graph, &found, outputs, TOLERANCE / 10.0).is_ok())
+    })
+}
+
+/// A float tensor with every element a little larger or smaller; any other as it is.
+fn moved(tensor: &Tensor, random: &mut Random) -> Tensor {
+    if !tensor.dtype().is_float() {
+        return tensor.clone();
+    }
+    let elements = tensor.to_f64s().into_iter().map(|x| x * (1.0 + 2e-5 * (random.uniform() - 0.5)));
+    let moved = Tensor::from_f64s(tensor.dtype(), tensor.dims(), &elements.collect::<Vec<_>>(), Overflow::Special);
+    moved.unwrap_or_else(|_| tensor.clone())
 }
 
 /// Sizes and inputs of a graph, if all its values together are small under them.
@@ -65,8 +112,11 @@ fn small(graph: &Graph) -> Option<(Sizes, Vec<Tensor>)> {
         let elements = graph.ty(*value).dims.iter().map(size).try_fold(1i64, |n, d| n.checked_mul(d?.max(1)));
         total = total.checked_add(elements?)?;
     }
-    let inputs = seeded_inputs(graph, &sizes).ok();
-    (total <= MOST_ELEMENTS).then_some(sizes).zip(inputs)
+    if total > MOST_ELEMENTS {
+        return None;
+    }
+    let inputs = seeded_inputs(graph, &sizes).ok()?;
+    Some((sizes, inputs))
 }
 
 fn text(input: &[u8]) -> Result<(), String> {
@@ -86,8 +136,7 @@ fn artifact(input: &[u8]) -> Result<(), String> {
     let file = tempfile::NamedTempFile::new().map_err(|e| e.to_string())?;
     std::fs::write(file.path(), input).map_err(|e| e.to_string())?;
     let Ok(model) = Model::open(file.path()) else { return Ok(()) };
-    let options = Options { threads: 1, memory_limit: 256 << 20, ..Options::default() };
-    let Ok(mut session) = model.session(Form::Dynamic, options) else { return Ok(()) };
+    let Ok(mut session) = model.session(Form::Dynamic, options()) else { return Ok(()) };
     if let Some((_, inputs)) = small(&model.plain) {
         let _ = run(&mut session, &model.plain, &inputs, Control::Auto);
     }

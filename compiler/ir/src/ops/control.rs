@@ -1,4 +1,4 @@
-//! Control operators: `If` and `Route`. Their evaluation is the interpreter's (`crate::eval`).
+//! Control operators: `If`, `Route` and `Loop`. Their evaluation is the interpreter's (`crate::eval`).
 
 use crate::dim::Dim;
 use crate::entity::{RegionId, ValueId};
@@ -7,12 +7,16 @@ use crate::op::Op;
 use crate::ops::{Facts, InferError, join};
 use crate::types::{DType, Type};
 
+/// A run whose loops make more steps together than this fails, unless it is told another limit.
+pub const MAX_STEPS: u64 = 1 << 24;
+
 /// The result types of a control operator from what its regions yield.
 ///
 /// `If`: both regions take no parameters and yield the same types. `Route`: the first two regions
 /// take the operands after the mask, with the region's row symbol as first dim. Without a join they
 /// yield the same types up to that symbol. A join takes what they yield ([`join::lengths`]), and
-/// then it is the join that gives the results. Results have the mask's rows.
+/// then it is the join that gives the results. Results have the mask's rows. `Loop`: the region takes
+/// a number and the carried operands, and yields a truth, as many values of the same types, and rows.
 pub fn infer(graph: &Graph, op: &Op, inputs: &[ValueId], regions: &[RegionId]) -> Result<Vec<Facts>, InferError> {
     let Some((first, operands)) = inputs.split_first() else {
         return Err(InferError::new(op, "needs a condition or mask as first operand"));
@@ -24,21 +28,76 @@ pub fn infer(graph: &Graph, op: &Op, inputs: &[ValueId], regions: &[RegionId]) -
     match (op, regions) {
         (Op::Route { .. }, &[then, other]) => infer_route(graph, op, first, operands, [then, other], None),
         (Op::Route { .. }, &[then, other, join]) => infer_route(graph, op, first, operands, [then, other], Some(join)),
+        (Op::Loop { trips }, &[body]) => infer_loop(graph, op, trips, inputs, body),
+        (Op::Loop { .. }, _) => Err(InferError::new(op, format!("needs 1 region, found {}", regions.len()))),
         (_, &[then, other]) => infer_if(graph, op, first, [then, other]),
         _ => Err(InferError::new(op, format!("needs 2 regions, found {}", regions.len()))),
     }
 }
 
 fn infer_if(graph: &Graph, op: &Op, condition: &Type, [then, other]: [RegionId; 2]) -> Result<Vec<Facts>, InferError> {
-    if condition.elements().as_const() != Some(1) {
-        return Err(InferError::new(op, format!("the condition must have one element, found {condition}")));
-    }
+    check_truth(op, condition)?;
     let types = |r: RegionId| graph.region(r).yields.iter().map(|v| graph.ty(*v).clone()).collect::<Vec<_>>();
     let (a, b) = (types(then), types(other));
     if a != b {
         return Err(InferError::new(op, format!("the branches yield {a:?} and {b:?}")));
     }
     Ok(a.into_iter().map(Facts::of).collect())
+}
+
+fn check_truth(op: &Op, condition: &Type) -> Result<(), InferError> {
+    match condition.dtype == DType::Bool && condition.elements().as_const() == Some(1) {
+        true => Ok(()),
+        false => Err(InferError::new(op, format!("the condition must have one element, a bool, found {condition}"))),
+    }
+}
+
+/// The number of steps that a `Loop` takes at most; `None` if only its condition ends it.
+pub fn bound(trips: &Dim) -> Option<Dim> {
+    (trips.as_const() != Some(-1)).then(|| trips.larger(&Dim::default()))
+}
+
+/// Whether a truth value is known to hold.
+pub fn is_always(graph: &Graph, condition: ValueId) -> bool {
+    let contents = graph.value(condition).contents.as_deref();
+    contents.is_some_and(|c| matches!(c, [one] if one.as_const().is_some_and(|truth| truth != 0)))
+}
+
+fn infer_loop(
+    graph: &Graph,
+    op: &Op,
+    trips: &Dim,
+    inputs: &[ValueId],
+    body: RegionId,
+) -> Result<Vec<Facts>, InferError> {
+    let fail = |reason: String| Err(InferError::new(op, reason));
+    let types = |values: &[ValueId]| values.iter().map(|v| graph.ty(*v).clone()).collect::<Vec<_>>();
+    let region = graph.region(body);
+    let (carried, params) = (types(&inputs[1..]), types(&region.params));
+    let step = Type::new(DType::I64, []);
+    if params.split_first() != Some((&step, &carried[..])) {
+        return fail(format!("{body} takes {params:?} for a number of type {step} and {carried:?}"));
+    }
+    let Some((next, yields)) = region.yields.split_first() else {
+        return fail(format!("{body} yields no condition"));
+    };
+    check_truth(op, graph.ty(inputs[0]))?;
+    check_truth(op, graph.ty(*next))?;
+    let Some((kept, rows)) = yields.split_at_checked(carried.len()) else {
+        return fail(format!("{body} yields {} values for {} that are carried", yields.len(), carried.len()));
+    };
+    let kept = types(kept);
+    if kept != carried {
+        return fail(format!("{body} takes {carried:?} and carries on {kept:?}"));
+    }
+    let always = is_always(graph, inputs[0]) && is_always(graph, *next);
+    let count = match bound(trips).filter(|_| always) {
+        Some(count) => count,
+        None if rows.is_empty() => Dim::default(),
+        None => return fail("a row of every step needs a number of steps that no data decides".into()),
+    };
+    let stacked = types(rows).into_iter().map(|ty| Type::new(ty.dtype, std::iter::once(count.clone()).chain(ty.dims)));
+    Ok(kept.into_iter().chain(stacked).map(Facts::of).collect())
 }
 
 fn infer_route(

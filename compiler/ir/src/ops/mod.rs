@@ -200,7 +200,9 @@ fn infer_result(cx: &mut Infer, op: &Op) -> Inferred {
         Op::ScatterElements { axis, .. } => scatter::infer_elements(cx, *axis),
         Op::ScatterND { .. } => scatter::infer_nd(cx),
         Op::TopK { .. } => Err(cx.refuse("it has several results")),
-        Op::If { .. } | Op::Route { .. } => Err(cx.refuse("a control operator's types follow from its regions")),
+        Op::If { .. } | Op::Route { .. } | Op::Loop { .. } => {
+            Err(cx.refuse("a control operator's types follow from its regions"))
+        }
     }
 }
 
@@ -304,7 +306,9 @@ fn eval_result(cx: &Eval, op: &Op, inputs: &[Tensor]) -> Evaluated {
         Op::Shape { start, end } => sizes::eval_shape(cx, *start, *end),
         Op::Sizes { values } => sizes::eval_sizes(cx, values),
         Op::Range { start, limit: _, delta } => sizes::eval_range(cx, start, *delta),
-        Op::If { .. } | Op::Route { .. } => Err(cx.fail("a control operator is run by the evaluator")),
+        Op::If { .. } | Op::Route { .. } | Op::Loop { .. } => {
+            Err(cx.fail("a control operator is run by the evaluator"))
+        }
     }
 }
 

@@ -81,6 +81,12 @@ impl Walk<'_> {
                 step.join.iter().for_each(|join| self.block(join.block));
                 step.results.iter().for_each(|result| self.define(place, block, result.buffer));
             }
+            Step::Repeat(step) => {
+                step.condition.iter().chain(&step.carried).for_each(|id| self.read(place, *id));
+                self.block(step.body);
+                let rows = step.rows.iter().map(|row| row.buffer);
+                step.results.iter().copied().chain(rows).for_each(|id| self.define(place, block, id));
+            }
         }
     }
 

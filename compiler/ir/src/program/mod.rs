@@ -20,6 +20,7 @@ pub use kernel::{
     Reduction, ReductionFn, Scalar, Scan, Store, UnaryFn, View,
 };
 
+pub use crate::ops::control::MAX_STEPS;
 pub use typing::ExprFacts;
 pub use verify::{VerifiedProgram, VerifyErrors, verify};
 
@@ -132,6 +133,8 @@ pub enum Step {
     If(IfStep),
     /// Splits rows between two blocks.
     Route(RouteStep),
+    /// Runs a block again and again.
+    Repeat(RepeatStep),
 }
 
 /// What a control step decides, as runs count and control it.
@@ -180,6 +183,27 @@ pub struct RouteStep {
     pub join: Option<Join>,
     /// Results ([`Source::Result`]).
     pub results: Vec<RowBuffer>,
+}
+
+/// A loop: runs a block while a condition holds, so many times at most.
+///
+/// The block's parameters are the number of the step (`I64`, one element), then what is carried. It yields
+/// the condition if there is one, what is carried on, then a row for each of `rows`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct RepeatStep {
+    /// Steps at most; below zero stands for none. Without it the condition alone ends the loop. The loops of
+    /// a run may not make more steps together than it is told, [`MAX_STEPS`] if nothing else.
+    pub trips: Option<Dim>,
+    /// A `Bool` buffer of one element: whether there is a first step. Without it all `trips` are made.
+    pub condition: Option<BufferId>,
+    /// What to do.
+    pub body: BlockId,
+    /// What the first step is given.
+    pub carried: Vec<BufferId>,
+    /// What the last step carried on ([`Source::Result`]), one per `carried`; that itself without steps.
+    pub results: Vec<BufferId>,
+    /// What the steps gave, one row each ([`Source::Result`]); only without a condition.
+    pub rows: Vec<RowBuffer>,
 }
 
 /// The shared continuation of a route: a block that runs after either of the two, on what it yielded.

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter, Write as _};
 
 use super::{
     Attention, Block, BlockId, Conv, Decision, Dense, Epilogue, Expr, Form, Host, IfStep, Kernel, Length, Loop, MatMul,
-    Per, Pool, Program, RouteStep, RowBuffer, Scan, Source, Step, View,
+    Per, Pool, Program, RepeatStep, RouteStep, RowBuffer, Scan, Source, Step, View,
 };
 use crate::dim::Dim;
 use crate::entity::BufferId;
@@ -97,6 +97,14 @@ impl Program {
                     if let Some(join) = join {
                         self.write_blocks(f, [(length_text(join.length.as_ref()).as_str(), join.block)], depth)?;
                     }
+                }
+                Step::Repeat(RepeatStep { trips, condition, body, carried, results, rows }) => {
+                    let all: Vec<String> =
+                        results.iter().map(BufferId::to_string).chain(rows.iter().map(RowBuffer::to_string)).collect();
+                    let times = trips.as_ref().map_or_else(String::new, |trips| format!(" {trips} times"));
+                    let check = condition.map_or_else(String::new, |condition| format!(" while {condition}"));
+                    writeln!(f, "{pad}{} = repeat{times}{check} ({})", List(&all), List(carried))?;
+                    self.write_blocks(f, [("do", *body)], depth)?;
                 }
             }
         }

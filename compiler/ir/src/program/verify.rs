@@ -13,6 +13,7 @@
 //!    number.
 //! 9. A parameter is defined by one block, a result by one step, a `Temp` by the kernels of one block,
 //!    all before it is read, and it is read only in that block and those inside it.
+//! 10. A loop ends: it has a number of steps or a condition. Rows need the number, and no condition.
 //!
 //! That views stay inside their buffers depends on the bound sizes: the runtime checks it before a run.
 
@@ -268,6 +269,7 @@ impl Verifier<'_> {
                 Step::Run(kernel) => self.run(&place, *kernel),
                 Step::If(step) => self.branch(&place, id, step, depth),
                 Step::Route(step) => self.route(&place, id, step, depth),
+                Step::Repeat(step) => self.repeat(&place, id, step, depth),
             }
         }
         for id in &block.yields {

@@ -9,7 +9,7 @@ mod terms;
 
 pub use error::{ParseError, ParseErrors};
 pub use parse::{ConstRef, parse, pool_resolver};
-pub use print::{Printer, node_line, region_text};
+pub use print::{Printer, node_line, region_keywords, region_text};
 
 /// Constants with at most this many elements print with their values, larger ones by their hash.
 pub const MAX_INLINE: usize = 8;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::cursor::{Cursor, Fail};
 use super::error::ParseErrors;
 use super::lex::{self, Kind, Name};
+use super::print::region_keywords;
 use super::terms;
 use crate::constant::{ConstPool, ContentHash};
 use crate::dim::Symbol;
@@ -269,7 +270,7 @@ impl Parser<'_, '_> {
     fn node(&mut self, region: RegionId) -> Outcome<NodeId> {
         let offset = self.cursor.offset();
         let op = self.operator()?;
-        let inputs = self.operands(matches!(op, Op::Route { .. }))?;
+        let inputs = self.operands(matches!(op, Op::Route { .. } | Op::Loop { .. }))?;
         let origin = self.origin()?;
         let arity = op.arity();
         if !arity.contains(&inputs.len()) {
@@ -278,7 +279,7 @@ impl Parser<'_, '_> {
             return self.cursor.fail(offset, format!("{op} takes {wanted} operands, found {}", inputs.len()));
         }
         let outcome = if op.is_control() {
-            let regions = self.regions()?;
+            let regions = self.regions(&op)?;
             self.graph.append_control(region, op, &inputs, regions, origin)
         } else {
             self.graph.append(region, op, &inputs, origin)
@@ -293,12 +294,12 @@ impl Parser<'_, '_> {
         terms::operator(&name, attrs).or_else(|e| self.cursor.fail(offset, e.to_string()))
     }
 
-    /// `(%a, %b)`; a `Route` has `;` after its mask.
-    fn operands(&mut self, route: bool) -> Outcome<Vec<ValueId>> {
+    /// `(%a, %b)`; a `Route` has `;` after its mask, a `Loop` after its condition.
+    fn operands(&mut self, decides: bool) -> Outcome<Vec<ValueId>> {
         self.cursor.expect("(")?;
         let mut values = Vec::new();
         while !self.cursor.eat(")") {
-            let separator = if route && values.len() == 1 { ";" } else { "," };
+            let separator = if decides && values.len() == 1 { ";" } else { "," };
             if !values.is_empty() && !self.cursor.eat(separator) {
                 return self.cursor.expected(&format!("`{separator}` or `)`"));
             }
@@ -379,14 +380,14 @@ impl Parser<'_, '_> {
     }
 
     /// The regions of a control operator. All are read before an error in one ends the node.
-    fn regions(&mut self) -> Outcome<Vec<RegionId>> {
+    fn regions(&mut self, op: &Op) -> Outcome<Vec<RegionId>> {
         let broken = self.broken;
         let mut regions = Vec::new();
-        for keyword in ["then", "else"] {
+        for keyword in region_keywords(op) {
+            if *keyword == "join" && !self.cursor.is_word(keyword) {
+                break;
+            }
             self.cursor.expect_word(keyword)?;
-            regions.push(self.region()?);
-        }
-        if self.cursor.eat_word("join") {
             regions.push(self.region()?);
         }
         if self.broken > broken { Err(Fail) } else { Ok(regions) }

@@ -153,7 +153,7 @@ impl<'g> Printer<'g> {
         line.push_str(node.op.name());
         line.push_str(&attributes(&node.op));
         line.push_str(&match (&node.op, node.inputs.split_first()) {
-            (Op::Route { .. }, Some((mask, rest))) if !rest.is_empty() => {
+            (Op::Route { .. } | Op::Loop { .. }, Some((mask, rest))) if !rest.is_empty() => {
                 format!("({}; {})", self.value(*mask), self.values(rest))
             }
             _ => format!("({})", self.values(&node.inputs)),
@@ -186,7 +186,8 @@ impl<'g> Printer<'g> {
         let margin = "  ".repeat(depth);
         for node in &self.graph.region(region).nodes {
             writeln!(f, "{margin}{}", self.node_line(*node))?;
-            for (inner, keyword) in self.graph.node(*node).regions.iter().zip(["then", "else", "join"]) {
+            let owner = self.graph.node(*node);
+            for (inner, keyword) in owner.regions.iter().zip(region_keywords(&owner.op)) {
                 write!(f, "{margin}  {keyword} ")?;
                 self.region(f, *inner, depth + 1)?;
                 f.write_str("\n")?;
@@ -207,6 +208,14 @@ impl<'g> Printer<'g> {
         writeln!(f, "({}) {{", self.typed(&region.params))?;
         self.body(f, id, depth + 1)?;
         write!(f, "{}}}", "  ".repeat(depth))
+    }
+}
+
+/// What stands before the regions of a control operator.
+pub fn region_keywords(op: &Op) -> &'static [&'static str] {
+    match op {
+        Op::Loop { .. } => &["do"],
+        _ => &["then", "else", "join"],
     }
 }
 

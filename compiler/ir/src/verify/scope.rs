@@ -127,6 +127,7 @@ impl<'g> Walk<'_, 'g> {
         }
         let (expected, fits) = match (&node.op, node.regions.len()) {
             (Op::Route { .. }, found) => ("2 or 3", found == 2 || found == 3),
+            (Op::Loop { .. }, found) => ("1", found == 1),
             (op, found) if op.is_control() => ("2", found == 2),
             (_, found) => ("0", found == 0),
         };

@@ -160,6 +160,13 @@ fn check_exits(found: &mut Found<'_>) {
         if graph.node(id).outputs.is_empty() {
             found.report(10, Some(id), "an exit must give a result");
         }
+        if let Some(around) = loop_around(graph, id) {
+            found.report(
+                10,
+                Some(id),
+                format!("an exit inside of {}, which would ask it again", graph.describe(around)),
+            );
+        }
         let Some(then) = graph.node(id).regions.first() else { continue };
         graph.visit(*then, &mut |inner| {
             if exit_of(inner).is_some() {
@@ -171,6 +178,15 @@ fn check_exits(found: &mut Found<'_>) {
             }
         });
     }
+}
+
+/// The innermost `Loop` that a node stands in.
+fn loop_around(graph: &Graph, id: NodeId) -> Option<NodeId> {
+    let mut owner = graph.region(graph.node(id).parent).owner;
+    while let Some(node) = owner.filter(|n| !matches!(graph.node(*n).op, Op::Loop { .. })) {
+        owner = graph.region(graph.node(node).parent).owner;
+    }
+    owner
 }
 
 /// Invariant 11.

@@ -62,6 +62,7 @@ impl Builder {
             self.budget -= 1;
             let inner = &steps[i + 1..steps.len().min(i + 6)];
             let made = match step.0 % 20 {
+                16 => self.repeat(region, *step, inner, scope, hidden),
                 17 => self.branch(region, *step, inner, scope, hidden),
                 18 | 19 => self.route(region, *step, inner, scope, hidden),
                 _ => self.plain(region, *step, scope).into_iter().collect(),
@@ -146,6 +147,39 @@ impl Builder {
             .collect();
         let node =
             self.graph.append_control(at, Op::If { exit: -1, gate: -1 }, &[condition], regions, Self::origin(step));
+        node.map(|n| self.graph.node(n).outputs.clone()).unwrap_or_default()
+    }
+
+    /// A `Loop` that carries one value: so often as a size says, with a row of every step, or while the scalar
+    /// input holds.
+    fn repeat(
+        &mut self,
+        at: RegionId,
+        step: Step,
+        inner: &[Step],
+        scope: &[ValueId],
+        hidden: &[Symbol],
+    ) -> Vec<ValueId> {
+        let is_bool_scalar = |v: &&ValueId| self.graph.ty(**v) == &Type::new(DType::Bool, []);
+        let condition = scope.iter().rfind(is_bool_scalar).copied().filter(|_| step.2 & 1 == 1);
+        let holds = self.graph.constant(Tensor::scalar(1u8));
+        let x = scope[step.1 as usize % scope.len()];
+        let ty = self.graph.ty(x).clone();
+        let trips = match (step.2 / 2 % 4, ty.dims.first()) {
+            (0, Some(size)) => size.clone(),
+            (steps, _) => Dim::from(i64::from(steps)),
+        };
+        let region = self.graph.new_region(None);
+        let number = self.graph.add_param(region, Type::new(DType::I64, []));
+        let carried = self.graph.add_param(region, ty);
+        let mut inside: Vec<ValueId> = scope.iter().copied().chain([number, carried]).collect();
+        self.run(region, inner, &mut inside, hidden);
+        let next = self.like(region, carried);
+        let mut yields = vec![condition.unwrap_or(holds), next];
+        yields.extend(condition.is_none().then_some(carried));
+        self.graph.set_yields(region, yields);
+        let inputs = [condition.unwrap_or(holds), x];
+        let node = self.graph.append_control(at, Op::Loop { trips }, &inputs, vec![region], Self::origin(step));
         node.map(|n| self.graph.node(n).outputs.clone()).unwrap_or_default()
     }
 

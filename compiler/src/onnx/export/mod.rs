@@ -2,6 +2,7 @@
 
 mod control;
 mod join;
+mod loops;
 mod names;
 mod nodes;
 mod scope;
@@ -21,6 +22,9 @@ use super::proto::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, Tensor
 use super::tensor::{encode, value_info};
 use names::Names;
 use scope::Scope;
+
+/// The name under which models are written.
+pub(super) const PRODUCER: &str = "eec";
 
 /// The opset that is written.
 const OPSET: i64 = 20;
@@ -49,7 +53,7 @@ pub fn export(graph: &Graph, path: &Path) -> Result<(), ExportError> {
 pub fn export_bytes(graph: &Graph) -> Result<Vec<u8>, ExportError> {
     let model = ModelProto {
         ir_version: IR_VERSION,
-        producer_name: "eec".into(),
+        producer_name: PRODUCER.into(),
         producer_version: env!("CARGO_PKG_VERSION").into(),
         graph: Some(Exporter::new(graph).run()?),
         opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],

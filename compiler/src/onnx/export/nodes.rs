@@ -29,6 +29,7 @@ impl Exporter<'_> {
         match &node.op {
             Op::If { .. } => self.export_if(node),
             Op::Route { .. } => self.export_route(node),
+            Op::Loop { trips } => self.export_loop(node, trips),
             Op::Sizes { values } => {
                 let name = self.sizes(values)?;
                 self.alias(node.outputs[0], &name);
@@ -220,7 +221,7 @@ impl Exporter<'_> {
                 let reason = format!("opset {OPSET} has no {op}");
                 return Err(ExportError::Node { node: self.current.clone(), reason });
             }
-            Op::Sizes { .. } | Op::If { .. } | Op::Route { .. } => {
+            Op::Sizes { .. } | Op::If { .. } | Op::Route { .. } | Op::Loop { .. } => {
                 let reason = "has no form as a single ONNX node".to_string();
                 return Err(ExportError::Node { node: self.current.clone(), reason });
             }

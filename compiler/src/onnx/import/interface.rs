@@ -44,6 +44,12 @@ fn tensor_type(info: &ValueInfoProto) -> Option<&TensorTypeProto> {
     info.r#type.as_ref()?.tensor_type.as_ref()
 }
 
+/// Names for a message.
+fn listed(names: impl IntoIterator<Item = String>) -> String {
+    let names: Vec<String> = names.into_iter().collect();
+    if names.is_empty() { "none".into() } else { names.join(", ") }
+}
+
 impl Importer<'_> {
     /// Adds the graph's inputs, without those that are constants with a default value.
     pub(super) fn add_inputs(&mut self, inputs: &[ValueInfoProto]) -> Result<(), ImportError> {
@@ -56,6 +62,7 @@ impl Importer<'_> {
         let options = self.options;
         let mut unused: BTreeSet<&str> = options.inputs.keys().map(String::as_str).collect();
         let mut unused_dims: BTreeSet<&str> = options.dims.keys().map(String::as_str).collect();
+        let mut known_dims: BTreeSet<String> = BTreeSet::new();
         for input in inputs {
             if self.scopes.last().is_some_and(|s| s.contains_key(&input.name)) {
                 let stored = self.scopes.last().and_then(|s| s.get(&input.name));
@@ -65,6 +72,7 @@ impl Importer<'_> {
                 return Err(self.fail(ImportErrorKind::Interface(format!("input `{}` is declared twice", input.name))));
             }
             let mut ty = input_type(input, &named).map_err(|e| self.fail(ImportErrorKind::Interface(e)))?;
+            known_dims.extend(ty.dims.iter().filter_map(|d| d.as_symbol().map(ToString::to_string)));
             self.fix_dims(&mut ty, &mut unused_dims);
             if ty.rank() > self.options.limits.rank {
                 let (name, limit) = (&input.name, self.options.limits.rank);
@@ -84,10 +92,15 @@ impl Importer<'_> {
             };
             self.bind(&input.name, Binding::Value(value)).map_err(|e| self.refusal(e))?;
         }
-        let unknown = (unused.first().map(|name| format!("`{name}` is no input of the model")))
-            .or_else(|| unused_dims.first().map(|name| format!("no input of the model has a dim `{name}`")));
+        let known_inputs = inputs.iter().map(|input| input.name.clone());
+        let unknown = (unused.first())
+            .map(|name| format!("`{name}` is no input of the model (inputs: {})", listed(known_inputs)))
+            .or_else(|| {
+                let name = unused_dims.first()?;
+                Some(format!("no input of the model has a dim `{name}` (dims: {})", listed(known_dims)))
+            });
         match unknown {
-            Some(reason) => Err(self.fail(ImportErrorKind::Interface(reason))),
+            Some(reason) => Err(self.fail(ImportErrorKind::Option(reason))),
             None => Ok(()),
         }
     }

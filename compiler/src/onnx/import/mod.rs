@@ -23,6 +23,7 @@ mod quantise;
 mod rearrange;
 mod recurrent;
 mod reduce;
+mod repeat;
 mod resize;
 mod rules;
 mod sample;
@@ -35,6 +36,7 @@ mod tests;
 mod transposed_conv;
 mod unroll;
 mod vectorise;
+mod weight_only;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
@@ -45,6 +47,7 @@ use eec_ir::verify::{Stage, verify};
 use eec_ir::{Graph, Origin, RegionId, Type, ValueId};
 
 use super::error::{Failure, ImportError, ImportErrorKind, NodeResult, Refusal, refuse};
+use super::export::PRODUCER;
 use super::proto::{GraphProto, NodeProto, TensorProto};
 use super::survey::{self, node_path};
 use super::tensor::{ExternalFiles, decode};
@@ -55,7 +58,7 @@ use node::Cx;
 use options::Budget;
 pub use options::{FixedInput, ImportOptions, Limits};
 pub(crate) use rules::is_supported;
-pub use rules::{Cpu, Operator, operators};
+pub use rules::{Cpu, OPSETS, Operator, operators};
 
 /// The graph of the ONNX model in the file `path`; tensors outside the file are read from its folder.
 ///
@@ -96,6 +99,7 @@ pub fn import_bytes_with(
     let functions = Functions::new(model.functions).map_err(|e| fail(ImportErrorKind::Interface(e)))?;
     let graph = model.graph.ok_or_else(|| fail(ImportErrorKind::NotOnnx("it holds no graph".into())))?;
     let unsupported = survey::unsupported(&graph, &functions);
+    let by_eec = model.producer_name == PRODUCER;
     if !unsupported.types.is_empty() {
         return Err(fail(ImportErrorKind::Unsupported(unsupported)));
     }
@@ -110,6 +114,8 @@ pub fn import_bytes_with(
         scopes: Vec::new(),
         path: Vec::new(),
         unsupported,
+        counts: HashMap::new(),
+        by_eec,
     };
     importer.run(graph)
 }
@@ -141,6 +147,10 @@ struct Importer<'f> {
     path: Vec<String>,
     /// What could not be imported so far.
     unsupported: Unsupported,
+    /// What tells how often the loops of these regions run.
+    counts: HashMap<RegionId, ValueId>,
+    /// Whether the file is an export of eec's own.
+    by_eec: bool,
 }
 
 impl Importer<'_> {
@@ -152,6 +162,9 @@ impl Importer<'_> {
             let verified = verify(&self.graph, Stage::Imported).map(drop);
             let invalid = |e| ImportError::new(self.file, None, ImportErrorKind::Invalid(e));
             return verified.map_err(invalid).map(|()| self.graph);
+        }
+        if self.by_eec && self.unsupported.forms.iter().any(|form| form.op == "NonZero") {
+            return Err(ImportError::new(self.file, None, ImportErrorKind::RowsChosen));
         }
         let place = self.unsupported.only_form().map(|form| form.place.clone());
         Err(ImportError::new(self.file, place, ImportErrorKind::Unsupported(self.unsupported)))
@@ -337,6 +350,8 @@ impl Importer<'_> {
                     found.extend(graph.value(value).name.as_deref().map(str::to_string))
                 }
                 Def::Node(node, _) if seen.insert(node) => next.extend(&graph.node(node).inputs),
+                // Were the number of steps known, so would be the number of every step.
+                Def::Param(region, _) if self.counts.contains_key(&region) => next.extend(self.counts.get(&region)),
                 Def::Param(..) | Def::Const(_) | Def::Node(..) => {}
             }
         }

@@ -206,6 +206,28 @@ impl<'a> Cx<'a> {
 
     // Building.
 
+    /// The graph.
+    pub(super) fn graph_mut(&mut self) -> &mut Graph {
+        self.graph
+    }
+
+    /// The region that nodes are appended to, and where they come from.
+    pub(super) fn place(&self) -> (RegionId, Origin) {
+        (self.region, self.origin.clone())
+    }
+
+    /// What `work` does with nodes appended to `region`.
+    pub(super) fn inside<T>(
+        &mut self,
+        region: RegionId,
+        work: impl FnOnce(&mut Self) -> NodeResult<T>,
+    ) -> NodeResult<T> {
+        let outside = std::mem::replace(&mut self.region, region);
+        let result = work(self);
+        self.region = outside;
+        result
+    }
+
     /// Appends a node for the source node; returns its result.
     pub(super) fn emit(&mut self, op: Op, inputs: &[ValueId]) -> NodeResult<ValueId> {
         if !op.arity().contains(&inputs.len()) {

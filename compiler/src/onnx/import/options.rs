@@ -10,7 +10,7 @@ use super::super::error::{NodeResult, refuse};
 use crate::dataset::fitted;
 
 /// How a model is imported.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct ImportOptions {
     /// Constants in place of inputs, by the input's name.
     ///
@@ -24,7 +24,7 @@ pub struct ImportOptions {
 }
 
 /// A constant in place of an input.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum FixedInput {
     /// The tensor itself; integers become the input's integer type if all of them fit.
     Tensor(Tensor),
@@ -89,7 +89,8 @@ pub struct Limits {
     pub nodes: usize,
     /// Control nodes and calls of functions inside each other.
     pub depth: usize,
-    /// Steps of one loop.
+    /// Steps of one loop, or sequences of one `Scan`, that become nodes of their own; a loop of more is one that
+    /// counts them while it runs, if it can be.
     pub steps: usize,
     /// Bytes of the tensors that the import computes, beyond those that the file holds.
     pub constant_bytes: usize,

@@ -1,4 +1,5 @@
-//! `RNN`, `GRU`, `LSTM` and `LinearAttention`: the steps over a sequence of constant length one by one.
+//! `RNN`, `GRU`, `LSTM` and `LinearAttention`: the steps over a short sequence of constant length one by one, over
+//! any other as a loop.
 //!
 //! Specification: <https://onnx.ai/onnx/operators/onnx__LSTM.html> and its neighbours.
 
@@ -7,7 +8,7 @@ use eec_ir::{DType, Dim, Op, ValueId};
 use super::super::error::{NodeResult, Refusal, refuse};
 use super::node::{Cx, Results};
 
-/// Longer sequences are refused, as the graph would be large.
+/// Over a longer sequence the steps are a loop, as the graph would be large.
 const LONGEST: i64 = 256;
 
 /// Which cell.
@@ -40,7 +41,7 @@ impl Cell {
 struct Layer {
     cell: Cell,
     hidden: i64,
-    steps: i64,
+    steps: Dim,
     clip: Option<f64>,
     linear_before_reset: bool,
     input_forget: bool,
@@ -79,10 +80,7 @@ pub(super) fn recurrent(cx: &mut Cx, cell: Cell) -> Results {
         return refuse(format!("needs a sequence [steps, batch, width], found {}", cx.ty(x)));
     }
     let hidden = cx.int("hidden_size")?.map_or_else(|| cx.fixed_dim(cx.input(2)?, 2), Ok)?;
-    let steps = cx.fixed_dim(x, 0)?;
-    if !(1..=LONGEST).contains(&steps) {
-        return refuse(format!("a sequence of {steps} elements is too long"));
-    }
+    let steps = cx.dims(x)[0].clone();
     let layer = Layer {
         cell,
         hidden,
@@ -203,33 +201,74 @@ fn run(cx: &mut Cx, layer: &Layer, direction: &Direction, d: usize, batch_first:
         }
     };
     let cell = if layer.cell == Cell::Lstm { Some(start(cx, 6)?) } else { None };
-    let mut state = State { hidden: start(cx, 5)?, cell };
+    let state = State { hidden: start(cx, 5)?, cell };
+    let (outputs, state) = match layer.steps.as_const() {
+        Some(steps @ 1..=LONGEST) => one_by_one(cx, layer, direction, state, steps)?,
+        _ => in_a_loop(cx, layer, direction, state)?,
+    };
+    let lead: Vec<Dim> = vec![1.into(), batch, layer.hidden.into()];
+    let outputs = cx.reshape(outputs, std::iter::once(layer.steps.clone()).chain(lead.iter().cloned()).collect())?;
+    let hidden = cx.reshape(state.hidden, lead.clone())?;
+    let cell = state.cell.map(|c| cx.reshape(c, lead)).transpose()?;
+    Ok((outputs, State { hidden, cell }))
+}
+
+/// The outputs of all steps along axis 0, and the last state.
+fn one_by_one(
+    cx: &mut Cx,
+    layer: &Layer,
+    direction: &Direction,
+    mut state: State,
+    steps: i64,
+) -> NodeResult<(ValueId, State)> {
     let mut outputs = Vec::new();
-    let line: Vec<Dim> = vec![1.into(), 1.into(), batch.clone(), layer.hidden.into()];
-    for i in 0..layer.steps {
-        let t = if direction.backwards { layer.steps - 1 - i } else { i };
+    let dims = cx.dims(direction.inputs);
+    let line: Vec<Dim> = vec![1.into(), dims[1].clone(), layer.hidden.into()];
+    for i in 0..steps {
+        let t = if direction.backwards { steps - 1 - i } else { i };
         let x = cx.part(direction.inputs, 0, [t.into(), (t + 1).into()], 1)?;
-        let x = cx.reshape(x, vec![batch.clone(), (layer.cell.gates() * layer.hidden).into()])?;
+        let x = cx.reshape(x, dims[1..].to_vec())?;
         let next = step(cx, layer, direction, x, state)?;
-        let (next, shown) = within_length(cx, layer, t, next, state)?;
+        let position = cx.scalar(DType::I64, t as f64)?;
+        let (next, shown) = within_length(cx, layer, position, next, state)?;
         outputs.push(cx.reshape(shown, line.clone())?);
         state = next;
     }
     if direction.backwards {
         outputs.reverse();
     }
-    let outputs = cx.emit(Op::Concat { axis: 0 }, &outputs)?;
-    let lead = line[1..].to_vec();
-    let hidden = cx.reshape(state.hidden, lead.clone())?;
-    let cell = state.cell.map(|c| cx.reshape(c, lead)).transpose()?;
-    Ok((outputs, State { hidden, cell }))
+    Ok((cx.emit(Op::Concat { axis: 0 }, &outputs)?, state))
+}
+
+/// The same, of any number of steps.
+fn in_a_loop(cx: &mut Cx, layer: &Layer, direction: &Direction, state: State) -> NodeResult<(ValueId, State)> {
+    let carried: Vec<ValueId> = std::iter::once(state.hidden).chain(state.cell).collect();
+    let results = cx.repeated(&layer.steps, &carried, |cx, number, carried| {
+        let state = State { hidden: carried[0], cell: carried.get(1).copied() };
+        let position = if direction.backwards { cx.counted_from_end(number, &layer.steps)? } else { number };
+        let x = cx.emit(Op::Gather { axis: 0 }, &[direction.inputs, position])?;
+        let next = step(cx, layer, direction, x, state)?;
+        let (next, shown) = within_length(cx, layer, position, next, state)?;
+        Ok((std::iter::once(next.hidden).chain(next.cell).collect(), vec![shown]))
+    })?;
+    let mut outputs = results[carried.len()];
+    if direction.backwards {
+        outputs = cx.reversed(outputs, 0)?;
+    }
+    Ok((outputs, State { hidden: results[0], cell: state.cell.map(|_| results[1]) }))
 }
 
 /// Beyond a sequence's end its state stays as it is, and its output is 0.
-fn within_length(cx: &mut Cx, layer: &Layer, t: i64, next: State, before: State) -> NodeResult<(State, ValueId)> {
+fn within_length(
+    cx: &mut Cx,
+    layer: &Layer,
+    position: ValueId,
+    next: State,
+    before: State,
+) -> NodeResult<(State, ValueId)> {
     let Some(lengths) = layer.lengths else { return Ok((next, next.hidden)) };
     let lengths = cx.along(lengths, 0, 2)?;
-    let position = cx.number(lengths, t as f64)?;
+    let position = cx.cast(position, cx.ty(lengths).dtype)?;
     let inside = cx.emit(Op::Less {}, &[position, lengths])?;
     let hidden = cx.choose(inside, next.hidden, before.hidden)?;
     let cell = match (next.cell, before.cell) {

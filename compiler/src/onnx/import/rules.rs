@@ -8,6 +8,7 @@ use super::recurrent::Cell;
 use super::{
     activation, attention, contrib, contrib_attention, contrib_grouped, einsum, elementwise, loss, normalise, pool,
     quantise, rearrange, recurrent, reduce, resize, sample, selected, shape, signal, slice, transposed_conv, vectorise,
+    weight_only,
 };
 
 /// Appends what an ONNX node stands for and returns its results.
@@ -206,6 +207,7 @@ const CONTRIB: &[(&str, Rule)] = &[
     ("FusedMatMul", contrib::fused_matmul),
     ("Gelu", elementwise::gelu),
     ("GroupQueryAttention", contrib_grouped::group_query_attention),
+    ("MatMulNBits", weight_only::matmul_n_bits),
     ("MultiHeadAttention", contrib_attention::multi_head_attention),
     ("QuickGelu", contrib::quick_gelu),
     ("RotaryEmbedding", contrib_attention::rotary_embedding),
@@ -271,8 +273,9 @@ const PARTLY: &[(&str, &str)] = &[
 /// Those whose operands must be constants.
 const CONSTANT: &[&str] = &["NonMaxSuppression", "NonZero", "Unique"];
 
-/// The first opset in which all operators have forms that are known here.
-const FIRST: i64 = 6;
+/// The opsets whose forms of the operators are known here; of older ones those operators are that have not
+/// changed since.
+pub const OPSETS: std::ops::RangeInclusive<i64> = 6..=28;
 
 /// Operators that have not changed since opset 1 but for their element types.
 const UNCHANGED: &[&str] = &["Identity", "Not", "Shape", "Size", "Transpose"];
@@ -340,8 +343,9 @@ pub(crate) fn is_supported(domain: &str, op_type: &str) -> bool {
 /// Runs the rule of `op_type`; what it leaves unread of the node is refused.
 pub(super) fn apply(domain: &str, op_type: &str, cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     let rule = rule(domain, op_type).ok_or_else(|| Refusal::new("it is not supported"))?;
-    if cx.opset < FIRST && !UNCHANGED.contains(&op_type) {
-        return refuse(format!("its form of opset {} is not supported, {FIRST} and later are", cx.opset));
+    let first = *OPSETS.start();
+    if cx.opset < first && !UNCHANGED.contains(&op_type) {
+        return refuse(format!("its form of opset {} is not supported, {first} and later are", cx.opset));
     }
     let results = rule(cx)?;
     cx.nothing_left()?;

@@ -1,10 +1,12 @@
-//! `Loop` and `Scan`: their steps one after the other, as many as are known before a run.
+//! `Loop` and `Scan`: their steps one after the other, as many as are known before a run. Where they are not,
+//! or are many, `repeat` goes on.
 //!
 //! Specification: <https://onnx.ai/onnx/operators/onnx__Loop.html>,
 //! <https://onnx.ai/onnx/operators/onnx__Scan.html>.
 
 use std::collections::HashMap;
 
+use eec_ir::ops::control::MAX_STEPS;
 use eec_ir::{DType, Dim, Op, RegionId, Tensor, ValueId};
 
 use super::super::error::{Failure, NodeResult, Refusal, refuse};
@@ -15,27 +17,44 @@ use super::interface::{Declared, declared_types};
 use super::node::{Cx, axis_index};
 
 /// A `Loop` between two steps.
-struct Turn {
+pub(super) struct Turn {
     /// Whether there is another step.
-    condition: ValueId,
-    carried: Vec<ValueId>,
+    pub(super) condition: ValueId,
+    pub(super) carried: Vec<ValueId>,
     /// What the steps so far gave, per scan output.
     rows: Vec<Vec<ValueId>>,
 }
+
+/// How often a `Loop` runs at most.
+pub(super) enum Trips {
+    Known(usize),
+    /// So often as the size of some dim says.
+    Size(Dim),
+    /// So often as this value says.
+    Data(ValueId),
+    Unbounded,
+}
+
+/// Why a loop cannot stack up what its steps give.
+pub(super) const ROWS_OF_DATA: &str = "how often it runs depends on data, and so do the sizes of its results";
+
+/// So many steps at most are made ready where data decides how many run; a longer loop counts them while it
+/// runs.
+const GUARDED_STEPS: usize = 16;
 
 /// A `Scan`'s last states, and what the steps gave, per scan output.
 type Scanned = (Vec<ValueId>, Vec<Vec<ValueId>>);
 
 /// What a `Scan` reads.
-struct Source {
-    value: ValueId,
-    axis: usize,
-    backwards: bool,
+pub(super) struct Source {
+    pub(super) value: ValueId,
+    pub(super) axis: usize,
+    pub(super) backwards: bool,
 }
 
 impl Importer<'_> {
-    /// Imports a `Loop`. A step whose condition depends on data becomes an `If` that passes the carried
-    /// values on where the loop has ended.
+    /// Imports a `Loop`. Where data decides which of a few steps run, each becomes an `If` that passes the
+    /// carried values on where the loop has ended.
     pub(super) fn import_loop(
         &mut self,
         region: RegionId,
@@ -49,26 +68,75 @@ impl Importer<'_> {
         check_count("inputs", body.inputs.len(), carried.len() + 2)?;
         let scans = body.outputs.len().checked_sub(carried.len() + 1);
         let scans = scans.ok_or_else(|| Refusal::new("the body gives fewer results than the loop carries"))?;
-        let trips = operands.first().copied().flatten().map(|m| self.trip_count(m)).transpose()?;
+        let trips = operands.first().copied().flatten().map_or(Trips::Unbounded, |count| self.trips(count));
         let condition = operands.get(1).copied().flatten();
         let condition = condition.unwrap_or_else(|| self.graph.constant(Tensor::scalar(1u8)));
         let declared = declared_types(&body.graph);
         let turn = Turn { condition, carried, rows: vec![Vec::new(); scans] };
         let names: Vec<String> = body.outputs[body.outputs.len() - scans..].to_vec();
-        let done = self.with_body(body, |importer, body| importer.loop_steps(region, &node, body, trips, turn))?;
-        let Some(Turn { carried: mut results, rows, .. }) = done else { return Ok(None) };
-        for (rows, name) in rows.iter().zip(&names) {
-            results.push(stacked(&mut self.context(region, node.clone(), Vec::new()), rows, 0, declared.get(name))?);
+        self.with_body(body, |importer, body| {
+            importer.check_rows(&trips, &turn)?;
+            if importer.is_long(&trips) && importer.known_truth(turn.condition) != Some(false) {
+                let Some(round) = importer.import_round(&node, body, (&trips, 0), &turn.carried)? else {
+                    return Ok(None);
+                };
+                let by_number = matches!(trips, Trips::Known(_)) && !round.counts_rows(&importer.graph);
+                // Rows until a condition that the step's number decides can only be told by making the steps.
+                if !by_number {
+                    return importer.close_round(region, &node, (&trips, 0), turn, round).map(Some);
+                }
+            }
+            let turn = match importer.loop_steps(region, &node, body, &trips, turn)? {
+                Some(Steps::All(turn)) => turn,
+                Some(Steps::Until(step, turn)) => {
+                    importer.check_rows(&trips, &turn)?;
+                    let Some(round) = importer.import_round(&node, body, (&trips, step), &turn.carried)? else {
+                        return Ok(None);
+                    };
+                    return importer.close_round(region, &node, (&trips, step), turn, round).map(Some);
+                }
+                None => return Ok(None),
+            };
+            let mut results = turn.carried;
+            for (rows, name) in turn.rows.iter().zip(&names) {
+                let mut cx = importer.context(region, node.clone(), Vec::new());
+                results.push(stacked(&mut cx, rows, 0, declared.get(name))?);
+            }
+            Ok(Some(results))
+        })
+    }
+
+    /// Refuses results with a row of every step where data decides how many there are.
+    fn check_rows(&self, trips: &Trips, turn: &Turn) -> NodeResult<()> {
+        let count = match trips {
+            Trips::Data(count) => Some(*count),
+            Trips::Known(_) | Trips::Size(_) | Trips::Unbounded => None,
+        };
+        let open = || Some(turn.condition).filter(|c| self.known_truth(*c).is_none());
+        match count.or_else(open).filter(|_| !turn.rows.is_empty()) {
+            Some(value) => Err(Refusal::undecided(value, ROWS_OF_DATA)),
+            None => Ok(()),
         }
-        Ok(Some(results))
     }
 
     /// The number that the operand `value` holds.
-    fn trip_count(&self, value: ValueId) -> NodeResult<usize> {
-        match self.graph.value(value).contents.as_ref().and_then(|c| c.first()).map(|size| (size, size.as_const())) {
-            Some((_, Some(trips))) => Ok(usize::try_from(trips).unwrap_or(0)),
-            Some((size, None)) => refuse(format!("the number of steps is {size}, which is not known before a run")),
-            None => Err(Refusal::undecided(value, "the number of steps depends on data")),
+    fn trips(&self, value: ValueId) -> Trips {
+        let stored = || self.graph.as_constant(value).and_then(Tensor::to_i64s)?.first().copied();
+        match self.graph.value(value).contents.as_ref().and_then(|c| c.first()) {
+            None => stored().map_or(Trips::Data(value), |n| Trips::Known(usize::try_from(n).unwrap_or(0))),
+            Some(size) => match size.as_const() {
+                Some(trips) => Trips::Known(usize::try_from(trips).unwrap_or(0)),
+                None => Trips::Size(size.clone()),
+            },
+        }
+    }
+
+    /// Whether the steps of a loop are not made ready one by one, whatever its condition turns out to be.
+    fn is_long(&self, trips: &Trips) -> bool {
+        match trips {
+            Trips::Size(_) | Trips::Data(_) => true,
+            Trips::Known(count) => *count > self.options.limits.steps && *count as u64 <= MAX_STEPS,
+            Trips::Unbounded => false,
         }
     }
 
@@ -77,17 +145,21 @@ impl Importer<'_> {
         region: RegionId,
         node: &NodeProto,
         body: &Body,
-        trips: Option<usize>,
+        trips: &Trips,
         mut turn: Turn,
-    ) -> Result<Option<Turn>, Failure> {
-        for step in 0..trips.unwrap_or(usize::MAX) {
+    ) -> Result<Option<Steps>, Failure> {
+        let count = match trips {
+            Trips::Known(count) => *count,
+            Trips::Size(_) | Trips::Data(_) | Trips::Unbounded => usize::MAX,
+        };
+        for step in 0..count {
             let known = self.known_truth(turn.condition);
             if known == Some(false) {
                 break;
             }
             self.check_step(step)?;
-            if known.is_none() {
-                self.check_guarded(&turn, trips)?;
+            if known.is_none() && (count - step > GUARDED_STEPS || !turn.rows.is_empty()) {
+                return Ok(Some(Steps::Until(step, turn)));
             }
             let index = self.graph.constant(Tensor::scalar(step as i64));
             let holds = self.graph.constant(Tensor::scalar(1u8));
@@ -105,24 +177,12 @@ impl Importer<'_> {
             turn.carried = results.split_off(1);
             turn.condition = results[0];
         }
-        Ok(Some(turn))
+        Ok(Some(Steps::All(turn)))
     }
 
     fn check_step(&self, step: usize) -> NodeResult<()> {
         let limit = self.options.limits.steps;
         if step < limit { Ok(()) } else { refuse(format!("takes more steps than the limit `steps`, {limit}")) }
-    }
-
-    /// Checks that all steps can be made ready although data decides how many run.
-    fn check_guarded(&self, turn: &Turn, trips: Option<usize>) -> NodeResult<()> {
-        let why = "how often it runs depends on data";
-        match trips {
-            Some(trips) if trips <= self.options.limits.steps => match turn.rows.is_empty() {
-                true => Ok(()),
-                false => Err(Refusal::undecided(turn.condition, format!("{why}, and so do the sizes of its results"))),
-            },
-            _ => Err(Refusal::undecided(turn.condition, format!("{why}, without a bound of its number of steps"))),
-        }
     }
 
     /// The results of a step in the region `inner` that runs only if the loop goes on.
@@ -162,6 +222,9 @@ impl Importer<'_> {
         let mut cx =
             self.context(region, node.clone(), operands.get(usize::from(batched)..).unwrap_or_default().to_vec());
         let scan = Scan::read(&mut cx, &body, batched)?;
+        if !batched && let Some(length) = long(&mut cx, &scan.sources, limit)? {
+            return self.with_body(body, |importer, body| importer.scan_repeated(region, &node, body, &scan, length));
+        }
         let elements = if batched { scan.of_batch(&mut cx, limit)? } else { vec![(scan.states.clone(), scan.sources)] };
         let count = scan.states.len();
         let mut all: Vec<Vec<ValueId>> = vec![Vec::new(); body.outputs.len()];
@@ -223,12 +286,19 @@ impl Importer<'_> {
     }
 }
 
+/// The steps of a `Loop` that were imported one by one.
+enum Steps {
+    All(Turn),
+    /// Those before this one, about which data decides.
+    Until(usize, Turn),
+}
+
 /// A `Scan`'s operands and attributes.
-struct Scan {
-    states: Vec<ValueId>,
-    sources: Vec<Source>,
+pub(super) struct Scan {
+    pub(super) states: Vec<ValueId>,
+    pub(super) sources: Vec<Source>,
     /// Axis and direction of every scan output.
-    outputs: Vec<(i64, bool)>,
+    pub(super) outputs: Vec<(i64, bool)>,
 }
 
 impl Scan {
@@ -285,6 +355,20 @@ fn length(cx: &Cx, sources: &[Source]) -> NodeResult<i64> {
         true => Ok(lengths[0]),
         false => refuse(format!("the scanned operands have {lengths:?} elements")),
     }
+}
+
+/// The number of elements that all sources have, if it is symbolic or more than `limit`.
+fn long(cx: &mut Cx, sources: &[Source], limit: usize) -> NodeResult<Option<Dim>> {
+    let lengths: Vec<Dim> = sources.iter().map(|s| cx.dims(s.value)[s.axis].clone()).collect();
+    let is_short = |n: &Dim| n.as_const().is_some_and(|n| n <= limit as i64);
+    if lengths.iter().all(is_short) {
+        return Ok(None);
+    }
+    for length in &lengths[1..] {
+        cx.assume_equal(&lengths[0], length)?;
+    }
+    let known = lengths.iter().find(|n| n.as_const().is_some()).unwrap_or(&lengths[0]);
+    Ok(Some(known.clone()))
 }
 
 /// Element `at` along an axis, without the axis.

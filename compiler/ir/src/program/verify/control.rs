@@ -1,8 +1,8 @@
-//! Rules 1 to 4 of control steps: which blocks they run, under which symbols, on which buffers.
+//! Rules 1 to 4 and 10 of control steps: which blocks they run, under which symbols, on which buffers.
 
 use super::Verifier;
 use crate::entity::BufferId;
-use crate::program::{Block, BlockId, Decision, IfStep, Join, Length, RouteStep, Source};
+use crate::program::{Block, BlockId, Decision, IfStep, Join, Length, RepeatStep, RouteStep, Source};
 use crate::types::DType;
 
 impl Verifier<'_> {
@@ -102,6 +102,47 @@ impl Verifier<'_> {
         self.inside(place, join.block, block, join.length.as_ref(), depth);
     }
 
+    pub(super) fn repeat(&mut self, place: &str, owner: BlockId, step: &RepeatStep, depth: usize) {
+        let program = self.program;
+        if step.trips.is_none() && step.condition.is_none() {
+            self.report(place, "nothing ends the loop");
+        }
+        if !step.rows.is_empty() && (step.trips.is_none() || step.condition.is_some()) {
+            self.report(place, "the number of the loop's rows is not that of its steps");
+        }
+        self.dims(place, step.trips.iter().chain(step.rows.iter().map(|row| &row.row)));
+        step.condition.iter().for_each(|id| self.expect_dtype(place, *id, DType::Bool));
+        for result in step.results.iter().chain(step.rows.iter().map(|row| &row.buffer)) {
+            self.expect_source(place, *result, Source::Result);
+        }
+        if step.results.len() != step.carried.len() {
+            let (found, expected) = (step.results.len(), step.carried.len());
+            self.report(place, format_args!("the loop has {found} results for {expected} buffers that it carries"));
+        }
+        for (result, given) in step.results.iter().zip(&step.carried) {
+            if let Some(dtype) = self.buffer(place, *given).map(|b| b.dtype) {
+                self.expect_dtype(place, *result, dtype);
+            }
+        }
+        if self.child(place, owner, step.body).is_none() {
+            return;
+        }
+        let block = program.block(step.body);
+        if block.rows.is_some() {
+            self.report(place, format_args!("block {} of a loop has no rows", step.body.0));
+        }
+        let rest = block.params.get(1..).unwrap_or_default();
+        match block.params.first() {
+            Some(number) => number.iter().for_each(|id| self.expect_dtype(place, *id, DType::I64)),
+            None => self.report(place, format_args!("block {} of a loop takes no number", step.body.0)),
+        }
+        self.takes(place, step.body, rest, &step.carried);
+        let rows = step.rows.iter().map(|row| row.buffer);
+        let all: Vec<BufferId> = step.condition.into_iter().chain(step.results.iter().copied()).chain(rows).collect();
+        self.yields(place, step.body, block, all.into_iter());
+        self.block(step.body, block, depth + 1);
+    }
+
     /// Checks a block of a route under the symbols that it binds.
     fn inside(&mut self, place: &str, id: BlockId, block: &Block, length: Option<&Length>, depth: usize) {
         let outside = self.scope.clone();
@@ -120,11 +161,16 @@ impl Verifier<'_> {
 
     /// Checks the parameters of a block that takes these buffers.
     fn params(&mut self, place: &str, id: BlockId, block: &Block, operands: &[BufferId]) {
-        if block.params.len() != operands.len() {
-            let (found, expected) = (block.params.len(), operands.len());
+        self.takes(place, id, &block.params, operands);
+    }
+
+    /// Checks these parameters of the block `id` against what they are given.
+    fn takes(&mut self, place: &str, id: BlockId, params: &[Option<BufferId>], operands: &[BufferId]) {
+        if params.len() != operands.len() {
+            let (found, expected) = (params.len(), operands.len());
             return self.report(place, format_args!("block {} takes {found} parameters, expected {expected}", id.0));
         }
-        for (param, operand) in block.params.iter().zip(operands) {
+        for (param, operand) in params.iter().zip(operands) {
             if let (Some(param), Some(dtype)) = (param, self.buffer(place, *operand).map(|b| b.dtype)) {
                 self.expect_dtype(place, *param, dtype);
             }
