@@ -74,8 +74,10 @@ fn session(b: &Builder, native: Option<&'static NativeCode>) -> Session {
     Session::new(b.program.clone(), &|hash| b.constants.get(&hash).cloned(), options).expect("a session")
 }
 
-/// Outputs to the last bit and what was executed, or the error.
-fn outcome(run: Result<Run, eec_runtime::Error>) -> Result<(Vec<(String, Vec<u8>)>, eec_runtime::Counters), String> {
+/// The bytes of the outputs by name and what was executed, or the error.
+type Outcome = Result<(Vec<(String, Vec<u8>)>, eec_runtime::Counters), String>;
+
+fn outcome(run: Result<Run, eec_runtime::Error>) -> Outcome {
     let run = run.map_err(|e| e.to_string())?;
     Ok((run.outputs.into_iter().map(|(name, tensor)| (name, tensor.bytes().to_vec())).collect(), run.counters))
 }
