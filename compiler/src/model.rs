@@ -297,14 +297,8 @@ impl Model {
     /// The form has no program.
     pub fn gpu_verdict(&self, form: Form) -> Result<Result<Vec<String>, String>, Error> {
         let program = self.program(form)?;
-        let name = |id| {
-            let kernel = program.kernel(id);
-            match &kernel.form {
-                program::Form::Host(host) => format!("{} ({})", kernel.name, host.op),
-                _ => kernel.name.clone(),
-            }
-        };
-        Ok(gpu_form(&program)?.map(|gpu| gpu.host_kernels().map(name).collect()))
+        let title = |id| program.kernel(id).title();
+        Ok(gpu_form(&program)?.map(|gpu| gpu.host_kernels().map(title).collect()))
     }
 
     /// A session that runs a form.

@@ -32,7 +32,7 @@ pub(crate) struct Context {
     pub(crate) controls: *const i64,
     /// MACs, then rows per exit, then rows per gate, then runs per kernel, then the measures of each.
     pub(crate) counters: *mut u64,
-    /// 0, or a [`Fault`] in the upper half and the kernel's number in the lower one.
+    /// 0, or a [`Fault`] in the upper half and in the lower one the kernel's number, or that of a loop's block.
     pub(crate) error: AtomicU64,
     /// Steps that loops may still make.
     pub(crate) steps: u64,
@@ -104,7 +104,7 @@ pub(crate) mod field {
     pub(crate) const STEPS: i32 = offset_of!(Context, steps) as i32;
 }
 
-/// What can go wrong inside a kernel.
+/// What can go wrong during a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fault {
     /// A computed index is out of range.
@@ -122,7 +122,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// The fault and kernel of a nonzero error slot.
+    /// The fault of a nonzero error slot, and the number of its kernel or block.
     pub(crate) fn decode(code: u64) -> (Fault, usize) {
         let fault = match code >> 32 {
             1 => Fault::Index,

@@ -6,10 +6,8 @@ use eec_ir::program::Program;
 
 use crate::call;
 use crate::code::EntryFn;
-use crate::context::{ATTENTION_WORDS, CONV_WORDS, Callees, Context, POOL_WORDS, SCAN_WORDS};
 use crate::cpu;
 use crate::error::{Error, ErrorKind};
-use crate::products::MATMUL_WORDS;
 
 /// Machine code for one program, made ahead of time by [`object::compile`](crate::object::compile). The modules that
 /// `eec`'s build scripts write declare it and hand it to the session, as [`Options::native`](crate::Options::native).
@@ -56,24 +54,28 @@ pub(crate) fn identity(program: &Program) -> Result<[u8; 32], Error> {
     Ok(*blake3::hash(&bytes).as_bytes())
 }
 
-/// What code and runtime must agree on, as one number: the crate's version, and the sizes of the tables and calls
-/// that change while one version is being worked on.
+/// What code and runtime must agree on, as one number: a hash of the crate's version and of all sources that say
+/// what code calls, and with what. Code that was made by others of one version would call the wrong functions.
 pub(crate) const LAYOUT: u64 = {
-    let words = [ATTENTION_WORDS, CONV_WORDS, MATMUL_WORDS, POOL_WORDS, SCAN_WORDS];
-    let tables = [size_of::<Context>(), size_of::<Callees>(), size_of::<NativeCode>()];
     let mut hash = fold(0xcbf2_9ce4_8422_2325, env!("CARGO_PKG_VERSION").as_bytes());
     let mut i = 0;
-    while i < words.len() {
-        hash = fold(hash, &words[i].to_le_bytes());
-        i += 1;
-    }
-    i = 0;
-    while i < tables.len() {
-        hash = fold(hash, &tables[i].to_le_bytes());
+    while i < SOURCES.len() {
+        hash = fold(hash, SOURCES[i]);
         i += 1;
     }
     hash
 };
+
+const SOURCES: [&[u8]; 8] = [
+    include_bytes!("call.rs"),
+    include_bytes!("compile/entry.rs"),
+    include_bytes!("compile/mod.rs"),
+    include_bytes!("context.rs"),
+    include_bytes!("kernels/math.rs"),
+    include_bytes!("native.rs"),
+    include_bytes!("products.rs"),
+    include_bytes!("symbols.rs"),
+];
 
 /// FNV-1a.
 const fn fold(mut hash: u64, bytes: &[u8]) -> u64 {

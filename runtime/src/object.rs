@@ -27,8 +27,9 @@ pub struct Target {
 }
 
 impl Target {
-    /// The system of this triple. `features` are CPU features by their names in `target-feature`; code has no use
-    /// for some of them.
+    /// The system of this triple, whose architecture must be this machine's. `features` are CPU features by their
+    /// names in `target-feature`; those that code has no use for are ignored, and a feature that is left out may
+    /// change the last bits of results ([`Target::features`] lists all that were given).
     pub fn new(triple: impl Into<String>, features: impl IntoIterator<Item = impl Into<String>>) -> Target {
         Target { triple: triple.into(), features: features.into_iter().map(Into::into).collect() }
     }
@@ -113,7 +114,10 @@ pub fn compile(program: &Program, target: &Target) -> Result<Object, Error> {
         define(&mut module, &symbol, &header(identity, features), entry)?;
         module.finish().emit().map_err(|e| CompileError::Codegen(e.to_string()))
     };
-    let bytes = emit().map_err(|e| call::error(program, ErrorKind::Internal, e))?;
+    let bytes = emit().map_err(|e| {
+        let kind = if matches!(e, CompileError::Target(..)) { ErrorKind::Feature } else { ErrorKind::Internal };
+        call::error(program, kind, e)
+    })?;
     Ok(Object { bytes, symbol })
 }
 

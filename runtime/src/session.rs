@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicPtr, AtomicU64};
 use std::time::Instant;
 
-use eec_ir::program::{Program, Source, verify};
+use eec_ir::program::{Program, Source, Step, verify};
 use eec_ir::{ContentHash, DType, Symbol, Tensor};
 
 use crate::artifact::{Artifact, Held};
@@ -80,6 +80,7 @@ impl Session {
     ) -> Result<Session, Error> {
         let named = |kind, why: &dyn std::fmt::Display| call::error(&program, kind, why);
         let verified = verify(&program).map_err(|e| named(ErrorKind::Program, &e))?;
+        let code = Code::of(verified, &options)?;
         let constants = load_constants(&program, constants)?;
         let pool = Pool::new(threads(options.threads));
         let release = |constant: u32| release(program.constants[constant as usize].hash);
@@ -89,7 +90,6 @@ impl Session {
             let error = named(ErrorKind::Program, &"its narrow weights are not one dense matrix inside a constant");
             return Err(error.at_node(&kernel.name));
         }
-        let code = Code::of(verified, &options)?;
         let slots = symbols::numbered(&program);
         let calls = Calls::of(&program, &slots);
         let per_kernel = if options.profile { 1 + MEASURES } else { 1 };
@@ -255,22 +255,28 @@ impl Session {
     }
 
     fn fault(&self, code: u64, inputs: &[Tensor]) -> Error {
-        let (fault, kernel) = Fault::decode(code);
+        let (fault, number) = Fault::decode(code);
         let ranges = || call::integer_ranges(&self.program.inputs, inputs);
         let (kind, why) = match fault {
             Fault::Index => (ErrorKind::Kernel, format!("an index is out of range{}", ranges())),
             Fault::Division => (ErrorKind::Kernel, format!("an integer is divided by zero{}", ranges())),
             Fault::Memory => (ErrorKind::Memory, "there is no memory for the kernel's scratch".into()),
             Fault::Host => (ErrorKind::Kernel, self.host.calls.take_failure().unwrap_or_default()),
-            Fault::Steps => {
-                (ErrorKind::Kernel, format!("its loops take more than {} steps{}", self.step_limit, ranges()))
-            }
+            Fault::Steps => (ErrorKind::Kernel, format!("loops take more than {} steps{}", self.step_limit, ranges())),
             Fault::Internal => (ErrorKind::Internal, "the kernel failed".into()),
         };
         let error = self.error(kind, why);
-        match self.program.kernels.get(kernel) {
-            Some(kernel) => error.at_node(&kernel.name),
-            // What a loop does wrong is no kernel's fault.
+        let name = match fault {
+            Fault::Steps => self.program.blocks.iter().flat_map(|b| &b.steps).find_map(|step| match step {
+                Step::Repeat(step) if step.body.0 as usize == number => Some(&step.name),
+                Step::Repeat(_) | Step::Run(_) | Step::If(_) | Step::Route(_) => None,
+            }),
+            Fault::Index | Fault::Division | Fault::Memory | Fault::Host | Fault::Internal => {
+                self.program.kernels.get(number).map(|kernel| &kernel.name)
+            }
+        };
+        match name {
+            Some(name) => error.at_node(name),
             None => error,
         }
     }

@@ -400,7 +400,7 @@ fn constants_beyond_a_binding_are_split() {
 #[test]
 fn reductions_are_right_with_subgroups_and_without() {
     let Some(gpu) = gpu() else { return };
-    let works = gpu.features().expect("features").subgroups;
+    let works = gpu.subgroups().expect("a device");
     let (case, graph) = case(&cases_folder().join("wgsl/rows.eir")).expect("a case");
     for sizes in case.sizes(&graph).expect("sizes") {
         let inputs = seeded_inputs(&graph, &sizes).expect("inputs");

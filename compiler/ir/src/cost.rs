@@ -68,6 +68,12 @@ pub fn graph_macs(graph: &Graph) -> Dim {
     graph.region(Graph::ROOT).nodes.iter().fold(Dim::from(0), |sum, n| &sum + &total_macs(graph, *n))
 }
 
+/// How many loops end when data says so: their multiply-accumulates are not in [`graph_macs`].
+pub fn uncounted_loops(graph: &Graph) -> usize {
+    let is_uncounted = |n: &NodeId| matches!(&graph.node(*n).op, Op::Loop { trips } if control::bound(trips).is_none());
+    graph.nodes_in_order().iter().filter(|n| is_uncounted(n)).count()
+}
+
 /// The elements of all float constants that live nodes read, each constant once.
 pub fn parameters(graph: &Graph) -> u64 {
     weights(graph, graph.nodes_in_order()).map(|t| t.len() as u64).sum()

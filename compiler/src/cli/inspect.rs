@@ -171,6 +171,7 @@ fn as_json(model: &Model, structure: Option<&Structure>, size: &dyn Fn(&Dim) -> 
         "outputs": list(output_ports(model.graph(Form::Dynamic))),
         "parameters": cost::parameters(graph),
         "macs": number(&size(&cost::graph_macs(graph))),
+        "uncounted_loops": cost::uncounted_loops(graph),
         "nodes": graph.nodes_in_order().len(),
         "blocks": structure.map_or_else(Vec::new, |s| s.blocks.iter().map(block).collect()),
         "token_spans": structure.map_or_else(Vec::new, |s| Span::find(graph, s).iter().map(span).collect()),
@@ -228,6 +229,9 @@ fn as_text(model: &Model, structure: Result<&Structure, String>, size: &dyn Fn(&
     let macs = macs_text(&size(&cost::graph_macs(graph)));
     let (parameters, nodes) = (output::si(cost::parameters(graph) as f64), graph.nodes_in_order().len());
     text.push_str(&format!("  {parameters} parameters, {nodes} nodes, MACs: {macs}\n"));
+    if let loops @ 1.. = cost::uncounted_loops(graph) {
+        text.push_str(&format!("  MACs without those of {loops} loops that end when data says so\n"));
+    }
     let host: Vec<String> = host_ops(graph).into_iter().map(|(op, count)| format!("{op} (×{count})")).collect();
     if !host.is_empty() {
         text.push_str(&format!("  not compiled, run by their evaluators: {}\n", host.join(", ")));

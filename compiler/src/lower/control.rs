@@ -95,8 +95,8 @@ impl Lowering<'_> {
         let mut results = self.results(id);
         let rows = results.split_off(carried.len()).into_iter().zip(&node.outputs[carried.len()..]);
         let rows = rows.map(|(buffer, v)| RowBuffer { buffer, row: self.row(*v) }).collect();
-        let trips = bound(trips);
-        self.steps.push(Step::Repeat(RepeatStep { trips, condition, body, carried, results, rows }));
+        let (name, trips) = (self.name(), bound(trips));
+        self.steps.push(Step::Repeat(RepeatStep { name, trips, condition, body, carried, results, rows }));
         Ok(())
     }
 

@@ -257,14 +257,19 @@ impl<'g> Lowering<'g> {
         Ok(to)
     }
 
-    /// Adds a kernel and the step that runs it.
-    fn emit(&mut self, form: Form, macs: Dim) {
-        let origin = self.current.map(|n| &self.graph.node(n).origin);
-        let name = match (self.current, origin.and_then(|o| o.source.as_deref())) {
+    /// What is lowered, for people.
+    fn name(&self) -> String {
+        let source = self.current.and_then(|n| self.graph.node(n).origin.source.as_deref());
+        match (self.current, source) {
             (_, Some(source)) if !source.is_empty() => source.to_string(),
             (Some(node), _) => self.graph.describe(node),
             (None, _) => String::new(),
-        };
+        }
+    }
+
+    /// Adds a kernel and the step that runs it.
+    fn emit(&mut self, form: Form, macs: Dim) {
+        let (origin, name) = (self.current.map(|n| &self.graph.node(n).origin), self.name());
         let pass = origin.and_then(|o| o.pass.as_deref()).unwrap_or_default().to_string();
         self.program.kernels.push(Kernel { name, pass, macs, form });
         self.steps.push(Step::Run(KernelId::new(self.program.kernels.len() - 1)));

@@ -92,7 +92,7 @@ impl Entry<'_, '_> {
         for row in &step.rows {
             self.own(row.buffer);
         }
-        let [check, turn, body, endless, after] = [0; 5].map(|_| self.b.create_block());
+        let [check, turn, count, body, endless, after] = [0; 6].map(|_| self.b.create_block());
         let (number, goes_on) = (self.b.append_block_param(check, I64), self.b.append_block_param(check, I8));
         let zero = self.number(0);
         self.b.ins().jump(check, &[zero.into(), first.into()]);
@@ -102,13 +102,16 @@ impl Entry<'_, '_> {
         let runs = self.b.ins().band(in_range, goes_on);
         self.b.ins().brif(runs, turn, &[], after, &[]);
         self.b.switch_to_block(turn);
+        // What a kernel that failed leaves may let a loop go on for long.
+        let fault = self.b.ins().load(I64, memory(), self.tables.context, field::ERROR);
+        self.b.ins().brif(fault, self.tables.leave, &[], count, &[]);
+        self.b.switch_to_block(count);
         let left = self.b.ins().load(I64, memory(), self.tables.context, field::STEPS);
         let fewer = self.b.ins().iadd_imm_s(left, -1);
         self.b.ins().store(memory(), fewer, self.tables.context, field::STEPS);
         self.b.ins().brif(left, body, &[], endless, &[]);
         self.b.switch_to_block(endless);
-        // A loop is no kernel: this number is none's.
-        let fault = self.number((Fault::Steps as i64) << 32 | i64::from(u32::MAX));
+        let fault = self.number((Fault::Steps as i64) << 32 | i64::from(step.body.0));
         self.b.ins().store(memory(), fault, self.tables.context, field::ERROR);
         self.b.ins().jump(self.tables.leave, &[]);
 

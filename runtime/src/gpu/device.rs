@@ -7,14 +7,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::adapter::Adapter;
-use super::probe::{self, Features};
+use super::probe;
 use crate::error::{Error, ErrorKind};
 
 /// Optional features that are used where an adapter has them.
-const WANTED: wgpu::Features = wgpu::Features::SHADER_F16
-    .union(wgpu::Features::SUBGROUP)
-    .union(wgpu::Features::TIMESTAMP_QUERY)
-    .union(wgpu::Features::PIPELINE_CACHE);
+const WANTED: wgpu::Features =
+    wgpu::Features::SUBGROUP.union(wgpu::Features::TIMESTAMP_QUERY).union(wgpu::Features::PIPELINE_CACHE);
 
 /// An opened adapter, which sessions share.
 #[derive(Clone)]
@@ -28,7 +26,7 @@ struct Shared {
     failure: Arc<Mutex<Option<String>>>,
     /// Objects made: buffers, groups of bindings, pipelines.
     made: AtomicU64,
-    tried: OnceLock<Features>,
+    subgroups: OnceLock<bool>,
 }
 
 impl std::fmt::Debug for Gpu {
@@ -71,7 +69,14 @@ impl Gpu {
         device.set_device_lost_callback(move |_, why| note(&lost, format!("was lost: {}", why.trim())));
         let uncaught = Arc::clone(&failure);
         device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| note(&uncaught, format!("failed: {e}"))));
-        Ok(Gpu(Arc::new(Shared { adapter, device, queue, failure, made: AtomicU64::new(0), tried: OnceLock::new() })))
+        Ok(Gpu(Arc::new(Shared {
+            adapter,
+            device,
+            queue,
+            failure,
+            made: AtomicU64::new(0),
+            subgroups: OnceLock::new(),
+        })))
     }
 
     /// The adapter.
@@ -84,16 +89,15 @@ impl Gpu {
         self.0.made.load(Ordering::Relaxed)
     }
 
-    /// The optional features of shaders that it has, each tried once with a small kernel whose results are
-    /// checked.
+    /// Whether subgroup operations of shaders work, tried once with a small kernel whose results are checked.
     ///
     /// Fails if the device does.
-    pub fn features(&self) -> Result<Features, Error> {
-        if let Some(tried) = self.0.tried.get() {
-            return Ok(*tried);
+    pub fn subgroups(&self) -> Result<bool, Error> {
+        if let Some(works) = self.0.subgroups.get() {
+            return Ok(*works);
         }
-        let tried = probe::features(self)?;
-        Ok(*self.0.tried.get_or_init(|| tried))
+        let works = probe::subgroups(self)?;
+        Ok(*self.0.subgroups.get_or_init(|| works))
     }
 
     /// Gives the device up, with all memory that sessions hold on it: their runs fail from then on.

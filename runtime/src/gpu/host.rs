@@ -77,14 +77,7 @@ pub(super) fn steps(
 
 /// Fails, with the names of all, if the host must compute kernels.
 pub(super) fn refuse(program: &Program, form: &GpuProgram) -> Result<(), Error> {
-    let name = |id: KernelId| {
-        let kernel = program.kernel(id);
-        match &kernel.form {
-            Form::Host(host) => format!("{} ({})", kernel.name, host.op),
-            _ => kernel.name.clone(),
-        }
-    };
-    let names: Vec<String> = form.host_kernels().map(name).collect();
+    let names: Vec<String> = form.host_kernels().map(|id| program.kernel(id).title()).collect();
     if names.is_empty() {
         return Ok(());
     }

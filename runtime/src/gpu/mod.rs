@@ -23,5 +23,4 @@ pub use adapter::{Adapter, AdapterLimits, adapters};
 pub use device::Gpu;
 pub use guard::{Guard, GuardTime, GuardTimes, Spread};
 pub use hwbench::GpuLimits;
-pub use probe::Features;
 pub use session::{GpuOptions, GpuSession};

@@ -1,19 +1,10 @@
-//! Tries optional features of shaders with small kernels: a driver may claim what it does not do.
+//! Tries subgroup operations with a small kernel: a driver may claim what it does not do.
 
 use std::time::Duration;
 
 use super::device::Gpu;
 use super::pipelines::{bind, small_pipeline};
 use crate::error::Error;
-
-/// Optional features of shaders.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Features {
-    /// Arithmetic of 16-bit floats.
-    pub f16: bool,
-    /// Subgroup operations, in subgroups that fill workgroups.
-    pub subgroups: bool,
-}
 
 /// Invocations of a probe: the fewest that shaders with subgroup operations have.
 const LANES: usize = 64;
@@ -45,40 +36,18 @@ fn main(
 }
 ";
 
-/// Every lane rounds a number to half precision, and multiplies.
-const F16: &str = "
-enable f16;
-@group(0) @binding(0) var<storage, read_write> out: array<f32>;
-@compute @workgroup_size(64)
-fn main(@builtin(local_invocation_index) lane: u32) {
-    let x = f16(0.1 + out[lane]);
-    out[lane] = f32(x) + f32(f16(f32(lane)) * f16(1.5));
-}
-";
-
-/// The features that work.
-pub(super) fn features(gpu: &Gpu) -> Result<Features, Error> {
-    let claimed = gpu.device().features();
-    let works = |feature, text, right: &dyn Fn(&[f32]) -> bool| {
-        // A kernel that does not compile or does not end speaks against the feature, not against the device.
-        let worked = || run(gpu, text).is_ok_and(|out| right(&out));
-        claimed.contains(feature) && worked()
-    };
-    let tried = Features {
-        subgroups: works(wgpu::Features::SUBGROUP, SUBGROUPS, &whole_sums),
-        f16: works(wgpu::Features::SHADER_F16, F16, &half_precision),
-    };
+/// Whether subgroup operations work, in subgroups that fill workgroups.
+pub(super) fn subgroups(gpu: &Gpu) -> Result<bool, Error> {
+    // A kernel that does not compile or does not end speaks against the feature, not against the device.
+    let worked = || run(gpu, SUBGROUPS).is_ok_and(|out| whole_sums(&out));
+    let works = gpu.device().features().contains(wgpu::Features::SUBGROUP) && worked();
     gpu.check()?;
-    Ok(tried)
+    Ok(works)
 }
 
 /// Whether every lane has the sum of all numbers of lanes.
 fn whole_sums(out: &[f32]) -> bool {
     out.iter().all(|sum| *sum == (LANES * (LANES - 1) / 2) as f32)
-}
-
-fn half_precision(out: &[f32]) -> bool {
-    out.iter().enumerate().all(|(lane, x)| *x == 0.099_975_586 + 1.5 * lane as f32)
 }
 
 /// What the kernel makes of zeros.

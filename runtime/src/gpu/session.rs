@@ -121,7 +121,7 @@ impl GpuSession {
         bindings::check(gpu, &program, &form)?;
         pipelines::check(gpu, &program, &form)?;
         let has_texts = form.shaders.iter().any(|shader| shader.with_subgroups.is_some());
-        let subgroups = options.subgroups && has_texts && gpu.features()?.subgroups;
+        let subgroups = options.subgroups && has_texts && gpu.subgroups()?;
         let stamps = options.profile.then(|| Stamps::new(gpu, form.dispatches.len())).transpose()?;
         let limits = gpu.device().limits();
         let uniform_words = uniform_words(&form);

@@ -93,8 +93,8 @@ fn batched_product_with_strided_heads() {
     assert_close(&floats(&run.outputs[0].1), &(0..150).map(score).collect::<Vec<_>>(), 1e-4);
 }
 
-#[test]
-fn convolution_with_groups_strides_and_pads() {
+/// A convolution of `f32[batch, 4, 7, 9]` with two groups.
+pub(crate) fn convolution() -> Builder {
     let mut b = Builder::new("conv");
     let x = b.input("x", DType::F32, &[d("batch"), n(4), n(7), n(9)]);
     let w = b.constant(ramp(&[6, 2, 3, 2], 0.1));
@@ -116,6 +116,12 @@ fn convolution_with_groups_strides_and_pads() {
     };
     b.run_kernel("conv", Form::Conv(form));
     b.output("y", y, &[d("batch"), n(6), n(4), n(9)]);
+    b
+}
+
+#[test]
+fn convolution_with_groups_strides_and_pads() {
+    let b = convolution();
     let x = ramp(&[3, 4, 7, 9], 0.1);
     let run = b.run(&[("x", x.clone())]);
     let (x, w, bias) = (floats(&x), floats(&ramp(&[6, 2, 3, 2], 0.1)), floats(&ramp(&[6], 1.0)));
@@ -134,28 +140,33 @@ fn convolution_with_groups_strides_and_pads() {
     assert_close(&floats(&run.outputs[0].1), &expected, 1e-4);
 }
 
+/// A pooling of `f32[batch, 3, 5, 5]`.
+pub(crate) fn pooling(kind: PoolKind) -> Builder {
+    let mut b = Builder::new("pool");
+    let x = b.input("x", DType::F32, &[d("batch"), n(3), n(5), n(5)]);
+    let y = b.temp(DType::F32, &d("batch") * &n(27));
+    let form = Pool {
+        kind,
+        planes: &d("batch") * &n(3),
+        x_size: [n(5), n(5)],
+        y_size: [n(3), n(3)],
+        kernel: [3, 3],
+        strides: [2, 2],
+        dilations: [1, 1],
+        pads: [1; 4],
+        x,
+        y,
+    };
+    b.run_kernel("pool", Form::Pool(form));
+    b.output("y", y, &[d("batch"), n(3), n(3), n(3)]);
+    b
+}
+
 #[test]
 fn poolings() {
     let x = ramp(&[2, 3, 5, 5], 1.0);
     for kind in [PoolKind::Max, PoolKind::Average, PoolKind::AverageWithPads] {
-        let mut b = Builder::new("pool");
-        let bx = b.input("x", DType::F32, &[d("batch"), n(3), n(5), n(5)]);
-        let y = b.temp(DType::F32, &d("batch") * &n(27));
-        let form = Pool {
-            kind,
-            planes: &d("batch") * &n(3),
-            x_size: [n(5), n(5)],
-            y_size: [n(3), n(3)],
-            kernel: [3, 3],
-            strides: [2, 2],
-            dilations: [1, 1],
-            pads: [1; 4],
-            x: bx,
-            y,
-        };
-        b.run_kernel("pool", Form::Pool(form));
-        b.output("y", y, &[d("batch"), n(3), n(3), n(3)]);
-        let found = floats(&b.run(&[("x", x.clone())]).outputs[0].1);
+        let found = floats(&pooling(kind).run(&[("x", x.clone())]).outputs[0].1);
         let v = floats(&x);
         let window = |i: usize| {
             let inside = (0..9).filter_map(|t| {
@@ -173,15 +184,21 @@ fn poolings() {
     }
 }
 
+/// Running sums along the middle axis of `i64[2, len, 3]`.
+pub(crate) fn running_sum(exclusive: bool, reverse: bool) -> Builder {
+    let mut b = Builder::new("scan");
+    let x = b.input("x", DType::I64, &[n(2), d("len"), n(3)]);
+    let y = b.temp(DType::I64, &d("len") * &n(6));
+    let form = Scan { dtype: DType::I64, outer: n(2), len: d("len"), inner: n(3), exclusive, reverse, x, y };
+    b.run_kernel("scan", Form::Scan(form));
+    b.output("y", y, &[n(2), d("len"), n(3)]);
+    b
+}
+
 #[test]
 fn running_sums() {
     for (exclusive, reverse) in [(false, false), (true, false), (false, true), (true, true)] {
-        let mut b = Builder::new("scan");
-        let x = b.input("x", DType::I64, &[n(2), d("len"), n(3)]);
-        let y = b.temp(DType::I64, &d("len") * &n(6));
-        let form = Scan { dtype: DType::I64, outer: n(2), len: d("len"), inner: n(3), exclusive, reverse, x, y };
-        b.run_kernel("scan", Form::Scan(form));
-        b.output("y", y, &[n(2), d("len"), n(3)]);
+        let b = running_sum(exclusive, reverse);
         let v: Vec<i64> = (0..24).map(|i| (i * i) % 17 - 5).collect();
         let run = b.run(&[("x", Tensor::new(&[2, 4, 3], v.clone()).unwrap())]);
         let expected: Vec<i64> = (0..24usize)

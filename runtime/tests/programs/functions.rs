@@ -147,7 +147,8 @@ fn small_results_round_to_subnormals() {
     }
 }
 
-fn binary(function: BinaryFn, x: &[f32], y: &[f32]) -> Vec<f32> {
+/// A function of the elements of `x` and `y`.
+pub(crate) fn pair(function: BinaryFn) -> Builder {
     let mut b = Builder::new("binary");
     let (bx, by) = (b.input("x", DType::F32, &[d("n")]), b.input("y", DType::F32, &[d("n")]));
     let out = b.temp(DType::F32, d("n"));
@@ -157,7 +158,12 @@ fn binary(function: BinaryFn, x: &[f32], y: &[f32]) -> Vec<f32> {
     l.store(Per::Element, view(out, vec![n(1)]), value);
     b.run_kernel("f", l.0);
     b.output("out", out, &[d("n")]);
-    floats(&b.run(&[("x", Tensor::vector(x.to_vec())), ("y", Tensor::vector(y.to_vec()))]).outputs[0].1)
+    b
+}
+
+fn binary(function: BinaryFn, x: &[f32], y: &[f32]) -> Vec<f32> {
+    let inputs = [("x", Tensor::vector(x.to_vec())), ("y", Tensor::vector(y.to_vec()))];
+    floats(&pair(function).run(&inputs).outputs[0].1)
 }
 
 #[test]

@@ -4,13 +4,13 @@ use std::path::Path;
 use std::process::Command;
 
 use eec_ir::Tensor;
-use eec_ir::program::{Form, UnaryFn};
+use eec_ir::program::{BinaryFn, Form, PoolKind, UnaryFn};
 use eec_runtime::object::{Target, compile};
 use eec_runtime::{Control, ErrorKind, NativeCode, Options, Run, Session};
 
 use crate::build::{Builder, d, n, ramp};
 use crate::control::{WIDTH, branch, gated, nested, rows};
-use crate::{forms, functions, host, joins, loops};
+use crate::{forms, functions, host, joins, loops, repeats};
 
 /// A program and what it runs on.
 struct Case {
@@ -23,6 +23,10 @@ fn cases() -> Vec<Case> {
     let mut attention = Builder::new("attention");
     let form = forms::small_attention(&mut attention, 4);
     attention.run_kernel("attention", Form::Attention(form));
+    let go = |go: u8| {
+        let x = Tensor::vector((0..WIDTH).map(|i| i as f32).collect::<Vec<_>>());
+        vec![("go", Tensor::vector(vec![go])), ("x", x)]
+    };
     let batch = |kinds: &[usize]| Tensor::new(&[kinds.len(), WIDTH as usize], rows(kinds)).expect("rows");
     let mut cases = vec![
         (nested(), vec![("x", batch(&[2, 0, 1, 1, 0]))]),
@@ -35,8 +39,16 @@ fn cases() -> Vec<Case> {
         (forms::three_products(), vec![("x", ramp(&[5, 40], 0.1))]),
         (attention, vec![("q", ramp(&[2, 4], 0.3)), ("k", ramp(&[3, 4], -0.2))]),
         (host::largest(&d("rows") * &d("k")), host::inputs(2)),
+        (repeats::swapping(true), repeats::inputs(2, 3).to_vec()),
+        (repeats::conditional(false, true), go(1)),
+        (repeats::conditional(true, false), go(1)),
+        (forms::convolution(), vec![("x", ramp(&[3, 4, 7, 9], 0.1))]),
+        (forms::pooling(PoolKind::Average), vec![("x", ramp(&[2, 3, 5, 5], 1.0))]),
+        (forms::running_sum(true, true), vec![("x", Tensor::new(&[2, 4, 3], vec![7i64; 24]).expect("24"))]),
+        (functions::pair(BinaryFn::Pow), vec![("x", ramp(&[11], 1.7)), ("y", ramp(&[11], 0.3))]),
     ];
-    let functions = [UnaryFn::Sin, UnaryFn::Exp, UnaryFn::Floor, UnaryFn::Ceil, UnaryFn::Round, UnaryFn::Sqrt];
+    let functions =
+        [UnaryFn::Sin, UnaryFn::Cos, UnaryFn::Exp, UnaryFn::Floor, UnaryFn::Ceil, UnaryFn::Round, UnaryFn::Sqrt];
     cases.extend(functions.map(|f| (functions::unary(f), vec![("x", ramp(&[11], 21_000.7))])));
     cases.into_iter().map(|(program, inputs)| Case { program, inputs }).collect()
 }
@@ -70,7 +82,7 @@ fn link(folder: &Path, library: &Path) {
 }
 
 fn session(b: &Builder, native: Option<&'static NativeCode>) -> Session {
-    let options = Options { threads: 2, native, ..Options::default() };
+    let options = Options { threads: 2, native, step_limit: 1000, ..Options::default() };
     Session::new(b.program.clone(), &|hash| b.constants.get(&hash).cloned(), options).expect("a session")
 }
 

@@ -9,7 +9,7 @@ use crate::control::{WIDTH, scale};
 
 /// Two values that change places at every step, one of them doubled: `(p, q) → (q, 2p + 1)`, `n` times; the
 /// rows are `p` of every step. With `inner` every step begins with a loop of two steps that carries `p`.
-fn swapping(inner: bool) -> Builder {
+pub(crate) fn swapping(inner: bool) -> Builder {
     let mut b = Builder::new("swapping");
     let dims = [d("rows"), n(WIDTH)];
     let len = &d("rows") * &n(WIDTH);
@@ -28,6 +28,7 @@ fn swapping(inner: bool) -> Builder {
         let block = b.block(Block { params: vec![None, Some(h)], steps: vec![half], yields: vec![halved], rows: None });
         let (carried, results) = (vec![p], vec![result]);
         steps.push(Step::Repeat(RepeatStep {
+            name: "inner".into(),
             trips: Some(n(2)),
             condition: None,
             body: block,
@@ -43,14 +44,15 @@ fn swapping(inner: bool) -> Builder {
     b.program.blocks[body.0 as usize] = Block { params, steps, yields: vec![q, doubled, p], rows: None };
     let rows = vec![RowBuffer { buffer: all, row: len.clone() }];
     let (carried, results) = (vec![x, z], vec![y, v]);
-    b.push(Step::Repeat(RepeatStep { trips: Some(d("n")), condition: None, body, carried, results, rows }));
+    let name = "swap".into();
+    b.push(Step::Repeat(RepeatStep { name, trips: Some(d("n")), condition: None, body, carried, results, rows }));
     b.output("y", y, &dims);
     b.output("v", v, &dims);
     b.output("all", all, &[d("n"), d("rows"), n(WIDTH)]);
     b
 }
 
-fn inputs(rows: usize, steps: usize) -> [(&'static str, Tensor); 3] {
+pub(crate) fn inputs(rows: usize, steps: usize) -> [(&'static str, Tensor); 3] {
     let tensor = |shift: f32| {
         let data = (0..rows * WIDTH as usize).map(|i| i as f32 / 8.0 + shift).collect();
         Tensor::new(&[rows, WIDTH as usize], data).expect("as many elements")
@@ -85,7 +87,7 @@ fn what_is_carried_changes_places_and_rows_stand_in_order() {
 }
 
 /// A loop whose condition is an input and then, after every step, the constant `again`.
-fn conditional(again: bool, in_a_branch: bool) -> Builder {
+pub(crate) fn conditional(again: bool, in_a_branch: bool) -> Builder {
     let mut b = Builder::new("conditional");
     let dims = [n(WIDTH)];
     let condition = b.input("go", DType::Bool, &[n(1)]);
@@ -101,9 +103,10 @@ fn conditional(again: bool, in_a_branch: bool) -> Builder {
         yields: vec![again, doubled],
         rows: None,
     });
-    let (carried, results) = (vec![x], vec![result]);
-    let repeat =
-        Step::Repeat(RepeatStep { trips: None, condition: Some(condition), body, carried, results, rows: vec![] });
+    let (name, carried, results) = ("double".into(), vec![x], vec![result]);
+    let first = Some(condition);
+    let repeat = RepeatStep { name, trips: None, condition: first, body, carried, results, rows: vec![] };
+    let repeat = Step::Repeat(repeat);
     let Some(then) = around else {
         b.push(repeat);
         b.output("y", result, &dims);
@@ -130,7 +133,7 @@ fn run(b: &Builder, go: bool, step_limit: u64) -> Result<Run, Error> {
 }
 
 #[test]
-fn a_condition_ends_a_loop_and_one_without_end_fails() {
+fn a_firstends_a_loop_and_one_without_end_fails() {
     for in_a_branch in [false, true] {
         let once = conditional(false, in_a_branch);
         let y = |go| output(&run(&once, go, 100).expect("the loop ends"), "y");
@@ -139,7 +142,7 @@ fn a_condition_ends_a_loop_and_one_without_end_fails() {
         assert!(run(&endless, false, 100).is_ok());
         let error = run(&endless, true, 100).expect_err("the loop does not end");
         assert_eq!(error.kind(), ErrorKind::Kernel);
-        assert!(error.to_string().contains("its loops take more than 100 steps"), "{error}");
+        assert!(error.to_string().contains("\"double\": loops take more than 100 steps"), "{error}");
     }
 }
 

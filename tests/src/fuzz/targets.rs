@@ -53,7 +53,7 @@ fn compute(graph: &Graph) -> Result<(), String> {
     let Ok(want) = eval::evaluate(&plain, &inputs) else { return Ok(()) };
     let have: Vec<Tensor> = ran.outputs.into_iter().map(|(_, tensor)| tensor).collect();
     let Err(difference) = check_all(&plain, &have, &want, TOLERANCE) else { return Ok(()) };
-    match is_steady(&plain, &inputs, &want) {
+    match is_steady(&plain, &inputs, &want)? {
         true => Err(format!("the compiled model differs from its evaluator: {difference}")),
         false => Ok(()),
     }
@@ -64,14 +64,14 @@ fn options() -> Options {
     Options { threads: 1, memory_limit: 256 << 20, step_limit: 1 << 12, ..Options::default() }
 }
 
-/// What rounding may make of a result, absolute and relative.
-const TOLERANCE: f32 = 1e-2;
+/// What rounding may make of a result, as a difference and as a share of it.
+const TOLERANCE: f32 = 1e-3;
 
 /// Whether the outputs stay much the same where all floats of inputs and constants are a little larger or smaller,
 /// each in its own way. Where they do not, as where a difference of large numbers or a comparison decides, rounding
-/// may make anything of them.
-fn is_steady(graph: &Graph, inputs: &[Tensor], outputs: &[Tensor]) -> bool {
-    (1..=2).all(|seed| {
+/// may make anything of them. Fails if the graph with other constants cannot be made.
+fn is_steady(graph: &Graph, inputs: &[Tensor], outputs: &[Tensor]) -> Result<bool, String> {
+    for seed in 1..=2 {
         let mut random = Random::new(seed);
         let moved: Vec<Tensor> = inputs.iter().map(|t| moved(t, &mut random)).collect();
         let (mut other, mut map) = with_inputs(graph);
@@ -81,12 +81,18 @@ fn is_steady(graph: &Graph, inputs: &[Tensor], outputs: &[Tensor]) -> bool {
             }
         }
         let nodes = &graph.region(Graph::ROOT).nodes;
-        let cloned = clone_nodes(graph, nodes, &mut other, Graph::ROOT, &mut map, Changes::default());
+        clone_nodes(graph, nodes, &mut other, Graph::ROOT, &mut map, Changes::default())
+            .map_err(|e| format!("a copy of the graph cannot be made: {e}"))?;
         let named = graph.output_names().iter().zip(graph.outputs());
-        other.set_outputs(named.filter_map(|(name, v)| Some((name.to_string(), *map.get(v)?))).collect());
-        let found = cloned.ok().and_then(|()| eval::evaluate(&other, &moved).ok());
-        found.is_some_and(|found| check_all(graph, &found, outputs, TOLERANCE / 10.0).is_ok())
-    })
+        let named = named.map(|(name, v)| Some((name.to_string(), *map.get(v)?)));
+        other.set_outputs(named.collect::<Option<_>>().ok_or("a copy of the graph lacks an output")?);
+        // Where a larger input makes an index or a divisor invalid, nothing is steady.
+        let Ok(found) = eval::evaluate(&other, &moved) else { return Ok(false) };
+        if check_all(graph, &found, outputs, TOLERANCE / 10.0).is_err() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// A float tensor with every element a little larger or smaller; any other as it is.

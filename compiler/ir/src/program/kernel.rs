@@ -23,6 +23,16 @@ pub struct Kernel {
     pub form: Form,
 }
 
+impl Kernel {
+    /// The name, with the operator of one that the host runs.
+    pub fn title(&self) -> String {
+        match &self.form {
+            Form::Host(host) => format!("{} ({})", self.name, host.op),
+            _ => self.name.clone(),
+        }
+    }
+}
+
 /// The forms.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Form {

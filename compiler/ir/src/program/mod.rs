@@ -191,6 +191,8 @@ pub struct RouteStep {
 /// the condition if there is one, what is carried on, then a row for each of `rows`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct RepeatStep {
+    /// For people: the node that it was made of.
+    pub name: String,
     /// Steps at most; below zero stands for none. Without it the condition alone ends the loop. The loops of
     /// a run may not make more steps together than it is told, [`MAX_STEPS`] if nothing else.
     pub trips: Option<Dim>,

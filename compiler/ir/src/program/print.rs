@@ -98,7 +98,7 @@ impl Program {
                         self.write_blocks(f, [(length_text(join.length.as_ref()).as_str(), join.block)], depth)?;
                     }
                 }
-                Step::Repeat(RepeatStep { trips, condition, body, carried, results, rows }) => {
+                Step::Repeat(RepeatStep { name: _, trips, condition, body, carried, results, rows }) => {
                     let all: Vec<String> =
                         results.iter().map(BufferId::to_string).chain(rows.iter().map(RowBuffer::to_string)).collect();
                     let times = trips.as_ref().map_or_else(String::new, |trips| format!(" {trips} times"));

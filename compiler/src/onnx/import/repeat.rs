@@ -38,8 +38,6 @@ impl Round {
         origin: Origin,
     ) -> NodeResult<Vec<ValueId>> {
         let [first, next] = made.condition;
-        check_truth(graph, first)?;
-        check_truth(graph, next)?;
         for (i, (param, given)) in self.carried.iter().zip(&made.next).enumerate() {
             let (before, after) = (graph.ty(*param), graph.ty(*given));
             if before != after {
@@ -141,6 +139,7 @@ impl Importer<'_> {
     ) -> Result<Vec<ValueId>, Failure> {
         let Imported { round, number, condition, next, rows } = imported;
         let mut condition = [turn.condition, condition];
+        condition.iter().try_for_each(|c| check_truth(&self.graph, *c))?;
         let left = |all: Dim| &all - &Dim::from(from as i64);
         let trips = match trips {
             Trips::Known(count) if (*count as i64) < Dim::LIMIT => left((*count as i64).into()),

@@ -15,6 +15,8 @@ struct Layout {
     n: usize,
     bits: usize,
     block: usize,
+    /// Bytes of a column of the weights.
+    column: usize,
 }
 
 impl Layout {
@@ -27,9 +29,10 @@ impl Layout {
             (number("K", None)?, number("N", None)?, number("bits", Some(4))?, number("block_size", None)?);
         // A hint of how precisely to compute.
         cx.int("accuracy_level")?;
-        match [2, 4, 8].contains(&bits) && (block * bits).is_multiple_of(8) {
-            true => Ok(Layout { k, n, bits, block }),
-            false => refuse(format!("{bits} bits in blocks of {block} are not supported")),
+        let of_block = block.checked_mul(bits).filter(|b| [2, 4, 8].contains(&bits) && b.is_multiple_of(8));
+        match of_block.and_then(|b| k.div_ceil(block).checked_mul(b / 8)) {
+            Some(column) => Ok(Layout { k, n, bits, block, column }),
+            None => refuse(format!("{bits} bits in blocks of {block} are not supported")),
         }
     }
 
@@ -59,16 +62,15 @@ pub(super) fn matmul_n_bits(cx: &mut Cx) -> Results {
     if cx.optional(4).is_some() {
         return refuse("operand 4, the groups of the weights, is not supported");
     }
-    let Layout { k, n, bits, block } = layout;
+    let Layout { k, n, bits, block, column } = layout;
     let blocks = layout.blocks();
     let elements = k.checked_mul(n).and_then(|e| i64::try_from(e).ok());
     cx.may_compute(elements.ok_or_else(|| Refusal::new("the weights are too large"))?)?;
     let packed = stored(cx, 1, "weights")?;
     let scales = stored(cx, 2, "scales")?.to_f64s();
     let zeros = zeros(cx, &layout)?;
-    let column = blocks * block * bits / 8;
-    let expected = n.checked_mul(column);
-    if packed.dtype() != DType::U8 || expected != Some(packed.bytes().len()) || scales.len() != n * blocks {
+    let fits = n.checked_mul(column) == Some(packed.bytes().len()) && n.checked_mul(blocks) == Some(scales.len());
+    if packed.dtype() != DType::U8 || !fits {
         return refuse(format!(
             "the weights {packed:?} and {} scales do not fit {n} columns of {k} in blocks of {block}, {bits} bits each",
             scales.len()
