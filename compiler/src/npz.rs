@@ -11,6 +11,7 @@ use std::path::Path;
 
 use eec_ir::{DType, Tensor};
 use eec_runtime::replace_file;
+use npyz::half::f16;
 use npyz::npz::{NpzArchive, NpzWriter, array_name_from_file_name, file_name_from_array_name};
 use npyz::zip::CompressionMethod;
 use npyz::zip::write::FileOptions;
@@ -44,6 +45,13 @@ impl NpzError {
 pub fn read_npz(path: &Path) -> Result<Arrays, NpzError> {
     let whole = |reason: String| NpzError::new(path, None, reason);
     let file = File::open(path).map_err(|e| whole(format!("cannot be read: {e}")))?;
+    let about = file.metadata().map_err(|e| whole(format!("cannot be read: {e}")))?;
+    if !about.is_file() {
+        return Err(whole("is not a file".into()));
+    }
+    if about.len() == 0 {
+        return Err(whole("is empty".into()));
+    }
     let mut archive =
         NpzArchive::new(BufReader::new(file)).map_err(|e| whole(format!("is not an .npz archive: {e}")))?;
     let zip = archive.zip_archive();
@@ -111,6 +119,7 @@ fn npy_bytes(tensor: &Tensor) -> io::Result<Vec<u8>> {
         DType::I32 => put(tensor, tensor.elements::<i32>().into_iter().flat_map(|v| v.into_owned())),
         DType::Bool => put(tensor, tensor.bytes().iter().map(|b| *b != 0)),
         DType::F64 => put(tensor, tensor.to_f64s()),
+        DType::F16 => put(tensor, tensor.to_f64s().into_iter().map(f16::from_f64)),
         DType::I8 => put(tensor, ints().map(|x| x as i8)),
         DType::I16 => put(tensor, ints().map(|x| x as i16)),
         DType::U8 => put(tensor, ints().map(|x| x as u8)),
@@ -229,6 +238,8 @@ fn convert(header: &Header, bytes: Vec<u8>) -> Result<Tensor, String> {
 
 #[cfg(test)]
 mod tests {
+    use eec_ir::minifloat::Overflow;
+
     use super::*;
 
     fn npy(header: &str, data: &[u8]) -> Vec<u8> {
@@ -253,6 +264,7 @@ mod tests {
             ("mask/0".to_string(), Tensor::new(&[1, 2], vec![1u8, 0])?),
             ("one".to_string(), Tensor::scalar(7i32)),
             ("none".to_string(), Tensor::new::<f32>(&[0, 4], vec![])?),
+            ("half".to_string(), Tensor::from_f64s(DType::F16, &[2], &[1.5, -0.1], Overflow::Special)?),
         ]);
         write_npz(&path, arrays.iter().map(|(n, t)| (n.as_str(), t)))?;
         assert_eq!(read_npz(&path)?, arrays);

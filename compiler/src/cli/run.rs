@@ -42,10 +42,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE|DIR")]
     expect: Option<PathBuf>,
     /// Absolute tolerance of --expect
-    #[arg(long, default_value_t = 1e-4)]
+    #[arg(long, default_value_t = 1e-4, requires = "expect", allow_negative_numbers = true, value_parser = tolerance)]
     atol: f32,
     /// Relative tolerance of --expect
-    #[arg(long, default_value_t = 1e-4)]
+    #[arg(long, default_value_t = 1e-4, requires = "expect", allow_negative_numbers = true, value_parser = tolerance)]
     rtol: f32,
     /// With --backend gpu: writes when everything ran, for ui.perfetto.dev; every dispatch is measured, in a second run
     #[arg(long, value_name = "FILE.json", value_parser = output::named("json"))]
@@ -221,12 +221,16 @@ impl Args {
 }
 
 /// The first elements.
+fn tolerance(text: &str) -> Result<f32, String> {
+    let value = text.parse().ok().filter(|x: &f32| x.is_finite() && *x >= 0.0);
+    value.ok_or_else(|| "not a number from 0 on".into())
+}
+
 fn preview(t: &Tensor) -> String {
     const SHOWN: usize = 8;
-    let shown: Vec<String> = match (t.elements::<f32>(), t.to_i64s()) {
-        (Some(v), _) => v.iter().take(SHOWN).map(|x| format!("{x:.4}")).collect(),
-        (None, Some(v)) => v.iter().take(SHOWN).map(i64::to_string).collect(),
-        (None, None) => Vec::new(),
+    let shown: Vec<String> = match t.dtype().is_float() {
+        true => t.to_f64s().iter().take(SHOWN).map(|x| format!("{x:.4}")).collect(),
+        false => t.to_i128s().unwrap_or_default().iter().take(SHOWN).map(i128::to_string).collect(),
     };
     let more = if t.len() > SHOWN { ", …" } else { "" };
     format!("[{}{more}]", shown.join(", "))

@@ -154,8 +154,11 @@ impl<'p> Flat<'p> {
                 Step::Run(id) => next += self.run(*id, &steps[next..], at),
                 Step::If(step) => self.branch(step, at, &place),
                 Step::Route(step) => self.route(step, at, &place),
-                Step::Repeat(_) => {
-                    self.problem(&place, "a loop whose steps are counted while it runs has no form on a GPU".into());
+                Step::Repeat(step) => {
+                    self.problem(
+                        &step.name,
+                        "a loop whose steps are counted while it runs has no form on a GPU".into(),
+                    );
                 }
             }
         }

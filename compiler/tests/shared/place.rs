@@ -50,7 +50,8 @@ impl Place {
 
     pub(crate) fn command(&self, line: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_eec"));
-        command.args(line.split_whitespace()).current_dir(self.0.path());
+        // Tests run side by side; results do not depend on the number of threads.
+        command.args(line.split_whitespace()).current_dir(self.0.path()).env("EEC_THREADS", "1");
         command
     }
 

@@ -51,7 +51,7 @@ impl FixedInput {
 /// The elements in `text` as a tensor of type `ty`; of one unknown dim the number of elements tells the size.
 fn parsed(text: &str, ty: &Type) -> Result<Tensor, String> {
     let items: Vec<&str> = text.split(',').map(str::trim).collect();
-    let wrong = |item: &str| format!("is {ty}; `{item}` is none of its values");
+    let wrong = |item: &str| format!("is {ty}; `{item}` is not one of its elements");
     let unknown = ty.dims.iter().filter(|d| d.as_const().is_none()).count();
     let known = ty.dims.iter().filter_map(Dim::as_const).try_fold(1i64, i64::checked_mul).unwrap_or(0).max(1);
     let dims: Vec<usize> = match unknown {
@@ -209,8 +209,8 @@ mod tests {
         assert_eq!(tensor("true", &ty(DType::Bool, &[1])).map(|t| t.bytes().to_vec()), Ok(vec![1]));
         let open = Type::new(DType::I64, [Dim::symbol("n")]);
         assert_eq!(tensor("3,1,2", &open), Ok(Tensor::vector(vec![3i64, 1, 2])));
-        assert_eq!(tensor("x", &open), Err("is i64[n]; `x` is none of its values".into()));
-        assert_eq!(tensor("300", &ty(DType::U8, &[])), Err("is u8[]; `300` is none of its values".into()));
+        assert_eq!(tensor("x", &open), Err("is i64[n]; `x` is not one of its elements".into()));
+        assert_eq!(tensor("300", &ty(DType::U8, &[])), Err("is u8[]; `300` is not one of its elements".into()));
         assert_eq!(tensor("1,2", &ty(DType::I64, &[3])), Err("is i64[3]; 2 elements do not fit it".into()));
     }
 }

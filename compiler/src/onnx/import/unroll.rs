@@ -393,7 +393,7 @@ fn stacked(cx: &mut Cx, rows: &[ValueId], axis: i64, declared: Option<&Declared>
 }
 
 fn empty(cx: &mut Cx, axis: i64, declared: Option<&Declared>) -> NodeResult<ValueId> {
-    let unknown = || Refusal::new("a result of a loop without steps has no declared type");
+    let unknown = || Refusal::new("a result of a loop without steps has no declared dims that are numbers");
     let declared = declared.ok_or_else(unknown)?;
     let dims = declared.dims.as_ref().and_then(|dims| dims.iter().copied().collect::<Option<Vec<i64>>>());
     let mut dims: Vec<Dim> = dims.ok_or_else(unknown)?.into_iter().map(Dim::from).collect();
