@@ -1,5 +1,6 @@
 //! Matrix products alone, beside those of the crates `faer` and `gemm`: `[m, k] · [k, n]` in f32, the second
-//! matrix known beforehand, as in a model. Times of the others include their packing of it.
+//! matrix known beforehand, as in a model. Times of the others include their packing of it, eec's a copy of the result
+//! into memory of its own, which counts where results are large.
 
 use std::error::Error;
 use std::num::NonZero;
