@@ -29,9 +29,11 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    pub(super) fn expand(&mut self, id: NodeId, dims: &[Dim]) -> Result<(), LowerError> {
+    /// To the dims of the result: where the operator says 1, the operand's own dim stays.
+    pub(super) fn expand(&mut self, id: NodeId) -> Result<(), LowerError> {
         let shown = self.shown(self.input(id, 0))?;
-        self.places.insert(self.result(id), shown.expanded(dims));
+        let result = self.result(id);
+        self.places.insert(result, shown.expanded(&self.graph.ty(result).dims));
         Ok(())
     }
 
