@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-use eec_ir::program::{Dense, Form, Program};
+use eec_ir::program::{self, Dense, Form, Program};
 use eec_ir::{DType, Dim, Op, Symbol, Tensor, ops};
 
 /// The operators that the host runs, and the first failure of one.
@@ -16,28 +16,62 @@ pub(crate) struct Calls {
     failure: Mutex<Option<String>>,
 }
 
-struct Call {
+/// An operator, with the types of its operands and results.
+pub(crate) struct Call {
     op: Op,
-    inputs: Vec<Operand>,
-    outputs: Vec<Operand>,
+    pub(crate) inputs: Vec<Operand>,
+    pub(crate) outputs: Vec<Operand>,
 }
 
-struct Operand {
-    dtype: DType,
+/// The type of an operand or a result.
+pub(crate) struct Operand {
+    pub(crate) dtype: DType,
     dims: Vec<Dim>,
+}
+
+impl Operand {
+    /// The dims for values of symbols; `None` if one has none.
+    pub(crate) fn sizes(&self, value: &dyn Fn(&Symbol) -> Option<i64>) -> Option<Vec<usize>> {
+        self.dims.iter().map(|d| d.eval(&|s| value(s)).and_then(|n| usize::try_from(n).ok())).collect()
+    }
+}
+
+impl Call {
+    /// The call of a kernel of `program`.
+    pub(crate) fn of(program: &Program, host: &program::Host) -> Call {
+        let operand = |t: &Dense| Operand { dtype: program.buffer(t.buffer).dtype, dims: t.dims.clone() };
+        Call {
+            op: host.op.clone(),
+            inputs: host.inputs.iter().map(operand).collect(),
+            outputs: host.outputs.iter().map(operand).collect(),
+        }
+    }
+
+    /// What the evaluator makes of these operands: as many results as there are, each of its type.
+    pub(crate) fn results(
+        &self,
+        inputs: &[Tensor],
+        value: &dyn Fn(&Symbol) -> Option<i64>,
+    ) -> Result<Vec<Tensor>, String> {
+        let results = ops::eval(&self.op, inputs, &|s| value(s)).map_err(|e| e.to_string())?;
+        if results.len() != self.outputs.len() {
+            return Err(format!("it gave {} results", results.len()));
+        }
+        for (operand, result) in self.outputs.iter().zip(&results) {
+            if operand.sizes(value).as_deref() != Some(result.dims()) || result.dtype() != operand.dtype {
+                return Err(format!("a result is {result:?}"));
+            }
+        }
+        Ok(results)
+    }
 }
 
 impl Calls {
     /// The calls of a verified program; `slots` gives the position of every symbol.
     pub(crate) fn of(program: &Program, slots: &HashMap<Symbol, usize>) -> Calls {
-        let operand = |t: &Dense| Operand { dtype: program.buffer(t.buffer).dtype, dims: t.dims.clone() };
-        let call = |form: &Form| {
-            let Form::Host(host) = form else { return None };
-            Some(Call {
-                op: host.op.clone(),
-                inputs: host.inputs.iter().map(operand).collect(),
-                outputs: host.outputs.iter().map(operand).collect(),
-            })
+        let call = |form: &Form| match form {
+            Form::Host(host) => Some(Call::of(program, host)),
+            _ => None,
         };
         let calls = program.kernels.iter().enumerate().filter_map(|(i, k)| Some((i, call(&k.form)?)));
         Calls { calls: calls.collect(), slots: slots.clone(), failure: Mutex::new(None) }
@@ -58,12 +92,9 @@ impl Calls {
             // SAFETY: there is an address per operand and result.
             unsafe { *addresses.add(i) as *mut u8 }
         };
-        let dims = |t: &Operand| -> Option<Vec<usize>> {
-            t.dims.iter().map(|d| d.eval(&value).and_then(|n| usize::try_from(n).ok())).collect()
-        };
         let mut inputs = Vec::with_capacity(call.inputs.len());
         for (i, operand) in call.inputs.iter().enumerate() {
-            let Some(dims) = dims(operand) else { return self.fail("a size has no value".into()) };
+            let Some(dims) = operand.sizes(&value) else { return self.fail("a size has no value".into()) };
             let bytes = dims.iter().product::<usize>() * operand.dtype.size();
             // SAFETY: the buffer holds that many bytes.
             let copy = unsafe { std::slice::from_raw_parts(address(i), bytes) }.to_vec();
@@ -72,14 +103,11 @@ impl Calls {
                 Err(error) => return self.fail(error.to_string()),
             }
         }
-        let results = match ops::eval(&call.op, &inputs, &value) {
+        let results = match call.results(&inputs, &value) {
             Ok(results) => results,
-            Err(error) => return self.fail(error.to_string()),
+            Err(why) => return self.fail(why),
         };
-        for (i, (operand, result)) in call.outputs.iter().zip(results).enumerate() {
-            if dims(operand).as_deref() != Some(result.dims()) || result.dtype() != operand.dtype {
-                return self.fail(format!("a result is {result:?}"));
-            }
+        for (i, result) in results.iter().enumerate() {
             let to = address(call.inputs.len() + i);
             // SAFETY: the buffer holds a tensor of this type and these dims.
             unsafe { std::ptr::copy_nonoverlapping(result.bytes().as_ptr(), to, result.bytes().len()) };

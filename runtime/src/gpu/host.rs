@@ -4,37 +4,30 @@ use std::collections::HashMap;
 
 use eec_ir::gpu::{Dispatch, GpuProgram, Param, Role};
 use eec_ir::program::{Dense, Form, Program, Source};
-use eec_ir::{DType, Dim, KernelId, Op, Symbol, Tensor, ops};
+use eec_ir::{KernelId, Symbol, Tensor};
 
 use super::memory::Arena;
 use super::words;
 use crate::call;
 use crate::error::{Error, ErrorKind};
 use crate::extent::Extents;
+use crate::host::Call;
 use crate::sizes::PlanError;
 
 /// An operator, with what it needs that does not depend on sizes.
 pub(super) struct HostStep {
     pub(super) kernel: KernelId,
-    op: Op,
-    inputs: Vec<Operand>,
-    outputs: Vec<Operand>,
-}
-
-/// An operand or result.
-struct Operand {
-    dtype: DType,
-    dims: Vec<Dim>,
-    /// The tensor of a constant.
-    constant: Option<Tensor>,
+    call: Call,
+    /// Of every operand the tensor, if it is a constant.
+    constants: Vec<Option<Tensor>>,
 }
 
 /// Where a step finds its operands, and where its results go.
 pub(super) struct HostPlan {
     /// Of operands that are no constants: dims, the first word in the arena, and words.
     inputs: Vec<(Vec<usize>, usize, usize)>,
-    /// Of results: dims and the first word in the arena.
-    outputs: Vec<(Vec<usize>, usize)>,
+    /// Of results: the first word in the arena.
+    outputs: Vec<usize>,
     symbols: Extents,
 }
 
@@ -56,21 +49,16 @@ pub(super) fn steps(
     form: &GpuProgram,
     load: &dyn Fn(u32) -> Result<Tensor, Error>,
 ) -> Result<HashMap<usize, HostStep>, Error> {
-    let operand = |tensor: &Dense| {
-        let buffer = program.buffer(tensor.buffer);
-        let constant = match buffer.source {
-            Source::Constant(constant) => Some(load(constant)?),
-            Source::Input(_) | Source::Temp | Source::Param | Source::Result => None,
-        };
-        Ok(Operand { dtype: buffer.dtype, dims: tensor.dims.clone(), constant })
+    let constant = |tensor: &Dense| match program.buffer(tensor.buffer).source {
+        Source::Constant(constant) => load(constant).map(Some),
+        Source::Input(_) | Source::Temp | Source::Param | Source::Result => Ok(None),
     };
     let mut steps = HashMap::new();
     for (at, dispatch) in form.dispatches.iter().enumerate() {
         let Role::Host(kernel) = dispatch.role else { continue };
         let Form::Host(host) = &program.kernel(kernel).form else { continue };
-        let inputs = host.inputs.iter().map(operand).collect::<Result<_, Error>>()?;
-        let outputs = host.outputs.iter().map(operand).collect::<Result<_, Error>>()?;
-        steps.insert(at, HostStep { kernel, op: host.op.clone(), inputs, outputs });
+        let constants = host.inputs.iter().map(constant).collect::<Result<_, Error>>()?;
+        steps.insert(at, HostStep { kernel, call: Call::of(program, host), constants });
     }
     Ok(steps)
 }
@@ -90,9 +78,6 @@ impl HostStep {
     pub(super) fn plan(&self, dispatch: &Dispatch, symbols: &Extents, arena: &Arena) -> Result<HostPlan, PlanError> {
         let missing = || PlanError::new(ErrorKind::Program, "a step of the host has no place for an operand");
         let value = |symbol: &Symbol| symbols.get(symbol).map(|e| e.lo);
-        let dims = |operand: &Operand| -> Option<Vec<usize>> {
-            operand.dims.iter().map(|d| d.eval(&value).and_then(|n| usize::try_from(n).ok())).collect()
-        };
         let mut places = dispatch.params.iter().skip(2).map(|param| match param {
             Param::Scratch(number) => arena.scratch.get(*number as usize).copied(),
             Param::Home(buffer) => arena.home(*buffer),
@@ -100,8 +85,8 @@ impl HostStep {
         });
         let mut place = || places.next().flatten().ok_or_else(missing);
         let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
-        for operand in self.inputs.iter().filter(|operand| operand.constant.is_none()) {
-            let dims = dims(operand).ok_or_else(missing)?;
+        for (operand, _) in self.call.inputs.iter().zip(&self.constants).filter(|(_, constant)| constant.is_none()) {
+            let dims = operand.sizes(&value).ok_or_else(missing)?;
             let words = dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).ok_or_else(missing)?;
             let first = place()?;
             if first.checked_add(words).is_none_or(|end| end > arena.words) {
@@ -109,8 +94,9 @@ impl HostStep {
             }
             inputs.push((dims, first, words));
         }
-        for operand in &self.outputs {
-            outputs.push((dims(operand).ok_or_else(missing)?, place()?));
+        for operand in &self.call.outputs {
+            operand.sizes(&value).ok_or_else(missing)?;
+            outputs.push(place()?);
         }
         Ok(HostPlan { inputs, outputs, symbols: symbols.clone() })
     }
@@ -118,9 +104,9 @@ impl HostStep {
     /// The words of the results, with their places in the arena, from the words of the operands.
     pub(super) fn run(&self, plan: &HostPlan, mut read: &[u8]) -> Result<Vec<(usize, Vec<u8>)>, String> {
         let mut places = plan.inputs.iter();
-        let mut inputs = Vec::with_capacity(self.inputs.len());
-        for operand in &self.inputs {
-            if let Some(constant) = &operand.constant {
+        let mut inputs = Vec::with_capacity(self.constants.len());
+        for (operand, constant) in self.call.inputs.iter().zip(&self.constants) {
+            if let Some(constant) = constant {
                 inputs.push(constant.clone());
                 continue;
             }
@@ -129,17 +115,7 @@ impl HostStep {
             inputs.push(words::decode(operand.dtype, dims, own)?);
             read = rest;
         }
-        let value = |symbol: &Symbol| plan.symbols.get(symbol).map(|e| e.lo);
-        let results = ops::eval(&self.op, &inputs, &value).map_err(|e| e.to_string())?;
-        if results.len() != self.outputs.len() {
-            return Err(format!("it gave {} results", results.len()));
-        }
-        let one = |((operand, (dims, first)), result): ((&Operand, &(Vec<usize>, usize)), &Tensor)| {
-            if result.dims() != dims || result.dtype() != operand.dtype {
-                return Err(format!("a result is {result:?}"));
-            }
-            Ok((*first, words::encode(result)?.into_owned()))
-        };
-        self.outputs.iter().zip(&plan.outputs).zip(&results).map(one).collect()
+        let results = self.call.results(&inputs, &|symbol| plan.symbols.get(symbol).map(|e| e.lo))?;
+        plan.outputs.iter().zip(&results).map(|(first, r)| Ok((*first, words::encode(r)?.into_owned()))).collect()
     }
 }

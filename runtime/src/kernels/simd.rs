@@ -14,7 +14,7 @@ mod tile;
 
 use std::sync::LazyLock;
 
-use super::epilogue::{self, Clip, Join, Link, Pass};
+use super::epilogue::{self, Add, Clip, Join, Link, Max, Min, Pair, Pass};
 use super::math::{self, Function};
 pub(super) use images::{Plane, Windows};
 pub(super) use tile::{LINE, Tile};
@@ -110,9 +110,9 @@ impl End<'_> {
             for link in self.links {
                 let other = V::splat(*link.other.ptr);
                 sum = match link.join {
-                    Join::Add => sum.add(other),
-                    Join::Max => sum.larger(other),
-                    Join::Min => sum.smaller(other),
+                    Join::Add => Add::of(sum, other),
+                    Join::Max => Max::of(sum, other),
+                    Join::Min => Min::of(sum, other),
                 };
             }
             match self.clip {

@@ -123,6 +123,11 @@ impl Builder {
         Some(value)
     }
 
+    /// The last truth value in scope.
+    fn condition(&self, scope: &[ValueId]) -> Option<ValueId> {
+        scope.iter().rfind(|v| self.graph.ty(**v) == &Type::new(DType::Bool, [])).copied()
+    }
+
     /// Two values of one type in two regions: an `If` on the scalar input.
     fn branch(
         &mut self,
@@ -132,8 +137,7 @@ impl Builder {
         scope: &[ValueId],
         hidden: &[Symbol],
     ) -> Vec<ValueId> {
-        let is_bool_scalar = |v: &&ValueId| self.graph.ty(**v) == &Type::new(DType::Bool, []);
-        let Some(condition) = scope.iter().rfind(is_bool_scalar).copied() else { return Vec::new() };
+        let Some(condition) = self.condition(scope) else { return Vec::new() };
         let x = scope[step.1 as usize % scope.len()];
         let regions: Vec<_> = (0..2)
             .map(|i| {
@@ -160,8 +164,7 @@ impl Builder {
         scope: &[ValueId],
         hidden: &[Symbol],
     ) -> Vec<ValueId> {
-        let is_bool_scalar = |v: &&ValueId| self.graph.ty(**v) == &Type::new(DType::Bool, []);
-        let condition = scope.iter().rfind(is_bool_scalar).copied().filter(|_| step.2 & 1 == 1);
+        let condition = self.condition(scope).filter(|_| step.2 & 1 == 1);
         let holds = self.graph.constant(Tensor::scalar(1u8));
         let x = scope[step.1 as usize % scope.len()];
         let ty = self.graph.ty(x).clone();
