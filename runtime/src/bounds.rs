@@ -449,12 +449,12 @@ impl Checker<'_> {
                 form.group
             ));
         }
-        self.holds_product(form.x, &form.x_dims.each_ref())?;
+        self.images(&form.x, &form.x_dims)?;
         self.holds_product(form.w, &form.w_dims.each_ref())?;
         self.holds_product(form.y, &[&form.x_dims[0], &form.w_dims[0], &form.y_size[0], &form.y_size[1]])?;
         form.bias.map_or(Ok(()), |bias| self.holds(bias, out))?;
         let plane = &form.y_size[0] * &form.y_size[1];
-        let y = self.space([&form.x_dims[0], &form.w_dims[0], &plane])?;
+        let y = self.space([&form.x_dims[0], &plane, &form.w_dims[0]])?;
         if y.contains(&0) { Ok(()) } else { self.epilogue(form.epilogue.as_ref(), &y) }
     }
 
@@ -465,11 +465,19 @@ impl Checker<'_> {
     }
 
     fn pool(&self, form: &Pool) -> Checked {
-        for dim in form.x_size.iter().chain(&form.y_size) {
+        let [images, channels, height, width] = &form.x_dims;
+        for dim in [channels, height, width].into_iter().chain(&form.y_size) {
             self.exact(dim)?;
         }
-        self.holds_product(form.x, &[&form.planes, &form.x_size[0], &form.x_size[1]])?;
-        self.holds_product(form.y, &[&form.planes, &form.y_size[0], &form.y_size[1]])
+        self.images(&form.x, &form.x_dims)?;
+        self.holds_product(form.y, &[images, &form.y_size[0], &form.y_size[1], channels])
+    }
+
+    /// Images of which every element may be read; their strides are what the kernel is told.
+    fn images(&self, view: &View, dims: &[Dim; 4]) -> Checked {
+        let sizes = self.space(dims)?;
+        view.strides.iter().try_for_each(|stride| self.any(stride).map(drop))?;
+        if sizes.contains(&0) { Ok(()) } else { self.view(view, &sizes, Extent::point(0)) }
     }
 
     fn host(&self, form: &Host) -> Checked {

@@ -9,8 +9,9 @@ use crate::call::{ALWAYS, NEVER};
 use crate::host::Calls;
 use crate::kernels::Strided;
 use crate::kernels::attention::{AttentionArgs, attention};
-use crate::kernels::conv::{ConvArgs, ConvShape, Window, conv};
+use crate::kernels::conv::{ConvArgs, Filters, conv};
 use crate::kernels::epilogue::{Finish, Operand, Steps};
+use crate::kernels::image::{Image, Window};
 use crate::kernels::math::Function;
 use crate::kernels::pool2d::{PoolArgs, PoolKind, pool2d};
 use crate::kernels::scratch::NoMemory;
@@ -256,12 +257,18 @@ fn pair(words: &[i64]) -> [usize; 2] {
     [words[0] as usize, words[1] as usize]
 }
 
+/// Images: an address and strides.
+fn image(words: &[i64]) -> Image {
+    let [image, channel, row, column] = [1, 2, 3, 4].map(|i| words[i] as isize);
+    Image { ptr: words[0] as *const f32, image, channel, row, column }
+}
+
 /// The words of a convolution.
-pub(crate) const CONV_WORDS: usize = 23;
+pub(crate) const CONV_WORDS: usize = 26;
 
 /// Runs a convolution. The words are: kernel, x dims, w dims, y size, group, strides, dilations,
-/// pads, then the addresses of x, w, the bias and y, and whether the sizes of the image are constant; then for every operand of the epilogue its address and the strides of
-/// channels, elements and images.
+/// pads, then the address of x and its strides, the addresses of w, the bias and y; then for every operand of the
+/// epilogue its address and the strides of positions, channels and images.
 pub(crate) unsafe extern "C" fn run_conv(context: *const Context, words: *const i64) {
     // SAFETY: generated code passes its context and as many words as the kernel's epilogue needs.
     unsafe {
@@ -287,16 +294,22 @@ unsafe fn conv_words(host: &Host, words: &[i64]) {
         dilation: pair(&words[14..]),
         pad: pair(&words[16..]),
     };
-    let (in_channels, out_channels, groups) = (words[2] as usize, words[5] as usize, words[11] as usize);
+    let filters = Filters {
+        in_channels: words[2] as usize,
+        out_channels: words[5] as usize,
+        groups: words[11] as usize,
+        kernel: window.kernel,
+    };
     let packed = host.packed.of_kernel(words[0]);
     let args = ConvArgs {
-        x: words[18] as *const f32,
-        w: words[19] as *const f32,
+        x: image(&words[18..]),
+        w: words[23] as *const f32,
         packed: packed.map_or(std::ptr::null(), |(packed, _)| packed.as_ptr()),
-        bias: words[20] as *const f32,
-        y: words[21] as *mut f32,
+        bias: words[24] as *const f32,
+        y: words[25] as *mut f32,
         images: words[1] as usize,
-        shape: ConvShape { in_channels, out_channels, groups, window, fixed: words[22] != 0 },
+        filters,
+        window,
         epilogue: steps_of(host, words[0]).map(|steps| Finish { steps, operands: &operands }),
     };
     // SAFETY: the caller's promise.
@@ -304,30 +317,31 @@ unsafe fn conv_words(host: &Host, words: &[i64]) {
 }
 
 /// The words of a pooling.
-pub(crate) const POOL_WORDS: usize = 19;
+pub(crate) const POOL_WORDS: usize = 24;
 
-/// Runs a pooling. The words are: kernel, planes, x size, y size, window, strides, dilations, pads,
-/// kind, then the addresses of x and y.
+/// Runs a pooling. The words are: kernel, x dims, y size, window, strides, dilations, pads, kind, then the
+/// address of x and its strides, and the address of y.
 pub(crate) unsafe extern "C" fn run_pool(context: *const Context, words: *const i64) {
     // SAFETY: generated code passes its context and as many words.
     unsafe {
         let words = std::slice::from_raw_parts(words, POOL_WORDS);
-        let kind = match words[16] {
+        let kind = match words[17] {
             0 => PoolKind::Max,
             1 => PoolKind::Average,
-            _ => PoolKind::AverageWithPad { pad_end: pair(&words[14..]) },
+            _ => PoolKind::AverageWithPad { pad_end: pair(&words[15..]) },
         };
         let args = PoolArgs {
-            x: words[17] as *const f32,
-            y: words[18] as *mut f32,
-            planes: words[1] as usize,
+            x: image(&words[18..]),
+            y: words[23] as *mut f32,
+            images: words[1] as usize,
+            channels: words[2] as usize,
             window: Window {
-                size: pair(&words[2..]),
-                out_size: pair(&words[4..]),
-                kernel: pair(&words[6..]),
-                stride: pair(&words[8..]),
-                dilation: pair(&words[10..]),
-                pad: pair(&words[12..]),
+                size: pair(&words[3..]),
+                out_size: pair(&words[5..]),
+                kernel: pair(&words[7..]),
+                stride: pair(&words[9..]),
+                dilation: pair(&words[11..]),
+                pad: pair(&words[13..]),
             },
             kind,
         };

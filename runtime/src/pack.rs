@@ -9,7 +9,7 @@ use eec_ir::{BufferId, DType, Dim, Precision};
 
 use crate::artifact::{Held, Narrow};
 use crate::kernels::Strided;
-use crate::kernels::conv::{self, ConvShape, Window};
+use crate::kernels::conv::{self, Filters};
 use crate::kernels::narrow::{self, Matrix, packed_len};
 use crate::pages::Pages;
 use crate::pool::Pool;
@@ -22,8 +22,8 @@ const LINE: usize = 16;
 enum Place {
     /// A matrix in a constant.
     Matrix { constant: u32, offset: i64, row: i64, column: i64, k: i64, n: i64, precision: Precision },
-    /// A constant that holds the weights of a convolution of this shape.
-    Conv { constant: u32, shape: ConvShape },
+    /// A constant that holds the weights of a convolution.
+    Conv { constant: u32, filters: Filters },
 }
 
 impl Place {
@@ -38,7 +38,7 @@ impl Place {
     fn packed_len(&self) -> Option<usize> {
         match self {
             Place::Matrix { k, n, precision, .. } => packed_len(*precision, *k as usize, *n as usize),
-            Place::Conv { shape, .. } => conv::packed_len(shape),
+            Place::Conv { filters, .. } => conv::packed_len(filters),
         }
     }
 
@@ -152,28 +152,18 @@ fn matrix(program: &Program, constants: &[Held], form: &MatMul) -> Option<Place>
     (inside && dense).then_some(Place::Matrix { constant, offset, row, column, k, n, precision: form.weights })
 }
 
-/// The place of a convolution's weights, if they are a constant that is used in packed form. Images whose
-/// sizes change from run to run stand for empty ones.
+/// The place of a convolution's weights, if they are a constant that is used in packed form.
 fn conv_weights(program: &Program, constants: &[Held], form: &Conv) -> Option<Place> {
     let Source::Constant(constant) = program.buffer(form.w).source else { return None };
-    let pair = |dims: &[Dim]| Some([constant_size(&dims[0])?, constant_size(&dims[1])?]);
-    let sizes = pair(&form.x_dims[2..]).zip(pair(&form.y_size));
-    let (size, out_size) = sizes.unwrap_or_default();
-    let window = Window {
-        size,
-        out_size,
-        kernel: pair(&form.w_dims[2..])?,
-        stride: form.strides.map(|s| s as usize),
-        dilation: form.dilations.map(|d| d as usize),
-        pad: form.pads.map(|p| p as usize),
+    let filters = Filters {
+        in_channels: constant_size(&form.x_dims[1])?,
+        out_channels: constant_size(&form.w_dims[0])?,
+        groups: form.group as usize,
+        kernel: [constant_size(&form.w_dims[2])?, constant_size(&form.w_dims[3])?],
     };
-    // Planes whose elements are too many to count are refused when the program runs.
-    [size, out_size].iter().try_for_each(|[h, w]| h.checked_mul(*w).map(drop))?;
-    let (in_channels, out_channels) = (constant_size(&form.x_dims[1])?, constant_size(&form.w_dims[0])?);
-    let shape = ConvShape { in_channels, out_channels, groups: form.group as usize, window, fixed: sizes.is_some() };
     let Held::Plain(tensor) = constants.get(constant as usize)? else { return None };
-    let whole = tensor.dtype() == DType::F32 && tensor.len() == shape.weights()? && !tensor.is_empty();
-    (whole && conv::packed_len(&shape).is_some()).then_some(Place::Conv { constant, shape })
+    let whole = tensor.dtype() == DType::F32 && tensor.len() == filters.len()? && !tensor.is_empty();
+    (whole && conv::packed_len(&filters).is_some()).then_some(Place::Conv { constant, filters })
 }
 
 fn constant_size(dim: &Dim) -> Option<usize> {
@@ -196,12 +186,11 @@ fn pack_one(place: &Place, constants: &[Held], packed: &mut [f32]) {
                 Held::Narrow(narrow) => unsafe { narrow::pack(&stored(narrow), precision, k, n, packed) },
             }
         }
-        Place::Conv { constant, shape } => {
+        Place::Conv { constant, filters } => {
             let Held::Plain(tensor) = &constants[constant as usize] else { return };
             let Some(source) = tensor.elements::<f32>() else { return };
-            // SAFETY: `conv_weights` checked that the constant is the weights of the shape, and the length
-            // is `packed_len`.
-            unsafe { conv::pack_weights(&shape, source.as_ptr(), packed) };
+            // SAFETY: `conv_weights` checked that the constant is the weights, and the length is `packed_len`.
+            unsafe { conv::pack_weights(&filters, source.as_ptr(), packed) };
         }
     }
 }

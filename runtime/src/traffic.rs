@@ -62,15 +62,16 @@ pub(crate) fn traffic(program: &Program, form: &Form, on: On) -> Dim {
         }
         Form::Conv(form) => {
             let y = [&form.x_dims[0], &form.w_dims[0], &form.y_size[0], &form.y_size[1]];
-            let (x, w) = (dense(form.x, &form.x_dims.each_ref()), dense(form.w, &form.w_dims.each_ref()));
+            let (x, w) = (strided(&form.x, &form.x_dims.each_ref()), dense(form.w, &form.w_dims.each_ref()));
             let plane = &form.y_size[0] * &form.y_size[1];
-            let planes = [&form.x_dims[0], &form.w_dims[0], &plane];
-            let operands = form.epilogue.iter().flat_map(|e| &e.operands).map(|view| strided(view, &planes));
+            let result = [&form.x_dims[0], &plane, &form.w_dims[0]];
+            let operands = form.epilogue.iter().flat_map(|e| &e.operands).map(|view| strided(view, &result));
             operands.chain([x, w, dense(form.y, &y)]).fold(Dim::default(), |sum, bytes| &sum + &bytes)
         }
         Form::Pool(form) => {
-            let [x, y] = [&form.x_size, &form.y_size].map(|size| [&form.planes, &size[0], &size[1]]);
-            &dense(form.x, &x) + &dense(form.y, &y)
+            let [images, channels, ..] = &form.x_dims;
+            let y = [images, &form.y_size[0], &form.y_size[1], channels];
+            &strided(&form.x, &form.x_dims.each_ref()) + &dense(form.y, &y)
         }
         Form::Host(form) => {
             let whole = |t: &Dense| dense(t.buffer, &t.dims.iter().collect::<Vec<_>>());

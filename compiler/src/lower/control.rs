@@ -5,12 +5,17 @@ use eec_ir::program::{Block, BlockId, Decision, IfStep, RepeatStep, RouteStep, R
 use eec_ir::{BufferId, Dim, NodeId, RegionId, ValueId};
 
 use super::join::After;
+use super::order::Border;
 use super::{LowerError, Lowering};
 
 impl Lowering<'_> {
-    /// The steps of a region and the dense buffers of what it yields. Places found inside do not
+    /// The steps of a region and the whole buffers of what it yields. Places found inside do not
     /// outlive it: a copy made in one branch does not exist in the other.
-    pub(super) fn region(&mut self, region: RegionId) -> Result<(Vec<Step>, Vec<BufferId>), LowerError> {
+    pub(super) fn region(
+        &mut self,
+        region: RegionId,
+        border: Border,
+    ) -> Result<(Vec<Step>, Vec<BufferId>), LowerError> {
         let (outer_steps, outer_places) = (std::mem::take(&mut self.steps), self.places.clone());
         let graph = self.graph;
         for id in &graph.region(region).nodes {
@@ -18,22 +23,27 @@ impl Lowering<'_> {
         }
         let mut yields = Vec::new();
         for v in &graph.region(region).yields {
-            yields.push(self.dense(*v)?);
+            yields.push(self.at_border(*v, border)?);
         }
         self.places = outer_places;
         Ok((std::mem::replace(&mut self.steps, outer_steps), yields))
     }
 
-    pub(super) fn block(&mut self, region: RegionId, after: Option<&After>) -> Result<BlockId, LowerError> {
+    pub(super) fn block(
+        &mut self,
+        region: RegionId,
+        border: Border,
+        after: Option<&After>,
+    ) -> Result<BlockId, LowerError> {
         let id = BlockId(self.program.blocks.len() as u32);
         self.program.blocks.push(Block::default());
         let (graph, first) = (self.graph, self.program.buffers.len());
         let mut params = Vec::new();
         for p in &graph.region(region).params {
             let used = !self.uses[p.index()].is_empty() || self.yielded.contains(p);
-            params.push(used.then(|| self.buffer_for(*p, Source::Param)));
+            params.push(used.then(|| self.place_at_border(*p, border, Source::Param)));
         }
-        let (mut steps, mut yields) = self.region(region)?;
+        let (mut steps, mut yields) = self.region(region, border)?;
         if let Some(after) = after {
             std::mem::swap(&mut self.steps, &mut steps);
             self.make_room(region, after, first, &mut yields);
@@ -43,15 +53,15 @@ impl Lowering<'_> {
         Ok(id)
     }
 
-    fn results(&mut self, id: NodeId) -> Vec<BufferId> {
+    fn results(&mut self, id: NodeId, border: Border) -> Vec<BufferId> {
         let outputs = self.graph.node(id).outputs.clone();
-        outputs.into_iter().map(|v| self.buffer_for(v, Source::Result)).collect()
+        outputs.into_iter().map(|v| self.place_at_border(v, border, Source::Result)).collect()
     }
 
     pub(super) fn if_node(&mut self, id: NodeId) -> Result<(), LowerError> {
         let condition = self.dense(self.input(id, 0))?;
         let [then, other] = self.branches(id, &[None, None])?;
-        let results = self.results(id);
+        let results = self.results(id, Border::InOrder);
         let decision = self.decision(id);
         self.steps.push(Step::If(IfStep { decision, condition, then, other, results }));
         Ok(())
@@ -63,14 +73,14 @@ impl Lowering<'_> {
         let mut operands = Vec::new();
         let graph = self.graph;
         for v in &graph.node(id).inputs[1..] {
-            let buffer = self.dense(*v)?;
+            let buffer = self.at_border(*v, Border::InOrder)?;
             operands.push(RowBuffer { buffer, row: self.row(*v) });
         }
         let after = self.after(id)?;
         let [then, other] = self.branches(id, &after)?;
         let join = self.join(id, &after)?;
         let outputs = self.graph.node(id).outputs.clone();
-        let results = self.results(id).into_iter().zip(outputs);
+        let results = self.results(id, Border::InOrder).into_iter().zip(outputs);
         let results = results.map(|(buffer, v)| RowBuffer { buffer, row: self.row(v) }).collect();
         let decision = self.decision(id);
         self.steps.push(Step::Route(RouteStep { decision, rows, mask, operands, then, other, join, results }));
@@ -87,12 +97,12 @@ impl Lowering<'_> {
         let always = is_always(graph, *first) && next.is_some_and(|next| is_always(graph, *next));
         let condition = if always { None } else { Some(self.dense(*first)?) };
         let carried = given.iter().map(|v| self.dense(*v)).collect::<Result<Vec<_>, _>>()?;
-        let body = self.block(region, None)?;
+        let body = self.block(region, Border::RowMajor, None)?;
         self.current = Some(id);
         if always {
             self.program.blocks[body.0 as usize].yields.remove(0);
         }
-        let mut results = self.results(id);
+        let mut results = self.results(id, Border::RowMajor);
         let rows = results.split_off(carried.len()).into_iter().zip(&node.outputs[carried.len()..]);
         let rows = rows.map(|(buffer, v)| RowBuffer { buffer, row: self.row(*v) }).collect();
         let (name, trips) = (self.name(), bound(trips));
@@ -119,8 +129,8 @@ impl Lowering<'_> {
         let [then, other, ..] = self.graph.node(id).regions[..] else {
             return Err(LowerError::internal("a control node without two regions"));
         };
-        let then = self.block(then, after[0].as_ref())?;
-        let other = self.block(other, after[1].as_ref())?;
+        let then = self.block(then, Border::InOrder, after[0].as_ref())?;
+        let other = self.block(other, Border::InOrder, after[1].as_ref())?;
         self.current = Some(id);
         Ok([then, other])
     }

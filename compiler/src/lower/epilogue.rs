@@ -31,8 +31,8 @@ pub(super) struct Then {
 impl Then {
     /// The map as an epilogue, its operands seen through `view`; `None` if kernels cannot compute it so.
     pub(super) fn epilogue(&self, view: &dyn Fn(&Shown) -> Option<Shown>) -> Option<Epilogue> {
-        let dims = self.map.dims();
-        let operand = |v: &View| Some(view(&Shown { view: v.clone(), dims: dims.to_vec() })?.view);
+        let dims = self.map.ordered_dims();
+        let operand = |v: &View| Some(view(&Shown { view: v.clone(), dims: dims.clone() })?.view);
         let operands = self.map.inputs.iter().map(operand).collect::<Option<Vec<_>>>()?;
         let contiguous = |s: &Dim| matches!(s.as_const(), Some(0 | 1));
         let epilogue = Epilogue { operands, exprs: self.map.exprs.clone(), value: self.result };
@@ -68,7 +68,9 @@ impl Lowering<'_> {
             user.parent == region && fuse::is_pointwise(&user.op) && self.graph.ty(user.outputs[0]).dims == ty.dims
         };
         let tiled = match &waiting.sum {
-            Sum::Product(product) => product.has_columns() && product.rank() == ty.rank(),
+            Sum::Product(product) => {
+                product.has_columns() && product.rank() == ty.rank() && !self.orders.is_last(value)
+            }
             Sum::Conv(..) => true,
         };
         tiled
@@ -135,12 +137,14 @@ impl Lowering<'_> {
         value: ValueId,
         then: Option<Then>,
     ) -> (Option<(Then, Shown)>, Shown) {
-        // Images, channels, and what is left: the plane.
-        conv.epilogue = then.as_ref().and_then(|t| t.epilogue(&|operand| operand.with_merged_from(2)));
-        let (y, fused) = (Shown::dense(conv.y, &self.graph.ty(value).dims), conv.epilogue.is_some());
+        let dims = &self.graph.ty(value).dims;
+        // Images, positions, channels.
+        let merged = |operand: &Shown| operand.with_merged(1..dims.len() - 1);
+        conv.epilogue = then.as_ref().and_then(|t| t.epilogue(&merged));
+        let (y, fused) = (self.in_order(value, conv.y), conv.epilogue.is_some());
         self.emit(Form::Conv(conv), macs);
         match then.filter(|_| !fused) {
-            Some(then) => (Some((then, y)), self.fresh(value)),
+            Some(then) => (Some((then, y)), self.fresh_in_order(value)),
             None => {
                 self.places.insert(value, y.clone());
                 (None, y)

@@ -29,6 +29,11 @@ impl LoopBuilder {
         LoopBuilder::rows(dims, &[])
     }
 
+    /// A map over `dims` that goes along its axes in the given order.
+    pub(super) fn map_along(dims: &[Dim], axes: &[usize]) -> Self {
+        LoopBuilder { outer: axes.to_vec(), ..LoopBuilder::map(dims) }
+    }
+
     /// Rows of `dims` along the axes `inner` (ascending).
     pub(super) fn rows(dims: &[Dim], inner: &[usize]) -> Self {
         LoopBuilder {
@@ -43,13 +48,18 @@ impl LoopBuilder {
         }
     }
 
-    /// The index space's dims in their natural order.
+    /// The index space's dims, axis by axis.
     pub(super) fn dims(&self) -> &[Dim] {
         &self.dims
     }
 
-    fn in_order(&self, strides: &[Dim]) -> Vec<Dim> {
-        self.outer.iter().chain(&self.inner).map(|a| strides[*a].clone()).collect()
+    /// The index space's dims in the order in which the loop goes along them.
+    pub(super) fn ordered_dims(&self) -> Vec<Dim> {
+        self.in_order(&self.dims)
+    }
+
+    fn in_order(&self, of_axes: &[Dim]) -> Vec<Dim> {
+        self.outer.iter().chain(&self.inner).map(|a| of_axes[*a].clone()).collect()
     }
 
     /// Adds an expression, or finds the equal one.

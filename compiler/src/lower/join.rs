@@ -11,6 +11,7 @@ use eec_ir::program::{Join, Length, Source};
 use eec_ir::{BufferId, Dim, Graph, NodeId, RegionId, Symbol, Type, ops};
 
 use super::fuse::LoopBuilder;
+use super::order::Border;
 use super::view::Shown;
 use super::{LowerError, Lowering};
 
@@ -44,7 +45,7 @@ impl Lowering<'_> {
             self.lengths.insert(symbol.clone(), [then.clone(), other.clone()]);
             Length { symbol, then, other }
         });
-        let block = self.block(*region, None)?;
+        let block = self.block(*region, Border::InOrder, None)?;
         self.current = Some(id);
         Ok(Some(Join { block, length }))
     }

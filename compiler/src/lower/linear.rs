@@ -43,7 +43,7 @@ impl Product {
         let over = |rows: &Dim, columns: &Dim| batch.iter().chain([rows, columns]).cloned().collect::<Vec<_>>();
         let (a, rb) = (self.a.expanded(&over(&m, &k)), self.b.dims.len());
         let shared = self.b.dims[..rb - 2].iter().all(|d| d.as_const() == Some(1));
-        let merged = |s: &Shown| s.with_leading_merged(batch.len() + 1);
+        let merged = |s: &Shown| s.with_merged(0..batch.len() + 1);
         let (scale, bias, weights) = (self.scale, self.bias.clone(), self.weights);
         if let (true, Some(rows), Some(c)) = (shared, merged(&a), merged(c)) {
             let b = View { strides: self.b.view.strides[rb - 2..].to_vec(), ..self.b.view.clone() };
@@ -301,24 +301,24 @@ impl Lowering<'_> {
         dilations: &[i64],
         pads: &[i64],
     ) -> Result<(), LowerError> {
-        let (x_dims, w_dims) =
-            (nchw(&self.graph.ty(self.input(id, 0)).dims)?, nchw(&self.graph.ty(self.input(id, 1)).dims)?);
+        let x = as_images(self.shown(self.input(id, 0))?)?;
+        let w_dims = nchw(&self.graph.ty(self.input(id, 1)).dims)?;
         let y_dims = nchw(&self.graph.ty(self.result(id)).dims)?;
-        let (x, w) = (self.dense(self.input(id, 0))?, self.dense(self.input(id, 1))?);
+        let w = self.dense(self.input(id, 1))?;
         let bias = self.graph.node(id).inputs.get(2).copied().map(|v| self.dense(v)).transpose()?;
         let y = self.buffer(DType::F32, Dim::product(&y_dims), Source::Temp);
         let macs = Dim::product(y_dims.iter().chain(&w_dims[1..]));
         let [_, _, h, wd] = y_dims;
         let pads: Vec<i64> = if pads.len() == 2 { vec![0, pads[0], 0, pads[1]] } else { pads.to_vec() };
         let form = Conv {
-            x_dims,
+            x_dims: nchw(&x.dims)?,
             w_dims,
             y_size: [h, wd],
             group,
             strides: pair(strides)?,
             dilations: pair(dilations)?,
             pads: [pads[0], pads[1]],
-            x,
+            x: x.view,
             w,
             bias,
             y,
@@ -337,17 +337,17 @@ impl Lowering<'_> {
             Op::AveragePool { kernel, strides, pads, .. } => (PoolKind::Average, kernel, strides, &ones, pads),
             other => return Err(LowerError::internal(format!("{other} is not pooling"))),
         };
-        let [n, c, h, w] = nchw(&self.graph.ty(self.input(id, 0)).dims)?;
         let [_, _, yh, yw] = nchw(&self.graph.ty(self.result(id)).dims)?;
         let pads: [i64; 4] = match pads.as_slice() {
             [before, after] => [0, *before, 0, *after],
             other => other.try_into().map_err(|_| LowerError::new("pads must be 4 numbers"))?,
         };
         let (kernel, strides, dilations) = (pair(kernel)?, pair(strides)?, pair(dilations)?);
-        let x = self.dense(self.input(id, 0))?;
-        let y = self.fresh(self.result(id)).view.buffer;
-        let form =
-            Pool { kind, planes: &n * &c, x_size: [h, w], y_size: [yh, yw], kernel, strides, dilations, pads, x, y };
+        let x = as_images(self.shown(self.input(id, 0))?)?;
+        let x = self.with_neighbouring_channels(x);
+        let y = self.fresh_in_order(self.result(id)).view.buffer;
+        let (x_dims, y_size, x) = (nchw(&x.dims)?, [yh, yw], x.view);
+        let form = Pool { kind, x_dims, y_size, kernel, strides, dilations, pads, x, y };
         self.emit(Form::Pool(form), Dim::from(0));
         Ok(())
     }
@@ -405,6 +405,18 @@ fn nchw(dims: &[Dim]) -> Result<[Dim; 4], LowerError> {
             dims.len()
         ))),
     }
+}
+
+/// Images; a 1-D signal has height 1, and a single channel any neighbours.
+fn as_images(mut shown: Shown) -> Result<Shown, LowerError> {
+    let dims = nchw(&shown.dims)?;
+    if shown.dims.len() == 3 {
+        shown.view.strides.insert(2, Dim::from(0));
+    }
+    if dims[1].as_const() == Some(1) {
+        shown.view.strides[1] = Dim::from(1);
+    }
+    Ok(Shown { dims: dims.to_vec(), ..shown })
 }
 
 /// Height and width; one number is a width.

@@ -5,7 +5,7 @@
 //! matrix products, convolutions and pooling keep their own forms; `If`, `Route` and `Loop` become steps over
 //! blocks. One file per kind: `view` (addressing), `fuse` (loop expressions), `rows` (reductions), `linear`
 //! (products, convolutions, pooling), `epilogue` (what follows a product or convolution), `attention`,
-//! `movement` (reshapes to pads), `host` (what has no form), `control` (blocks), `join` (what follows both blocks of a `Route`).
+//! `movement` (reshapes to pads), `order` (which values have their channels last), `host` (what has no form), `control` (blocks), `join` (what follows both blocks of a `Route`).
 
 mod attention;
 mod control;
@@ -15,6 +15,7 @@ mod host;
 mod join;
 mod linear;
 mod movement;
+mod order;
 mod rows;
 mod view;
 
@@ -26,6 +27,7 @@ use eec_ir::{BufferId, ConstId, DType, Dim, Graph, KernelId, NodeId, Op, Precisi
 
 use fuse::LoopBuilder;
 pub use host::host_nodes;
+use order::{Border, Orders};
 use view::Shown;
 
 /// Why a graph could not be lowered.
@@ -78,7 +80,7 @@ pub fn lower(verified: Verified<'_>, names: Names<'_>) -> Result<Program, LowerE
     lowering.program.exits = names.exits.iter().map(|name| eec_ir::program::Exit { name: name.clone() }).collect();
     lowering.inputs();
     lowering.program.blocks.push(Block::default());
-    let (steps, yields) = lowering.region(Graph::ROOT)?;
+    let (steps, yields) = lowering.region(Graph::ROOT, Border::RowMajor)?;
     lowering.program.blocks[0].steps = steps;
     lowering.outputs(&yields);
     Ok(lowering.program)
@@ -101,6 +103,8 @@ const MAX_DEFERRED: usize = 48;
 struct Lowering<'g> {
     graph: &'g Graph,
     uses: Vec<Vec<NodeId>>,
+    /// How values lie in memory where nothing else decides.
+    orders: Orders,
     yielded: HashSet<ValueId>,
     program: Program,
     /// Where values that exist in memory are.
@@ -134,6 +138,7 @@ impl<'g> Lowering<'g> {
         Lowering {
             graph,
             uses: graph.uses(),
+            orders: Orders::of(graph),
             yielded,
             program,
             places: HashMap::new(),
@@ -233,11 +238,8 @@ impl<'g> Lowering<'g> {
 
     /// Copies a view into a new dense buffer, which becomes the value's place.
     fn copy(&mut self, value: ValueId, from: &Shown) -> Shown {
-        let mut b = LoopBuilder::map(&from.dims);
-        let x = b.load(from);
         let to = self.fresh(value);
-        b.store(&to, x);
-        self.emit(b.finish(), Dim::from(0));
+        self.copy_into(from, &to, &(0..from.dims.len()).collect::<Vec<_>>());
         to
     }
 
@@ -245,13 +247,14 @@ impl<'g> Lowering<'g> {
     /// that it is made of.
     fn compute(&mut self, value: ValueId) -> Result<Shown, LowerError> {
         self.deferred.remove(&value);
-        let mut b = LoopBuilder::map(&self.graph.ty(value).dims);
+        let dims = &self.graph.ty(value).dims;
+        let mut b = LoopBuilder::map_along(dims, &self.orders.axes(value, dims.len()));
         b.sum = self.sum_inside(value);
         let x = self.inlined(&mut b, value)?;
         if let Some(sum) = b.sum {
             return self.fuse_sum(sum, b, x, value);
         }
-        let to = self.fresh(value);
+        let to = self.fresh_in_order(value);
         b.store(&to, x);
         self.emit(b.finish(), Dim::from(0));
         Ok(to)

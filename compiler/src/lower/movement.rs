@@ -1,6 +1,6 @@
 //! Operators that move elements: views where strides can say it, copies where they cannot.
 
-use eec_ir::program::{Expr, Scalar};
+use eec_ir::program::{Expr, Scalar, Source};
 use eec_ir::{DType, Dim, NodeId, ValueId};
 
 use super::fuse::LoopBuilder;
@@ -72,15 +72,14 @@ impl Lowering<'_> {
         let result = self.result(id);
         let dims = self.graph.ty(result).dims.clone();
         let axis = dim_index(axis, dims.len());
-        let whole = Shown::dense(
-            self.buffer(self.graph.ty(result).dtype, Dim::product(&dims), eec_ir::program::Source::Temp),
-            &dims,
-        );
+        let axes = self.orders.axes(result, dims.len());
+        let whole = self.buffer(self.graph.ty(result).dtype, Dim::product(&dims), Source::Temp);
+        let whole = Shown::along(whole, &dims, &axes);
         let mut start = Dim::from(0);
         for v in self.graph.node(id).inputs.clone() {
             let part_dims = self.graph.ty(v).dims.clone();
             let part = whole.sliced(axis, &start, 1, part_dims[axis].clone());
-            let mut b = LoopBuilder::map(&part.dims);
+            let mut b = LoopBuilder::map_along(&part.dims, &axes);
             let x = self.expression(&mut b, v)?;
             b.store(&part, x);
             self.emit(b.finish(), Dim::from(0));
@@ -95,8 +94,9 @@ impl Lowering<'_> {
             return Err(LowerError::new(format!("padding by {negative}, which may be negative, is not supported")));
         }
         let (from, result) = (self.shown(self.input(id, 0))?, self.result(id));
-        let whole = self.fresh(result);
-        let mut fill = LoopBuilder::map(&whole.dims);
+        let whole = self.fresh_in_order(result);
+        let axes = self.orders.axes(result, whole.dims.len());
+        let mut fill = LoopBuilder::map_along(&whole.dims, &axes);
         let value = match self.graph.node(id).inputs.get(1) {
             Some(v) => self.expression(&mut fill, *v)?,
             None => fill.push(Expr::Const(zero(self.graph.ty(result).dtype)?)),
@@ -107,10 +107,7 @@ impl Lowering<'_> {
         for (axis, (pad, len)) in pads.iter().zip(&from.dims).enumerate() {
             part = part.sliced(axis, pad, 1, len.clone());
         }
-        let mut b = LoopBuilder::map(&part.dims);
-        let x = b.load(&from);
-        b.store(&part, x);
-        self.emit(b.finish(), Dim::from(0));
+        self.copy_into(&from, &part, &axes);
         Ok(())
     }
 

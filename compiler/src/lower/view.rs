@@ -1,6 +1,8 @@
 //! Strided views with the dims they show: how reshapes, transposes, slices and broadcasts become
 //! addressing instead of copies.
 
+use std::ops::Range;
+
 use eec_ir::program::View;
 use eec_ir::{BufferId, Dim};
 
@@ -32,10 +34,30 @@ impl Shown {
         Shown { view: View { buffer, offset: Dim::from(0), strides: dense_strides(dims) }, dims: dims.to_vec() }
     }
 
+    /// A whole buffer in the order of `axes`, from the outermost to the innermost.
+    pub(super) fn along(buffer: BufferId, dims: &[Dim], axes: &[usize]) -> Self {
+        let ordered: Vec<Dim> = axes.iter().map(|a| dims[*a].clone()).collect();
+        let mut place = Shown::dense(buffer, dims);
+        for (axis, stride) in axes.iter().zip(dense_strides(&ordered)) {
+            place.view.strides[*axis] = stride;
+        }
+        place
+    }
+
     /// Whether the elements lie in row-major order without gaps.
     fn is_packed(&self) -> bool {
-        let want = dense_strides(&self.dims);
-        self.dims.iter().zip(self.view.strides.iter().zip(&want)).all(|(d, (have, want))| is_one(d) || have == want)
+        self.has_strides(&dense_strides(&self.dims))
+    }
+
+    /// Whether neighbours are so far from each other, along axes that have any.
+    fn has_strides(&self, strides: &[Dim]) -> bool {
+        self.dims.iter().zip(self.view.strides.iter().zip(strides)).all(|(d, (have, want))| is_one(d) || have == want)
+    }
+
+    /// Whether both views, of the same dims, show the same elements of the same buffer.
+    pub(super) fn is_same(&self, other: &Shown) -> bool {
+        let begins = self.view.buffer == other.view.buffer && self.view.offset == other.view.offset;
+        begins && self.has_strides(&other.view.strides)
     }
 
     /// Whether the view is row-major from the buffer's first element on.
@@ -113,20 +135,16 @@ impl Shown {
         Some(axes.last().map_or(Dim::from(1), |a| self.view.strides[*a].clone()))
     }
 
-    /// The view with its first `count` axes as one, if they are one run.
-    pub(super) fn with_leading_merged(&self, count: usize) -> Option<Self> {
-        let merged = std::iter::once(Dim::product(&self.dims[..count])).chain(self.dims[count..].iter().cloned());
-        let stride = self.merged_stride(0, count)?;
-        let strides = std::iter::once(stride).chain(self.view.strides[count..].iter().cloned()).collect();
-        Some(Shown { dims: merged.collect(), view: View { strides, ..self.view.clone() } })
-    }
-
-    /// The view with its axes from `first` on as one, if they are one run.
-    pub(super) fn with_merged_from(&self, first: usize) -> Option<Self> {
-        let merged = self.dims[..first].iter().cloned().chain([Dim::product(&self.dims[first..])]);
-        let stride = self.merged_stride(first, self.dims.len())?;
-        let strides = self.view.strides[..first].iter().cloned().chain([stride]).collect();
-        Some(Shown { dims: merged.collect(), view: View { strides, ..self.view.clone() } })
+    /// The view with these axes as one, if they are one run.
+    pub(super) fn with_merged(&self, axes: Range<usize>) -> Option<Self> {
+        let with = |all: &[Dim], merged: Dim| {
+            all[..axes.start].iter().cloned().chain([merged]).chain(all[axes.end..].iter().cloned()).collect()
+        };
+        let stride = self.merged_stride(axes.start, axes.end)?;
+        Some(Shown {
+            dims: with(&self.dims, Dim::product(&self.dims[axes.clone()])),
+            view: View { strides: with(&self.view.strides, stride), ..self.view.clone() },
+        })
     }
 }
 

@@ -34,10 +34,10 @@ pub(super) fn write(w: &mut Writer, form: &Conv) -> Result<Body, Reason> {
 fn direct(w: &mut Writer, operands: &mut Windows, depth: &Dim, columns: &Dim) -> Result<Body, Reason> {
     let channels = operands.form.w_dims[0].clone();
     let total = &channels * columns;
-    let (all, across, out, depth) = (w.dim(&total)?, w.dim(columns)?, w.dim(&operands.out)?, w.dim(depth)?);
+    let (all, across, out, depth) = (w.dim(&total)?, w.dim(&channels)?, w.dim(&operands.out)?, w.dim(depth)?);
     w.line(format!("let total = {all};\nlet depth = {depth};"));
     w.line(format!("for (var i = group * {LANES} + lane; i < total; i += groups * {LANES}) {{"));
-    w.line(format!("let channel = i / {across};\nlet column = i - channel * {across};"));
+    w.line(format!("let column = i / {across};\nlet channel = i - column * {across};"));
     w.line(format!("let matrix = channel / {out};\nlet row = channel - matrix * {out};"));
     operands.matrix(w)?;
     operands.column(w, "column")?;
@@ -56,7 +56,6 @@ fn direct(w: &mut Writer, operands: &mut Windows, depth: &Dim, columns: &Dim) ->
 /// Weights, and windows of images: rows are a group's channels, columns the elements of all images' planes.
 struct Windows<'f> {
     form: &'f Conv,
-    x: Place,
     weights: Place,
     bias: Option<Place>,
     y: Place,
@@ -67,14 +66,14 @@ struct Windows<'f> {
 impl<'f> Windows<'f> {
     fn new(w: &mut Writer, form: &'f Conv) -> Result<Self, Reason> {
         let bias = form.bias.map(|b| w.place(b)).transpose()?;
-        let (x, weights, y) = (w.place(form.x)?, w.place(form.w)?, w.place(form.y)?);
-        Ok(Windows { form, x, weights, bias, y, out: Dim::default() })
+        let (weights, y) = (w.place(form.w)?, w.place(form.y)?);
+        Ok(Windows { form, weights, bias, y, out: Dim::default() })
     }
 }
 
 impl Operands for Windows<'_> {
     fn depth_first(&self) -> [bool; 2] {
-        [true, false]
+        [true, true]
     }
 
     fn matrix(&mut self, w: &mut Writer) -> Result<(), Reason> {
@@ -92,32 +91,32 @@ impl Operands for Windows<'_> {
         w.line(format!("let pixel = {column} - image * {plane};"));
         w.line(format!("let top = pixel / {width} * {} - {};", number(down)?, number(up)?));
         w.line(format!("let side = pixel % {width} * {} - {};", number(right)?, number(left)?));
-        let depth = w.dim(&form.w_dims[1])?;
-        let channels = w.dim(&form.x_dims[1])?;
-        w.line(format!("let planes = image * {channels} + matrix * {depth};"));
         Ok(())
     }
 
     fn left(&mut self, w: &mut Writer, row: &str, depth: &str) -> Result<(), Reason> {
-        let all = w.dim(&Dim::product(&self.form.w_dims[1..]))?;
-        let value = self.weights.load(&format!("(first_channel + {row}) * {all} + {depth}"));
+        let [_, channels, kernel_height, kernel_width] = &self.form.w_dims;
+        let (channels, taps) = (w.dim(channels)?, w.dim(&(kernel_height * kernel_width))?);
+        w.line(format!("let of_tap = {depth} / {channels};"));
+        let weight =
+            format!("((first_channel + {row}) * {channels} + ({depth} - of_tap * {channels})) * {taps} + of_tap");
+        let value = self.weights.load(&weight);
         w.line(format!("value = {value};"));
         Ok(())
     }
 
     fn right(&mut self, w: &mut Writer, depth: &str, _: &str) -> Result<(), Reason> {
         let form = self.form;
-        let [_, _, kernel_height, kernel_width] = &form.w_dims;
-        let (taps, across) = (w.dim(&(kernel_height * kernel_width))?, w.dim(kernel_width)?);
+        let (channels, across) = (w.dim(&form.w_dims[1])?, w.dim(&form.w_dims[3])?);
         let (height, width) = (w.dim(&form.x_dims[2])?, w.dim(&form.x_dims[3])?);
         let [down, right] = form.dilations;
-        w.line(format!("let channel_in = {depth} / {taps};"));
-        w.line(format!("let tap = {depth} - channel_in * {taps};"));
+        w.line(format!("let tap = {depth} / {channels};"));
+        w.line(format!("let channel_in = matrix * {channels} + {depth} - tap * {channels};"));
         w.line(format!("let y = top + tap / {across} * {};", number(down)?));
         w.line(format!("let x_at = side + tap % {across} * {};", number(right)?));
         w.line(format!("if y >= 0 && y < {height} && x_at >= 0 && x_at < {width} {{"));
-        let value = self.x.load(&format!("((planes + channel_in) * {height} + y) * {width} + x_at"));
-        w.line(format!("value = {value};\n}}"));
+        let (x, at) = w.view(&form.x, &["image", "channel_in", "y", "x_at"].map(str::to_string))?;
+        w.line(format!("value = {};\n}}", x.load(&at)));
         Ok(())
     }
 
@@ -132,9 +131,9 @@ impl Operands for Windows<'_> {
             None => sum.to_string(),
         };
         w.line(format!("let finished = {biased};"));
-        let indices = ["out_image", "out_channel", "out_pixel"].map(str::to_string);
+        let indices = ["out_image", "out_pixel", "out_channel"].map(str::to_string);
         let value = epilogue::finish(w, form.epilogue.as_ref(), "finished", &indices)?;
-        w.line(self.y.store(&format!("(out_image * {channels} + out_channel) * {plane} + out_pixel"), &value));
+        w.line(self.y.store(&format!("{column} * {channels} + out_channel"), &value));
         Ok(())
     }
 }

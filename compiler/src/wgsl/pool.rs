@@ -13,11 +13,12 @@ const LANES: u32 = 128;
 
 /// Writes a pooling.
 pub(super) fn write(w: &mut Writer, form: &Pool) -> Result<Body, Reason> {
-    let (x, y) = (w.place(form.x)?, w.place(form.y)?);
-    let total = Dim::product([&form.planes, &form.y_size[0], &form.y_size[1]]);
+    let y = w.place(form.y)?;
+    let [images, channels, height, width] = &form.x_dims;
+    let total = Dim::product([images, &form.y_size[0], &form.y_size[1], channels]);
     let all = w.dim(&total)?;
     let (out_height, out_width) = (w.dim(&form.y_size[0])?, w.dim(&form.y_size[1])?);
-    let (height, width) = (w.dim(&form.x_size[0])?, w.dim(&form.x_size[1])?);
+    let (channels, height, width) = (w.dim(channels)?, w.dim(height)?, w.dim(width)?);
     let numbers = |pair: [i64; 2]| -> Result<[String; 2], Reason> { Ok([number(pair[0])?, number(pair[1])?]) };
     let [down, right] = numbers(form.strides)?;
     let [dilate_down, dilate_right] = numbers(form.dilations)?;
@@ -30,19 +31,21 @@ pub(super) fn write(w: &mut Writer, form: &Pool) -> Result<Body, Reason> {
     };
     w.line(format!("let total = {all};"));
     w.line(format!("for (var i = group * {LANES} + lane; i < total; i += groups * {LANES}) {{"));
-    w.line(format!("let line = i / {out_width};\nlet plane = line / {out_height};"));
-    w.line(format!("let top = (line - plane * {out_height}) * {down} - {above};"));
-    w.line(format!("let side = (i - line * {out_width}) * {right} - {before};"));
+    w.line(format!("let position = i / {channels};\nlet channel = i - position * {channels};"));
+    w.line(format!("let line = position / {out_width};\nlet image = line / {out_height};"));
+    w.line(format!("let top = (line - image * {out_height}) * {down} - {above};"));
+    w.line(format!("let side = (position - line * {out_width}) * {right} - {before};"));
     w.line(format!("var value = {start};\nvar count = 0;"));
     w.line(format!("for (var tap_y = 0; tap_y < {kernel_height}; tap_y += 1) {{"));
     w.line(format!("for (var tap_x = 0; tap_x < {kernel_width}; tap_x += 1) {{"));
-    w.line(format!("let y = top + tap_y * {dilate_down};\nlet x = side + tap_x * {dilate_right};"));
-    let inside = format!("y >= 0 && y < {height} && x >= 0 && x < {width}");
+    w.line(format!("let y = top + tap_y * {dilate_down};\nlet x_at = side + tap_x * {dilate_right};"));
+    let inside = format!("y >= 0 && y < {height} && x_at >= 0 && x_at < {width}");
     if form.kind == PoolKind::AverageWithPads {
-        w.line(format!("if y < {height} + {below} && x < {width} + {after} {{ count += 1; }}"));
+        w.line(format!("if y < {height} + {below} && x_at < {width} + {after} {{ count += 1; }}"));
     }
     w.line(format!("if {inside} {{"));
-    let element = x.load(&format!("(plane * {height} + y) * {width} + x"));
+    let (x, at) = w.view(&form.x, &["image", "channel", "y", "x_at"].map(str::to_string))?;
+    let element = x.load(&at);
     match form.kind {
         PoolKind::Max => {
             w.helper(Helper::Larger);

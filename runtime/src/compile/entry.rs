@@ -312,6 +312,13 @@ impl<'a> Entry<'a, '_> {
         self.call(self.helpers.run_attention, &[self.tables.context, words]);
     }
 
+    /// The words of images: their address and their strides.
+    fn image(&mut self, view: &View) -> Vec<Value> {
+        let mut words = vec![self.view(view)];
+        words.extend(view.strides.iter().map(|stride| self.size(stride)));
+        words
+    }
+
     fn conv(&mut self, id: KernelId, form: &Conv) {
         let mut words = vec![self.number(id.index() as i64)];
         for dim in form.x_dims.iter().chain(&form.w_dims).chain(&form.y_size) {
@@ -320,14 +327,13 @@ impl<'a> Entry<'a, '_> {
         for value in [form.group].iter().chain(&form.strides).chain(&form.dilations).chain(&form.pads) {
             words.push(self.number(*value));
         }
-        words.extend([self.pointer(form.x), self.pointer(form.w)]);
+        words.extend(self.image(&form.x));
+        words.push(self.pointer(form.w));
         words.push(match form.bias {
             Some(bias) => self.pointer(bias),
             None => self.number(0),
         });
         words.push(self.pointer(form.y));
-        let fixed = form.x_dims[2..].iter().chain(&form.y_size).all(|d| d.as_const().is_some());
-        words.push(self.number(i64::from(fixed)));
         debug_assert_eq!(words.len(), CONV_WORDS);
         for view in form.epilogue.iter().flat_map(|e| &e.operands) {
             words.push(self.view(view));
@@ -339,7 +345,7 @@ impl<'a> Entry<'a, '_> {
 
     fn pool(&mut self, id: KernelId, form: &Pool) {
         let mut words = vec![self.number(id.index() as i64)];
-        for dim in [&form.planes].into_iter().chain(&form.x_size).chain(&form.y_size) {
+        for dim in form.x_dims.iter().chain(&form.y_size) {
             words.push(self.size(dim));
         }
         for value in form.kernel.iter().chain(&form.strides).chain(&form.dilations).chain(&form.pads) {
@@ -350,7 +356,8 @@ impl<'a> Entry<'a, '_> {
             PoolKind::Average => 1,
             PoolKind::AverageWithPads => 2,
         }));
-        words.extend([self.pointer(form.x), self.pointer(form.y)]);
+        words.extend(self.image(&form.x));
+        words.push(self.pointer(form.y));
         debug_assert_eq!(words.len(), POOL_WORDS);
         let words = self.words(&words);
         self.call(self.helpers.run_pool, &[self.tables.context, words]);

@@ -1,16 +1,17 @@
-//! 2-D convolution over NCHW, with 1-D as height 1: an implicit matmul of weights and patches of the
-//! image, in one of four forms chosen by its sizes.
+//! 2-D convolution, with 1-D as height 1. The result has its channels last, so that vectors lie along them:
+//! no lane is idle at the end of a row, and an epilogue meets contiguous elements.
 
+mod copy;
 mod cut;
-mod direct;
-mod panels;
-mod patches;
-mod turned;
+mod depthwise;
+mod pointwise;
+mod windows;
 
 use std::ops::Range;
 
-use super::depthwise;
-use super::epilogue::{Block, Finish};
+use super::epilogue::Finish;
+use super::gemm::{MAX_LANES, transpose_part};
+use super::image::{Image, Window};
 use super::scratch::with_scores;
 use super::simd::Isa;
 use crate::pool::Pool;
@@ -18,50 +19,42 @@ use crate::pool::Pool;
 /// A convolution.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ConvArgs<'a> {
-    /// `[images, in_channels, size]`.
-    pub(crate) x: *const f32,
-    /// `[out_channels, in_channels / groups, kernel]`.
+    /// `[images, in_channels, size]`, with any strides.
+    pub(crate) x: Image,
+    /// `[out_channels, in_channels / groups, kernel]`, dense.
     pub(crate) w: *const f32,
-    /// The same as [`pack_weights`] wrote it for this shape, or null.
+    /// The weights as [`pack_weights`] wrote them, or null.
     pub(crate) packed: *const f32,
-    /// One value per output channel, or null.
+    /// `[out_channels]`, or null.
     pub(crate) bias: *const f32,
-    /// `[images, out_channels, out_size]`.
+    /// `[images, out_size, out_channels]`, dense.
     pub(crate) y: *mut f32,
     pub(crate) images: usize,
-    pub(crate) shape: ConvShape,
-    /// What follows: its matrices are the planes of an image, one row per channel, and its last batch axis
-    /// the images.
+    pub(crate) filters: Filters,
+    pub(crate) window: Window,
+    /// What follows: its matrices are those of an image, one row per position, a column per channel; its last
+    /// batch axis counts images.
     pub(crate) epilogue: Option<Finish<'a>>,
 }
 
-/// The sizes of a convolution of one image.
+/// The sizes of a convolution's weights.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct ConvShape {
+pub(crate) struct Filters {
     pub(crate) in_channels: usize,
     pub(crate) out_channels: usize,
-    /// Divides both channel counts; at least one.
     pub(crate) groups: usize,
-    pub(crate) window: Window,
-    /// Whether the sizes of the image are those of every run; weights are packed without them otherwise.
-    pub(crate) fixed: bool,
+    pub(crate) kernel: [usize; 2],
 }
 
-impl ConvArgs<'_> {
-    /// Applies the epilogue to finished sums: columns of channels of an image, the first of which is at `c`.
-    ///
-    /// # Safety
-    ///
-    /// The block is inside the output, and nobody else touches it.
-    pub(super) unsafe fn finish(&self, isa: &Isa, image: usize, [rows, columns]: [Range<usize>; 2], c: *mut f32) {
-        let Some(epilogue) = &self.epilogue else { return };
-        let block = Block { batch: [0, 0, image], rows, columns, c, c_row: self.shape.window.out_plane() as isize };
-        // SAFETY: the caller's promise.
-        unsafe { epilogue.apply_all(isa, &block) }
-    }
+/// The forms of a convolution.
+enum Form {
+    /// One filter for each channel.
+    Depthwise,
+    /// A product of the image's positions, or of windows around them, by a matrix for each group.
+    Product,
 }
 
-impl ConvShape {
+impl Filters {
     fn group_inputs(&self) -> usize {
         self.in_channels / self.groups
     }
@@ -70,119 +63,62 @@ impl ConvShape {
         self.out_channels / self.groups
     }
 
-    /// The length of a sum: elements of a patch.
-    fn depth(&self) -> usize {
-        self.group_inputs() * self.window.taps()
-    }
-
-    /// Elements of the weights, if the shape is one: channels in whole groups, and a number that fits.
-    pub(crate) fn weights(&self) -> Option<usize> {
-        let [height, width] = self.window.kernel;
-        let whole = |channels: usize| channels.is_multiple_of(self.groups);
-        let inputs = (self.groups > 0 && whole(self.in_channels) && whole(self.out_channels))
-            .then(|| self.in_channels / self.groups)?;
-        self.out_channels.checked_mul(inputs)?.checked_mul(height)?.checked_mul(width)
-    }
-
-    /// The form that computes it on this instruction set.
-    fn form(&self, isa: &Isa) -> Form {
-        if self.in_channels == self.groups
-            && self.out_channels <= self.groups.saturating_mul(depthwise::MAX_MULTIPLE)
-            && let Some(padded) = depthwise::Padded::new(self.window, isa.lanes)
-        {
-            return Form::Depthwise(padded);
-        }
-        if self.fixed && turned::pays(isa, self) {
-            return Form::Turned;
-        }
-        direct::Layout::new(isa, self).map_or(Form::Panels, Form::Direct)
-    }
-}
-
-/// How a convolution is computed; it decides speed and the order of packed weights, never a result.
-enum Form {
-    /// Plane by plane.
-    Depthwise(depthwise::Padded),
-    /// Weights times vectors of patches, read from a padded copy of the image.
-    Direct(direct::Layout),
-    /// Weights times vectors of packed patches.
-    Panels,
-    /// Patches times vectors of weights.
-    Turned,
-}
-
-/// How a window moves over an image. Pairs are (height, width); sizes of the output are the caller's,
-/// so only the pads before the image count, and those after it may differ.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct Window {
-    pub(crate) size: [usize; 2],
-    pub(crate) out_size: [usize; 2],
-    pub(crate) kernel: [usize; 2],
-    /// At least one.
-    pub(crate) stride: [usize; 2],
-    /// At least one.
-    pub(crate) dilation: [usize; 2],
-    /// Rows and columns before the image.
-    pub(crate) pad: [usize; 2],
-}
-
-impl Window {
-    /// Elements of an input plane.
-    pub(super) fn plane(&self) -> usize {
-        self.size[0] * self.size[1]
-    }
-
-    /// Elements of an output plane.
-    pub(super) fn out_plane(&self) -> usize {
-        self.out_size[0] * self.out_size[1]
-    }
-
-    /// Elements of the kernel.
-    pub(super) fn taps(&self) -> usize {
+    fn taps(&self) -> usize {
         self.kernel[0] * self.kernel[1]
     }
 
-    /// The input coordinate on `axis` that output `out` meets at `tap`; negative in the pad.
-    pub(super) fn input(&self, axis: usize, out: usize, tap: usize) -> isize {
-        (out * self.stride[axis] + tap * self.dilation[axis]) as isize - self.pad[axis] as isize
+    /// The length of an output's sum.
+    fn depth(&self) -> usize {
+        self.group_inputs() * self.taps()
     }
 
-    /// Which of `count` steps of `step` from `first` land inside the image on `axis`.
-    pub(super) fn inside(&self, axis: usize, first: isize, step: usize, count: usize) -> Range<usize> {
-        // A division takes longer than all the rest.
-        let rounded = |distance: usize| if step == 1 { distance } else { distance.div_ceil(step) };
-        let steps = |distance: isize| rounded(distance.max(0) as usize).min(count);
-        let (lo, hi) = (steps(-first), steps(self.size[axis] as isize - first));
-        lo.min(hi)..hi
+    /// Elements of the weights; `None` if the groups do not divide the channels, or if there are too many.
+    pub(crate) fn len(&self) -> Option<usize> {
+        let whole = |channels: usize| channels.is_multiple_of(self.groups);
+        let inputs = (self.groups > 0 && whole(self.in_channels) && whole(self.out_channels))
+            .then(|| self.in_channels / self.groups)?;
+        self.out_channels.checked_mul(inputs)?.checked_mul(self.kernel[0])?.checked_mul(self.kernel[1])
     }
 
-    /// Whether each output meets just the input of the same coordinates.
-    fn is_pointwise(&self) -> bool {
-        self.kernel == [1, 1] && self.stride == [1, 1] && self.pad == [0, 0] && self.size == self.out_size
+    fn form(&self) -> Form {
+        match self.groups > 1 && self.in_channels == self.groups && self.out_channels == self.groups {
+            true => Form::Depthwise,
+            false => Form::Product,
+        }
     }
-}
 
-/// Elements of the packed weights of a convolution, or `None` if it uses them as they are.
-pub(crate) fn packed_len(shape: &ConvShape) -> Option<usize> {
-    packed_len_for(Isa::get(), shape)
-}
-
-fn packed_len_for(isa: &Isa, shape: &ConvShape) -> Option<usize> {
-    match shape.form(isa) {
-        Form::Depthwise(_) => None,
-        Form::Direct(_) | Form::Panels => shape.out_channels.checked_mul(shape.depth()),
-        Form::Turned => turned::packed_len(isa, shape),
+    /// Elements of the packed weights of a group.
+    fn group_len(&self, isa: &Isa) -> Option<usize> {
+        self.group_outputs().checked_next_multiple_of(isa.nr())?.checked_mul(self.depth())
     }
 }
 
-/// Packs the weights of a convolution into `dst`, all of which is written.
+/// Elements of the packed weights, or `None` if there are too many.
+pub(crate) fn packed_len(filters: &Filters) -> Option<usize> {
+    packed_len_for(Isa::get(), filters)
+}
+
+/// [`packed_len`] for one instruction set.
+fn packed_len_for(isa: &Isa, filters: &Filters) -> Option<usize> {
+    match filters.form() {
+        Form::Depthwise => filters.len(),
+        Form::Product => filters.group_len(isa)?.checked_mul(filters.groups),
+    }
+}
+
+/// Packs weights in the order in which this CPU's kernels read them: one row for each tap of the kernel and
+/// each input channel, in panels of output channels.
 ///
 /// # Safety
 ///
-/// `w` is readable for the weights of `shape`, and `dst` is [`packed_len`] long.
-pub(crate) unsafe fn pack_weights(shape: &ConvShape, w: *const f32, dst: &mut [f32]) {
+/// `w` is readable for the weights of `filters`.
+///
+/// # Panics
+///
+/// If `dst` is not exactly [`packed_len`] long.
+pub(crate) unsafe fn pack_weights(filters: &Filters, w: *const f32, dst: &mut [f32]) {
     // SAFETY: the caller's promise.
-    unsafe { pack_weights_for(Isa::get(), shape, w, dst) }
+    unsafe { pack_weights_for(Isa::get(), filters, w, dst) }
 }
 
 /// [`pack_weights`] for one instruction set.
@@ -190,13 +126,50 @@ pub(crate) unsafe fn pack_weights(shape: &ConvShape, w: *const f32, dst: &mut [f
 /// # Safety
 ///
 /// As for [`pack_weights`].
-unsafe fn pack_weights_for(isa: &Isa, shape: &ConvShape, w: *const f32, dst: &mut [f32]) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        match shape.form(isa) {
-            Form::Depthwise(_) => {}
-            Form::Direct(_) | Form::Panels => panels::pack(isa, shape, w, dst),
-            Form::Turned => turned::pack(isa, shape, w, dst),
+unsafe fn pack_weights_for(isa: &Isa, filters: &Filters, w: *const f32, dst: &mut [f32]) {
+    assert_eq!(Some(dst.len()), packed_len_for(isa, filters));
+    if dst.is_empty() {
+        return;
+    }
+    match filters.form() {
+        // SAFETY: the weights are channels × taps.
+        Form::Depthwise => unsafe { pack_panel(isa, filters, w, filters.out_channels, filters.out_channels, dst) },
+        Form::Product => {
+            let (depth, outputs, nr) = (filters.depth(), filters.group_outputs(), isa.nr());
+            for (group, part) in dst.chunks_exact_mut(filters.group_len(isa).unwrap_or(0)).enumerate() {
+                for (panel, dst) in part.chunks_exact_mut(depth * nr).enumerate() {
+                    let first = w.wrapping_add((group * outputs + panel * nr) * depth);
+                    // SAFETY: the panel's weights are those of `columns` outputs.
+                    unsafe { pack_panel(isa, filters, first, (outputs - panel * nr).min(nr), nr, dst) };
+                }
+            }
+        }
+    }
+}
+
+/// Packs the weights of `columns` outputs into rows of `width`, a row for each tap and of each tap one for
+/// each input channel, zeros in the columns beyond.
+///
+/// # Safety
+///
+/// `w` is readable for the weights of `columns` outputs.
+unsafe fn pack_panel(isa: &Isa, filters: &Filters, w: *const f32, columns: usize, width: usize, dst: &mut [f32]) {
+    let (depth, taps, inputs, lanes) = (filters.depth(), filters.taps(), filters.group_inputs(), isa.lanes);
+    let mut block = [0.0; MAX_LANES * MAX_LANES];
+    for column in (0..width).step_by(lanes) {
+        let (filled, room) = (columns.saturating_sub(column).min(lanes), (width - column).min(lanes));
+        for k in (0..depth).step_by(lanes) {
+            let ks = (depth - k).min(lanes);
+            let src = w.wrapping_add(column * depth + k);
+            // SAFETY: `filled` outputs have weights from `k` on, and the block is `lanes` × `lanes`.
+            unsafe {
+                let to = block.as_mut_ptr();
+                transpose_part(isa, src, depth as isize, [filled, ks], to, lanes as isize, lanes);
+            }
+            for (k, row) in (k..k + ks).zip(block.chunks_exact(lanes)) {
+                let row_of_tap = k % taps * inputs + k / taps;
+                dst[row_of_tap * width + column..][..room].copy_from_slice(&row[..room]);
+            }
         }
     }
 }
@@ -205,8 +178,9 @@ unsafe fn pack_weights_for(isa: &Isa, shape: &ConvShape, w: *const f32, dst: &mu
 ///
 /// # Safety
 ///
-/// The pointers are valid for the shapes in [`ConvArgs`], its stated bounds hold, and the output
-/// overlaps nothing that is read.
+/// The pointers are valid for the sizes in [`ConvArgs`], `groups` divides both channel counts, the bounds of
+/// [`Window`] hold, the epilogue's operands are readable wherever the output is, and the output overlaps
+/// nothing that is read.
 pub(crate) unsafe fn conv(pool: &Pool, args: &ConvArgs<'_>) {
     // SAFETY: the caller's promise.
     unsafe { conv_for(Isa::get(), pool, args) }
@@ -216,15 +190,15 @@ pub(crate) unsafe fn conv(pool: &Pool, args: &ConvArgs<'_>) {
 ///
 /// # Safety
 ///
-/// As for [`conv`].
+/// As for [`conv`], with weights that are packed for this set if at all.
 unsafe fn conv_for(isa: &Isa, pool: &Pool, args: &ConvArgs<'_>) {
     if args.packed.is_null()
-        && let Some(len) = packed_len_for(isa, &args.shape)
+        && let Some(len) = packed_len_for(isa, &args.filters)
     {
         return with_scores(len, |packed| {
             // SAFETY: the caller's promise; the scratch is as long as the packed weights.
             unsafe {
-                pack_weights_for(isa, &args.shape, args.w, packed);
+                pack_weights_for(isa, &args.filters, args.w, packed);
                 run(isa, pool, &ConvArgs { packed: packed.as_ptr(), ..*args });
             }
         });
@@ -233,20 +207,54 @@ unsafe fn conv_for(isa: &Isa, pool: &Pool, args: &ConvArgs<'_>) {
     unsafe { run(isa, pool, args) }
 }
 
-/// [`conv_for`] with weights in the order of the convolution's form.
+/// Computes a convolution in its form.
 ///
 /// # Safety
 ///
-/// As for [`conv`].
+/// As for [`conv`], with packed weights.
 unsafe fn run(isa: &Isa, pool: &Pool, args: &ConvArgs<'_>) {
-    // SAFETY: the caller's promise; each group of a depthwise convolution has one input channel.
+    if args.images == 0 || args.window.out_plane() == 0 || args.filters.out_channels == 0 {
+        return;
+    }
+    // SAFETY: the caller's promise.
     unsafe {
-        match args.shape.form(isa) {
-            Form::Depthwise(padded) => depthwise::run(pool, isa, args, padded),
-            Form::Direct(layout) => direct::run(pool, isa, args, layout),
-            Form::Panels => panels::run(pool, isa, args),
-            Form::Turned => turned::run(pool, isa, args),
+        match args.filters.form() {
+            Form::Depthwise => depthwise::run(pool, isa, args),
+            Form::Product if args.positions().is_some() => pointwise::run(pool, isa, args),
+            Form::Product => windows::run(pool, isa, args),
         }
+    }
+}
+
+impl ConvArgs<'_> {
+    /// Elements from one position of the image to the next, if the windows are the positions of the input.
+    fn positions(&self) -> Option<isize> {
+        let uniform = self.window.size[0] == 1 || self.x.row == self.window.size[1] as isize * self.x.column;
+        (self.window.is_pointwise() && uniform).then_some(self.x.column)
+    }
+
+    /// Where the output has a position of an image.
+    fn output(&self, image: usize, position: usize) -> *mut f32 {
+        self.y.wrapping_add((image * self.window.out_plane() + position) * self.filters.out_channels)
+    }
+
+    /// Applies the epilogue to the channels `columns` of the positions `rows`, unless links did.
+    ///
+    /// # Safety
+    ///
+    /// They are inside the output, and nobody else touches them.
+    unsafe fn finish(&self, isa: &Isa, image: usize, [rows, columns]: [Range<usize>; 2]) {
+        let Some(epilogue) = &self.epilogue else { return };
+        let c = self.output(image, rows.start).wrapping_add(columns.start);
+        let block = super::epilogue::Block {
+            batch: [0, 0, image],
+            rows,
+            columns,
+            c,
+            c_row: self.filters.out_channels as isize,
+        };
+        // SAFETY: the caller's promise.
+        unsafe { epilogue.apply(isa, &block) }
     }
 }
 

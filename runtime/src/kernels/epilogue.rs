@@ -113,12 +113,6 @@ impl Finish<'_> {
         Links::of(joins.iter().filter_map(link), clip)
     }
 
-    /// [`Finish::links`], if they are all that there is and each has one value for all elements of a row: then
-    /// they may join sums that do not lie where C does.
-    pub(super) fn links_by_row(&self, batch: [usize; 3]) -> Option<Links> {
-        self.steps.links.as_ref().map(|_| self.links(batch)).filter(Links::are_by_row)
-    }
-
     /// Replaces the elements of a block, unless links did.
     ///
     /// # Safety

@@ -1,4 +1,4 @@
-//! The driver behind matmul and convolution: cuts C into blocks of rows and strips of columns,
+//! The driver behind matmul and pointwise convolution: cuts C into blocks of rows and strips of columns,
 //! shares them among the threads, and walks each through slices of k with tiles of one kernel.
 
 use std::ops::Range;
@@ -196,17 +196,18 @@ unsafe fn block<P: Problem>(isa: &Isa, plan: &Plan, problem: &P, item: usize, sc
             let tile = Tile {
                 a: a.ptr,
                 a_row: a.row,
+                a_rows: std::ptr::null(),
+                runs: &[0],
                 a_col: a.column,
                 b,
                 b_row,
-                b_rows: std::ptr::null(),
                 c: operands.c.offset(c),
                 c_row: operands.c_row,
                 k: slice.ks.len(),
                 columns: columns.len(),
                 resume: index > 0,
                 scale: if last { operands.scale } else { 1.0 },
-                bias: if last { operands.bias.at(rows.start, columns.start) } else { Bias::None },
+                bias: if last { operands.bias.at(columns.start) } else { Bias::None },
                 ahead: b.wrapping_offset(if in_order { slice.ks.len() as isize * b_row } else { 0 }),
                 ahead_lines: 0,
                 ahead_step: if in_order { plan.strip * size_of::<f32>() } else { 0 },
@@ -228,7 +229,7 @@ unsafe fn block<P: Problem>(isa: &Isa, plan: &Plan, problem: &P, item: usize, sc
 /// # Safety
 ///
 /// `tile` describes `rows` rows of valid operands.
-unsafe fn tiles(isa: &Isa, mut tile: Tile<'_>, rows: usize) {
+pub(super) unsafe fn tiles(isa: &Isa, mut tile: Tile<'_>, rows: usize) {
     let kernels = isa.tiles[tile.columns.div_ceil(isa.lanes) - 1];
     let mut left = rows;
     // Every tile prefetches its part, evenly: bursts would fill the queues that its own loads wait in.
@@ -238,10 +239,13 @@ unsafe fn tiles(isa: &Isa, mut tile: Tile<'_>, rows: usize) {
         let count = left.div_ceil(left.div_ceil(kernels.len()));
         // SAFETY: `count` of the remaining rows, on the instruction set of `isa`.
         unsafe { kernels[count - 1](&tile) };
-        tile.a = tile.a.wrapping_offset(count as isize * tile.a_row);
+        if tile.a_rows.is_null() {
+            tile.a = tile.a.wrapping_offset(count as isize * tile.a_row);
+        } else {
+            tile.a_rows = tile.a_rows.wrapping_add(count);
+        }
         tile.c = tile.c.wrapping_offset(count as isize * tile.c_row);
-        tile.bias = tile.bias.at(count, 0);
-        tile.ahead = tile.ahead.wrapping_byte_add(tile.ahead_step * tile.k);
+        tile.ahead = tile.ahead.wrapping_byte_add(tile.ahead_step * tile.k * tile.runs.len());
         tile.row += count;
         left -= count;
     }
@@ -276,13 +280,10 @@ unsafe fn pack_rows(isa: &Isa, src: Strided, k: usize, n: usize, dst: *mut f32, 
         let segment = Segment {
             src: src.ptr.wrapping_add(column),
             src_row: src.row,
-            step: 1,
             dst: dst.wrapping_add(column),
             dst_row: width as isize,
             count: k,
-            len: isa.lanes,
-            lo: 0,
-            hi: n.saturating_sub(column).min(isa.lanes),
+            len: n.saturating_sub(column).min(isa.lanes),
         };
         // SAFETY: the segment reads below `n` and writes below `padded`.
         unsafe { (isa.copy)(&segment) };

@@ -8,9 +8,9 @@
 
 pub(crate) mod attention;
 pub(crate) mod conv;
-mod depthwise;
 pub(crate) mod epilogue;
 mod gemm;
+pub(crate) mod image;
 pub(crate) mod math;
 pub(crate) mod matmul;
 pub(crate) mod narrow;
@@ -25,17 +25,19 @@ pub(crate) enum Bias {
     None,
     /// One value per column of C.
     PerColumn(*const f32),
-    /// One value per row of C.
-    PerRow(*const f32),
 }
 
 impl Bias {
-    /// The bias of the part of C that starts at `row` and `column`.
-    fn at(self, row: usize, column: usize) -> Bias {
+    /// One value per column, or nothing where there is no address.
+    fn per_column(bias: *const f32) -> Bias {
+        if bias.is_null() { Bias::None } else { Bias::PerColumn(bias) }
+    }
+
+    /// The bias of the part of C that starts at `column`.
+    fn at(self, column: usize) -> Bias {
         match self {
             Bias::None => Bias::None,
             Bias::PerColumn(bias) => Bias::PerColumn(bias.wrapping_add(column)),
-            Bias::PerRow(bias) => Bias::PerRow(bias.wrapping_add(row)),
         }
     }
 }

@@ -95,7 +95,6 @@ fn in_parts(args: &MatMulArgs, f: impl Fn(&MatMulArgs)) {
             a: args.a.at(row, 0),
             c: args.c.wrapping_offset(row as isize * args.c_row),
             m: rows.min(args.m - row),
-            bias: args.bias.at(row, 0),
             epilogue: args.epilogue.map(|e| Finish { operands: &operands, ..e }),
             ..*args
         });
@@ -244,7 +243,6 @@ unsafe fn finish_row<const N: usize>(args: &MatMulArgs, row: usize, column: usiz
                 let bias = std::slice::from_raw_parts(bias.add(column), columns);
                 finished.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
             }
-            Bias::PerRow(bias) => finished.iter_mut().for_each(|x| *x += *bias.add(row)),
         }
         let c = args.c.offset(row as isize * args.c_row + column as isize);
         std::ptr::copy_nonoverlapping(finished.as_ptr(), c, columns);

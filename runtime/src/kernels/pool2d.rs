@@ -1,12 +1,10 @@
-//! Max and average pooling over NCHW, with 1-D as height 1.
+//! Max and average pooling, with 1-D as height 1, of images whose channels are last.
 
-use std::ops::Range;
-
-use super::conv::Window;
-use super::simd::{Isa, Windows};
+use super::image::{Image, Window};
+use super::simd::{End, Isa, Stretch};
 use crate::pool::Pool;
 
-/// Window elements below which planes are not worth handing to another thread.
+/// Window elements below which rows are not worth handing to another thread.
 const GRAIN: usize = 1 << 14;
 
 /// What a window of inputs becomes.
@@ -24,28 +22,28 @@ pub(crate) enum PoolKind {
     },
 }
 
-/// A pooling of every plane. The output's sizes are the caller's, so rounding up is its choice.
+/// A pooling. The output's sizes are the caller's, so rounding up is its choice.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PoolArgs {
-    /// `[planes, size]`.
-    pub(crate) x: *const f32,
-    /// `[planes, out_size]`.
+    /// `[images, channels, size]`, its channels neighbours.
+    pub(crate) x: Image,
+    /// `[images, out_size, channels]`, dense.
     pub(crate) y: *mut f32,
-    /// Images times channels.
-    pub(crate) planes: usize,
+    pub(crate) images: usize,
+    pub(crate) channels: usize,
     pub(crate) window: Window,
     pub(crate) kind: PoolKind,
 }
 
-// SAFETY: `pool2d` writes disjoint planes and only reads the rest, which is valid meanwhile.
+// SAFETY: `pool2d` writes disjoint rows and only reads the rest, which is valid meanwhile.
 unsafe impl Sync for PoolArgs {}
 
-/// Pools every plane. A window that meets no input gives negative infinity or zero.
+/// Pools every channel. A window that meets no input gives negative infinity or zero.
 ///
 /// # Safety
 ///
-/// The pointers are valid for the shapes in [`PoolArgs`], the bounds of [`Window`] hold, and the
-/// output overlaps nothing that is read.
+/// The pointers are valid for the sizes in [`PoolArgs`], the channels of `x` are one element apart, the bounds
+/// of [`Window`] hold, and the output overlaps nothing that is read.
 pub(crate) unsafe fn pool2d(pool: &Pool, args: &PoolArgs) {
     // SAFETY: the caller's promise.
     unsafe { pool2d_for(Isa::get(), pool, args) }
@@ -57,136 +55,65 @@ pub(crate) unsafe fn pool2d(pool: &Pool, args: &PoolArgs) {
 ///
 /// As for [`pool2d`].
 unsafe fn pool2d_for(isa: &Isa, pool: &Pool, args: &PoolArgs) {
-    let window = args.window;
-    let work = window.out_plane().saturating_mul(window.taps().max(1));
+    let [height, width] = args.window.out_size;
+    let work = width.saturating_mul(args.channels).saturating_mul(args.window.taps().max(1));
     if work == 0 {
         return;
     }
-    pool.run(args.planes, GRAIN.div_ceil(work), &|planes| {
-        for plane in planes {
-            // SAFETY: `plane` is one of the planes, and no other thread writes it.
-            let (x, y) = unsafe {
-                let x = args.x.add(plane * window.plane());
-                let y = args.y.add(plane * window.out_plane());
-                (std::slice::from_raw_parts(x, window.plane()), std::slice::from_raw_parts_mut(y, window.out_plane()))
-            };
-            pool_plane(isa, &window, args.kind, x, y);
+    pool.run(args.images * height, GRAIN.div_ceil(work), &|rows| {
+        for row in rows {
+            // SAFETY: the row is one of the output, and no other thread writes it.
+            unsafe { pool_row(isa, args, row / height, row % height) };
         }
     });
 }
 
-fn pool_plane(isa: &Isa, window: &Window, kind: PoolKind, x: &[f32], y: &mut [f32]) {
-    let inner = inner(window);
-    let outer = [0..inner.start, inner.end..window.out_size[1]];
-    for (row, out) in y.chunks_exact_mut(window.out_size[1]).enumerate() {
-        match kind {
-            PoolKind::Max => {
-                sweep(isa.max_windows, window, x, row, inner.clone(), out);
-                outer.iter().for_each(|columns| {
-                    out[columns.clone()].fill(f32::NEG_INFINITY);
-                    fold(window, x, row, columns.clone(), out, |best, x| if x > best { x } else { best });
-                });
-            }
-            PoolKind::Average | PoolKind::AverageWithPad { .. } => {
-                sweep(isa.sum_windows, window, x, row, inner.clone(), out);
-                outer.iter().for_each(|columns| {
-                    out[columns.clone()].fill(0.0);
-                    fold(window, x, row, columns.clone(), out, |sum, x| sum + x);
-                });
-                divide(window, kind, row, out);
-            }
-        }
-    }
-}
-
-/// The output columns whose windows lie inside the image's columns.
-fn inner(window: &Window) -> Range<usize> {
-    let width = window.out_size[1];
-    let Some(last) = window.kernel[1].checked_sub(1) else { return 0..0 };
-    let first = window.inside(1, window.input(1, 0, 0), window.stride[1], width);
-    let last = window.inside(1, window.input(1, 0, last), window.stride[1], width);
-    first.start..last.end.clamp(first.start, first.end.max(first.start))
-}
-
-/// The rows of taps that lie inside the image for an output row.
-fn tap_rows(window: &Window, row: usize) -> Range<usize> {
-    window.inside(0, window.input(0, row, 0), window.dilation[0], window.kernel[0])
-}
-
-/// Computes the output `columns` of a row, whose windows lie inside the image's columns.
-fn sweep(kernel: unsafe fn(&Windows), window: &Window, x: &[f32], row: usize, columns: Range<usize>, out: &mut [f32]) {
-    let taps = tap_rows(window, row);
-    if columns.is_empty() {
-        return;
-    }
-    let (line, size) = (window.input(0, row, taps.start), window.size[1]);
-    let first = line * size as isize + window.input(1, columns.start, 0);
-    let windows = Windows {
-        src: x.as_ptr().wrapping_offset(first),
-        src_row: window.dilation[0] * size,
-        rows: taps.len(),
-        step: window.stride[1],
-        taps: window.kernel[1],
-        tap_step: window.dilation[1],
-        dst: out[columns.clone()].as_mut_ptr(),
-        len: columns.len(),
-    };
-    // SAFETY: the rows and columns of every window are inside the plane, and the outputs inside the row;
-    // the kernel is one of this CPU's.
-    unsafe { kernel(&windows) };
-}
-
-/// Folds the inputs of the output `columns` of a row into them, in the order of the kernel's taps.
-fn fold(
-    window: &Window,
-    x: &[f32],
-    row: usize,
-    columns: Range<usize>,
-    out: &mut [f32],
-    fold: impl Fn(f32, f32) -> f32,
-) {
-    for column in columns {
-        let first = window.input(1, column, 0);
-        for tap_y in tap_rows(window, row) {
-            let line = &x[window.input(0, row, tap_y) as usize * window.size[1]..][..window.size[1]];
-            for tap_x in window.inside(1, first, window.dilation[1], window.kernel[1]) {
-                out[column] = fold(out[column], line[window.input(1, column, tap_x) as usize]);
-            }
-        }
-    }
-}
-
-/// Turns the sums of a row into means.
-fn divide(window: &Window, kind: PoolKind, row: usize, out: &mut [f32]) {
-    let pads = match kind {
-        PoolKind::AverageWithPad { pad_end } => Some(pad_end),
-        PoolKind::Max | PoolKind::Average => None,
-    };
-    let rows = counted(window, 0, row, pads);
-    for (column, sum) in out.iter_mut().enumerate() {
-        let count = rows * counted(window, 1, column, pads);
-        if count > 0 {
-            *sum /= count as f32;
-        }
+/// Computes row `y` of an image.
+///
+/// # Safety
+///
+/// As for [`pool2d`]; nobody else touches the row.
+unsafe fn pool_row(isa: &Isa, args: &PoolArgs, image: usize, y: usize) {
+    let PoolArgs { x, channels, window, kind, .. } = args;
+    let kernels = if *kind == PoolKind::Max { &isa.greatest } else { &isa.sums };
+    let rows = window.taps_inside(0, y);
+    for outputs in window.stretches(kernels.len()) {
+        let columns = window.taps_inside(1, outputs.start);
+        let first = [window.input(0, y, rows.start), window.input(1, outputs.start, columns.start)];
+        let position = (image * window.out_size[0] + y) * window.out_size[1] + outputs.start;
+        let count = counted(window, *kind, 0, y) * counted(window, *kind, 1, outputs.start);
+        let divisor = (*kind != PoolKind::Max && count > 0).then_some(count as f32);
+        let stretch = Stretch {
+            src: x.at(image, 0, first[0], first[1]),
+            src_step: window.stride[1] as isize * x.column,
+            src_row: window.dilation[0] as isize * x.row,
+            src_column: window.dilation[1] as isize * x.column,
+            taps: [rows.len(), columns.len()],
+            weights: std::ptr::null(),
+            weights_row: 0,
+            dst: args.y.wrapping_add(position * channels),
+            channels: *channels,
+            end: End { divisor, ..End::NONE },
+        };
+        // SAFETY: the taps are inside the image, and the outputs the caller's.
+        unsafe { (kernels[outputs.len() - 1])(&stretch) };
     }
 }
 
 /// How many taps along `axis` count for the output `out`: those inside the image, or inside the image
 /// with its pads.
-fn counted(window: &Window, axis: usize, out: usize, pads: Option<[usize; 2]>) -> usize {
-    let (first, step, taps) = (window.input(axis, out, 0), window.dilation[axis], window.kernel[axis]);
-    match pads {
-        None => window.inside(axis, first, step, taps).len(),
-        Some(pad_end) => {
-            let room = (window.size[axis] + pad_end[axis]) as isize - first;
-            (room.max(0) as usize).div_ceil(step).min(taps)
-        }
-    }
+fn counted(window: &Window, kind: PoolKind, axis: usize, out: usize) -> usize {
+    let PoolKind::AverageWithPad { pad_end } = kind else { return window.taps_inside(axis, out).len() };
+    let room = (window.size[axis] + pad_end[axis]) as isize - window.input(axis, out, 0);
+    (room.max(0) as usize).div_ceil(window.dilation[axis]).min(window.kernel[axis])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A vector and a part of one.
+    const CHANNELS: usize = 19;
 
     const PLAIN: Window =
         Window { size: [7, 9], out_size: [7, 9], kernel: [3, 3], stride: [1, 1], dilation: [1, 1], pad: [1, 1] };
@@ -197,7 +124,8 @@ mod tests {
 
     /// The output at `i` by the plain loop over the taps.
     fn naive(window: &Window, kind: PoolKind, x: &[f32], i: usize) -> f32 {
-        let (plane, pixel) = (i / window.out_plane(), i % window.out_plane());
+        let (channel, position) = (i % CHANNELS, i / CHANNELS);
+        let (image, pixel) = (position / window.out_plane(), position % window.out_plane());
         let out = [pixel / window.out_size[1], pixel % window.out_size[1]];
         let (mut best, mut sum, mut inside, mut padded) = (f32::NEG_INFINITY, 0.0, 0, 0);
         for tap in 0..window.taps() {
@@ -208,7 +136,7 @@ mod tests {
                 padded += usize::from(y < height + pad_end[0] as isize && x_ < width + pad_end[1] as isize);
             }
             if (0..height).contains(&y) && (0..width).contains(&x_) {
-                let value = x[plane * window.plane() + (y * width + x_) as usize];
+                let value = x[((image as isize * height + y) * width + x_) as usize * CHANNELS + channel];
                 (best, sum, inside) = (best.max(value), sum + value, inside + 1);
             }
         }
@@ -220,12 +148,15 @@ mod tests {
     }
 
     fn check(window: Window) {
-        let planes = 5;
-        let x = data(planes * window.plane());
+        let images = 2;
+        let row = window.size[1] * CHANNELS;
+        let x = data(images * window.size[0] * row);
+        let [image, row, column] = [window.size[0] * row, row, CHANNELS].map(|n| n as isize);
+        let source = Image { ptr: x.as_ptr(), image, channel: 1, row, column };
         for kind in [PoolKind::Max, PoolKind::Average, PoolKind::AverageWithPad { pad_end: [1, 2] }] {
             for (isa, threads) in Isa::available().into_iter().zip([1, 2].into_iter().cycle()) {
-                let mut y = vec![f32::NAN; planes * window.out_plane()];
-                let args = PoolArgs { x: x.as_ptr(), y: y.as_mut_ptr(), planes, window, kind };
+                let mut y = vec![f32::NAN; images * window.out_plane() * CHANNELS];
+                let args = PoolArgs { x: source, y: y.as_mut_ptr(), images, channels: CHANNELS, window, kind };
                 // SAFETY: both operands are valid for their sizes.
                 unsafe { pool2d_for(isa, &Pool::new(threads), &args) };
                 for (i, &got) in y.iter().enumerate() {

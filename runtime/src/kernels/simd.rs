@@ -16,7 +16,7 @@ use std::sync::LazyLock;
 
 use super::epilogue::{self, Add, Clip, Join, Link, Max, Min, Pair, Pass};
 use super::math::{self, Function};
-pub(super) use images::{Plane, Windows};
+pub(super) use images::{End, Stretch};
 pub(super) use tile::{LINE, Tile};
 
 /// A vector of f32.
@@ -24,7 +24,7 @@ pub(super) use tile::{LINE, Tile};
 /// # Safety
 ///
 /// Every function needs the instruction set of the implementing type. Loads and stores touch
-/// `LEN` elements, the `_span` and `_part` forms only the lanes they name.
+/// `LEN` elements, the `_part` forms only the lanes they name.
 pub(super) trait Lanes: Copy {
     /// Elements of a vector.
     const LEN: usize;
@@ -32,10 +32,8 @@ pub(super) trait Lanes: Copy {
     unsafe fn zero() -> Self;
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(src: *const f32) -> Self;
-    /// Lanes `lo..hi` from `src[lo..hi]`, the others zero; `src` itself may lie outside the object.
-    unsafe fn load_span(src: *const f32, lo: usize, hi: usize) -> Self;
-    /// [`Lanes::load_span`] of every `step`-th element: lane `i` from `src[i * step]`.
-    unsafe fn load_strided(src: *const f32, step: usize, lo: usize, hi: usize) -> Self;
+    /// The first `len` lanes, the others zero.
+    unsafe fn load_part(src: *const f32, len: usize) -> Self;
     /// `LEN` integers as floats.
     unsafe fn load_i8(src: *const i8) -> Self;
     /// `LEN` pairs of bfloat16: the lower halves and the upper ones.
@@ -70,76 +68,22 @@ pub(super) trait Lanes: Copy {
 /// The bits of the second bfloat16 of a pair, where they are those of the same float.
 const HIGH_HALF: i32 = 0xffff_0000_u32 as i32;
 
-/// Copies `count` rows of `len` elements (at most a vector), `step` apart at the source. Only `lo..hi`
-/// are read, the others become zero.
+/// Copies `count` rows of `len` elements, at most a vector, and fills up the vectors with zeros.
 #[derive(Clone, Copy)]
 pub(super) struct Segment {
     pub(super) src: *const f32,
     pub(super) src_row: isize,
-    pub(super) step: usize,
     pub(super) dst: *mut f32,
     pub(super) dst_row: isize,
     pub(super) count: usize,
     pub(super) len: usize,
-    pub(super) lo: usize,
-    pub(super) hi: usize,
-}
-
-/// What follows the sums of a plane.
-#[derive(Clone, Copy)]
-pub(super) struct End<'a> {
-    pub(super) bias: Option<f32>,
-    /// One value each.
-    pub(super) links: &'a [Link],
-    pub(super) clip: Option<Clip>,
-}
-
-impl End<'_> {
-    /// The elements for sums.
-    ///
-    /// # Safety
-    ///
-    /// The instruction set of `V`; the links' values are readable.
-    #[inline(always)]
-    unsafe fn of<V: Lanes>(&self, mut sum: V) -> V {
-        // SAFETY: the caller's promise.
-        unsafe {
-            if let Some(bias) = self.bias {
-                sum = sum.add(V::splat(bias));
-            }
-            for link in self.links {
-                let other = V::splat(*link.other.ptr);
-                sum = match link.join {
-                    Join::Add => Add::of(sum, other),
-                    Join::Max => Max::of(sum, other),
-                    Join::Min => Min::of(sum, other),
-                };
-            }
-            match self.clip {
-                Some(clip) => sum.clip(V::splat(clip.lo), V::splat(clip.hi)),
-                None => sum,
-            }
-        }
-    }
-}
-
-/// A block of output rows of a depthwise convolution: `len` (at most a vector) outputs per row, each
-/// the sum over `taps` of weight times `src[offset]`.
-#[derive(Clone, Copy)]
-pub(super) struct Stencil<'a> {
-    pub(super) src: *const f32,
-    pub(super) src_row: isize,
-    pub(super) dst: *mut f32,
-    pub(super) dst_row: isize,
-    pub(super) len: usize,
-    pub(super) weights: *const f32,
-    pub(super) offsets: *const isize,
-    pub(super) taps: usize,
-    pub(super) end: End<'a>,
 }
 
 pub(super) type TileFn = unsafe fn(&Tile<'_>);
-pub(super) type StencilFn = unsafe fn(&Stencil<'_>);
+pub(super) type StretchFn = unsafe fn(&Stretch<'_>);
+
+/// The most outputs of a [`Stretch`].
+const STRETCH: usize = 8;
 
 /// The kernels of one instruction set.
 pub(crate) struct Isa {
@@ -158,14 +102,12 @@ pub(crate) struct Isa {
     pub(super) sweep: unsafe fn(&narrow::Sweep),
     /// Transposes a block of `lanes` × `lanes`.
     pub(super) transpose: unsafe fn(*const f32, isize, *mut f32, isize),
-    /// `stencils[r - 1]` computes `r` rows.
-    pub(super) stencils: [StencilFn; 4],
-    /// `planes[s - 1]` computes a plane whose rows are `s` rows of the source apart.
-    pub(super) planes: [unsafe fn(&Plane<'_>); 2],
-    /// The greatest input of each window, negative infinity if all are NaN.
-    pub(super) max_windows: unsafe fn(&Windows),
-    /// The sum of the inputs of each window.
-    pub(super) sum_windows: unsafe fn(&Windows),
+    /// `stencils[n - 1]` computes `n` outputs of a depthwise convolution.
+    pub(super) stencils: [StretchFn; STRETCH],
+    /// `greatest[n - 1]` computes the greatest elements of `n` windows, negative infinity if all are NaN.
+    pub(super) greatest: [StretchFn; STRETCH],
+    /// `sums[n - 1]` computes the sums of `n` windows.
+    pub(super) sums: [StretchFn; STRETCH],
     /// Replaces every value by the function of it.
     pub(crate) apply: unsafe fn(Function, &mut [f32]),
     /// Adds the second list to the first.
@@ -225,45 +167,15 @@ impl Isa {
 ///
 /// # Safety
 ///
-/// The instruction set of `V`; each row is readable in `lo..hi` and writable in `..len`.
+/// The instruction set of `V`; each row is readable for `len` elements and writable for a vector.
 #[inline(always)]
 unsafe fn copy<V: Lanes>(s: &Segment) {
     let (mut src, mut dst) = (s.src, s.dst);
     for _ in 0..s.count {
         // SAFETY: the caller's promise, for each row.
-        unsafe {
-            let row = match s.step {
-                1 => V::load_span(src, s.lo, s.hi),
-                step => V::load_strided(src, step, s.lo, s.hi),
-            };
-            row.store_part(dst, s.len);
-        }
+        unsafe { V::load_part(src, s.len).store(dst) };
         src = src.wrapping_offset(s.src_row);
         dst = dst.wrapping_offset(s.dst_row);
-    }
-}
-
-/// Computes `R` rows of a [`Stencil`], each output a chain over the taps in order.
-///
-/// # Safety
-///
-/// The instruction set of `V`; whole vectors are readable at every tap of every row, `len` elements
-/// of every row writable, and there are `taps` weights and offsets.
-#[inline(always)]
-unsafe fn stencil<V: Lanes, const R: usize>(s: &Stencil<'_>) {
-    // SAFETY: the caller's promise covers every address formed below.
-    unsafe {
-        let mut acc = [V::zero(); R];
-        for tap in 0..s.taps {
-            let weight = V::splat(*s.weights.add(tap));
-            let src = s.src.offset(*s.offsets.add(tap));
-            for (r, sum) in acc.iter_mut().enumerate() {
-                *sum = weight.fma(V::load(src.offset(r as isize * s.src_row)), *sum);
-            }
-        }
-        for (r, &sum) in acc.iter().enumerate() {
-            s.end.of(sum).store_part(s.dst.offset(r as isize * s.dst_row), s.len);
-        }
     }
 }
 
@@ -347,27 +259,9 @@ macro_rules! define_isa {
         }
 
         $(#[target_feature(enable = $feature)])?
-        unsafe fn stencil<const R: usize>(s: &super::Stencil<'_>) {
+        unsafe fn stretch<F: super::images::Fold, const N: usize>(s: &super::Stretch<'_>) {
             // SAFETY: as for `tile`.
-            unsafe { super::stencil::<$lanes, R>(s) }
-        }
-
-        $(#[target_feature(enable = $feature)])?
-        unsafe fn plane<const STEP: usize>(p: &super::Plane<'_>) {
-            // SAFETY: as for `tile`.
-            unsafe { super::images::plane::<$lanes, STEP>(p) }
-        }
-
-        $(#[target_feature(enable = $feature)])?
-        unsafe fn max_windows(w: &super::Windows) {
-            // SAFETY: as for `tile`.
-            unsafe { super::images::windows::<$lanes>(w, f32::NEG_INFINITY, |best, x| super::Lanes::max(x, best)) }
-        }
-
-        $(#[target_feature(enable = $feature)])?
-        unsafe fn sum_windows(w: &super::Windows) {
-            // SAFETY: as for `tile`.
-            unsafe { super::images::windows::<$lanes>(w, 0.0, |sum, x| super::Lanes::add(sum, x)) }
+            unsafe { super::images::stretch::<$lanes, F, N>(s) }
         }
 
         $(#[target_feature(enable = $feature)])?
@@ -412,10 +306,9 @@ macro_rules! define_isa {
             widen,
             sweep,
             transpose,
-            stencils: [stencil::<1>, stencil::<2>, stencil::<3>, stencil::<4>],
-            planes: [plane::<1>, plane::<2>],
-            max_windows,
-            sum_windows,
+            stencils: super::stretches!(stretch, super::images::Weighted),
+            greatest: super::stretches!(stretch, super::images::Greatest),
+            sums: super::stretches!(stretch, super::images::Sum),
             apply,
             add,
             softmax,
@@ -428,3 +321,20 @@ macro_rules! define_isa {
     };
 }
 use define_isa;
+
+/// The instances of a stretch of 1 to [`STRETCH`] outputs.
+macro_rules! stretches {
+    ($stretch:ident, $fold:ty) => {
+        [
+            $stretch::<$fold, 1>,
+            $stretch::<$fold, 2>,
+            $stretch::<$fold, 3>,
+            $stretch::<$fold, 4>,
+            $stretch::<$fold, 5>,
+            $stretch::<$fold, 6>,
+            $stretch::<$fold, 7>,
+            $stretch::<$fold, 8>,
+        ]
+    };
+}
+use stretches;

@@ -6,7 +6,7 @@ use eec_runtime::{Control, ErrorKind};
 
 use crate::build::{Builder, d, dense, n, ramp, view};
 
-/// What computes sums: its result's index space with the plane of a convolution as one axis, and the form
+/// What computes sums: its result's index space with the plane of a convolution's positions as one axis, and the form
 /// that writes them to a buffer.
 struct Sums {
     name: &'static str,
@@ -78,13 +78,13 @@ fn convolutions(b: &mut Builder) -> Vec<Sums> {
             strides: [1, 1],
             dilations: [1, 1],
             pads: [1, 1],
-            x,
+            x: view(x, dense(&[images.clone(), n(6), n(9), n(11)])),
             w,
             bias,
             y: BufferId(0),
             epilogue: None,
         };
-        Sums { name, space: vec![images.clone(), n(6), n(99)], form: Form::Conv(form) }
+        Sums { name, space: vec![images.clone(), n(99), n(6)], form: Form::Conv(form) }
     };
     vec![conv("convolution", 6, Some(bias)), conv("groups", 3, None), conv("depthwise", 1, Some(bias))]
 }

@@ -93,7 +93,7 @@ fn batched_product_with_strided_heads() {
     assert_close(&floats(&run.outputs[0].1), &(0..150).map(score).collect::<Vec<_>>(), 1e-4);
 }
 
-/// A convolution of `f32[batch, 4, 7, 9]` with two groups.
+/// A convolution of `f32[batch, 4, 7, 9]` with two groups; its result has the channels last.
 pub(crate) fn convolution() -> Builder {
     let mut b = Builder::new("conv");
     let x = b.input("x", DType::F32, &[d("batch"), n(4), n(7), n(9)]);
@@ -108,14 +108,14 @@ pub(crate) fn convolution() -> Builder {
         strides: [2, 1],
         dilations: [1, 2],
         pads: [1, 1],
-        x,
+        x: view(x, dense(&[d("batch"), n(4), n(7), n(9)])),
         w,
         bias: Some(bias),
         y,
         epilogue: None,
     };
     b.run_kernel("conv", Form::Conv(form));
-    b.output("y", y, &[d("batch"), n(6), n(4), n(9)]);
+    b.output("y", y, &[d("batch"), n(4), n(9), n(6)]);
     b
 }
 
@@ -126,7 +126,7 @@ fn convolution_with_groups_strides_and_pads() {
     let run = b.run(&[("x", x.clone())]);
     let (x, w, bias) = (floats(&x), floats(&ramp(&[6, 2, 3, 2], 0.1)), floats(&ramp(&[6], 1.0)));
     let mut expected = Vec::new();
-    for (image, o, r, c) in (0..3 * 6 * 4 * 9).map(|i| (i / 216, i / 36 % 6, i / 9 % 4, i % 9)) {
+    for (image, r, c, o) in (0..3 * 4 * 9 * 6).map(|i| (i / 216, i / 54 % 4, i / 6 % 9, i % 6)) {
         let mut sum = 0.0;
         for (ch, i, j) in (0..12).map(|t| (t / 6, t / 2 % 3, t % 2)) {
             let (row, column) = (2 * r as i64 + i as i64 - 1, c as i64 + 2 * j as i64 - 1);
@@ -140,21 +140,20 @@ fn convolution_with_groups_strides_and_pads() {
     assert_close(&floats(&run.outputs[0].1), &expected, 1e-4);
 }
 
-/// A pooling of `f32[batch, 3, 5, 5]`.
+/// A pooling of `f32[batch, 5, 5, 3]`, channels last.
 pub(crate) fn pooling(kind: PoolKind) -> Builder {
     let mut b = Builder::new("pool");
-    let x = b.input("x", DType::F32, &[d("batch"), n(3), n(5), n(5)]);
+    let x = b.input("x", DType::F32, &[d("batch"), n(5), n(5), n(3)]);
     let y = b.temp(DType::F32, &d("batch") * &n(27));
     let form = Pool {
         kind,
-        planes: &d("batch") * &n(3),
-        x_size: [n(5), n(5)],
+        x_dims: [d("batch"), n(3), n(5), n(5)],
         y_size: [n(3), n(3)],
         kernel: [3, 3],
         strides: [2, 2],
         dilations: [1, 1],
         pads: [1; 4],
-        x,
+        x: view(x, vec![n(75), n(1), n(15), n(3)]),
         y,
     };
     b.run_kernel("pool", Form::Pool(form));
@@ -164,14 +163,14 @@ pub(crate) fn pooling(kind: PoolKind) -> Builder {
 
 #[test]
 fn poolings() {
-    let x = ramp(&[2, 3, 5, 5], 1.0);
+    let x = ramp(&[2, 5, 5, 3], 1.0);
     for kind in [PoolKind::Max, PoolKind::Average, PoolKind::AverageWithPads] {
         let found = floats(&pooling(kind).run(&[("x", x.clone())]).outputs[0].1);
         let v = floats(&x);
         let window = |i: usize| {
             let inside = (0..9).filter_map(|t| {
-                let (r, c) = ((i / 3 % 3 * 2 + t / 3).checked_sub(1)?, (i % 3 * 2 + t % 3).checked_sub(1)?);
-                (r < 5 && c < 5).then(|| v[i / 9 * 25 + r * 5 + c])
+                let (r, c) = ((i / 9 % 3 * 2 + t / 3).checked_sub(1)?, (i / 3 % 3 * 2 + t % 3).checked_sub(1)?);
+                (r < 5 && c < 5).then(|| v[i / 27 * 75 + (r * 5 + c) * 3 + i % 3])
             });
             let inside: Vec<f32> = inside.collect();
             match kind {

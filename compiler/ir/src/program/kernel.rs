@@ -315,7 +315,9 @@ impl Attention {
     pub const MAX_BATCH: usize = 3;
 }
 
-/// 2-D convolution of dense NCHW tensors in f32 (1-D has height 1).
+/// 2-D convolution in f32 (1-D has height 1). The result lies with its channels last, as what convolutions and
+/// poolings read best. Every sum is one chain of fused multiply-adds over the rows, columns and channels of the
+/// kernel, in this order.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Conv {
     /// `[batch, channels, height, width]`.
@@ -332,15 +334,15 @@ pub struct Conv {
     pub dilations: [i64; 2],
     /// Before height, before width (what lies after follows from `y_size`).
     pub pads: [i64; 2],
-    /// Input, dense.
-    pub x: BufferId,
+    /// Input; strides over `x_dims`.
+    pub x: View,
     /// Weight, dense.
     pub w: BufferId,
     /// Bias `[out_channels]`, dense.
     pub bias: Option<BufferId>,
-    /// Result, dense.
+    /// Result, dense as `[batch, height, width, out_channels]`.
     pub y: BufferId,
-    /// What follows the bias; strides over `[batch, out_channels, height · width]` of the result.
+    /// What follows the bias; strides over `[batch, height · width, out_channels]` of the result.
     pub epilogue: Option<Epilogue>,
 }
 
@@ -355,15 +357,13 @@ pub enum PoolKind {
     AverageWithPads,
 }
 
-/// 2-D pooling of dense NCHW tensors in f32.
+/// 2-D pooling in f32, of images and to images whose channels are last.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Pool {
     /// Kind.
     pub kind: PoolKind,
-    /// Batch times channels.
-    pub planes: Dim,
-    /// Height and width of the input.
-    pub x_size: [Dim; 2],
+    /// `[batch, channels, height, width]`.
+    pub x_dims: [Dim; 4],
     /// Height and width of the result.
     pub y_size: [Dim; 2],
     /// Window height and width.
@@ -374,9 +374,9 @@ pub struct Pool {
     pub dilations: [i64; 2],
     /// Before height, before width, after height, after width.
     pub pads: [i64; 4],
-    /// Input, dense.
-    pub x: BufferId,
-    /// Result, dense.
+    /// Input; strides over `x_dims`, that of the channels is 1.
+    pub x: View,
+    /// Result, dense as `[batch, height, width, channels]`.
     pub y: BufferId,
 }
 

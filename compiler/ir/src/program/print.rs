@@ -250,8 +250,8 @@ impl Display for Conv {
 
 impl Display for Pool {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self { kind, planes, x, y, kernel, strides, dilations, pads, .. } = self;
-        write!(f, "{y}[{}] = pool {kind:?} {planes} x {x}[{}]", List(&self.y_size), List(&self.x_size))?;
+        let Self { kind, x, y, kernel, strides, dilations, pads, .. } = self;
+        write!(f, "{y}[{}] = pool {kind:?} {x}[{}]", List(&self.y_size), List(&self.x_dims))?;
         write!(f, " kernel={kernel:?} strides={strides:?} dilations={dilations:?} pads={pads:?}")
     }
 }

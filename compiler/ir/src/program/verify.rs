@@ -301,13 +301,18 @@ impl Verifier<'_> {
             Form::Conv(form) => {
                 self.dims(place, form.x_dims.iter().chain(&form.w_dims).chain(&form.y_size));
                 self.all_f32(place, &kernel.form);
+                self.view(place, &form.x, 4);
                 let geometry = form.strides.iter().chain(&form.dilations).chain([&form.group]);
                 self.geometry(place, geometry, &form.pads);
                 form.epilogue.iter().for_each(|epilogue| self.epilogue(place, epilogue, 3));
             }
             Form::Pool(form) => {
-                self.dims(place, form.x_size.iter().chain(&form.y_size).chain([&form.planes]));
+                self.dims(place, form.x_dims.iter().chain(&form.y_size));
                 self.all_f32(place, &kernel.form);
+                self.view(place, &form.x, 4);
+                if form.x.strides.get(1).is_none_or(|s| s.as_const() != Some(1)) {
+                    self.report(place, "the channels that it pools are not neighbours");
+                }
                 let geometry = form.strides.iter().chain(&form.dilations).chain(&form.kernel);
                 self.geometry(place, geometry, &form.pads);
             }
@@ -528,9 +533,9 @@ impl Form {
             }
             Form::Conv(f) => {
                 let operands = f.epilogue.iter().flat_map(|e| &e.operands).map(|v| v.buffer);
-                [f.x, f.w].into_iter().chain(f.bias).chain(operands).collect()
+                [f.x.buffer, f.w].into_iter().chain(f.bias).chain(operands).collect()
             }
-            Form::Pool(f) => vec![f.x],
+            Form::Pool(f) => vec![f.x.buffer],
             Form::Scan(f) => vec![f.x],
             Form::Host(f) => f.inputs.iter().map(|t| t.buffer).collect(),
         }
@@ -566,9 +571,9 @@ impl Form {
             }
             Form::Conv(f) => {
                 let operands = f.epilogue.iter_mut().flat_map(|e| &mut e.operands).map(|v| &mut v.buffer);
-                [&mut f.x, &mut f.w, &mut f.y].into_iter().chain(&mut f.bias).chain(operands).collect()
+                [&mut f.x.buffer, &mut f.w, &mut f.y].into_iter().chain(&mut f.bias).chain(operands).collect()
             }
-            Form::Pool(f) => vec![&mut f.x, &mut f.y],
+            Form::Pool(f) => vec![&mut f.x.buffer, &mut f.y],
             Form::Scan(f) => vec![&mut f.x, &mut f.y],
             Form::Host(f) => f.inputs.iter_mut().chain(&mut f.outputs).map(|t| &mut t.buffer).collect(),
         }

@@ -5,7 +5,6 @@ use std::ops::Range;
 /// `total` things in `parts` parts, the first ones longer by one where they do not come out even.
 #[derive(Clone, Copy)]
 pub(super) struct Cut {
-    pub(super) total: usize,
     pub(super) parts: usize,
     each: usize,
     longer: usize,
@@ -15,7 +14,7 @@ impl Cut {
     /// The cut into `parts` parts; nothing has none.
     pub(super) fn into(total: usize, parts: usize) -> Cut {
         let (each, longer) = (total.checked_div(parts).unwrap_or(0), total.checked_rem(parts).unwrap_or(0));
-        Cut { total, parts, each, longer }
+        Cut { parts, each, longer }
     }
 
     /// The cut into parts of at most `most`, or of one if `most` is zero.

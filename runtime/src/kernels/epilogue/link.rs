@@ -83,11 +83,6 @@ impl Links {
         self
     }
 
-    /// Whether every link has one value for all elements of a row.
-    pub(crate) fn are_by_row(&self) -> bool {
-        self.all().iter().all(|link| link.other.column == 0)
-    }
-
     /// The links.
     pub(crate) fn all(&self) -> &[Link] {
         &self.links[..self.count]

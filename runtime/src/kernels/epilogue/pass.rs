@@ -143,8 +143,8 @@ unsafe fn elements<V: Lanes, F: Pair, const A: bool, const B: bool>(p: &Pass) {
             }
             let rest = p.columns - whole;
             if rest > 0 {
-                let x = if A { V::load_span(a.add(whole), 0, rest) } else { x };
-                let y = if B { V::load_span(b.add(whole), 0, rest) } else { y };
+                let x = if A { V::load_part(a.add(whole), rest) } else { x };
+                let y = if B { V::load_part(b.add(whole), rest) } else { y };
                 F::of(x, y).store_part(to.add(whole), rest);
             }
         }

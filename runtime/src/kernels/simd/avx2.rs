@@ -2,21 +2,18 @@
 
 use std::arch::x86_64::*;
 
-use super::portable::read_strided;
 use super::{HIGH_HALF, Lanes, define_isa};
 
 #[derive(Clone, Copy)]
 struct F32x8(__m256);
 
-/// The mask of lanes `lo..hi`, in the form of the masked moves.
+/// The mask of the first `len` lanes, in the form of the masked moves.
 #[inline(always)]
-unsafe fn span(lo: usize, hi: usize) -> __m256i {
+unsafe fn first(len: usize) -> __m256i {
     // SAFETY: register arithmetic; the caller has AVX2.
     unsafe {
         let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-        let below_hi = _mm256_cmpgt_epi32(_mm256_set1_epi32(hi.min(8) as i32), lane);
-        let below_lo = _mm256_cmpgt_epi32(_mm256_set1_epi32(lo.min(8) as i32), lane);
-        _mm256_andnot_si256(below_lo, below_hi)
+        _mm256_cmpgt_epi32(_mm256_set1_epi32(len.min(8) as i32), lane)
     }
 }
 
@@ -42,15 +39,9 @@ impl Lanes for F32x8 {
     }
 
     #[inline(always)]
-    unsafe fn load_span(src: *const f32, lo: usize, hi: usize) -> Self {
+    unsafe fn load_part(src: *const f32, len: usize) -> Self {
         // SAFETY: only the readable lanes are in the mask.
-        F32x8(unsafe { _mm256_maskload_ps(src, span(lo, hi)) })
-    }
-
-    #[inline(always)]
-    unsafe fn load_strided(src: *const f32, step: usize, lo: usize, hi: usize) -> Self {
-        // SAFETY: the same promise; the array is a whole vector.
-        unsafe { Self::load(read_strided::<8>(src, step, lo, hi).as_ptr()) }
+        F32x8(unsafe { _mm256_maskload_ps(src, first(len)) })
     }
 
     #[inline(always)]
@@ -83,7 +74,7 @@ impl Lanes for F32x8 {
             return unsafe { self.store(dst) };
         }
         // SAFETY: only the writable lanes are in the mask.
-        unsafe { _mm256_maskstore_ps(dst, span(0, len), self.0) }
+        unsafe { _mm256_maskstore_ps(dst, first(len), self.0) }
     }
 
     #[inline(always)]

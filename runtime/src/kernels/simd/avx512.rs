@@ -2,7 +2,6 @@
 
 use std::arch::x86_64::*;
 
-use super::portable::read_strided;
 use super::{HIGH_HALF, Lanes, define_isa};
 
 #[derive(Clone, Copy)]
@@ -36,28 +35,9 @@ impl Lanes for F32x16 {
     }
 
     #[inline(always)]
-    unsafe fn load_span(src: *const f32, lo: usize, hi: usize) -> Self {
-        let mask = first(hi) & !first(lo);
+    unsafe fn load_part(src: *const f32, len: usize) -> Self {
         // SAFETY: only the readable lanes are in the mask.
-        F32x16(unsafe { _mm512_maskz_loadu_ps(mask, src) })
-    }
-
-    #[inline(always)]
-    unsafe fn load_strided(src: *const f32, step: usize, lo: usize, hi: usize) -> Self {
-        if step != 2 {
-            // SAFETY: the same promise; the array is a whole vector.
-            return unsafe { Self::load(read_strided::<16>(src, step, lo, hi).as_ptr()) };
-        }
-        // The elements between the even ones are read too, but none beyond the last even one.
-        let wide = (1u64 << (2 * hi.min(16)).saturating_sub(1)) - 1;
-        let mask = (wide & !((1u64 << (2 * lo.min(16))) - 1)) as u32;
-        // SAFETY: only lanes between readable ones are in the masks.
-        unsafe {
-            let low = _mm512_maskz_loadu_ps(mask as __mmask16, src);
-            let high = _mm512_maskz_loadu_ps((mask >> 16) as __mmask16, src.wrapping_add(16));
-            let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-            F32x16(_mm512_permutex2var_ps(low, even, high))
-        }
+        F32x16(unsafe { _mm512_maskz_loadu_ps(first(len), src) })
     }
 
     #[inline(always)]

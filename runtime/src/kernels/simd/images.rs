@@ -1,111 +1,177 @@
-//! Kernels that sweep the planes of an image: depthwise convolution of 3×3, and windows of poolings.
+//! Kernels that slide windows over images whose channels are last: depthwise convolution and poolings.
 
-use super::{End, Lanes};
+use super::{Add, Clip, Join, Lanes, Link, Max, Min, Pair};
 
-/// The output plane of a depthwise convolution with a kernel of 3×3: every output is the sum over the
-/// rows of the kernel, then over its columns, of weight times `src[row * src_row + columns[column]]`.
+/// Neighbouring outputs of all channels, as many as the kernel's instance says: output `i` is made of
+/// `src[i·src_step + row·src_row + column·src_column + channel]` over rows, then columns of taps.
 #[derive(Clone, Copy)]
-pub(in crate::kernels) struct Plane<'a> {
+pub(in crate::kernels) struct Stretch<'a> {
     pub(in crate::kernels) src: *const f32,
-    pub(in crate::kernels) src_row: usize,
+    pub(in crate::kernels) src_step: isize,
+    pub(in crate::kernels) src_row: isize,
+    pub(in crate::kernels) src_column: isize,
+    /// Rows and columns of taps.
+    pub(in crate::kernels) taps: [usize; 2],
+    /// Of a convolution: `channels` for every tap, rows of taps `weights_row` apart.
+    pub(in crate::kernels) weights: *const f32,
+    pub(in crate::kernels) weights_row: usize,
     /// Dense.
     pub(in crate::kernels) dst: *mut f32,
-    pub(in crate::kernels) rows: usize,
-    pub(in crate::kernels) width: usize,
-    pub(in crate::kernels) weights: *const f32,
-    pub(in crate::kernels) columns: [usize; 3],
+    pub(in crate::kernels) channels: usize,
     pub(in crate::kernels) end: End<'a>,
 }
 
-/// A part of a row of a pooling, all of whose windows lie inside the image on the row's axis: output `i` is
-/// made of `src[row * src_row + i * step + tap * tap_step]` over rows, then taps.
+/// What follows the sums.
 #[derive(Clone, Copy)]
-pub(in crate::kernels) struct Windows {
-    pub(in crate::kernels) src: *const f32,
-    pub(in crate::kernels) src_row: usize,
-    pub(in crate::kernels) rows: usize,
-    pub(in crate::kernels) step: usize,
-    pub(in crate::kernels) taps: usize,
-    pub(in crate::kernels) tap_step: usize,
-    pub(in crate::kernels) dst: *mut f32,
-    pub(in crate::kernels) len: usize,
+pub(in crate::kernels) struct End<'a> {
+    /// One per channel, or null.
+    pub(in crate::kernels) bias: *const f32,
+    /// What the sums are divided by.
+    pub(in crate::kernels) divisor: Option<f32>,
+    /// A row for each position, a column for each channel.
+    pub(in crate::kernels) links: &'a [Link],
+    /// The position of the first output.
+    pub(in crate::kernels) position: usize,
+    pub(in crate::kernels) clip: Option<Clip>,
 }
 
-/// Computes one [`Plane`] with rows `STEP` apart, each output a chain over the taps in order.
+impl End<'_> {
+    /// Nothing follows.
+    pub(in crate::kernels) const NONE: End<'static> =
+        End { bias: std::ptr::null(), divisor: None, links: &[], position: 0, clip: None };
+
+    /// The outputs of the sums of output `i` for the channels from `channel` on.
+    ///
+    /// # Safety
+    ///
+    /// The instruction set of `V`; bias and links are readable for `len` channels.
+    #[inline(always)]
+    unsafe fn of<V: Lanes>(&self, mut sum: V, i: usize, channel: usize, len: usize) -> V {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if let Some(divisor) = self.divisor {
+                sum = sum.div(V::splat(divisor));
+            }
+            if !self.bias.is_null() {
+                sum = sum.add(V::load_part(self.bias.add(channel), len));
+            }
+            for link in self.links {
+                let other = link.other.at(self.position + i, channel);
+                let other = match other.column {
+                    0 => V::splat(*other.ptr),
+                    _ => V::load_part(other.ptr, len),
+                };
+                sum = match link.join {
+                    Join::Add => Add::of(sum, other),
+                    Join::Max => Max::of(sum, other),
+                    Join::Min => Min::of(sum, other),
+                };
+            }
+            match self.clip {
+                Some(clip) => sum.clip(V::splat(clip.lo), V::splat(clip.hi)),
+                None => sum,
+            }
+        }
+    }
+}
+
+/// What a window's elements become.
+pub(super) trait Fold {
+    /// Whether each tap has a weight.
+    const WEIGHTED: bool;
+    /// What an empty window gives.
+    const START: f32;
+
+    /// # Safety
+    ///
+    /// The instruction set of `V`.
+    unsafe fn step<V: Lanes>(weight: V, value: V, acc: V) -> V;
+}
+
+/// The sum of the products with the weights.
+pub(super) struct Weighted;
+/// The sum.
+pub(super) struct Sum;
+/// The greatest element that is a number.
+pub(super) struct Greatest;
+
+impl Fold for Weighted {
+    const WEIGHTED: bool = true;
+    const START: f32 = 0.0;
+
+    #[inline(always)]
+    unsafe fn step<V: Lanes>(weight: V, value: V, acc: V) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { weight.fma(value, acc) }
+    }
+}
+
+impl Fold for Sum {
+    const WEIGHTED: bool = false;
+    const START: f32 = 0.0;
+
+    #[inline(always)]
+    unsafe fn step<V: Lanes>(_: V, value: V, acc: V) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { acc.add(value) }
+    }
+}
+
+impl Fold for Greatest {
+    const WEIGHTED: bool = false;
+    const START: f32 = f32::NEG_INFINITY;
+
+    #[inline(always)]
+    unsafe fn step<V: Lanes>(_: V, value: V, acc: V) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { value.max(acc) }
+    }
+}
+
+/// Computes `N` neighbouring outputs, each a chain over the taps in order.
 ///
 /// # Safety
 ///
-/// The instruction set of `V`; there are nine weights, whole vectors are readable at every tap of every
-/// output, and `rows` × `width` elements writable.
+/// The instruction set of `V`; every tap of every output is readable for all channels, and so are its weights,
+/// the bias and the links; the outputs are writable.
 #[inline(always)]
-pub(super) unsafe fn plane<V: Lanes, const STEP: usize>(p: &Plane<'_>) {
-    // SAFETY: the caller's promise; each block of rows is inside the plane.
+pub(super) unsafe fn stretch<V: Lanes, F: Fold, const N: usize>(s: &Stretch<'_>) {
+    for channel in (0..s.channels).step_by(V::LEN) {
+        // SAFETY: the caller's promise; the channels are those from `channel` on.
+        unsafe {
+            match s.channels - channel {
+                len if len < V::LEN => channels::<V, F, N, false>(s, channel, len),
+                _ => channels::<V, F, N, true>(s, channel, V::LEN),
+            }
+        }
+    }
+}
+
+/// Computes `len` channels, at most a vector, and a whole one if `WHOLE`.
+///
+/// # Safety
+///
+/// As for [`stretch`], for these channels.
+#[inline(always)]
+unsafe fn channels<V: Lanes, F: Fold, const N: usize, const WHOLE: bool>(s: &Stretch<'_>, channel: usize, len: usize) {
+    // SAFETY: the caller's promise covers every address formed here.
     unsafe {
-        let weights: [V; 9] = std::array::from_fn(|tap| V::splat(*p.weights.add(tap)));
-        for row in (0..p.rows).step_by(4) {
-            match p.rows - row {
-                1 => rows::<V, STEP, 1>(p, row, &weights),
-                2 => rows::<V, STEP, 2>(p, row, &weights),
-                3 => rows::<V, STEP, 3>(p, row, &weights),
-                _ => rows::<V, STEP, 4>(p, row, &weights),
+        let load = |src: *const f32| if WHOLE { V::load(src) } else { V::load_part(src, len) };
+        let mut acc = [V::splat(F::START); N];
+        for row in 0..s.taps[0] {
+            let mut src = s.src.wrapping_offset(row as isize * s.src_row).wrapping_add(channel);
+            let mut weights = s.weights.wrapping_add(row * s.weights_row + channel);
+            for _ in 0..s.taps[1] {
+                let weight = if F::WEIGHTED { load(weights) } else { V::zero() };
+                for (i, sum) in acc.iter_mut().enumerate() {
+                    *sum = F::step(weight, load(src.wrapping_offset(i as isize * s.src_step)), *sum);
+                }
+                src = src.wrapping_offset(s.src_column);
+                weights = weights.wrapping_add(s.channels);
             }
         }
-    }
-}
-
-/// Computes `R` rows of a [`Plane`] from `row` on: every vector of the source is loaded once for all of
-/// them.
-///
-/// # Safety
-///
-/// As for [`plane`], with so many rows.
-#[inline(always)]
-unsafe fn rows<V: Lanes, const STEP: usize, const R: usize>(p: &Plane<'_>, row: usize, weights: &[V; 9]) {
-    for x in (0..p.width).step_by(V::LEN) {
-        // SAFETY: the caller's promise covers every address formed here.
-        unsafe {
-            let mut acc = [V::zero(); R];
-            for y in 0..(R - 1) * STEP + 3 {
-                let src = p.src.add((row * STEP + y) * p.src_row + x);
-                for (tap, &column) in p.columns.iter().enumerate() {
-                    let value = V::load(src.add(column));
-                    for (r, sum) in acc.iter_mut().enumerate() {
-                        if r * STEP <= y && y < r * STEP + 3 {
-                            *sum = weights[(y - r * STEP) * 3 + tap].fma(value, *sum);
-                        }
-                    }
-                }
-            }
-            for (r, &sum) in acc.iter().enumerate() {
-                p.end.of(sum).store_part(p.dst.add((row + r) * p.width + x), (p.width - x).min(V::LEN));
-            }
-        }
-    }
-}
-
-/// Folds the inputs of every window into `start`, in their order.
-///
-/// # Safety
-///
-/// The instruction set of `V`; every input is readable, and `len` elements are writable.
-#[inline(always)]
-pub(super) unsafe fn windows<V: Lanes>(w: &Windows, start: f32, fold: impl Fn(V, V) -> V) {
-    for i in (0..w.len).step_by(V::LEN) {
-        let len = (w.len - i).min(V::LEN);
-        // SAFETY: only the lanes of outputs are read and written.
-        unsafe {
-            let mut acc = V::splat(start);
-            for row in 0..w.rows {
-                for tap in 0..w.taps {
-                    let src = w.src.add(row * w.src_row + i * w.step + tap * w.tap_step);
-                    let value = match w.step {
-                        1 => V::load_span(src, 0, len),
-                        step => V::load_strided(src, step, 0, len),
-                    };
-                    acc = fold(acc, value);
-                }
-            }
-            acc.store_part(w.dst.add(i), len);
+        for (i, &sum) in acc.iter().enumerate() {
+            s.end.of(sum, i, channel, len).store_part(s.dst.add(i * s.channels + channel), len);
         }
     }
 }

@@ -29,15 +29,14 @@ impl Lanes for F32x4 {
     }
 
     #[inline(always)]
-    unsafe fn load_span(src: *const f32, lo: usize, hi: usize) -> Self {
-        // SAFETY: `lo..hi` is readable.
-        unsafe { Self::load(portable::read_strided::<4>(src, 1, lo, hi).as_ptr()) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_strided(src: *const f32, step: usize, lo: usize, hi: usize) -> Self {
-        // SAFETY: the same promise; the array is a whole vector.
-        unsafe { Self::load(portable::read_strided::<4>(src, step, lo, hi).as_ptr()) }
+    unsafe fn load_part(src: *const f32, len: usize) -> Self {
+        // SAFETY: `len` elements are readable.
+        unsafe {
+            if len >= Self::LEN {
+                return Self::load(src);
+            }
+            Self::load(portable::read_part::<4>(src, len).as_ptr())
+        }
     }
 
     #[inline(always)]

@@ -8,17 +8,17 @@ use super::{HIGH_HALF, Lanes, define_isa};
 #[derive(Clone, Copy)]
 struct F32x4([f32; 4]);
 
-/// Every `step`-th element of `src` in lanes `lo..hi`, zeros around them.
+/// The first `len` elements of `src`, zeros behind them.
 ///
 /// # Safety
 ///
-/// The elements are readable; `src` itself may lie outside the object.
+/// The elements are readable.
 #[inline(always)]
-pub(super) unsafe fn read_strided<const L: usize>(src: *const f32, step: usize, lo: usize, hi: usize) -> [f32; L] {
+pub(super) unsafe fn read_part<const L: usize>(src: *const f32, len: usize) -> [f32; L] {
     let mut lanes = [0.0; L];
-    for (i, lane) in lanes.iter_mut().enumerate().take(hi).skip(lo) {
-        // SAFETY: `i` is in `lo..hi`.
-        *lane = unsafe { *src.wrapping_add(i * step) };
+    for (i, lane) in lanes.iter_mut().enumerate().take(len) {
+        // SAFETY: `i` is below `len`.
+        *lane = unsafe { *src.add(i) };
     }
     lanes
 }
@@ -56,15 +56,9 @@ impl Lanes for F32x4 {
     }
 
     #[inline(always)]
-    unsafe fn load_span(src: *const f32, lo: usize, hi: usize) -> Self {
-        // SAFETY: `lo..hi` is readable.
-        F32x4(unsafe { read_strided(src, 1, lo, hi) })
-    }
-
-    #[inline(always)]
-    unsafe fn load_strided(src: *const f32, step: usize, lo: usize, hi: usize) -> Self {
-        // SAFETY: the same promise.
-        F32x4(unsafe { read_strided(src, step, lo, hi) })
+    unsafe fn load_part(src: *const f32, len: usize) -> Self {
+        // SAFETY: `len` elements are readable.
+        F32x4(unsafe { read_part(src, len) })
     }
 
     #[inline(always)]

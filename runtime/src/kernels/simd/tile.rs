@@ -13,14 +13,17 @@ pub(in crate::kernels) const LINE: usize = 64;
 pub(in crate::kernels) struct Tile<'a> {
     pub(in crate::kernels) a: *const f32,
     pub(in crate::kernels) a_row: isize,
+    /// Where each row of A begins, instead of a multiple of `a_row`; or null.
+    pub(in crate::kernels) a_rows: *const isize,
     pub(in crate::kernels) a_col: isize,
+    /// Where the runs of A begin in every row, of `k` elements each: the sums go over one after the other.
+    pub(in crate::kernels) runs: &'a [isize],
     /// Rows of B; whole vectors are read, also for the columns beyond `columns`.
     pub(in crate::kernels) b: *const f32,
     pub(in crate::kernels) b_row: isize,
-    /// Where each row of B begins, instead of a multiple of `b_row`; or null.
-    pub(in crate::kernels) b_rows: *const isize,
     pub(in crate::kernels) c: *mut f32,
     pub(in crate::kernels) c_row: isize,
+    /// Elements of a run.
     pub(in crate::kernels) k: usize,
     pub(in crate::kernels) columns: usize,
     /// Continue the sums found in C instead of starting at zero.
@@ -61,10 +64,11 @@ pub(super) unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(t: &Tile<'
             }
         }
         // Opaque, or the compiler makes each row's address from the one before: a chain as long as the step.
-        let rows: [*const f32; MR] =
-            std::array::from_fn(|i| std::hint::black_box(t.a.wrapping_offset(i as isize * t.a_row)));
+        let rows: [*const f32; MR] = std::array::from_fn(|i| {
+            let row = if t.a_rows.is_null() { i as isize * t.a_row } else { *t.a_rows.add(i) };
+            std::hint::black_box(t.a.wrapping_offset(row))
+        });
         match t.ahead_lines {
-            _ if !t.b_rows.is_null() => sweep_scattered(t, &rows, &mut acc),
             ..=1 => sweep::<V, MR, NV, 1>(t, &rows, &mut acc),
             2 => sweep::<V, MR, NV, 2>(t, &rows, &mut acc),
             _ => sweep::<V, MR, NV, 4>(t, &rows, &mut acc),
@@ -106,39 +110,21 @@ unsafe fn sweep<V: Lanes, const MR: usize, const NV: usize, const AHEAD: usize>(
     rows: &[*const f32; MR],
     acc: &mut [[V; NV]; MR],
 ) {
-    let (mut at, mut b, mut ahead) = (0, t.b, t.ahead);
-    for _ in 0..t.k {
-        // SAFETY: the caller's promise, for each element of k.
-        unsafe {
-            for j in 0..AHEAD {
-                V::prefetch(ahead.wrapping_byte_add(j * LINE));
+    let (mut b, mut ahead) = (t.b, t.ahead);
+    for &run in t.runs {
+        let mut at = run;
+        for _ in 0..t.k {
+            // SAFETY: the caller's promise, for each element of k.
+            unsafe {
+                for j in 0..AHEAD {
+                    V::prefetch(ahead.wrapping_byte_add(j * LINE));
+                }
+                step(rows, at, b, acc);
             }
-            step(rows, at, b, acc);
+            at += t.a_col;
+            b = b.wrapping_offset(t.b_row);
+            ahead = ahead.wrapping_byte_add(t.ahead_step);
         }
-        at += t.a_col;
-        b = b.wrapping_offset(t.b_row);
-        ahead = ahead.wrapping_byte_add(t.ahead_step);
-    }
-}
-
-/// Adds A·B to the sums of a tile whose rows of B are anywhere, and prefetches one cache line per element of k.
-///
-/// # Safety
-///
-/// As for [`tile`]; `rows` are the rows of A, and there are `k` rows of B.
-#[inline(always)]
-unsafe fn sweep_scattered<V: Lanes, const MR: usize, const NV: usize>(
-    t: &Tile<'_>,
-    rows: &[*const f32; MR],
-    acc: &mut [[V; NV]; MR],
-) {
-    let (mut at, mut ahead) = (0, t.ahead);
-    for k in 0..t.k {
-        V::prefetch(ahead);
-        // SAFETY: the caller's promise, for each element of k.
-        unsafe { step(rows, at, t.b.offset(*t.b_rows.add(k)), acc) };
-        at += t.a_col;
-        ahead = ahead.wrapping_byte_add(t.ahead_step);
     }
 }
 
@@ -176,7 +162,7 @@ unsafe fn step<V: Lanes, const MR: usize, const NV: usize>(
 /// As for [`tile`].
 #[inline(always)]
 unsafe fn add_bias<V: Lanes, const MR: usize, const NV: usize>(acc: &mut [[V; NV]; MR], t: &Tile) {
-    // SAFETY: the bias covers the tile's rows or columns.
+    // SAFETY: the bias covers the tile's columns.
     unsafe {
         match t.bias {
             Bias::None => {}
@@ -184,14 +170,6 @@ unsafe fn add_bias<V: Lanes, const MR: usize, const NV: usize>(acc: &mut [[V; NV
                 let bias: [V; NV] = load_columns(bias, t.columns);
                 for row in acc {
                     for (sum, &bias) in row.iter_mut().zip(&bias) {
-                        *sum = sum.add(bias);
-                    }
-                }
-            }
-            Bias::PerRow(bias) => {
-                for (i, row) in acc.iter_mut().enumerate() {
-                    let bias = V::splat(*bias.add(i));
-                    for sum in row {
                         *sum = sum.add(bias);
                     }
                 }
@@ -258,7 +236,7 @@ unsafe fn load_columns<V: Lanes, const NV: usize>(src: *const f32, columns: usiz
         for (j, vector) in out.iter_mut().enumerate().take(last) {
             *vector = V::load(src.add(j * V::LEN));
         }
-        out[last] = V::load_span(src.add(last * V::LEN), 0, columns - last * V::LEN);
+        out[last] = V::load_part(src.add(last * V::LEN), columns - last * V::LEN);
         out
     }
 }
