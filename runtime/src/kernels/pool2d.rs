@@ -75,9 +75,9 @@ unsafe fn pool2d_for(isa: &Isa, pool: &Pool, args: &PoolArgs) {
 /// As for [`pool2d`]; nobody else touches the row.
 unsafe fn pool_row(isa: &Isa, args: &PoolArgs, image: usize, y: usize) {
     let PoolArgs { x, channels, window, kind, .. } = args;
-    let kernels = if *kind == PoolKind::Max { &isa.greatest } else { &isa.sums };
+    let kernel = if *kind == PoolKind::Max { isa.greatest } else { isa.sum };
     let rows = window.taps_inside(0, y);
-    for outputs in window.stretches(kernels.len()) {
+    for outputs in window.stretches() {
         let columns = window.taps_inside(1, outputs.start);
         let first = [window.input(0, y, rows.start), window.input(1, outputs.start, columns.start)];
         let position = (image * window.out_size[0] + y) * window.out_size[1] + outputs.start;
@@ -92,11 +92,12 @@ unsafe fn pool_row(isa: &Isa, args: &PoolArgs, image: usize, y: usize) {
             weights: std::ptr::null(),
             weights_row: 0,
             dst: args.y.wrapping_add(position * channels),
+            outputs: outputs.len(),
             channels: *channels,
             end: End { divisor, ..End::NONE },
         };
         // SAFETY: the taps are inside the image, and the outputs the caller's.
-        unsafe { (kernels[outputs.len() - 1])(&stretch) };
+        unsafe { kernel(&stretch) };
     }
 }
 

@@ -82,9 +82,6 @@ pub(super) struct Segment {
 pub(super) type TileFn = unsafe fn(&Tile<'_>);
 pub(super) type StretchFn = unsafe fn(&Stretch<'_>);
 
-/// The most outputs of a [`Stretch`].
-const STRETCH: usize = 8;
-
 /// The kernels of one instruction set.
 pub(crate) struct Isa {
     /// For the messages of tests.
@@ -102,12 +99,12 @@ pub(crate) struct Isa {
     pub(super) sweep: unsafe fn(&narrow::Sweep),
     /// Transposes a block of `lanes` × `lanes`.
     pub(super) transpose: unsafe fn(*const f32, isize, *mut f32, isize),
-    /// `stencils[n - 1]` computes `n` outputs of a depthwise convolution.
-    pub(super) stencils: [StretchFn; STRETCH],
-    /// `greatest[n - 1]` computes the greatest elements of `n` windows, negative infinity if all are NaN.
-    pub(super) greatest: [StretchFn; STRETCH],
-    /// `sums[n - 1]` computes the sums of `n` windows.
-    pub(super) sums: [StretchFn; STRETCH],
+    /// Computes outputs of a depthwise convolution.
+    pub(super) stencil: StretchFn,
+    /// Computes the greatest elements of windows, negative infinity if all are NaN.
+    pub(super) greatest: StretchFn,
+    /// Computes the sums of windows.
+    pub(super) sum: StretchFn,
     /// Replaces every value by the function of it.
     pub(crate) apply: unsafe fn(Function, &mut [f32]),
     /// Adds the second list to the first.
@@ -259,9 +256,9 @@ macro_rules! define_isa {
         }
 
         $(#[target_feature(enable = $feature)])?
-        unsafe fn stretch<F: super::images::Fold, const N: usize>(s: &super::Stretch<'_>) {
+        unsafe fn stretch<F: super::images::Fold>(s: &super::Stretch<'_>) {
             // SAFETY: as for `tile`.
-            unsafe { super::images::stretch::<$lanes, F, N>(s) }
+            unsafe { super::images::stretch::<$lanes, F>(s) }
         }
 
         $(#[target_feature(enable = $feature)])?
@@ -306,9 +303,9 @@ macro_rules! define_isa {
             widen,
             sweep,
             transpose,
-            stencils: super::stretches!(stretch, super::images::Weighted),
-            greatest: super::stretches!(stretch, super::images::Greatest),
-            sums: super::stretches!(stretch, super::images::Sum),
+            stencil: stretch::<super::images::Weighted>,
+            greatest: stretch::<super::images::Greatest>,
+            sum: stretch::<super::images::Sum>,
             apply,
             add,
             softmax,
@@ -321,20 +318,3 @@ macro_rules! define_isa {
     };
 }
 use define_isa;
-
-/// The instances of a stretch of 1 to [`STRETCH`] outputs.
-macro_rules! stretches {
-    ($stretch:ident, $fold:ty) => {
-        [
-            $stretch::<$fold, 1>,
-            $stretch::<$fold, 2>,
-            $stretch::<$fold, 3>,
-            $stretch::<$fold, 4>,
-            $stretch::<$fold, 5>,
-            $stretch::<$fold, 6>,
-            $stretch::<$fold, 7>,
-            $stretch::<$fold, 8>,
-        ]
-    };
-}
-use stretches;

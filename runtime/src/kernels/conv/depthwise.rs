@@ -104,7 +104,7 @@ impl Rows<'_> {
         let (window, channels) = (&args.window, args.filters.out_channels);
         let links = args.epilogue.map_or(Links::NONE, |e| e.links([0, 0, first + image]));
         let rows = window.taps_inside(0, y);
-        for outputs in window.stretches(isa.stencils.len()) {
+        for outputs in window.stretches() {
             let columns = window.taps_inside(1, outputs.start);
             let from =
                 [0, 1].map(|axis| window.input(axis, [y, outputs.start][axis], [rows.start, columns.start][axis]));
@@ -118,11 +118,12 @@ impl Rows<'_> {
                 weights: args.packed.wrapping_add((rows.start * window.kernel[1] + columns.start) * channels),
                 weights_row: window.kernel[1] * channels,
                 dst: args.output(first + image, position),
+                outputs: outputs.len(),
                 channels,
                 end: End { bias: args.bias, divisor: None, links: links.all(), position, clip: links.clip },
             };
             // SAFETY: the taps are inside the image, and the outputs the caller's.
-            unsafe { (isa.stencils[outputs.len() - 1])(&stretch) };
+            unsafe { (isa.stencil)(&stretch) };
         }
         let row = y * window.out_size[1]..(y + 1) * window.out_size[1];
         // SAFETY: the row is the caller's.

@@ -335,6 +335,14 @@ const RESNET56: [Layer; 6] = [
 /// Bytes of weights of which every call takes the next ones, so that they are as cold as in a model.
 const COLD: usize = 32 << 20;
 
+/// Floats of a cache line.
+const LINE: usize = 16;
+
+/// What of a slice begins at a cache line, as the buffers of a program do.
+fn aligned(x: &[f32]) -> &[f32] {
+    &x[x.as_ptr().align_offset(LINE * size_of::<f32>())..]
+}
+
 /// Seconds and floating-point operations of a layer.
 fn time_layer(pool: &Pool, layer: Layer) -> (f64, f64) {
     let (_, channels, groups, side, kernel, stride) = layer;
@@ -350,29 +358,34 @@ fn time_layer(pool: &Pool, layer: Layer) -> (f64, f64) {
         pads: [pad; 2],
     };
     let window = case.window();
-    let x = data(channels[0] * side * side, 1);
+    let x = data(channels[0] * side * side + LINE, 1);
+    let x = aligned(&x);
     let count = channels[1] * channels[0] / groups * window.taps();
     let copies = (COLD / 4).div_ceil(count).min(64);
     let w = data(count * copies, 2);
     let filters = case.filters();
     let len = packed_len(&filters).unwrap();
-    let mut packed = vec![0.0; len * copies];
-    for (w, packed) in w.chunks(count).zip(packed.chunks_mut(len)) {
+    let step = len.next_multiple_of(LINE);
+    let mut packed = vec![0.0; step * copies + LINE];
+    let first = packed.as_ptr().align_offset(LINE * size_of::<f32>());
+    for (w, packed) in w.chunks(count).zip(packed[first..].chunks_mut(step)) {
+        let packed = &mut packed[..len];
         // SAFETY: these are the weights, and room for them.
         unsafe { pack_weights(&filters, w.as_ptr(), packed) };
     }
     let [planes, last, _] = case.orders();
     let [image, channel, row, column] = (if channels[0] == 3 { planes } else { last }).map(|s| s as isize);
-    let mut y = vec![0.0f32; channels[1] * window.out_plane()];
+    let mut y = vec![0.0f32; channels[1] * window.out_plane() + LINE];
+    let start = y.as_ptr().align_offset(LINE * size_of::<f32>());
     let mut copy = 0;
     let best = crate::kernels::best_seconds(|| {
         copy = (copy + 1) % copies;
         let args = ConvArgs {
             x: Image { ptr: x.as_ptr(), image, channel, row, column },
             w: w[copy * count..].as_ptr(),
-            packed: packed[copy * len..].as_ptr(),
+            packed: packed[first + copy * step..].as_ptr(),
             bias: std::ptr::null(),
-            y: y.as_mut_ptr(),
+            y: y[start..].as_mut_ptr(),
             images: 1,
             filters,
             window,

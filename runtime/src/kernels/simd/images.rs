@@ -1,8 +1,10 @@
 //! Kernels that slide windows over images whose channels are last: depthwise convolution and poolings.
 
+use std::ops::Range;
+
 use super::{Add, Clip, Join, Lanes, Link, Max, Min, Pair};
 
-/// Neighbouring outputs of all channels, as many as the kernel's instance says: output `i` is made of
+/// Neighbouring outputs of all channels: output `i` is made of
 /// `src[i·src_step + row·src_row + column·src_column + channel]` over rows, then columns of taps.
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct Stretch<'a> {
@@ -17,8 +19,18 @@ pub(in crate::kernels) struct Stretch<'a> {
     pub(in crate::kernels) weights_row: usize,
     /// Dense.
     pub(in crate::kernels) dst: *mut f32,
+    pub(in crate::kernels) outputs: usize,
     pub(in crate::kernels) channels: usize,
     pub(in crate::kernels) end: End<'a>,
+}
+
+impl Stretch<'_> {
+    /// Where a row of the window of output `first` begins.
+    #[inline(always)]
+    fn row(&self, first: usize, row: usize, channel: usize) -> *const f32 {
+        let start = first as isize * self.src_step + row as isize * self.src_row;
+        self.src.wrapping_offset(start).wrapping_add(channel)
+    }
 }
 
 /// What follows the sums.
@@ -40,36 +52,40 @@ impl End<'_> {
     pub(in crate::kernels) const NONE: End<'static> =
         End { bias: std::ptr::null(), divisor: None, links: &[], position: 0, clip: None };
 
-    /// The outputs of the sums of output `i` for the channels from `channel` on.
+    /// Makes outputs of the sums of the channels from `channel` on, the first of which is output `first`.
     ///
     /// # Safety
     ///
     /// The instruction set of `V`; bias and links are readable for `len` channels.
     #[inline(always)]
-    unsafe fn of<V: Lanes>(&self, mut sum: V, i: usize, channel: usize, len: usize) -> V {
+    unsafe fn apply<V: Lanes, const N: usize>(&self, sums: &mut [V; N], first: usize, channel: usize, len: usize) {
         // SAFETY: the caller's promise.
         unsafe {
             if let Some(divisor) = self.divisor {
-                sum = sum.div(V::splat(divisor));
+                let divisor = V::splat(divisor);
+                sums.iter_mut().for_each(|sum| *sum = sum.div(divisor));
             }
             if !self.bias.is_null() {
-                sum = sum.add(V::load_part(self.bias.add(channel), len));
+                let bias = V::load_part(self.bias.add(channel), len);
+                sums.iter_mut().for_each(|sum| *sum = sum.add(bias));
             }
             for link in self.links {
-                let other = link.other.at(self.position + i, channel);
-                let other = match other.column {
-                    0 => V::splat(*other.ptr),
-                    _ => V::load_part(other.ptr, len),
-                };
-                sum = match link.join {
-                    Join::Add => Add::of(sum, other),
-                    Join::Max => Max::of(sum, other),
-                    Join::Min => Min::of(sum, other),
-                };
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    let other = link.other.at(self.position + first + i, channel);
+                    let other = match other.column {
+                        0 => V::splat(*other.ptr),
+                        _ => V::load_part(other.ptr, len),
+                    };
+                    *sum = match link.join {
+                        Join::Add => Add::of(*sum, other),
+                        Join::Max => Max::of(*sum, other),
+                        Join::Min => Min::of(*sum, other),
+                    };
+                }
             }
-            match self.clip {
-                Some(clip) => sum.clip(V::splat(clip.lo), V::splat(clip.hi)),
-                None => sum,
+            if let Some(clip) = self.clip {
+                let (lo, hi) = (V::splat(clip.lo), V::splat(clip.hi));
+                sums.iter_mut().for_each(|sum| *sum = sum.clip(lo, hi));
             }
         }
     }
@@ -128,50 +144,165 @@ impl Fold for Greatest {
     }
 }
 
-/// Computes `N` neighbouring outputs, each a chain over the taps in order.
+/// The most outputs whose sums are in registers together.
+const BLOCK: usize = 8;
+
+/// Computes the outputs, each a chain over the taps in order.
 ///
 /// # Safety
 ///
 /// The instruction set of `V`; every tap of every output is readable for all channels, and so are its weights,
 /// the bias and the links; the outputs are writable.
 #[inline(always)]
-pub(super) unsafe fn stretch<V: Lanes, F: Fold, const N: usize>(s: &Stretch<'_>) {
-    for channel in (0..s.channels).step_by(V::LEN) {
-        // SAFETY: the caller's promise; the channels are those from `channel` on.
+pub(super) unsafe fn stretch<V: Lanes, F: Fold>(s: &Stretch<'_>) {
+    let mut first = 0;
+    while first < s.outputs {
+        let left = s.outputs - first;
+        let block = left.div_ceil(left.div_ceil(BLOCK));
+        // SAFETY: the caller's promise; the block's outputs are among those of the stretch.
         unsafe {
-            match s.channels - channel {
-                len if len < V::LEN => channels::<V, F, N, false>(s, channel, len),
-                _ => channels::<V, F, N, true>(s, channel, V::LEN),
+            match block {
+                1 => outputs::<V, F, 1>(s, first),
+                2 => outputs::<V, F, 2>(s, first),
+                3 => outputs::<V, F, 3>(s, first),
+                4 => outputs::<V, F, 4>(s, first),
+                5 => outputs::<V, F, 5>(s, first),
+                6 => outputs::<V, F, 6>(s, first),
+                7 => outputs::<V, F, 7>(s, first),
+                _ => outputs::<V, F, BLOCK>(s, first),
             }
+        }
+        first += block;
+    }
+}
+
+/// Computes `N` outputs from `first` on.
+///
+/// # Safety
+///
+/// As for [`stretch`], for these outputs.
+#[inline(always)]
+unsafe fn outputs<V: Lanes, F: Fold, const N: usize>(s: &Stretch<'_>, first: usize) {
+    let whole = s.channels / V::LEN * V::LEN;
+    let steps = if F::WEIGHTED && s.taps[1] == 3 { s.src_step.checked_div(s.src_column) } else { None };
+    // SAFETY: the caller's promise; the channels are those from `channel` on.
+    unsafe {
+        match steps {
+            Some(1) if s.src_step == s.src_column => {
+                for_each::<V>(0..whole, |channel| {
+                    finish(s, [first, channel], V::LEN, shared::<V, N, 1>(s, first, channel))
+                });
+            }
+            Some(2) if s.src_step == 2 * s.src_column => {
+                for_each::<V>(0..whole, |channel| {
+                    finish(s, [first, channel], V::LEN, shared::<V, N, 2>(s, first, channel))
+                });
+            }
+            _ => for_each::<V>(0..whole, |channel| {
+                let sums = sums::<V, F, N>(s, first, channel, |src| V::load(src));
+                finish(s, [first, channel], V::LEN, sums);
+            }),
+        }
+        if whole < s.channels {
+            let len = s.channels - whole;
+            let sums = sums::<V, F, N>(s, first, whole, |src| V::load_part(src, len));
+            finish(s, [first, whole], len, sums);
         }
     }
 }
 
-/// Computes `len` channels, at most a vector, and a whole one if `WHOLE`.
+/// Calls `f` with the first channel of every vector.
+#[inline(always)]
+fn for_each<V: Lanes>(channels: Range<usize>, mut f: impl FnMut(usize)) {
+    let mut channel = channels.start;
+    while channel < channels.end {
+        f(channel);
+        channel += V::LEN;
+    }
+}
+
+/// The sums of `N` outputs for the channels that `load` loads.
 ///
 /// # Safety
 ///
-/// As for [`stretch`], for these channels.
+/// As for [`outputs`], for these channels.
 #[inline(always)]
-unsafe fn channels<V: Lanes, F: Fold, const N: usize, const WHOLE: bool>(s: &Stretch<'_>, channel: usize, len: usize) {
+unsafe fn sums<V: Lanes, F: Fold, const N: usize>(
+    s: &Stretch<'_>,
+    first: usize,
+    channel: usize,
+    load: impl Fn(*const f32) -> V,
+) -> [V; N] {
     // SAFETY: the caller's promise covers every address formed here.
     unsafe {
-        let load = |src: *const f32| if WHOLE { V::load(src) } else { V::load_part(src, len) };
         let mut acc = [V::splat(F::START); N];
         for row in 0..s.taps[0] {
-            let mut src = s.src.wrapping_offset(row as isize * s.src_row).wrapping_add(channel);
+            let src = s.row(first, row, channel);
+            // Three of three outputs each are a base and an offset that all bases share. Opaque, or the
+            // compiler makes each address from the one before: a chain as long as the step.
+            let bases: [*const f32; 3] =
+                std::array::from_fn(|i| std::hint::black_box(src.wrapping_offset(3 * i as isize * s.src_step)));
+            let mut offsets: [isize; 3] = std::array::from_fn(|i| i as isize * s.src_step);
             let mut weights = s.weights.wrapping_add(row * s.weights_row + channel);
             for _ in 0..s.taps[1] {
                 let weight = if F::WEIGHTED { load(weights) } else { V::zero() };
                 for (i, sum) in acc.iter_mut().enumerate() {
-                    *sum = F::step(weight, load(src.wrapping_offset(i as isize * s.src_step)), *sum);
+                    *sum = F::step(weight, load(bases[i / 3].wrapping_offset(offsets[i % 3])), *sum);
                 }
-                src = src.wrapping_offset(s.src_column);
+                offsets.iter_mut().for_each(|offset| *offset += s.src_column);
                 weights = weights.wrapping_add(s.channels);
             }
         }
-        for (i, &sum) in acc.iter().enumerate() {
-            s.end.of(sum, i, channel, len).store_part(s.dst.add(i * s.channels + channel), len);
+        acc
+    }
+}
+
+/// The weighted sums of `N` outputs whose windows are three columns wide and `STEP` columns apart, for a vector
+/// of channels: what neighbouring windows share is loaded once.
+///
+/// # Safety
+///
+/// As for [`outputs`], for these channels.
+#[inline(always)]
+unsafe fn shared<V: Lanes, const N: usize, const STEP: usize>(s: &Stretch<'_>, first: usize, channel: usize) -> [V; N] {
+    // SAFETY: the caller's promise covers every address formed here.
+    unsafe {
+        let mut acc = [V::zero(); N];
+        for row in 0..s.taps[0] {
+            let mut src = s.row(first, row, channel);
+            let weights = s.weights.wrapping_add(row * s.weights_row + channel);
+            let weights: [V; 3] = std::array::from_fn(|tap| V::load(weights.wrapping_add(tap * s.channels)));
+            for column in 0..(N - 1) * STEP + 3 {
+                let value = V::load(src);
+                for (i, sum) in acc.iter_mut().enumerate() {
+                    if let Some(weight) = column.checked_sub(i * STEP).and_then(|tap| weights.get(tap)) {
+                        *sum = weight.fma(value, *sum);
+                    }
+                }
+                src = src.wrapping_offset(s.src_column);
+            }
+        }
+        acc
+    }
+}
+
+/// Stores what the sums of `len` channels become.
+///
+/// # Safety
+///
+/// As for [`outputs`], for these channels.
+#[inline(always)]
+unsafe fn finish<V: Lanes, const N: usize>(
+    s: &Stretch<'_>,
+    [first, channel]: [usize; 2],
+    len: usize,
+    mut sums: [V; N],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        s.end.apply(&mut sums, first, channel, len);
+        for (i, sum) in sums.into_iter().enumerate() {
+            sum.store_part(s.dst.add((first + i) * s.channels + channel), len);
         }
     }
 }
