@@ -4,12 +4,13 @@
 mod copy;
 mod cut;
 mod depthwise;
+mod planar;
 mod pointwise;
 mod windows;
 
 use std::ops::Range;
 
-use super::epilogue::Finish;
+use super::epilogue::{Block, Finish};
 use super::gemm::{MAX_LANES, transpose_part};
 use super::image::{Image, Window};
 use super::scratch::with_scores;
@@ -89,7 +90,12 @@ impl Filters {
 
     /// Elements of the packed weights of a group.
     fn group_len(&self, isa: &Isa) -> Option<usize> {
-        self.group_outputs().checked_next_multiple_of(isa.nr())?.checked_mul(self.depth())
+        self.group_outputs().checked_next_multiple_of(isa.lanes)?.checked_mul(self.depth())
+    }
+
+    /// Columns of a panel of packed weights: whole vectors, in the last one as many as there are outputs left.
+    fn panel(&self, isa: &Isa, index: usize) -> usize {
+        (self.group_outputs() - index * isa.nr()).next_multiple_of(isa.lanes).min(isa.nr())
     }
 }
 
@@ -137,10 +143,11 @@ unsafe fn pack_weights_for(isa: &Isa, filters: &Filters, w: *const f32, dst: &mu
         Form::Product => {
             let (depth, outputs, nr) = (filters.depth(), filters.group_outputs(), isa.nr());
             for (group, part) in dst.chunks_exact_mut(filters.group_len(isa).unwrap_or(0)).enumerate() {
-                for (panel, dst) in part.chunks_exact_mut(depth * nr).enumerate() {
+                for (panel, dst) in part.chunks_mut(depth * nr).enumerate() {
                     let first = w.wrapping_add((group * outputs + panel * nr) * depth);
+                    let (columns, width) = ((outputs - panel * nr).min(nr), filters.panel(isa, panel));
                     // SAFETY: the panel's weights are those of `columns` outputs.
-                    unsafe { pack_panel(isa, filters, first, (outputs - panel * nr).min(nr), nr, dst) };
+                    unsafe { pack_panel(isa, filters, first, columns, width, dst) };
                 }
             }
         }
@@ -220,8 +227,11 @@ unsafe fn run(isa: &Isa, pool: &Pool, args: &ConvArgs<'_>) {
     unsafe {
         match args.filters.form() {
             Form::Depthwise => depthwise::run(pool, isa, args),
-            Form::Product if args.positions().is_some() => pointwise::run(pool, isa, args),
-            Form::Product => windows::run(pool, isa, args),
+            Form::Product => match planar::Planes::new(isa, args) {
+                Some(planes) => planar::run(pool, isa, args, planes),
+                None if args.positions().is_some() => pointwise::run(pool, isa, args),
+                None => windows::run(pool, isa, args),
+            },
         }
     }
 }
@@ -238,23 +248,34 @@ impl ConvArgs<'_> {
         self.y.wrapping_add((image * self.window.out_plane() + position) * self.filters.out_channels)
     }
 
+    /// The channels `columns` of the positions `rows` of the output.
+    fn block(&self, image: usize, [rows, columns]: [Range<usize>; 2]) -> Block {
+        let c = self.output(image, rows.start).wrapping_add(columns.start);
+        Block { batch: [0, 0, image], rows, columns, c, c_row: self.filters.out_channels as isize }
+    }
+
     /// Applies the epilogue to the channels `columns` of the positions `rows`, unless links did.
     ///
     /// # Safety
     ///
     /// They are inside the output, and nobody else touches them.
-    unsafe fn finish(&self, isa: &Isa, image: usize, [rows, columns]: [Range<usize>; 2]) {
-        let Some(epilogue) = &self.epilogue else { return };
-        let c = self.output(image, rows.start).wrapping_add(columns.start);
-        let block = super::epilogue::Block {
-            batch: [0, 0, image],
-            rows,
-            columns,
-            c,
-            c_row: self.filters.out_channels as isize,
-        };
-        // SAFETY: the caller's promise.
-        unsafe { epilogue.apply(isa, &block) }
+    unsafe fn finish(&self, isa: &Isa, image: usize, part: [Range<usize>; 2]) {
+        if let Some(epilogue) = &self.epilogue {
+            // SAFETY: the caller's promise.
+            unsafe { epilogue.apply(isa, &self.block(image, part)) }
+        }
+    }
+
+    /// [`ConvArgs::finish`] where no links were applied.
+    ///
+    /// # Safety
+    ///
+    /// As for [`ConvArgs::finish`].
+    unsafe fn finish_all(&self, isa: &Isa, image: usize, part: [Range<usize>; 2]) {
+        if let Some(epilogue) = &self.epilogue {
+            // SAFETY: the caller's promise.
+            unsafe { epilogue.apply_all(isa, &self.block(image, part)) }
+        }
     }
 }
 

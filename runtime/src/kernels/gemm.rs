@@ -201,6 +201,7 @@ unsafe fn block<P: Problem>(isa: &Isa, plan: &Plan, problem: &P, item: usize, sc
                 a_col: a.column,
                 b,
                 b_row,
+                b_rows: std::ptr::null(),
                 c: operands.c.offset(c),
                 c_row: operands.c_row,
                 k: slice.ks.len(),

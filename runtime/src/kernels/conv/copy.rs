@@ -32,9 +32,8 @@ impl Layout {
         if x.channel == 1 && inside(0) && inside(1) {
             return Layout::InPlace { column: x.column, row: x.row };
         }
-        let most = |axis: usize| window.size[axis].saturating_add(window.out_size[axis]).saturating_mul(MAX_GROWTH);
-        match (reach(1), self::reach(window, 0, 1)) {
-            (Some(columns), Some(rows)) if columns <= most(1) && rows <= most(0) => Layout::Rows { columns },
+        match reach(1) {
+            Some(columns) if is_in_proportion(window) => Layout::Rows { columns },
             _ => Layout::Patches,
         }
     }
@@ -165,8 +164,15 @@ impl Layout {
     }
 }
 
+/// Whether rows with their pads are not out of proportion to the image.
+pub(super) fn is_in_proportion(window: &Window) -> bool {
+    let most = |axis: usize| window.size[axis].saturating_add(window.out_size[axis]).saturating_mul(MAX_GROWTH);
+    let fits = |axis, outputs| reach(window, axis, outputs).is_some_and(|reach| reach <= most(axis));
+    fits(0, 1) && fits(1, window.out_size[1])
+}
+
 /// Coordinates on `axis` that the windows of `outputs` neighbours reach over.
-fn reach(window: &Window, axis: usize, outputs: usize) -> Option<usize> {
+pub(super) fn reach(window: &Window, axis: usize, outputs: usize) -> Option<usize> {
     let last = window.kernel[axis].checked_sub(1)?.checked_mul(window.dilation[axis])?;
     outputs.checked_sub(1)?.checked_mul(window.stride[axis])?.checked_add(last)?.checked_add(1)
 }

@@ -67,8 +67,10 @@ impl Problem for Pointwise<'_> {
     unsafe fn slice(&self, isa: &Isa, slice: &Slice, _scratch: &mut [f32]) -> (*const f32, isize) {
         let (nr, [_, group, _]) = (isa.nr(), self.of(slice.batch));
         let (panel, column) = (slice.columns.start / nr, slice.columns.start % nr);
-        let offset = (panel * self.args.filters.group_inputs() + slice.ks.start) * nr + column;
-        (self.args.packed.wrapping_add(group * self.group_len + offset), nr as isize)
+        let filters = &self.args.filters;
+        let width = filters.panel(isa, panel);
+        let offset = panel * filters.group_inputs() * nr + slice.ks.start * width + column;
+        (self.args.packed.wrapping_add(group * self.group_len + offset), width as isize)
     }
 
     unsafe fn finish(&self, isa: &Isa, batch: usize, [rows, columns]: [Range<usize>; 2], _c: *mut f32) {

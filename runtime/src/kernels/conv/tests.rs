@@ -195,6 +195,20 @@ fn groups_and_depths() {
     ]);
 }
 
+/// Fewer outputs in a group than a vector has lanes.
+#[test]
+fn few_outputs() {
+    let few = Case { channels: [8, 4], size: [6, 37], ..PLAIN };
+    check_all(&[
+        few,
+        Case { channels: [24, 24], groups: 8, ..few },
+        Case { channels: [40, 3], stride: [2, 3], kernel: [3, 5], pads: [[1, 4], [0, 2]], ..few },
+        Case { channels: [33, 1], kernel: [1, 1], pads: [[0; 2]; 2], size: [2, 300], ..few },
+        Case { channels: [1, 8], kernel: [5, 5], dilation: [1, 2], pads: [[2, 4], [2, 4]], ..few },
+        Case { channels: [6, 12], groups: 6, stride: [1, 2], ..few },
+    ]);
+}
+
 /// Images of a few positions.
 #[test]
 fn small_images() {
@@ -332,6 +346,17 @@ const RESNET56: [Layer; 6] = [
     (17, [64, 64], 1, 8, 3, 1),
 ];
 
+/// Grouped and narrow ones, as of ResNeXt, super-resolution and digits.
+const NARROW: [Layer; 7] = [
+    (1, [128, 128], 32, 56, 3, 1),
+    (1, [256, 256], 32, 28, 3, 1),
+    (1, [512, 512], 32, 14, 3, 1),
+    (1, [64, 1], 1, 64, 3, 1),
+    (1, [64, 3], 1, 64, 3, 1),
+    (1, [64, 9], 1, 128, 3, 1),
+    (1, [1, 8], 1, 28, 5, 1),
+];
+
 /// Bytes of weights of which every call takes the next ones, so that they are as cold as in a model.
 const COLD: usize = 32 << 20;
 
@@ -401,7 +426,8 @@ fn time_layer(pool: &Pool, layer: Layer) -> (f64, f64) {
 #[test]
 #[ignore = "a measurement, not a check"]
 fn speed() {
-    let models = [("resnet50", &RESNET50[..]), ("mobilenetv2", &MOBILENETV2), ("resnet56", &RESNET56)];
+    let models =
+        [("resnet50", &RESNET50[..]), ("mobilenetv2", &MOBILENETV2), ("resnet56", &RESNET56), ("narrow", &NARROW)];
     for threads in [1, 2] {
         let pool = Pool::new(threads);
         for (name, layers) in models {

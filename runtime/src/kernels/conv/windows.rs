@@ -149,20 +149,26 @@ impl Product<'_> {
                 let channels = group * filters.group_outputs();
                 let channels = channels + columns.start..channels + columns.end;
                 let weights = args.packed.wrapping_add(group * group_len + panel * depth * nr);
-                self.panel(a, weights, image, [outputs.clone(), channels.clone()]);
+                let width = filters.panel(isa, panel);
+                self.panel(a, (weights, width), image, [outputs.clone(), channels.clone()]);
                 args.finish(isa, image, [outputs.clone(), channels]);
             }
         }
     }
 
-    /// Computes the channels of a panel, whose windows begin at `a`.
+    /// Computes the channels of a panel of weights, `width` wide, for the windows that begin at `a`.
     ///
     /// # Safety
     ///
     /// As for [`Product::item`].
-    unsafe fn panel(&self, a: *const f32, weights: *const f32, image: usize, [outputs, channels]: [Range<usize>; 2]) {
+    unsafe fn panel(
+        &self,
+        a: *const f32,
+        (weights, width): (*const f32, usize),
+        image: usize,
+        [outputs, channels]: [Range<usize>; 2],
+    ) {
         let Product { isa, args, plan, .. } = self;
-        let nr = isa.nr();
         let links = args.epilogue.map_or(Links::NONE, |e| e.links([0, 0, image]));
         let c = args.output(image, outputs.start).wrapping_add(channels.start);
         let mut done = 0;
@@ -170,7 +176,7 @@ impl Product<'_> {
         for (parts, ks) in slices {
             let length = parts.len() * ks.len();
             let last = done + length == args.filters.depth();
-            let b = weights.wrapping_add(done * nr);
+            let b = weights.wrapping_add(done * width);
             let tile = Tile {
                 a: a.wrapping_add(ks.start),
                 a_row: 0,
@@ -178,7 +184,8 @@ impl Product<'_> {
                 a_col: 1,
                 runs: &self.parts[parts],
                 b,
-                b_row: nr as isize,
+                b_row: width as isize,
+                b_rows: std::ptr::null(),
                 c,
                 c_row: args.filters.out_channels as isize,
                 k: ks.len(),
@@ -187,9 +194,9 @@ impl Product<'_> {
                 scale: 1.0,
                 bias: if last { Bias::per_column(args.bias).at(channels.start) } else { Bias::None },
                 // The next slice of the panel comes from memory right behind this one.
-                ahead: b.wrapping_add(length * nr),
+                ahead: b.wrapping_add(length * width),
                 ahead_lines: 0,
-                ahead_step: nr * size_of::<f32>(),
+                ahead_step: width * size_of::<f32>(),
                 links: if last { links.all() } else { &[] },
                 row: outputs.start,
                 column: channels.start,

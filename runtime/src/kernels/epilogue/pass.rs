@@ -26,13 +26,13 @@ pub(crate) enum Operation {
 /// where the result does.
 #[derive(Clone, Copy)]
 pub(crate) struct Pass {
-    pub(super) operation: Operation,
-    pub(super) rows: usize,
-    pub(super) columns: usize,
-    pub(super) a: Strided,
-    pub(super) b: Strided,
-    pub(super) to: *mut f32,
-    pub(super) to_row: isize,
+    pub(in crate::kernels) operation: Operation,
+    pub(in crate::kernels) rows: usize,
+    pub(in crate::kernels) columns: usize,
+    pub(in crate::kernels) a: Strided,
+    pub(in crate::kernels) b: Strided,
+    pub(in crate::kernels) to: *mut f32,
+    pub(in crate::kernels) to_row: isize,
 }
 
 /// What is done to a pair of vectors: a trait, since a closure would not be compiled for the instruction

@@ -21,6 +21,8 @@ pub(in crate::kernels) struct Tile<'a> {
     /// Rows of B; whole vectors are read, also for the columns beyond `columns`.
     pub(in crate::kernels) b: *const f32,
     pub(in crate::kernels) b_row: isize,
+    /// Where each row of B begins, instead of a multiple of `b_row`; or null. Then A has one run.
+    pub(in crate::kernels) b_rows: *const isize,
     pub(in crate::kernels) c: *mut f32,
     pub(in crate::kernels) c_row: isize,
     /// Elements of a run.
@@ -69,6 +71,7 @@ pub(super) unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(t: &Tile<'
             std::hint::black_box(t.a.wrapping_offset(row))
         });
         match t.ahead_lines {
+            _ if !t.b_rows.is_null() => sweep_scattered(t, &rows, &mut acc),
             ..=1 => sweep::<V, MR, NV, 1>(t, &rows, &mut acc),
             2 => sweep::<V, MR, NV, 2>(t, &rows, &mut acc),
             _ => sweep::<V, MR, NV, 4>(t, &rows, &mut acc),
@@ -125,6 +128,25 @@ unsafe fn sweep<V: Lanes, const MR: usize, const NV: usize, const AHEAD: usize>(
             b = b.wrapping_offset(t.b_row);
             ahead = ahead.wrapping_byte_add(t.ahead_step);
         }
+    }
+}
+
+/// Adds A·B to the sums of a tile whose rows of B are anywhere.
+///
+/// # Safety
+///
+/// As for [`tile`]; `rows` are the rows of A, and there are `k` rows of B.
+#[inline(always)]
+unsafe fn sweep_scattered<V: Lanes, const MR: usize, const NV: usize>(
+    t: &Tile<'_>,
+    rows: &[*const f32; MR],
+    acc: &mut [[V; NV]; MR],
+) {
+    let mut at = 0;
+    for k in 0..t.k {
+        // SAFETY: the caller's promise, for each element of k.
+        unsafe { step(rows, at, t.b.offset(*t.b_rows.add(k)), acc) };
+        at += t.a_col;
     }
 }
 
