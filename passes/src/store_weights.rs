@@ -3,7 +3,9 @@
 //! What is inserted later (heads, gates) keeps 32-bit floats, as do convolutions, attention, embeddings and
 //! products by a vector, which have no matrix to save.
 
-use eec_ir::{Graph, NodeId, Op, Precision, Tensor, ValueId};
+use std::borrow::Cow;
+
+use eec_ir::{Graph, NodeId, Op, Precision, Tensor, ValueId, ops};
 
 use crate::pass::{Changed, Context, Pass, PassError};
 
@@ -66,7 +68,7 @@ impl StoreWeights {
     /// A constant matrix rounded; the reason for other values, for one column, and where a weight is not finite
     /// or would not be.
     fn rounded(self, graph: &Graph, value: ValueId, transposed: bool) -> Result<Tensor, &'static str> {
-        let tensor = graph.as_constant(value).ok_or("its second operand is computed")?;
+        let tensor = constant(graph, value).ok_or("its second operand is computed")?;
         let values = tensor.elements::<f32>().ok_or("its weights are no 32-bit floats")?;
         let [rows, columns] = *tensor.dims() else { return Err("its weights are no matrix") };
         let outputs = if transposed { rows } else { columns };
@@ -83,6 +85,17 @@ impl StoreWeights {
         }
         Tensor::new(tensor.dims(), values).map_err(|_| "its weights are no matrix")
     }
+}
+
+/// A constant, or what one becomes that is turned around.
+fn constant(graph: &Graph, value: ValueId) -> Option<Cow<'_, Tensor>> {
+    if let Some(tensor) = graph.as_constant(value) {
+        return Some(Cow::Borrowed(tensor));
+    }
+    let node = graph.node(graph.def_node(value)?);
+    let (Op::Transpose { .. }, [from]) = (&node.op, &node.inputs[..]) else { return None };
+    let turned = ops::eval(&node.op, &[graph.as_constant(*from)?.clone()], &|_| None);
+    turned.ok()?.into_iter().next().map(Cow::Owned)
 }
 
 impl Pass for StoreWeights {

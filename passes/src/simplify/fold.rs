@@ -11,14 +11,26 @@ use crate::pass::PassError;
 const MAX_GROWTH_BYTES: usize = 64 << 10;
 
 pub(super) fn apply(graph: &mut Graph) -> Result<bool, PassError> {
-    let mut changed = false;
+    let (mut changed, uses) = (false, graph.uses());
     for id in graph.nodes_in_order() {
+        if is_shared_view(graph, id, &uses) {
+            continue;
+        }
         if let Some(tensor) = fold(graph, id)? {
             let value = graph.constant(tensor);
             changed |= replace(graph, id, value);
         }
     }
     Ok(changed)
+}
+
+/// Whether the node turns around a large constant that others read as it is, as an embedding that is also the
+/// last product's matrix: kernels read a matrix either way, and a second one would take its room again.
+fn is_shared_view(graph: &Graph, id: NodeId, uses: &[Vec<NodeId>]) -> bool {
+    let node = graph.node(id);
+    let (Op::Transpose { .. }, [value]) = (&node.op, &node.inputs[..]) else { return false };
+    let large = graph.as_constant(*value).is_some_and(|t| t.bytes().len() > MAX_GROWTH_BYTES);
+    large && uses.get(value.index()).is_some_and(|users| users.iter().any(|user| *user != id))
 }
 
 fn fold(graph: &Graph, id: NodeId) -> Result<Option<Tensor>, PassError> {
