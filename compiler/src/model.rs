@@ -14,6 +14,7 @@ use eec_ir::program::{self, Program};
 use eec_ir::verify::{Stage, verify};
 use eec_ir::{ContentHash, Graph, Op, Precision, Tensor, text};
 use eec_passes::pass::{Context, Pass};
+use eec_passes::select_early::SelectEarly;
 use eec_passes::simplify::Simplify;
 use eec_runtime::{Artifact, ArtifactWriter, MAGIC, Options, Runner, Session};
 
@@ -448,9 +449,12 @@ pub fn run_options(threads: Option<usize>) -> Options {
     Options { threads: threads.unwrap_or(0), ..Options::default() }
 }
 
-/// The compiled form of a graph, which is verified first.
+/// The compiled form of a graph, which is verified first, without the rows that nobody reads.
 pub fn lowered(graph: &Graph, names: Names<'_>) -> Result<Program, Error> {
-    let verified = verify(graph, Stage::Lowerable).map_err(Error::request)?;
+    verify(graph, Stage::Lowerable).map_err(Error::request)?;
+    let mut graph = graph.clone();
+    SelectEarly.run(&mut graph, &mut Context::default())?;
+    let verified = verify(&graph, Stage::Lowerable).map_err(Error::request)?;
     Ok(lower(verified, names)?)
 }
 

@@ -1,9 +1,10 @@
 //! Why passes can or cannot apply to a model, place by place: what `eec explain` shows.
 
-use eec_ir::{Graph, Precision};
+use eec_ir::{Graph, Precision, cost};
 
 use crate::ffn_gates as ffn;
 use crate::pass::{Context, Pass};
+use crate::select_early::SelectEarly;
 use crate::simplify::Simplify;
 use crate::store_weights::StoreWeights;
 use crate::structure::{ExitCandidate, Structure, analyse};
@@ -74,6 +75,22 @@ pub(crate) fn simplify(graph: &Graph, cx: &mut Context) {
         Ok(_) => match (count(graph), count(&simple)) {
             (before, after) if before == after => cx.refused(Simplify::NAME, MODEL, "it is simple already"),
             (before, after) => cx.applies(Simplify::NAME, MODEL, format!("{before} nodes become {after}")),
+        },
+    }
+}
+
+/// How much work is for rows that nobody reads.
+pub(crate) fn select_early(graph: &Graph, cx: &mut Context) {
+    let mut selected = graph.clone();
+    match SelectEarly.run(&mut selected, &mut Context::default()) {
+        Err(error) => cx.refused(SelectEarly::NAME, MODEL, error.to_string()),
+        Ok(_) => match (cost::graph_macs(graph), cost::graph_macs(&selected)) {
+            (before, after) if before == after => {
+                cx.refused(SelectEarly::NAME, MODEL, "no product has rows that nobody reads");
+            }
+            (before, after) => {
+                cx.applies(SelectEarly::NAME, MODEL, format!("{before} multiply-accumulates become {after}"));
+            }
         },
     }
 }

@@ -7,7 +7,8 @@
 //! The road of a model through this crate: [`simplify`] turns what exporters write into what it means;
 //! [`rows`] says where the batch lies in every value, and from that [`structure`] finds stem, blocks and
 //! tail by the graph's form, and where an exit may stand; [`exit_heads`] inserts the exits;
-//! [`truncate`] cuts a model after one block, the static rival of the dynamic model.
+//! [`truncate`] cuts a model after one block, the static rival of the dynamic model. Right before a graph is
+//! lowered, [`select_early`] leaves out rows that nobody reads.
 //!
 //! The crate knows neither ONNX nor any backend. A graph that was verified before a pass can be verified
 //! after it.
@@ -28,6 +29,7 @@ pub mod pipeline;
 pub mod registry;
 pub mod rows;
 mod seeded;
+pub mod select_early;
 pub mod simplify;
 pub mod store_weights;
 pub mod structure;

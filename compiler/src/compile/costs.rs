@@ -2,6 +2,8 @@
 
 use eec_ir::{Dim, Symbol, cost};
 use eec_passes::exit_heads::Head;
+use eec_passes::pass::{Context, Pass};
+use eec_passes::select_early::SelectEarly;
 use eec_passes::truncate::truncate;
 
 use super::work::{Base, pass_error};
@@ -26,7 +28,9 @@ pub(super) fn of_exits(base: &Base, blocks: &[usize], heads: &[Head], data: &Dat
             head.push(macs(&cost::graph_macs(&cut))?.saturating_sub(backbone));
         }
     }
-    Ok(Costs { segment, head, tail: macs(&cost::graph_macs(base.graph))?.saturating_sub(before) })
+    let mut whole = base.graph.clone();
+    SelectEarly.run(&mut whole, &mut Context::default()).map_err(pass_error(SelectEarly::NAME))?;
+    Ok(Costs { segment, head, tail: macs(&cost::graph_macs(&whole))?.saturating_sub(before) })
 }
 
 /// A size for one sample, other dims as in the data.

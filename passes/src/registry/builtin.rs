@@ -13,6 +13,7 @@ use crate::ffn_gates::{self, Granularity};
 use crate::seeded::{
     Seeded, SeededExits, SeededGateRule, SeededGates, SeededRule, SeededTokenExits, SeededTruncate, TokenRule,
 };
+use crate::select_early::SelectEarly;
 use crate::simplify::Simplify;
 use crate::store_weights::StoreWeights;
 
@@ -26,6 +27,8 @@ pub(super) fn entries() -> Vec<Entry> {
             Ok(Box::new(Simplify))
         })
         .explained(explain::simplify),
+        Entry::new(SelectEarly::NAME, "computes only the rows that are read", |_| Ok(Box::new(SelectEarly)))
+            .explained(explain::select_early),
         Entry::new(StoreWeights::NAME, "stores the weights of products in a narrow form", |options| {
             Ok(Box::new(StoreWeights { precision: options.required("as", Precision::from_name)? }))
         })

@@ -7,7 +7,7 @@ use eec_ir::{Graph, NodeId};
 use super::replace;
 use crate::pass::PassError;
 
-pub(super) fn apply(graph: &mut Graph) -> Result<bool, PassError> {
+pub(crate) fn apply(graph: &mut Graph) -> Result<bool, PassError> {
     let mut first: HashMap<String, NodeId> = HashMap::new();
     let mut changed = false;
     for id in graph.nodes_in_order() {

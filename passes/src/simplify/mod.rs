@@ -4,7 +4,7 @@
 //! constant operands are folded, movement chains collapse, equal nodes merge, dead nodes go.
 
 mod fold;
-mod merge;
+pub(crate) mod merge;
 mod movement;
 mod sizes;
 
