@@ -19,6 +19,9 @@ pub struct SelectEarly;
 impl SelectEarly {
     /// Its name.
     pub const NAME: &'static str = "select-early";
+    /// How many operators a part moves up at most. A block of a transformer has some thirty; a limit keeps long
+    /// chains from taking a time that grows with their square.
+    const MAX_ROUNDS: usize = 128;
 }
 
 impl Pass for SelectEarly {
@@ -33,7 +36,10 @@ impl Pass for SelectEarly {
     fn run(&self, graph: &mut Graph, _cx: &mut Context) -> Result<Changed, PassError> {
         let mut changed = false;
         // Every round moves parts one operator up; what several operands read alike is one part then.
-        while round(graph)? {
+        for _ in 0..SelectEarly::MAX_ROUNDS {
+            if !round(graph)? {
+                break;
+            }
             merge::apply(graph)?;
             graph.remove_dead();
             changed = true;
@@ -177,7 +183,8 @@ fn operand_axes(graph: &Graph, made: NodeId, part: &Part) -> Option<Vec<Option<u
             alone(axis)
         }
         Op::Transpose { perm } => alone(normal(*perm.get(axis)?, first.rank()).ok()?),
-        Op::Slice { axes, .. } if outside(axes) => alone(axis),
+        // Of two parts the one of the earlier axis goes first, or they would change places for ever.
+        Op::Slice { axes, .. } if axes.iter().all(|a| normal(*a, first.rank()).is_ok_and(|a| a > axis)) => alone(axis),
         // The axis stays an axis of its own, behind the same ones.
         Op::Reshape { .. } => {
             let same = first.dims.get(..=axis).is_some_and(|dims| dims == &out.dims[..=axis]);
