@@ -43,17 +43,30 @@
 //! What has no shader is a [`Role::Host`]: the run is cut there, the host reads what the dispatches before it put into
 //! scratch, calls the operator's evaluator, and writes the results to their places. It stands only in the body of the
 //! program, which always runs, and a session makes such runs only if it is told to.
+//!
+//! # Loops
+//!
+//! The dispatches of a [`Repeat`] are recorded as often as the loop may make steps; its block's live word guards them.
+//! The control dispatch before them decides whether there is a first step, and lets results and parameters stand for
+//! what is carried into the loop. The last of them decides whether there is another: it counts the step, and lets
+//! results and parameters stand for what the step carried on, which copies before it put in turn into the result's own
+//! place and the parameter's. A loop that has ended, by its condition, its count or a fault, is not live, and what is
+//! recorded of it beyond that does not run.
 
 mod print;
+mod state;
+mod verify;
 
-use std::collections::HashSet;
+pub use state::State;
+pub use verify::verify;
+
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
 use crate::dim::{Dim, Symbol};
 use crate::entity::{BufferId, KernelId};
-use crate::program::{BlockId, Buffer, Form, Program, Source};
-use crate::types::DType;
+use crate::program::{BlockId, Program};
 
 /// The shaders and dispatches of a program.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -65,6 +78,8 @@ pub struct GpuProgram {
     pub symbols: Vec<Symbol>,
     /// What runs, in order.
     pub dispatches: Vec<Dispatch>,
+    /// Dispatches that run again and again, in the order in which they begin; one may stand inside another.
+    pub repeats: Vec<Repeat>,
     /// Scratch of control steps (row numbers), in arena words; live from the first to the last dispatch that
     /// names it.
     pub scratch: Vec<Dim>,
@@ -86,6 +101,7 @@ impl Default for GpuProgram {
             shaders: Vec::new(),
             symbols: Vec::new(),
             dispatches: Vec::new(),
+            repeats: Vec::new(),
             scratch: Vec::new(),
             resident: Vec::new(),
             halves: Vec::new(),
@@ -130,7 +146,17 @@ pub struct Shader {
     pub with_subgroups: Option<String>,
 }
 
-/// What stops a run: the word after the counters is 0, or `1 + dispatch · 2 + fault`. The outputs of such a run are
+/// The steps of a loop, or of one instance of it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Repeat {
+    /// The body of the program's loop.
+    pub body: BlockId,
+    /// The dispatches of a step. The one before them decides whether there is a first, the last whether there is
+    /// another.
+    pub dispatches: Range<u32>,
+}
+
+/// What stops a run: the word after the counters is 0, or `1 + dispatch · `[`Fault::KINDS`]` + fault`. The outputs of such a run are
 /// worth nothing; later dispatches may still run, inside their buffers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Fault {
@@ -138,6 +164,18 @@ pub enum Fault {
     Index = 0,
     /// An integer is divided by zero.
     Division = 1,
+    /// Loops take more steps than they may.
+    Steps = 2,
+}
+
+impl Fault {
+    /// How many there are.
+    pub const KINDS: u32 = 3;
+
+    /// The fault of this number among [`Fault::KINDS`].
+    pub fn of(number: u32) -> Fault {
+        [Fault::Index, Fault::Division, Fault::Steps][(number % Fault::KINDS) as usize]
+    }
 }
 
 /// One dispatch.
@@ -195,6 +233,10 @@ pub enum Param {
     Scratch(u32),
     /// The position in the state of a block's live word.
     Live(BlockId),
+    /// The position in the state of the number of a loop's step ([`GpuProgram::repeats`]).
+    Step(u32),
+    /// The position in the state of the steps that the loops of the run may still make.
+    StepsLeft,
     /// The position in the state of the control word (auto 0, never 1, always 2) of an exit or, after all exits, a
     /// gate.
     Control(u32),
@@ -211,205 +253,4 @@ pub enum Param {
     Fault,
     /// The word of the first element of an output in what is read back.
     Output(u32),
-}
-
-/// Where the words of the state are.
-///
-/// In order: the symbols; a live word per block; an offset per buffer; a home offset per buffer; a home offset per
-/// scratch; a control word and then a count of rows per decision; the logs, a word per symbol and instance; the
-/// planned group counts.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct State {
-    symbols: usize,
-    blocks: usize,
-    buffers: usize,
-    scratch: usize,
-    decisions: usize,
-    instances: usize,
-    dispatches: usize,
-}
-
-impl State {
-    /// The layout for a program and its GPU form.
-    pub fn of(program: &Program, gpu: &GpuProgram) -> State {
-        State {
-            symbols: gpu.symbols.len(),
-            blocks: program.blocks.len(),
-            buffers: program.buffers.len(),
-            scratch: gpu.scratch.len(),
-            decisions: program.exits.len() + program.gates.len(),
-            instances: gpu.dispatches.iter().map(|d| d.instance as usize + 1).max().unwrap_or(0),
-            dispatches: gpu.dispatches.len(),
-        }
-    }
-
-    /// Position of the first symbol: 0.
-    pub fn symbols(&self) -> usize {
-        0
-    }
-
-    /// Position of the live word of block 0.
-    pub fn live(&self) -> usize {
-        self.symbols
-    }
-
-    /// Position of the offset of buffer 0.
-    pub fn offsets(&self) -> usize {
-        self.live() + self.blocks
-    }
-
-    /// Position of the home offset of buffer 0.
-    pub fn homes(&self) -> usize {
-        self.offsets() + self.buffers
-    }
-
-    /// Position of the home offset of scratch 0.
-    pub fn scratch(&self) -> usize {
-        self.homes() + self.buffers
-    }
-
-    /// Position of the first control word.
-    pub fn controls(&self) -> usize {
-        self.scratch() + self.scratch
-    }
-
-    /// Position of the first count of rows.
-    pub fn rows(&self) -> usize {
-        self.controls() + self.decisions
-    }
-
-    /// Position of the log of instance 0.
-    pub fn logs(&self) -> usize {
-        self.rows() + self.decisions
-    }
-
-    /// Position of the planned group count of dispatch 0.
-    pub fn planned(&self) -> usize {
-        self.logs() + self.instances * self.symbols
-    }
-
-    /// Words in all.
-    pub fn len(&self) -> usize {
-        self.planned() + self.dispatches
-    }
-
-    /// Whether there is no word.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The number that a parameter of dispatch `dispatch` stands for; `outputs` are the first words of the outputs
-    /// in what is read back.
-    pub fn resolve(&self, dispatch: usize, param: &Param, outputs: &[usize]) -> Option<i32> {
-        let position = match param {
-            Param::Number(n) => return Some(*n),
-            Param::Symbol(i) => self.symbols() + *i as usize,
-            Param::Offset(b) => self.offsets() + b.index(),
-            Param::Home(b) => self.homes() + b.index(),
-            Param::Scratch(i) => self.scratch() + *i as usize,
-            Param::Live(b) => self.live() + b.0 as usize,
-            Param::Control(i) => self.controls() + *i as usize,
-            Param::Rows(i) => self.rows() + *i as usize,
-            Param::Log(i) => self.logs() + *i as usize * self.symbols,
-            Param::Planned => self.planned(),
-            Param::Counter => dispatch,
-            Param::Fault => self.dispatches,
-            Param::Output(i) => *outputs.get(*i as usize)?,
-        };
-        i32::try_from(position).ok()
-    }
-}
-
-/// What is wrong with the GPU form of a verified program: numbers of things that do not exist, one line each.
-/// The shaders themselves are checked by who compiles them.
-pub fn verify(program: &Program, gpu: &GpuProgram) -> Vec<String> {
-    let state = State::of(program, gpu);
-    let mut problems = Vec::new();
-    for id in &gpu.resident {
-        let is_constant = |b: &Buffer| matches!(b.source, Source::Constant(_));
-        if !program.buffers.get(id.index()).is_some_and(is_constant) {
-            problems.push(format!("resident buffer {id} is no constant"));
-        }
-    }
-    // What there is must be in proportion to the file that says so.
-    if gpu.resident.iter().collect::<HashSet<_>>().len() < gpu.resident.len() {
-        problems.push("a resident buffer is named twice".into());
-    }
-    if gpu.scratch.len() > gpu.dispatches.len() {
-        problems.push(format!("{} scratches for {} dispatches", gpu.scratch.len(), gpu.dispatches.len()));
-    }
-    for constant in
-        gpu.halves.iter().filter(|c| program.constants.get(**c as usize).is_none_or(|c| c.dtype != DType::F32))
-    {
-        problems.push(format!("constant {constant} is none of floats, and cannot be halves"));
-    }
-    if gpu.piece == 0 {
-        problems.push("bindings show no word".into());
-    }
-    for (i, dispatch) in gpu.dispatches.iter().enumerate() {
-        let mut wrong = |what: String| problems.push(format!("dispatch {i}: {what}"));
-        if dispatch.instance as usize >= gpu.dispatches.len() {
-            wrong(format!("instance {} of {} dispatches", dispatch.instance, gpu.dispatches.len()));
-        }
-        if dispatch.shader as usize >= gpu.shaders.len() && !matches!(dispatch.role, Role::Host(_)) {
-            wrong(format!("there is no shader {}", dispatch.shader));
-        }
-        if dispatch.block.0 as usize >= program.blocks.len() {
-            wrong(format!("there is no block {}", dispatch.block.0));
-        }
-        for kernel in dispatch.with.iter().filter(|k| k.index() >= program.kernels.len()) {
-            wrong(format!("there is no kernel {kernel}"));
-        }
-        match dispatch.role {
-            Role::Kernel(k) if k.index() >= program.kernels.len() => wrong(format!("there is no kernel {k}")),
-            Role::Output(o) if o as usize >= program.outputs.len() => wrong(format!("there is no output {o}")),
-            Role::Host(k) => verify_host(program, dispatch, k).into_iter().for_each(&mut wrong),
-            Role::Kernel(_) | Role::Output(_) | Role::Control | Role::Rows => {}
-        }
-        for constant in dispatch.constants.iter().filter(|c| **c as usize >= program.constants.len()) {
-            wrong(format!("there is no constant {constant}"));
-        }
-        for param in dispatch.params.iter().filter(|p| !exists(program, gpu, &state, p)) {
-            wrong(format!("{param:?} does not exist"));
-        }
-    }
-    problems
-}
-
-/// What is wrong with a step of the host.
-fn verify_host(program: &Program, dispatch: &Dispatch, kernel: KernelId) -> Option<String> {
-    let Some(Form::Host(host)) = program.kernels.get(kernel.index()).map(|k| &k.form) else {
-        return Some(format!("{kernel} is no kernel of the host"));
-    };
-    if dispatch.block.0 != 0 || !dispatch.with.is_empty() {
-        return Some("the host's step does not stand alone in the body".into());
-    }
-    let is_constant = |b: BufferId| matches!(program.buffer(b).source, Source::Constant(_));
-    let operands = host.inputs.iter().filter(|t| !is_constant(t.buffer)).map(|_| None);
-    let wanted: Vec<Option<BufferId>> = operands.chain(host.outputs.iter().map(|t| Some(t.buffer))).collect();
-    let named = |(param, wanted): (&Param, &Option<BufferId>)| match (param, wanted) {
-        (Param::Scratch(_), None) => true,
-        (Param::Home(home), Some(result)) => home == result,
-        _ => false,
-    };
-    let params = dispatch.params.get(2..).unwrap_or_default();
-    let fits = params.len() >= wanted.len() && params.iter().zip(&wanted).all(named);
-    (!fits).then(|| "the host's step does not say where its operands and results are".into())
-}
-
-fn exists(program: &Program, gpu: &GpuProgram, state: &State, param: &Param) -> bool {
-    let below = |i: u32, len: usize| (i as usize) < len;
-    match param {
-        Param::Number(_) | Param::Planned | Param::Counter | Param::Fault => true,
-        Param::Symbol(i) => below(*i, gpu.symbols.len()),
-        Param::Offset(b) | Param::Home(b) => {
-            let in_arena = |buffer: &Buffer| !matches!(buffer.source, Source::Constant(_)) || gpu.resident.contains(b);
-            program.buffers.get(b.index()).is_some_and(in_arena)
-        }
-        Param::Scratch(i) => below(*i, gpu.scratch.len()),
-        Param::Live(b) => below(b.0, program.blocks.len()),
-        Param::Control(i) | Param::Rows(i) => below(*i, state.decisions),
-        Param::Log(i) => below(*i, state.instances),
-        Param::Output(i) => below(*i, program.outputs.len()),
-    }
 }

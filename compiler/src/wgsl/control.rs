@@ -22,7 +22,7 @@ pub(super) struct Region {
     pub(super) dispatches: Range<usize>,
 }
 
-fn body() -> Body {
+pub(super) fn body() -> Body {
     Body { lanes: LANES, groups: 1.into() }
 }
 
@@ -67,7 +67,7 @@ pub(super) fn yields_early(block: &Block) -> bool {
 }
 
 /// Lines of `main` that control shaders share.
-trait Decide {
+pub(super) trait Decide {
     fn run(&mut self, region: &Region, on: &str);
     fn dispatches(&mut self, range: Range<usize>, on: &str);
     fn copies(&mut self, list: &[Vec<Param>], line: &str);

@@ -7,11 +7,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
-use eec_ir::gpu::{Dispatch, GpuProgram, Param, Role, Shader};
-use eec_ir::program::{BlockId, Form, Host, IfStep, Join, MatMul, Program, RouteStep, Source, Step};
+use eec_ir::gpu::{Dispatch, GpuProgram, Param, Repeat, Role, Shader};
+use eec_ir::program::{BlockId, Form, Host, IfStep, Join, MatMul, Program, RepeatStep, RouteStep, Source, Step};
 use eec_ir::{BufferId, Dim, KernelId, Symbol};
 
 use super::control::{self, Region, Routed};
+use super::repeat;
 use super::rows::{self, Made, Side};
 use super::text::{Bound, Kind, Reason, Shared, Writer, Written};
 use super::{Body, LowerError, Problem, Unsupported, check, constants, kernel, matmul};
@@ -154,12 +155,7 @@ impl<'p> Flat<'p> {
                 Step::Run(id) => next += self.run(*id, &steps[next..], at),
                 Step::If(step) => self.branch(step, at, &place),
                 Step::Route(step) => self.route(step, at, &place),
-                Step::Repeat(step) => {
-                    self.problem(
-                        &step.name,
-                        "a loop whose steps are counted while it runs has no form on a GPU".into(),
-                    );
-                }
+                Step::Repeat(step) => self.repeat(step, at),
             }
         }
     }
@@ -291,6 +287,29 @@ impl<'p> Flat<'p> {
         }
         let routed = Routed { list, then, other, copies, instance: at.instance };
         self.fill(place, Role::Control, name, control::route(self.shared, at.block, step, &routed));
+    }
+
+    /// A loop: what decides about its first step, the dispatches of a step, copies of what it carries on, and what
+    /// decides about the next step.
+    fn repeat(&mut self, step: &RepeatStep, at: At) {
+        let place = self.reserve(at);
+        let number = self.gpu.repeats.len() as u32;
+        self.gpu.repeats.push(Repeat { body: step.body, dispatches: 0..0 });
+        let first = self.next();
+        self.block(step.body, at.instance);
+        let inside = At { block: step.body, ..at };
+        match repeat::carry(self.shared, step, number) {
+            Ok(None) => {}
+            Ok(Some(made)) => drop(self.copy(inside, &step.name, Ok(made))),
+            Err(reason) => self.problem(&step.name, reason),
+        }
+        let last = self.reserve(inside);
+        let region = Region { block: step.body, dispatches: first..self.next() };
+        self.gpu.repeats[number as usize].dispatches = first as u32..self.next() as u32;
+        let turn = repeat::turn(self.shared, step, number, &region);
+        self.fill(last, Role::Control, &step.name, turn);
+        let begin = repeat::begin(self.shared, at.block, step, number, &region);
+        self.fill(place, Role::Control, &step.name, begin);
     }
 
     fn copy(&mut self, at: At, name: &str, made: Made<'p>) -> Range<usize> {

@@ -43,11 +43,11 @@ pub(super) fn operand<'p>(shared: &'p Shared<'p>, owner: BlockId, tensor: &Dense
 }
 
 /// Begins a loop over elements.
-fn each(w: &mut Writer, total: &str) {
+pub(super) fn each(w: &mut Writer, total: &str) {
     w.line(format!("for (var i = group * {LANES} + lane; i < {total}; i += groups * {LANES}) {{"));
 }
 
-fn body(elements: &Dim) -> Result<Body, Reason> {
+pub(super) fn body(elements: &Dim) -> Result<Body, Reason> {
     Ok(Body { lanes: LANES, groups: groups(elements, LANES.into())? })
 }
 

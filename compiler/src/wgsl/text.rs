@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use eec_ir::dim::Symbol;
-use eec_ir::gpu::Param;
+use eec_ir::gpu::{Fault, Param};
 use eec_ir::program::{BlockId, Program, Source, View};
 use eec_ir::{BufferId, DType, Dim};
 
@@ -210,6 +210,16 @@ impl<'p> Writer<'p> {
         Ok(Place { array: Array::Arena(base), dtype })
     }
 
+    /// Where something in the arena is that lies in turn at one of two places: at `other` if it is at `own` now.
+    pub(super) fn in_turn(&mut self, now: Param, [own, other]: [Param; 2], dtype: DType) -> Result<Place, Reason> {
+        word(dtype)?;
+        let base = format!("b{}", self.places);
+        self.places += 1;
+        let [now, own, other] = [now, own, other].map(|param| self.param(param));
+        self.head.push(format!("let {base} = select(state[{own}], state[{other}], state[{now}] == state[{own}]);"));
+        Ok(Place { array: Array::Arena(base), dtype })
+    }
+
     fn constant(&mut self, constant: u32) -> Array {
         let bound = self.shared.bound[constant as usize];
         let known = self.constants.iter().position(|c| *c == constant);
@@ -284,13 +294,26 @@ impl<'p> Writer<'p> {
         Ok((place, position))
     }
 
-    /// A statement that reports a fault (`0` index, `1` division).
-    pub(super) fn fail(&mut self, fault: eec_ir::gpu::Fault) -> String {
-        if self.fault.is_none() {
-            let at = self.param(Param::Fault);
-            self.fault = Some(at);
-        }
+    /// A statement that reports a fault.
+    pub(super) fn fail(&mut self, fault: Fault) -> String {
+        self.fault();
         format!("fail({}u);", fault as u32)
+    }
+
+    /// Whether the run has failed so far.
+    pub(super) fn failed(&mut self) -> String {
+        format!("(atomicLoad(&counters[{}]) != 0u)", self.fault())
+    }
+
+    /// The position of the fault among the counters.
+    fn fault(&mut self) -> String {
+        match &self.fault {
+            Some(at) => at.clone(),
+            None => {
+                let at = self.param(Param::Fault);
+                self.fault.insert(at).clone()
+            }
+        }
     }
 
     /// Declares something beside `main`.
@@ -357,8 +380,8 @@ impl<'p> Writer<'p> {
         }
         if let Some(at) = &self.fault {
             text.push_str(&format!(
-                "\nfn fail(fault: u32) {{\nif atomicLoad(&counters[{at}]) == 0u {{\natomicStore(&counters[{at}], 1u + u32({}) * 2u + fault);\n}}\n}}\n",
-                value_of(COUNTER)
+                "\nfn fail(fault: u32) {{\nif atomicLoad(&counters[{at}]) == 0u {{\natomicStore(&counters[{at}], 1u + u32({}) * {}u + fault);\n}}\n}}\n",
+                value_of(COUNTER), Fault::KINDS
             ));
         }
         text.push_str(&self.entry(lanes, atomic, subgroups, &body));

@@ -76,6 +76,16 @@ const COPY_SRC: wgpu::BufferUsages = wgpu::BufferUsages::COPY_SRC;
 const COPY_DST: wgpu::BufferUsages = wgpu::BufferUsages::COPY_DST;
 const ARENA: wgpu::BufferUsages = STORAGE.union(COPY_DST).union(COPY_SRC);
 
+/// What a run exchanges with the host, in words.
+pub(super) struct Words {
+    /// What the host writes.
+    pub(super) upload: usize,
+    /// What the host reads at the end.
+    pub(super) readback: usize,
+    /// What the host reads at once before, at most.
+    pub(super) host: usize,
+}
+
 /// What the buffers of a session must hold.
 pub(super) struct Needed<'a> {
     pub(super) program: &'a Program,
@@ -147,13 +157,8 @@ impl Buffers {
     /// Makes room for a run; from then on [`Buffers::stale`] says whether what dispatches see has changed.
     ///
     /// Fails if a buffer is larger than the adapter allows; a smaller run is possible after that.
-    pub(super) fn reserve(
-        &mut self,
-        gpu: &Gpu,
-        plan: &Plan,
-        upload_words: usize,
-        readback_words: usize,
-    ) -> Result<(), Error> {
+    pub(super) fn reserve(&mut self, gpu: &Gpu, plan: &Plan, words: &Words) -> Result<(), Error> {
+        let Words { upload: upload_words, readback: readback_words, host: host_words } = *words;
         let grown = |buffer: &wgpu::Buffer, words: usize| {
             let held = (buffer.size() / 4) as usize;
             (words > held).then(|| if held > 1 { words + words / 8 } else { words })
@@ -162,7 +167,7 @@ impl Buffers {
         gpu.fits("the outputs", 4 * plan.output_words as u64, true)?;
         gpu.fits("the inputs", 4 * upload_words as u64, false)?;
         gpu.fits("the read-back", 4 * readback_words as u64, false)?;
-        gpu.fits("what the host reads", 4 * plan.host_words as u64, false)?;
+        gpu.fits("what the host reads", 4 * host_words as u64, false)?;
         let limit = |bytes: u64| (bytes / 4) as usize;
         let limits = &gpu.adapter().limits;
         let (bound, block) = (limit(limits.binding_bytes.min(limits.buffer_bytes)), limit(limits.buffer_bytes));
@@ -185,7 +190,7 @@ impl Buffers {
             let usage = wgpu::BufferUsages::MAP_READ | COPY_DST;
             self.readback = gpu.buffer("the read-back", words.min(block), usage)?;
         }
-        if let Some(words) = grown(&self.host, plan.host_words) {
+        if let Some(words) = grown(&self.host, host_words) {
             let usage = wgpu::BufferUsages::MAP_READ | COPY_DST;
             self.host = gpu.buffer("what the host reads", words.min(block), usage)?;
         }

@@ -3,14 +3,16 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use eec_ir::gpu::{Dispatch, Fault, GpuProgram, State};
+use eec_ir::gpu::{Dispatch, Fault, GpuProgram, Repeat, State};
 use eec_ir::program::Program;
 use eec_ir::{Dim, KernelId, Symbol, Tensor};
 
 use super::encode::Readback;
-use super::host::{HostPlan, HostStep};
+use super::host::{HostStep, host_span};
+use super::loops;
 use super::plan::{Plan, kernels};
-use super::profile::{self, Clock, Stamps};
+use super::profile::{self, Clock, Stamps, Timed};
+use super::running::Done;
 use super::words;
 use crate::call;
 use crate::error::{Error, ErrorKind};
@@ -26,21 +28,23 @@ pub(super) struct Ended<'a> {
     pub(super) stamps: Option<&'a Stamps>,
     pub(super) steps: &'a HashMap<usize, HostStep>,
     pub(super) inputs: &'a [Tensor],
+    pub(super) step_limit: u64,
 }
 
 impl Ended<'_> {
-    /// What the run gave; `back` are the bytes that were read back.
+    /// What the run gave.
     ///
-    /// Fails if a kernel met an index out of range or an integer division by zero.
-    pub(super) fn run(&self, back: &[u8], mut clock: Clock) -> Result<Run, Error> {
-        let parts = Readback::of(&self.layout, self.form, self.plan, self.stamps);
+    /// Fails if a kernel met an index out of range or an integer division by zero, and if loops take too many steps.
+    pub(super) fn run(&self, done: &Done, mut clock: Clock) -> Result<Run, Error> {
+        let parts = Readback::of(&self.layout, self.form, self.plan, done.stamp_words);
+        let back = &done.back;
         let numbers = |range: Range<usize>| -> Vec<i32> {
             back[4 * range.start..4 * range.end].as_chunks().0.iter().map(|w| i32::from_le_bytes(*w)).collect()
         };
         let mut counted = numbers(parts.counters..parts.state);
         let (ran, failed) = counted.split_at_mut(self.form.dispatches.len());
         if let Some(failed) = failed.first().filter(|f| **f != 0) {
-            return Err(fault(self.program, self.form, self.inputs, *failed as u32));
+            return Err(fault(self.program, self.form, self.inputs, self.step_limit, *failed as u32));
         }
         // No shader counts what the host did.
         self.steps.keys().for_each(|at| ran[*at] = 1);
@@ -55,13 +59,20 @@ impl Ended<'_> {
             outputs.push((port.name.clone(), tensor));
         }
         let end = numbers(parts.state..parts.stamps);
-        let mut counters = self.counters(ran, &end, parts.words);
+        let mut counters = self.counters(ran, &end);
+        counters.gpu = GpuCounters {
+            submits: done.submits,
+            dispatches: done.dispatches,
+            host_steps: self.steps.len() as u64,
+            waits: done.waits,
+            readback_bytes: 4 * (parts.words + done.words) as u64,
+        };
         clock.lap("read");
         let Some(stamps) = self.stamps else { return Ok(Run { outputs, counters, timeline: Vec::new() }) };
-        let times = stamps.times(&back[4 * parts.stamps..4 * parts.words]);
+        let times = stamps.timed(&done.stamped, self.form.dispatches.len());
         counters.measures = self.measures(ran, &end, &times);
         self.measure_host(&mut counters.measures, &clock);
-        let spans = profile::spans(self.program, &self.form.dispatches, ran, &times, clock.submitted());
+        let spans = profile::spans(self.program, &self.form.dispatches, &times, clock.submitted());
         Ok(Run { outputs, counters, timeline: clock.spans.into_iter().chain(spans).collect() })
     }
 
@@ -75,9 +86,11 @@ impl Ended<'_> {
     }
 
     /// Per kernel what its runs took; kernels of one dispatch share its time by their work.
-    fn measures(&self, ran: &[i32], end: &[i32], times: &[(u64, u64)]) -> Vec<Measure> {
+    fn measures(&self, ran: &[i32], end: &[i32], times: &[Timed]) -> Vec<Measure> {
+        let mut took = vec![0u64; self.form.dispatches.len()];
+        times.iter().for_each(|timed| took[timed.dispatch] += timed.end - timed.begin);
         let mut measures = vec![Measure::default(); self.program.kernels.len()];
-        for ((dispatch, ran), (begin, end_ns)) in self.form.dispatches.iter().zip(ran).zip(times) {
+        for ((dispatch, ran), ns) in self.form.dispatches.iter().zip(ran).zip(took) {
             let value = self.symbols(dispatch, end);
             let size = |dim: &Dim| dim.eval(&value).unwrap_or(0).max(0) as u64 * (*ran).max(0) as u64;
             let together: Vec<KernelId> = kernels(&dispatch.role, &dispatch.with).collect();
@@ -86,7 +99,7 @@ impl Ended<'_> {
             for (kernel, macs) in together.iter().zip(&work) {
                 let share = if all > 0 { *macs as f64 / all as f64 } else { 1.0 / together.len() as f64 };
                 let measure = &mut measures[kernel.index()];
-                measure.ns += ((end_ns - begin) as f64 * share) as u64;
+                measure.ns += (ns as f64 * share) as u64;
                 measure.macs += macs;
                 measure.bytes += size(&traffic(self.program, &self.program.kernel(*kernel).form, On::Gpu));
             }
@@ -95,7 +108,7 @@ impl Ended<'_> {
     }
 
     /// Counts kernels and their work; `end` is the end of the state: rows per decision, then the logs.
-    fn counters(&self, ran: &[i32], end: &[i32], readback_words: usize) -> Counters {
+    fn counters(&self, ran: &[i32], end: &[i32]) -> Counters {
         let mut per_kernel = vec![0u64; self.program.kernels.len()];
         let mut macs = 0u64;
         for (dispatch, ran) in self.form.dispatches.iter().zip(ran).filter(|(_, ran)| **ran > 0) {
@@ -106,7 +119,6 @@ impl Ended<'_> {
                 macs = macs.saturating_add((once.max(0) as u64).saturating_mul(*ran as u64));
             }
         }
-        let host_words: usize = self.plan.host.values().map(HostPlan::words).sum();
         let rows = &end[..self.layout.logs() - self.layout.rows()];
         let (exits, gates) = rows.split_at(self.program.exits.len());
         let counts = |words: &[i32]| words.iter().map(|n| (*n).max(0) as u64).collect();
@@ -117,12 +129,7 @@ impl Ended<'_> {
             exit_rows: counts(exits),
             gate_rows: counts(gates),
             measures: Vec::new(),
-            gpu: GpuCounters {
-                submits: self.plan.submissions().count() as u64,
-                dispatches: (self.form.dispatches.len() - self.steps.len()) as u64,
-                host_steps: self.steps.len() as u64,
-                readback_bytes: 4 * (readback_words + host_words) as u64,
-            },
+            gpu: GpuCounters::default(),
         }
     }
 
@@ -138,23 +145,21 @@ impl Ended<'_> {
     }
 }
 
-/// What the timeline calls a kernel that the host computes.
-pub(super) fn host_span(program: &Program, kernel: KernelId) -> String {
-    format!("host: {kernel} {}", program.kernel(kernel).name)
-}
-
 /// The error of a run whose word after the counters is this.
-pub(super) fn fault(program: &Program, form: &GpuProgram, inputs: &[Tensor], word: u32) -> Error {
-    let ranges = || call::integer_ranges(&program.inputs, inputs);
-    let (dispatch, fault) = (((word - 1) / 2) as usize, (word - 1) % 2);
-    let why = match fault == Fault::Index as u32 {
-        true => format!("an index is out of range{}", ranges()),
-        false => format!("an integer is divided by zero{}", ranges()),
+pub(super) fn fault(program: &Program, form: &GpuProgram, inputs: &[Tensor], step_limit: u64, word: u32) -> Error {
+    let (at, fault) = (((word - 1) / Fault::KINDS) as usize, Fault::of(word - 1));
+    let why = match fault {
+        Fault::Index => "an index is out of range".to_string(),
+        Fault::Division => "an integer is divided by zero".to_string(),
+        Fault::Steps => format!("loops take more than {step_limit} steps"),
     };
-    let error = call::error(program, ErrorKind::Kernel, why);
-    let dispatch = form.dispatches.get(dispatch);
-    match dispatch.and_then(|d| kernels(&d.role, &d.with).next()) {
-        Some(kernel) => error.at_node(&program.kernel(kernel).name),
-        None => error,
+    let error = call::error(program, ErrorKind::Kernel, why + &call::integer_ranges(&program.inputs, inputs));
+    let kernel = form.dispatches.get(at).and_then(|d| kernels(&d.role, &d.with).next());
+    let decides = |r: &&Repeat| [r.dispatches.start, r.dispatches.end].contains(&(at as u32 + 1));
+    let repeat = form.repeats.iter().find(decides).and_then(|repeat| loops::step_of(program, repeat));
+    match (kernel, repeat) {
+        (Some(kernel), _) => error.at_node(&program.kernel(kernel).name),
+        (None, Some(step)) => error.at_node(&step.name),
+        (None, None) => error,
     }
 }
