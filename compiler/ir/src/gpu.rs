@@ -11,8 +11,8 @@
 //! | 0 | `var<uniform> array<vec4<i32>, N>` | the dispatch's [`Param`]s, with a dynamic offset |
 //! | 1 | `var<storage, read> array<i32>`; `read_write` for [`Role::Control`] | the state: see [`State`] |
 //! | 2 | `var<storage, read_write> array<u32>` | the counters: how often each dispatch ran, and after them a [`Fault`] |
-//! | 3 | `var<storage, read_write> array<f32>` | the arena: buffers, at the word offsets that the state says |
-//! | 4 | `var<storage, read_write> array<u32>` | for [`Role::Control`]: the arguments of indirect dispatches, three words each; for [`Role::Output`]: what is read back |
+//! | 3 | `var<storage, read_write> array<f32>` | the arena: buffers, at the word offsets that the state says ([`ARENA`]) |
+//! | 4 | `var<storage, read_write> array<u32>` | for [`Role::Control`]: the arguments of indirect dispatches, three words each |
 //! | 5… | `var<storage, read>` | [`Dispatch::constants`] in order, each in its pieces |
 //!
 //! A constant is bound in pieces of [`GpuProgram::piece`] words, since adapters limit what one binding may show. Of
@@ -21,6 +21,8 @@
 //!
 //! Constants that are small, or that a parameter, a result or an output may stand for, are not bound: they are
 //! written into the arena once, where they have an offset like other buffers ([`GpuProgram::resident`]).
+//!
+//! An arena that one binding cannot show takes several, over which the runtime puts the texts ([`over_bindings`]).
 //!
 //! A shader declares only what it uses; those that may fault see the counters as `array<atomic<u32>>`. The
 //! uniform has as many words as the dispatch has parameters, a multiple of four. Entry points are called `main`; the grid is one-dimensional, and a
@@ -53,10 +55,12 @@
 //! place and the parameter's. A loop that has ended, by its condition, its count or a fault, is not live, and what is
 //! recorded of it beyond that does not run.
 
+mod arena;
 mod print;
 mod state;
 mod verify;
 
+pub use arena::{ARENA, over_bindings};
 pub use state::State;
 pub use verify::verify;
 
@@ -211,7 +215,7 @@ pub enum Role {
     Control,
     /// Copies rows, or puts them together.
     Rows,
-    /// Copies output `0..` of the program to what is read back.
+    /// Copies output `0..` of the program to where it is read back from.
     Output(u32),
     /// No dispatch: the host computes a kernel. Parameters from the third on are the [`Param::Scratch`] of every operand
     /// that is no constant, in order, and then the [`Param::Home`] of every result.
@@ -251,6 +255,6 @@ pub enum Param {
     Counter,
     /// The position of the fault among the counters.
     Fault,
-    /// The word of the first element of an output in what is read back.
+    /// The place in the arena from where an output is read back.
     Output(u32),
 }

@@ -151,7 +151,7 @@ pub(super) fn carry<'p>(
         };
         let total = w.dim(&buffer.len)?;
         rows::each(&mut w, &total);
-        w.line(format!("{} = {};", to.word("i"), from.word("i")));
+        w.line(to.store_word("i", &from.word("i")));
         w.line("}");
         elements = &elements + &buffer.len;
     }
@@ -160,7 +160,7 @@ pub(super) fn carry<'p>(
         let (from, to) = (w.place(*given)?, w.arena(Param::Home(row.buffer), DType::F32)?);
         let (size, made) = (w.dim(&row.row)?, w.param(Param::Step(number)));
         rows::each(&mut w, &size);
-        w.line(format!("{} = {};", to.word(&format!("state[{made}] * {size} + i")), from.word("i")));
+        w.line(to.store_word(&format!("state[{made}] * {size} + i"), &from.word("i")));
         w.line("}");
         elements = &elements + &row.row;
     }

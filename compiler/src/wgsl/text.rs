@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use eec_ir::dim::Symbol;
-use eec_ir::gpu::{Fault, Param};
+use eec_ir::gpu::{ARENA, Fault, Param};
 use eec_ir::program::{BlockId, Program, Source, View};
 use eec_ir::{BufferId, DType, Dim};
 
@@ -39,15 +39,13 @@ pub(super) struct Bound {
     pub(super) pieces: usize,
 }
 
-/// What a shader is for, which decides how it sees the state and what its binding 4 is.
+/// What a shader is for, which decides how it sees the state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     /// Reads the state.
     Kernel,
     /// Writes the state and the arguments of dispatches.
     Control,
-    /// Writes what is read back.
-    Output,
 }
 
 /// A shader and what its dispatch binds.
@@ -104,10 +102,11 @@ enum Array {
 }
 
 impl Place {
-    fn element(&self, at: &str) -> String {
+    /// The bits of the element at a position as they are, to copy them.
+    pub(super) fn word(&self, at: &str) -> String {
         match &self.array {
-            Array::Arena(base) if at == "0" => format!("arena[{base}]"),
-            Array::Arena(base) => format!("arena[{base} + {at}]"),
+            Array::Arena(base) if at == "0" => format!("arena_load({base})"),
+            Array::Arena(base) => format!("arena_load({base} + {at})"),
             Array::Binding(name) => format!("{name}[{at}]"),
             Array::Function(name) => format!("{name}({at})"),
         }
@@ -115,7 +114,7 @@ impl Place {
 
     /// The value of the element at a position.
     pub(super) fn load(&self, at: &str) -> String {
-        let element = self.element(at);
+        let element = self.word(at);
         match self.dtype {
             DType::F32 => element,
             DType::Bool => format!("(bitcast<i32>({element}) != 0)"),
@@ -123,19 +122,22 @@ impl Place {
         }
     }
 
-    /// Stores a value.
+    /// Stores a value. Constants that are bound by themselves are not written.
     pub(super) fn store(&self, at: &str, value: &str) -> String {
-        let element = self.element(at);
         match self.dtype {
-            DType::F32 => format!("{element} = {value};"),
-            DType::Bool => format!("{element} = bitcast<f32>(select(0, 1, {value}));"),
-            _ => format!("{element} = bitcast<f32>({value});"),
+            DType::F32 => self.store_word(at, value),
+            DType::Bool => self.store_word(at, &format!("bitcast<f32>(select(0, 1, {value}))")),
+            _ => self.store_word(at, &format!("bitcast<f32>({value})")),
         }
     }
 
-    /// The bits of an element as they are, to copy them.
-    pub(super) fn word(&self, at: &str) -> String {
-        self.element(at)
+    /// Stores the bits of an element as they are.
+    pub(super) fn store_word(&self, at: &str, word: &str) -> String {
+        match &self.array {
+            Array::Arena(base) if at == "0" => format!("arena_store({base}, {word});"),
+            Array::Arena(base) => format!("arena_store({base} + {at}, {word});"),
+            Array::Binding(name) | Array::Function(name) => format!("{name} is a constant"),
+        }
     }
 }
 
@@ -207,6 +209,16 @@ impl<'p> Writer<'p> {
         self.places += 1;
         let at = self.param(offset);
         self.head.push(format!("let {base} = state[{at}];"));
+        Ok(Place { array: Array::Arena(base), dtype })
+    }
+
+    /// Where something in the arena is, at the place that a parameter gives.
+    pub(super) fn arena_at(&mut self, place: Param, dtype: DType) -> Result<Place, Reason> {
+        word(dtype)?;
+        let base = format!("b{}", self.places);
+        self.places += 1;
+        let at = self.param(place);
+        self.head.push(format!("let {base} = {at};"));
         Ok(Place { array: Array::Arena(base), dtype })
     }
 
@@ -359,16 +371,16 @@ impl<'p> Writer<'p> {
         let counter = if atomic { "atomic<u32>" } else { "u32" };
         text.push_str(&format!("@group(0) @binding(2) var<storage, read_write> counters: array<{counter}>;\n"));
         let uses = |name: &str| body.contains(name) || self.globals.iter().any(|g| g.contains(name));
-        if uses("arena[") {
-            text.push_str("@group(0) @binding(3) var<storage, read_write> arena: array<f32>;\n");
-        }
+        let arena = uses("arena_load(") || uses("arena_store(");
         match self.kind {
             Kind::Kernel => {}
             Kind::Control if uses("arguments[") => {
                 text.push_str("@group(0) @binding(4) var<storage, read_write> arguments: array<u32>;\n");
             }
             Kind::Control => {}
-            Kind::Output => text.push_str("@group(0) @binding(4) var<storage, read_write> result: array<u32>;\n"),
+        }
+        if arena {
+            text.push_str(ARENA);
         }
         self.bindings.iter().chain(&self.globals).for_each(|line| text.push_str(&format!("{line}\n")));
         if subgroups {
@@ -391,7 +403,7 @@ impl<'p> Writer<'p> {
     fn entry(&self, lanes: u32, atomic: bool, subgroups: bool, body: &str) -> String {
         let (live, counter) = (value_of(LIVE), value_of(COUNTER));
         let guard = match self.kind {
-            Kind::Kernel | Kind::Output => format!("if state[{live}] == 0 {{ return; }}"),
+            Kind::Kernel => format!("if state[{live}] == 0 {{ return; }}"),
             // What others write is uniform only if one lane reads it for all.
             Kind::Control => {
                 format!("if lane == 0 {{ live = state[{live}]; }}\nif workgroupUniformLoad(&live) == 0 {{ return; }}")

@@ -117,8 +117,10 @@ impl Recorder<'_> {
         encoder.copy_buffer_to_buffer(counters, bytes(self.form.dispatches.len()), host, 0, Some(bytes(1)));
         let mut to = 1;
         for (first, words) in step.copies().filter(|(_, words)| *words > 0) {
-            encoder.copy_buffer_to_buffer(arena, bytes(first), host, bytes(to), Some(bytes(words)));
-            to += words;
+            for (buffer, first, words) in arena.parts(first, words) {
+                encoder.copy_buffer_to_buffer(buffer, bytes(first), host, bytes(to), Some(bytes(words)));
+                to += words;
+            }
         }
     }
 
@@ -129,8 +131,10 @@ impl Recorder<'_> {
         encoder.copy_buffer_to_buffer(upload, 0, state, 0, Some(bytes(self.layout.len())));
         let mut from = self.layout.len();
         for (place, words) in self.inputs.iter().filter(|(_, words)| *words > 0) {
-            encoder.copy_buffer_to_buffer(upload, bytes(from), arena, bytes(*place), Some(bytes(*words)));
-            from += words;
+            for (buffer, place, words) in arena.parts(*place, *words) {
+                encoder.copy_buffer_to_buffer(upload, bytes(from), buffer, bytes(place), Some(bytes(words)));
+                from += words;
+            }
         }
     }
 
@@ -139,6 +143,9 @@ impl Recorder<'_> {
         let (Some(pipeline), Some(group)) = (self.pipelines.of(i), self.groups.of(i)) else { return };
         pass.set_pipeline(pipeline);
         pass.set_bind_group(0, group, &[bytes(i * self.stride) as u32]);
+        if let Some(arena) = self.groups.arena() {
+            pass.set_bind_group(1, arena, &[]);
+        }
         // The body always runs. A decision does so in one workgroup that looks for itself, and cannot write
         // arguments while one of them says how often it runs.
         let dispatch = &self.form.dispatches[i];
@@ -151,14 +158,18 @@ impl Recorder<'_> {
 
     /// Outputs, counters and the end of the state are put together for the host.
     fn after(&self, encoder: &mut wgpu::CommandEncoder, stamped: usize) {
-        let Buffers { outputs, counters, state, readback, .. } = self.buffers;
+        let Buffers { arena, counters, state, readback, .. } = self.buffers;
         let parts = Readback::of(&self.layout, self.form, self.plan, 0);
         let mut copy = |from: &wgpu::Buffer, first: usize, to: usize, words: usize| {
             if words > 0 {
                 encoder.copy_buffer_to_buffer(from, bytes(first), readback, bytes(to), Some(bytes(words)));
             }
         };
-        copy(outputs, 0, parts.outputs, self.plan.output_words);
+        let mut to = parts.outputs;
+        for (buffer, first, words) in arena.parts(self.plan.output_place, self.plan.output_words) {
+            copy(buffer, first, to, words);
+            to += words;
+        }
         copy(counters, 0, parts.counters, parts.state - parts.counters);
         copy(state, self.layout.rows(), parts.state, parts.stamps - parts.state);
         if let Some(stamps) = self.stamps {

@@ -17,6 +17,7 @@ mod probe;
 mod profile;
 mod results;
 mod running;
+mod segments;
 mod session;
 mod weights;
 mod words;

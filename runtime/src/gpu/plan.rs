@@ -35,6 +35,8 @@ pub(super) struct Plan {
     pub(super) outputs: Vec<(Vec<usize>, Range<usize>)>,
     /// Words of all outputs.
     pub(super) output_words: usize,
+    /// The place in the arena from where they are read back, behind all else.
+    pub(super) output_place: usize,
     /// Words of the arena.
     pub(super) arena_words: usize,
     /// Where steps of the host find their operands.
@@ -102,12 +104,12 @@ impl Planner {
         let loops = loops::plan(program, form, &sizes.ranges, self.fixed.step_limit)?;
         check_sizes(program, form, &loops, &sizes.ranges, self.fixed.max_groups)?;
         let arena = Arena::new(program, form, &self.lives, &sizes, self.fixed.resident_words, resident)?;
-        if arena.words.saturating_mul(4) > self.fixed.memory_limit {
+        let plan = Plan::new(program, form, &self.fixed, (&sizes, loops), &arena, steps)?;
+        if plan.arena_words.saturating_mul(4) > self.fixed.memory_limit {
             let limit = self.fixed.memory_limit;
             let why = format!("the temporary buffers need more than the limit of {limit} bytes");
             return Err(PlanError::new(ErrorKind::Memory, why));
         }
-        let plan = Plan::new(program, form, &self.fixed, (&sizes, loops), &arena, steps)?;
         Ok(self.plans.keep(inputs, plan))
     }
 }
@@ -131,8 +133,10 @@ impl Plan {
                 dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).map_or(usize::MAX, |n| first.saturating_add(n));
             outputs.push((dims.clone(), first..output_words));
         }
-        if i32::try_from(output_words).is_err() {
-            return Err(PlanError::new(ErrorKind::Memory, "the outputs are more than 2^31 elements"));
+        let arena_words = arena.words.saturating_add(output_words);
+        if i32::try_from(arena_words).is_err() {
+            let why = "the temporary buffers and outputs are more than 2^31 elements";
+            return Err(PlanError::new(ErrorKind::Memory, why));
         }
         let macs: Vec<u64> = form
             .dispatches
@@ -143,13 +147,14 @@ impl Plan {
         let host = host.collect::<Result<HashMap<usize, HostPlan>, PlanError>>()?;
         Ok(Plan {
             state: state_words(program, form, fixed, sizes, arena, &groups)?,
-            params: param_words(program, form, fixed.stride, &outputs)?,
+            params: param_words(program, form, fixed.stride, &outputs, arena.words)?,
             macs,
             loops,
             inputs: program.inputs.iter().map(|port| arena.home(port.buffer)).collect(),
             outputs,
             output_words,
-            arena_words: arena.words,
+            output_place: arena.words,
+            arena_words,
             host_words: host.values().map(HostPlan::words).max().unwrap_or(0),
             host,
             groups,
@@ -227,9 +232,10 @@ fn param_words(
     form: &GpuProgram,
     stride: usize,
     outputs: &[(Vec<usize>, Range<usize>)],
+    output_place: usize,
 ) -> Result<Vec<i32>, PlanError> {
     let layout = State::of(program, form);
-    let first: Vec<usize> = outputs.iter().map(|(_, words)| words.start).collect();
+    let first: Vec<usize> = outputs.iter().map(|(_, words)| output_place + words.start).collect();
     let mut all = vec![0; stride * form.dispatches.len().max(1)];
     for (i, (dispatch, words)) in form.dispatches.iter().zip(all.chunks_exact_mut(stride)).enumerate() {
         for (param, word) in dispatch.params.iter().zip(words) {

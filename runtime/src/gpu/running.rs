@@ -281,8 +281,13 @@ impl Running<'_> {
             Stop::Host(error.at_node(&self.program.kernel(step.kernel).name))
         })?;
         self.gpu.scoped("a result of the host", || {
-            for (first, bytes) in results.iter().filter(|(_, bytes)| !bytes.is_empty()) {
-                self.gpu.queue().write_buffer(&self.recorder.buffers.arena, 4 * *first as u64, bytes);
+            for (first, bytes) in &results {
+                let mut rest = bytes.as_slice();
+                for (buffer, first, words) in self.recorder.buffers.arena.parts(*first, bytes.len() / 4) {
+                    let (part, after) = rest.split_at(4 * words);
+                    self.gpu.queue().write_buffer(buffer, 4 * first as u64, part);
+                    rest = after;
+                }
             }
         })?;
         self.clock.lap(&host_span(self.program, step.kernel));

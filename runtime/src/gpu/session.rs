@@ -130,7 +130,7 @@ impl GpuSession {
             host::refuse(&program, &form)?;
         }
         bindings::check(gpu, &program, &form)?;
-        pipelines::check(gpu, &program, &form)?;
+        pipelines::check(gpu, &program, &form, 1)?;
         let has_texts = form.shaders.iter().any(|shader| shader.with_subgroups.is_some());
         let subgroups = options.subgroups && has_texts && gpu.subgroups()?;
         // A loop's dispatches take room again and again.
@@ -149,9 +149,10 @@ impl GpuSession {
         };
         let param_words = stride * form.dispatches.len().max(1);
         let needed = Needed { program: &program, form: &form, resident: &resident, param_words, constants };
-        let made = Made { program: &program, form: &form, param_words: uniform_words, subgroups };
-        let pipelines = Pipelines::new(gpu, &made, options.cache.as_deref())?;
         let buffers = Buffers::new(gpu, &needed)?;
+        let arena = (1, buffers.arena.most());
+        let made = Made { program: &program, form: &form, param_words: uniform_words, subgroups, arena };
+        let pipelines = Pipelines::new(gpu, &made, options.cache.as_deref())?;
         let groups = Groups::new(gpu, &made, &pipelines, &buffers)?;
         let steps = host::steps(&program, &form, &|constant| bindings::load(&needed, constant))?;
         Ok(GpuSession {
@@ -207,14 +208,20 @@ impl GpuSession {
             readback: Readback::of(&self.layout, &self.form, plan, stamp_words).words,
             host: plan.host_words.max(asked),
         };
+        pipelines::check(&self.gpu, &self.program, &self.form, self.buffers.arena.of(plan.arena_words))?;
         self.buffers.reserve(&self.gpu, plan, &words)?;
         if self.buffers.stale {
+            let arena = (self.buffers.arena.buffers().len(), self.buffers.arena.most());
             let made = Made {
                 program: &self.program,
                 form: &self.form,
                 param_words: uniform_words(&self.form),
                 subgroups: self.subgroups,
+                arena,
             };
+            if self.pipelines.arena_bindings() != arena.0 {
+                self.pipelines = Pipelines::new(&self.gpu, &made, self.options.cache.as_deref())?;
+            }
             self.groups = Groups::new(&self.gpu, &made, &self.pipelines, &self.buffers)?;
             self.buffers.stale = false;
         }
@@ -341,6 +348,6 @@ impl Runner for GpuSession {
     }
 
     fn arena_bytes(&self) -> usize {
-        self.buffers.arena.size() as usize
+        4 * self.buffers.arena.words()
     }
 }

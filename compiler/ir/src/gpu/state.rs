@@ -100,8 +100,8 @@ impl State {
         self.len() == 0
     }
 
-    /// The number that a parameter of dispatch `dispatch` stands for; `outputs` are the first words of the outputs
-    /// in what is read back.
+    /// The number that a parameter of dispatch `dispatch` stands for; `outputs` are the places in the arena from where
+    /// outputs are read back.
     pub fn resolve(&self, dispatch: usize, param: &Param, outputs: &[usize]) -> Option<i32> {
         let position = match param {
             Param::Number(n) => return Some(*n),
