@@ -6,6 +6,7 @@ use eec_ir::{Graph, Tensor};
 use eec_runtime::gpu::{Gpu, GpuOptions, Guard};
 use eec_runtime::{Control, Counters, Options, Run, SpanKind};
 use eec_tests::backend::{cpu, gpu, on_gpu_with, run};
+use eec_tests::files::{cases_folder, read};
 use eec_tests::values::check;
 
 /// Two values that change places, one of them through a loop of its own; rows of every step, and its number.
@@ -312,4 +313,14 @@ fn a_number_of_steps_may_be_a_formula_that_is_below_zero() {
     let graph = graph(text);
     let inputs: Vec<Vec<Tensor>> = [0, 1, 2, 3, 9].iter().map(|n| vec![floats(&[*n, 4], 0.5)]).collect();
     compared(&graph, &inputs, |_| ());
+}
+
+#[test]
+fn rows_that_part_at_every_step_are_counted_at_every_step() {
+    let case = Case::new(&read(&cases_folder().join("ops/loop_route.eir"))).expect("a case");
+    let graph = case.graph().expect("a graph");
+    let mask = |n: usize| Tensor::new(&[n], (0..n).map(|i| u8::from(i % 3 == 0)).collect::<Vec<u8>>());
+    let inputs = |n: usize| vec![floats(&[n, 4], 0.5), mask(n).expect("a tensor")];
+    let runs = compared(&graph, &[inputs(5), inputs(1), inputs(8)], |_| ());
+    assert!(runs.iter().any(|run| run.counters.macs > 0));
 }

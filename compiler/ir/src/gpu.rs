@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | 0 | `var<uniform> array<vec4<i32>, N>` | the dispatch's [`Param`]s, with a dynamic offset |
 //! | 1 | `var<storage, read> array<i32>`; `read_write` for [`Role::Control`] | the state: see [`State`] |
-//! | 2 | `var<storage, read_write> array<u32>` | the counters: how often each dispatch ran, and after them a [`Fault`] |
+//! | 2 | `var<storage, read_write> array<u32>` | the counters: how often each dispatch ran, after them a [`Fault`], and then the [`GpuProgram::sums`] |
 //! | 3 | `var<storage, read_write> array<f32>` | the arena: buffers, at the word offsets that the state says ([`ARENA`]) |
 //! | 4 | `var<storage, read_write> array<u32>` | for [`Role::Control`]: the arguments of indirect dispatches, three words each |
 //! | 5… | `var<storage, read>` | [`Dispatch::constants`] in order, each in its pieces |
@@ -37,8 +37,7 @@
 //! the live words, symbols and buffer offsets of its blocks, clears those of all blocks nested in what does not
 //! run, and writes the group counts of their dispatches (the indirect guard): those planned, or 0.
 //! A parameter or result that stands for another buffer takes over that buffer's offset; otherwise it has its
-//! own ("home"). A join's block runs for one side and then for the other: its dispatches stand in the list
-//! twice, as two instances.
+//! own ("home"). A join's block runs for one side and then for the other: its dispatches stand in the list twice.
 //!
 //! # The host
 //!
@@ -82,6 +81,9 @@ pub struct GpuProgram {
     pub symbols: Vec<Symbol>,
     /// What runs, in order.
     pub dispatches: Vec<Dispatch>,
+    /// Sums that dispatches keep ([`Dispatch::sums`]), each of the values that a symbol has whenever the dispatch runs:
+    /// how much work it did follows from them and from how often it ran.
+    pub sums: Vec<u32>,
     /// Dispatches that run again and again, in the order in which they begin; one may stand inside another.
     pub repeats: Vec<Repeat>,
     /// Scratch of control steps (row numbers), in arena words; live from the first to the last dispatch that
@@ -105,6 +107,7 @@ impl Default for GpuProgram {
             shaders: Vec::new(),
             symbols: Vec::new(),
             dispatches: Vec::new(),
+            sums: Vec::new(),
             repeats: Vec::new(),
             scratch: Vec::new(),
             resident: Vec::new(),
@@ -150,7 +153,7 @@ pub struct Shader {
     pub with_subgroups: Option<String>,
 }
 
-/// The steps of a loop, or of one instance of it.
+/// The steps of a loop; one inside of a join stands in the list twice.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Repeat {
     /// The body of the program's loop.
@@ -193,8 +196,6 @@ pub struct Dispatch {
     pub with: Vec<KernelId>,
     /// The block that it belongs to, whose live word guards it.
     pub block: BlockId,
-    /// Which of the block's places in the list this is: values of symbols are kept per instance.
-    pub instance: u32,
     /// Workgroups that do all the work at once; the runtime takes symbols set on the device at their bounds.
     pub groups: Dim,
     /// Numbers of the shader, in the order of its uniform.
@@ -204,6 +205,8 @@ pub struct Dispatch {
     /// The sizes that the shader computes of symbols. It does so in 32 bits, operand by operand: a run in which one
     /// does not fit must be refused.
     pub sizes: Vec<Dim>,
+    /// Its part of [`GpuProgram::sums`]: of those symbols that are set on the device.
+    pub sums: Range<u32>,
 }
 
 /// What a dispatch does.
@@ -246,15 +249,14 @@ pub enum Param {
     Control(u32),
     /// The position in the state of the count of rows that left at an exit or, after all exits, a gate.
     Rows(u32),
-    /// The position in the state of the log of an instance: one word per symbol, which the host reads with the
-    /// counters to know how much work the instance did.
-    Log(u32),
     /// The position in the state of the planned group counts, one word per dispatch.
     Planned,
     /// The number of this dispatch: its word among the counters.
     Counter,
     /// The position of the fault among the counters.
     Fault,
+    /// The position of a sum among the counters.
+    Sum(u32),
     /// The place in the arena from where an output is read back.
     Output(u32),
 }

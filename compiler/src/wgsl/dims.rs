@@ -108,6 +108,11 @@ pub(super) struct SymbolNames {
 }
 
 impl SymbolNames {
+    /// All names, with what they stand for.
+    pub(super) fn named(&self) -> Vec<(String, Symbol)> {
+        self.names.iter().enumerate().map(|(at, symbol)| (format!("s{at}"), symbol.clone())).collect()
+    }
+
     /// The symbol's name, and whether it is new.
     pub(super) fn name(&mut self, symbol: &Symbol) -> (String, bool) {
         match self.names.iter().position(|s| s == symbol) {

@@ -22,6 +22,8 @@ pub(super) struct Shared<'p> {
     pub(super) program: &'p Program,
     /// The position of every symbol in the state.
     pub(super) symbols: HashMap<Symbol, u32>,
+    /// Those of them that inputs give.
+    pub(super) given: BTreeSet<Symbol>,
     /// Constants that stand in the arena.
     pub(super) resident: BTreeSet<BufferId>,
     /// How the others are bound, by number.
@@ -57,6 +59,8 @@ pub(super) struct Written {
     pub(super) sizes: Vec<Dim>,
     pub(super) params: Vec<Param>,
     pub(super) constants: Vec<u32>,
+    /// The symbols whose values it adds up; its [`Param::Sum`]s are numbered from 0.
+    pub(super) sums: Vec<u32>,
 }
 
 /// Writes one shader.
@@ -69,6 +73,8 @@ pub(super) struct Writer<'p> {
     /// Bindings that constants take.
     bound: usize,
     symbols: SymbolNames,
+    /// Whether it adds up the values of symbols that are set on the device.
+    keeps_sums: bool,
     sizes: Vec<Dim>,
     places: usize,
     /// What stands before the body: symbols and offsets.
@@ -152,6 +158,7 @@ impl<'p> Writer<'p> {
             bindings: Vec::new(),
             bound: 0,
             symbols: SymbolNames::default(),
+            keeps_sums: false,
             sizes: Vec::new(),
             places: 0,
             head: Vec::new(),
@@ -187,6 +194,14 @@ impl<'p> Writer<'p> {
             self.head.push(format!("let {name} = state[{at}];"));
         }
         Ok(name)
+    }
+
+    /// Adds up the values of the symbols that are set on the device, among them those of the kernel's work.
+    pub(super) fn sum_symbols(&mut self, work: &Dim) -> Result<(), Reason> {
+        self.keeps_sums = true;
+        let mut found = BTreeSet::new();
+        work.collect_symbols(&mut found);
+        found.difference(&self.shared.given).try_for_each(|symbol| self.symbol(symbol).map(drop))
     }
 
     /// Where a buffer is.
@@ -354,15 +369,21 @@ impl<'p> Writer<'p> {
 
     /// The shader, with workgroups of so many lanes.
     pub(super) fn finish(mut self, lanes: u32) -> Written {
+        let (mut sums, mut counts) = (Vec::new(), Vec::new());
+        let names = if self.keeps_sums { self.symbols.named() } else { Vec::new() };
+        for (name, symbol) in names.into_iter().filter(|(_, symbol)| !self.shared.given.contains(symbol)) {
+            counts.push((self.param(Param::Sum(sums.len() as u32)), name));
+            sums.extend(self.shared.symbols.get(&symbol));
+        }
         let words = self.params.len().next_multiple_of(4);
         self.params.resize(words, Param::Number(0));
-        let text = |subgroups| indented(&self.assemble(lanes, words / 4, subgroups));
+        let text = |subgroups| indented(&self.assemble(lanes, words / 4, subgroups, &counts));
         let with_subgroups = (!self.together.is_empty()).then(|| text(true));
         let text = text(false);
-        Written { text, with_subgroups, sizes: self.sizes, params: self.params, constants: self.constants }
+        Written { text, with_subgroups, sizes: self.sizes, params: self.params, constants: self.constants, sums }
     }
 
-    fn assemble(&self, lanes: u32, uniform: usize, subgroups: bool) -> String {
+    fn assemble(&self, lanes: u32, uniform: usize, subgroups: bool, counts: &[(String, String)]) -> String {
         let atomic = self.fault.is_some();
         let body = self.lines.join("\n");
         let mut text = format!("@group(0) @binding(0) var<uniform> params: array<vec4<i32>, {uniform}>;\n");
@@ -396,12 +417,12 @@ impl<'p> Writer<'p> {
                 value_of(COUNTER), Fault::KINDS
             ));
         }
-        text.push_str(&self.entry(lanes, atomic, subgroups, &body));
+        text.push_str(&self.entry(lanes, atomic, subgroups, counts, &body));
         text
     }
 
-    fn entry(&self, lanes: u32, atomic: bool, subgroups: bool, body: &str) -> String {
-        let (live, counter) = (value_of(LIVE), value_of(COUNTER));
+    fn entry(&self, lanes: u32, atomic: bool, subgroups: bool, counts: &[(String, String)], body: &str) -> String {
+        let live = value_of(LIVE);
         let guard = match self.kind {
             Kind::Kernel => format!("if state[{live}] == 0 {{ return; }}"),
             // What others write is uniform only if one lane reads it for all.
@@ -409,10 +430,12 @@ impl<'p> Writer<'p> {
                 format!("if lane == 0 {{ live = state[{live}]; }}\nif workgroupUniformLoad(&live) == 0 {{ return; }}")
             }
         };
-        let once = match atomic {
-            true => format!("atomicAdd(&counters[{counter}], 1u);"),
-            false => format!("counters[{counter}] += 1u;"),
+        let add = |(at, value): (String, String)| match atomic {
+            true => format!("atomicAdd(&counters[{at}], {value});"),
+            false => format!("counters[{at}] += {value};"),
         };
+        let sums = counts.iter().map(|(at, name)| (at.clone(), format!("u32({name})")));
+        let counted: Vec<String> = std::iter::once((value_of(COUNTER), "1u".into())).chain(sums).map(add).collect();
         let mut main = vec![
             format!("\n@compute @workgroup_size({lanes})"),
             "fn main(".into(),
@@ -437,7 +460,7 @@ impl<'p> Writer<'p> {
         ]);
         main.extend(self.head.iter().cloned());
         main.extend(self.unless.iter().map(|condition| format!("if {condition} {{ return; }}")));
-        main.push(format!("if group == 0 && lane == 0 {{ {once} }}"));
+        main.push(format!("if group == 0 && lane == 0 {{ {} }}", counted.join(" ")));
         main.push(body.to_string());
         main.push("}\n".into());
         let live = if self.kind == Kind::Control { "\nvar<workgroup> live: i32;\n" } else { "" };

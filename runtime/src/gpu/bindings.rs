@@ -131,7 +131,7 @@ impl Buffers {
         Ok(Buffers {
             params: gpu.buffer("the parameters", needed.param_words, wgpu::BufferUsages::UNIFORM | COPY_DST)?,
             state: gpu.buffer("the state", state.len(), STORAGE | COPY_SRC | COPY_DST)?,
-            counters: gpu.buffer("the counters", dispatches + 1, STORAGE | COPY_SRC | COPY_DST)?,
+            counters: gpu.buffer("the counters", dispatches + 1 + form.sums.len(), STORAGE | COPY_SRC | COPY_DST)?,
             arguments: gpu.filled(
                 "the arguments",
                 bytemuck::cast_slice(&arguments),

@@ -54,7 +54,7 @@ impl Readback {
     /// With so many words of timestamps.
     pub(super) fn of(layout: &State, form: &GpuProgram, plan: &Plan, stamp_words: usize) -> Readback {
         let counters = plan.output_words;
-        let state = counters + form.dispatches.len() + 1;
+        let state = counters + form.dispatches.len() + 1 + form.sums.len();
         let end = state + layout.planned() - layout.rows();
         Readback { outputs: 0, counters, state, stamps: end, words: end + stamp_words }
     }

@@ -218,10 +218,6 @@ fn state_words(
         words[layout.scratch() + i] = fits(*home as i64, &"the offset of a buffer")?;
     }
     words[layout.steps_left()] = i32::try_from(fixed.step_limit).unwrap_or(i32::MAX);
-    if !symbols.is_empty() {
-        let logs = &mut words[layout.logs()..layout.planned()];
-        logs.chunks_exact_mut(symbols.len()).for_each(|log| log.copy_from_slice(&symbols));
-    }
     words[layout.planned()..].iter_mut().zip(groups).for_each(|(word, n)| *word = *n as i32);
     Ok(words)
 }

@@ -63,9 +63,6 @@ impl Display for Dispatch {
                 write!(f, " by shader {} x {} in block {}", self.shader, self.groups, self.block.0)?;
             }
         }
-        if self.instance > 0 {
-            write!(f, ", instance {}", self.instance)?;
-        }
         write!(f, " (")?;
         for (i, param) in self.params.iter().enumerate() {
             write!(f, "{}{param}", if i > 0 { ", " } else { "" })?;
@@ -100,10 +97,10 @@ impl Display for Param {
             Param::StepsLeft => f.write_str("steps left"),
             Param::Control(i) => write!(f, "control {i}"),
             Param::Rows(i) => write!(f, "rows {i}"),
-            Param::Log(i) => write!(f, "log {i}"),
             Param::Planned => f.write_str("planned"),
             Param::Counter => f.write_str("counter"),
             Param::Fault => f.write_str("fault"),
+            Param::Sum(i) => write!(f, "sum {i}"),
             Param::Output(i) => write!(f, "output {i}"),
         }
     }

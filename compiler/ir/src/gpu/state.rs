@@ -6,8 +6,8 @@ use crate::program::Program;
 /// Where the words of the state are.
 ///
 /// In order: the symbols; a live word per block; an offset per buffer; a home offset per buffer; a home offset per
-/// scratch; the steps that loops may still make; the number of a step per loop; a control word and then a count of rows per decision; the logs, a word per symbol and instance; the
-/// planned group counts.
+/// scratch; the steps that loops may still make; the number of a step per loop; a control word and then a count of rows per decision; the planned group
+/// counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct State {
     symbols: usize,
@@ -16,7 +16,6 @@ pub struct State {
     scratch: usize,
     repeats: usize,
     pub(super) decisions: usize,
-    pub(super) instances: usize,
     dispatches: usize,
 }
 
@@ -30,7 +29,6 @@ impl State {
             scratch: gpu.scratch.len(),
             repeats: gpu.repeats.len(),
             decisions: program.exits.len() + program.gates.len(),
-            instances: gpu.dispatches.iter().map(|d| d.instance as usize + 1).max().unwrap_or(0),
             dispatches: gpu.dispatches.len(),
         }
     }
@@ -80,14 +78,9 @@ impl State {
         self.controls() + self.decisions
     }
 
-    /// Position of the log of instance 0.
-    pub fn logs(&self) -> usize {
-        self.rows() + self.decisions
-    }
-
     /// Position of the planned group count of dispatch 0.
     pub fn planned(&self) -> usize {
-        self.logs() + self.instances * self.symbols
+        self.rows() + self.decisions
     }
 
     /// Words in all.
@@ -114,10 +107,10 @@ impl State {
             Param::StepsLeft => self.steps_left(),
             Param::Control(i) => self.controls() + *i as usize,
             Param::Rows(i) => self.rows() + *i as usize,
-            Param::Log(i) => self.logs() + *i as usize * self.symbols,
             Param::Planned => self.planned(),
             Param::Counter => dispatch,
             Param::Fault => self.dispatches,
+            Param::Sum(i) => self.dispatches + 1 + *i as usize,
             Param::Output(i) => *outputs.get(*i as usize)?,
         };
         i32::try_from(position).ok()

@@ -33,11 +33,14 @@ pub fn verify(program: &Program, gpu: &GpuProgram) -> Vec<String> {
     if gpu.piece == 0 {
         problems.push("bindings show no word".into());
     }
+    for symbol in gpu.sums.iter().filter(|symbol| **symbol as usize >= gpu.symbols.len()) {
+        problems.push(format!("a sum is of symbol {symbol}, which does not exist"));
+    }
     problems.extend(verify_repeats(program, gpu));
     for (i, dispatch) in gpu.dispatches.iter().enumerate() {
         let mut wrong = |what: String| problems.push(format!("dispatch {i}: {what}"));
-        if dispatch.instance as usize >= gpu.dispatches.len() {
-            wrong(format!("instance {} of {} dispatches", dispatch.instance, gpu.dispatches.len()));
+        if gpu.sums.get(dispatch.sums.start as usize..dispatch.sums.end as usize).is_none() {
+            wrong(format!("there are no sums {:?}", dispatch.sums));
         }
         if dispatch.shader as usize >= gpu.shaders.len() && !matches!(dispatch.role, Role::Host(_)) {
             wrong(format!("there is no shader {}", dispatch.shader));
@@ -139,7 +142,7 @@ fn exists(program: &Program, gpu: &GpuProgram, state: &State, param: &Param) -> 
         Param::Live(b) => below(b.0, program.blocks.len()),
         Param::Control(i) | Param::Rows(i) => below(*i, state.decisions),
         Param::Step(i) => below(*i, gpu.repeats.len()),
-        Param::Log(i) => below(*i, state.instances),
+        Param::Sum(i) => below(*i, gpu.sums.len()),
         Param::Output(i) => below(*i, program.outputs.len()),
     }
 }
