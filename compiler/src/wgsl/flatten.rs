@@ -178,8 +178,8 @@ impl<'p> Flat<'p> {
             }
             form => kernel(&mut writer, form),
         };
-        let work = std::iter::once(id).chain(with.iter().map(|(id, _)| *id));
-        let summed = work.map(|id| writer.sum_symbols(&self.program().kernel(id).macs)).collect::<Result<(), Reason>>();
+        let mut work = std::iter::once(id).chain(with.iter().map(|(id, _)| *id));
+        let summed = work.try_for_each(|id| writer.sum_symbols(&self.program().kernel(id).macs));
         let made = made.and_then(|body| summed.map(|()| (writer, body)));
         let place = self.reserve(at);
         self.fill(place, Role::Kernel(id), &format!("{id} ({})", found.name), made);

@@ -16,7 +16,7 @@ pub(super) fn write(w: &mut Writer, form: &Pool) -> Result<Body, Reason> {
     let (x, y) = (w.place(form.x)?, w.place(form.y)?);
     let total = Dim::product([&form.planes, &form.y_size[0], &form.y_size[1]]);
     let all = w.dim(&total)?;
-    let (out_height, out_width) = (w.dim(&form.y_size[0])?, w.dim(&form.y_size[1])?);
+    let (out_height, out_width) = (w.divisor(&form.y_size[0])?, w.divisor(&form.y_size[1])?);
     let (height, width) = (w.dim(&form.x_size[0])?, w.dim(&form.x_size[1])?);
     let numbers = |pair: [i64; 2]| -> Result<[String; 2], Reason> { Ok([number(pair[0])?, number(pair[1])?]) };
     let [down, right] = numbers(form.strides)?;

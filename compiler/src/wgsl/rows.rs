@@ -6,7 +6,8 @@ use eec_ir::{BufferId, DType, Dim};
 
 use super::Body;
 use super::dims::groups;
-use super::text::{Kind, Place, Reason, Shared, Writer};
+use super::place::Place;
+use super::text::{Kind, Reason, Shared, Writer};
 
 /// Lanes of a workgroup, each with one element.
 const LANES: u32 = 128;
@@ -82,8 +83,9 @@ pub(super) fn gather<'p>(
         for (param, RowBuffer { buffer, row }) in shared.program.block(id).params.iter().zip(&step.operands) {
             let Some(param) = param else { continue };
             let (from, to, size) = (w.place(*buffer)?, w.arena(Param::Home(*param), DType::F32)?, w.dim(row)?);
+            let by = w.divisor(row)?;
             each(&mut w, &format!("{count} * {size}"));
-            w.line(format!("let position = i / {size};"));
+            w.line(format!("let position = i / {by};"));
             w.line(format!("let row = {};", list.load(&format!("{first} + position"))));
             w.line(to.store_word("i", &from.word(&format!("row * {size} + i - position * {size}"))));
             w.line("}");
@@ -124,8 +126,9 @@ pub(super) fn merge<'p>(
             };
             let given = yields.get(at).ok_or("a block yields too little")?;
             let (from, to, size) = (w.place(*given)?, w.arena(Param::Home(*buffer), DType::F32)?, w.dim(row)?);
+            let by = w.divisor(row)?;
             each(&mut w, &format!("{count} * {size}"));
-            w.line(format!("let position = i / {size};"));
+            w.line(format!("let position = i / {by};"));
             w.line(format!("let row = {};", list.load(&format!("{first} + position"))));
             w.line(to.store_word(&format!("row * {size} + i - position * {size}"), &from.word("i")));
             w.line("}");

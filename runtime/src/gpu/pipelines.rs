@@ -194,7 +194,7 @@ fn module(gpu: &Gpu, of: &Made<'_>, dispatch: &Dispatch) -> Result<wgpu::ShaderM
     gpu.scoped(&what, || {
         gpu.device().create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(&what),
-            source: wgpu::ShaderSource::Wgsl(text.into()),
+            source: wgpu::ShaderSource::Wgsl(text),
         })
     })
 }

@@ -9,7 +9,6 @@ use std::ops::Range;
 use std::time::Duration;
 
 use eec_ir::Tensor;
-use eec_ir::gpu::State;
 use eec_ir::program::Program;
 
 use super::device::Gpu;
@@ -81,7 +80,6 @@ pub(super) struct Done {
 pub(super) struct Running<'a> {
     pub(super) gpu: &'a Gpu,
     pub(super) program: &'a Program,
-    pub(super) layout: State,
     pub(super) recorder: Recorder<'a>,
     /// What the host computes, by dispatch.
     pub(super) steps: &'a HashMap<usize, HostStep>,
@@ -125,7 +123,7 @@ impl Running<'_> {
         };
         let buffers = self.recorder.buffers;
         let stamp_words = Stamps::words(self.progress.unread.len());
-        let words = Readback::of(&self.layout, self.recorder.form, self.recorder.plan, stamp_words).words;
+        let words = Readback::of(&self.recorder.layout, self.recorder.form, self.recorder.plan, stamp_words).words;
         let mut mapped = vec![(&buffers.upload, wgpu::MapMode::Write, buffers.upload.size())];
         if failed.is_none() {
             mapped.push((&buffers.readback, wgpu::MapMode::Read, 4 * words as u64));
@@ -249,8 +247,8 @@ impl Running<'_> {
     /// Asks which blocks are live.
     fn ask(&mut self) -> Result<(), Error> {
         let stamped = self.recorder.stamps.map_or(0, |_| self.progress.unread.len() + self.progress.pending.len());
-        let live = asked_words(&self.layout, 0);
-        let bytes = self.read_early(Then::Ask, asked_words(&self.layout, Stamps::words(stamped)))?;
+        let live = asked_words(&self.recorder.layout, 0);
+        let bytes = self.read_early(Then::Ask, asked_words(&self.recorder.layout, Stamps::words(stamped)))?;
         self.clock.lap("loops");
         let (words, stamps) = bytes.split_at_checked(4 * live).unwrap_or_default();
         let live = words.as_chunks::<4>().0.iter().map(|word| *word != [0; 4]);

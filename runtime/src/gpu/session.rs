@@ -294,7 +294,6 @@ impl GpuSession {
             let running = Running {
                 gpu: &self.gpu,
                 program: &self.program,
-                layout: self.layout,
                 recorder,
                 steps: &self.steps,
                 inputs,
