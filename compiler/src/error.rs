@@ -44,6 +44,9 @@ pub enum Error {
     /// A graph could not be lowered.
     #[error(transparent)]
     Lower(#[from] LowerError),
+    /// A program has no GPU form, or a shader of it is wrong.
+    #[error(transparent)]
+    Gpu(#[from] crate::wgsl::LowerError),
     /// A program could not be loaded or run.
     #[error(transparent)]
     Runtime(#[from] eec_runtime::Error),
@@ -94,6 +97,7 @@ impl Error {
             Error::Pass(_)
             | Error::Passes(_)
             | Error::Lower(_)
+            | Error::Gpu(_)
             | Error::Runtime(_)
             | Error::Fit(_)
             | Error::Calibrate(_)

@@ -434,13 +434,17 @@ fn to_json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, Error> {
     serde_json::to_vec(value).map_err(Error::request)
 }
 
-/// The GPU form of a program, or why it has none. A shader that is not valid is a bug, not such a reason.
+/// The GPU form of a program, or why it has none.
 fn gpu_form(program: &Program) -> Result<Result<GpuProgram, String>, Error> {
-    let verified = program::verify(program).map_err(Error::request)?;
-    match wgsl::lower(&verified) {
+    verdict(wgsl::lower(&program::verify(program).map_err(Error::request)?))
+}
+
+/// A shader that is not valid is a bug, and no reason why there is no GPU form.
+fn verdict(lowered: Result<GpuProgram, wgsl::LowerError>) -> Result<Result<GpuProgram, String>, Error> {
+    match lowered {
         Ok(form) => Ok(Ok(form)),
         Err(wgsl::LowerError::Unsupported(why)) => Ok(Err(why.to_string())),
-        Err(bug @ wgsl::LowerError::Invalid { .. }) => Err(Error::request(bug)),
+        Err(bug @ wgsl::LowerError::Invalid { .. }) => Err(bug.into()),
     }
 }
 
@@ -469,4 +473,18 @@ pub fn session_of(program: Program, graph: &Graph, options: Options) -> Result<S
     let constants = graph.constants();
     let find = |hash| constants.find(hash).map(|id| -> Tensor { constants.tensor(id).clone() });
     Ok(Session::new(program, &find, options)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_shader_is_an_error_and_no_reason() {
+        let (program, place, why) = ("m".into(), "k0".into(), "a brace is missing".into());
+        let none = wgsl::Unsupported { program, problems: Vec::new() };
+        assert!(matches!(verdict(Err(none.into())), Ok(Err(why)) if why.contains("no GPU form")));
+        let bug = wgsl::LowerError::Invalid { place, why };
+        assert!(matches!(verdict(Err(bug)), Err(Error::Gpu(why)) if why.to_string().contains("internal error")));
+    }
 }

@@ -30,7 +30,8 @@ fn artifacts_shrink_and_run_like_the_model_that_was_rounded() -> Result {
     place.rows("eval.npz", 5, "rows.npz")?;
     let rows = rows(&place)?;
     let inputs: Vec<(&str, Tensor)> = rows.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
-    for (precision, most) in [("f16", 0.6), ("bf16", 0.6), ("int8", 0.4)] {
+    // The embedding, which the last product shares as long as both are floats, stays as it is.
+    for (precision, most) in [("f16", 0.65), ("bf16", 0.65), ("int8", 0.45)] {
         let file = format!("{precision}.eec");
         place.stdout(&format!("compile model.onnx --precision {precision} {FIXED_EXIT} -o {file}"))?;
         let share = size(&place, &file)? / size(&place, "f32.eec")?;

@@ -39,7 +39,22 @@ impl Extent {
             }
             sum = sum.plus(product).filter(fits)?;
         }
-        Some(sum)
+        Some(Extent::of_product(dim, extents, most).map_or(sum, |product| sum.and(product)))
+    }
+
+    /// The range of a sum whose terms share a symbol as that symbol times a sum: `n·n - n` of n from 2 to 9 is
+    /// from 2 to 72, as `n·(n - 1)`, where the terms by themselves give -5 to 79.
+    fn of_product(dim: &Dim, extents: &Extents, most: i64) -> Option<Extent> {
+        let [first, rest @ ..] = dim.terms() else { return None };
+        let shared = first.factors.iter().find(|f| !rest.is_empty() && rest.iter().all(|t| t.factors.contains(f)))?;
+        let Atom::Symbol(symbol) = shared else { return None };
+        let sum = dim.exact_div(&symbol.clone().into())?;
+        extents.get(symbol)?.times(Extent::within(&sum, extents, most)?)
+    }
+
+    /// The values in both ranges, of which there are some.
+    fn and(self, other: Extent) -> Extent {
+        Extent { lo: self.lo.max(other.lo), hi: self.hi.min(other.hi) }
     }
 
     fn of_atom(atom: &Atom, extents: &Extents, most: i64) -> Option<Extent> {
@@ -81,5 +96,25 @@ impl Extent {
             range = Some(range.map_or(Extent::point(value), |r| Extent { lo: r.lo.min(value), hi: r.hi.max(value) }));
         }
         range
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The last row of a square whose side varies ends where the square does, and no sooner than it must.
+    #[test]
+    fn terms_that_share_a_symbol_are_a_product() {
+        let n = Dim::symbol("n");
+        let extents =
+            Extents::from([(Symbol::new("n"), Extent { lo: 2, hi: 9 }), (Symbol::new("m"), Extent::point(5))]);
+        let of = |dim: &Dim| Extent::of(dim, &extents);
+        let square = &n * &n;
+        assert_eq!(of(&(&square - &n)), Some(Extent { lo: 2, hi: 72 }));
+        assert_eq!(of(&(&(&square * &3.into()) - &(&n * &Dim::symbol("m")))), Some(Extent { lo: 2, hi: 198 }));
+        // No value is left out where the terms share nothing, or where the sum changes its sign.
+        assert_eq!(of(&(&square - &4.into())), Some(Extent { lo: 0, hi: 77 }));
+        assert_eq!(of(&(&square - &(&n * &4.into()))), Some(Extent { lo: -18, hi: 45 }));
     }
 }

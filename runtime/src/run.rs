@@ -84,13 +84,17 @@ pub struct Counters {
 /// What a run gave a GPU to do, and took from it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct GpuCounters {
-    /// Submissions; more than one only where a watchdog could stop a longer one, and around steps of the host.
+    /// Submissions; more than one only where a watchdog could stop a longer one, where loops make very many steps, and
+    /// where the host reads something before the end.
     pub submits: u64,
     /// Dispatches that were recorded, those included that return at once.
     pub dispatches: u64,
     /// Kernels that the host computed in its stead.
     pub host_steps: u64,
-    /// Bytes read back, all at the end of the run but for what steps of the host read.
+    /// How often the host waited for what it reads: once at the end, before every step of its own, and where it asked
+    /// whether a loop goes on that it cannot count.
+    pub waits: u64,
+    /// Bytes read back, all at the end of the run but for those of the other times that it waited.
     pub readback_bytes: u64,
 }
 

@@ -4,19 +4,22 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use eec::cases::lowered;
 use eec::npz::read_npz;
 use eec::onnx::import;
+use eec_ir::program::Form;
 use eec_ir::{Graph, Tensor, eval};
 use eec_passes::pass::{Context, Pass};
 use eec_passes::simplify::Simplify;
 use eec_runtime::Control;
+use eec_runtime::gpu::Guard;
 
-use crate::backend::{cpu, run};
+use crate::backend::{cpu, gpu, on_gpu, run};
 use crate::shared::python;
 use crate::values::check;
 
-/// Writes the models of `tests/python/SCRIPT` to a new folder and checks each of them on the evaluator and on the
-/// CPU; the failures of all are reported together. `EEC_CASE` chooses some by a part of their names.
+/// Writes the models of `tests/python/SCRIPT` to a new folder and checks each of them on the evaluator, on the CPU and,
+/// where they can run there, on a GPU; the failures of all are reported together. `EEC_CASE` chooses some by a part of their names.
 ///
 /// # Panics
 /// The script or a model fails.
@@ -61,7 +64,26 @@ fn check_case(case: &Path, tolerance: f32) -> Result<(), String> {
     let mut session = cpu(&graph, 2)?;
     let done = run(&mut session, &graph, &ordered, Control::Auto)?;
     let outputs: Vec<Tensor> = done.outputs.into_iter().map(|(_, t)| t).collect();
-    compare(&graph, &outputs, &expected, tolerance)
+    compare(&graph, &outputs, &expected, tolerance)?;
+    check_on_gpu(&graph, &ordered, &expected, tolerance).map_err(|e| format!("on a GPU: {e}"))
+}
+
+/// The same on a GPU, if there is one, for what has shaders and words there.
+fn check_on_gpu(
+    graph: &Graph,
+    inputs: &[Tensor],
+    expected: &BTreeMap<String, Tensor>,
+    tolerance: f32,
+) -> Result<(), String> {
+    let program = lowered(graph).map_err(|e| e.to_string())?;
+    let has_words = program.buffers.iter().all(|b| b.dtype.is_compiled());
+    let needs_host = program.kernels.iter().any(|k| matches!(k.form, Form::Host(_)));
+    if gpu().is_none() || !has_words || needs_host {
+        return Ok(());
+    }
+    let done = run(&mut on_gpu(graph, Guard::Indirect)?, graph, inputs, Control::Auto)?;
+    let outputs: Vec<Tensor> = done.outputs.into_iter().map(|(_, t)| t).collect();
+    compare(graph, &outputs, expected, tolerance.max(1e-4))
 }
 
 fn compare(

@@ -4,14 +4,13 @@
 use std::path::Path;
 
 use eec::cases::{Case, lowered, run_passes, seeded_inputs};
-use eec_ir::precision::from_f16;
-use eec_ir::program::{Form, Program, Step};
+use eec_ir::program::{Form, Program};
 use eec_ir::verify::{Stage, verify};
-use eec_ir::{DType, Dim, Graph, Op, Origin, Precision, Tensor, Type};
+use eec_ir::{Graph, Tensor};
 use eec_passes::pass::Context;
-use eec_runtime::gpu::{Adapter, Gpu, GpuOptions, GpuSession, Guard};
+use eec_runtime::gpu::{Gpu, GpuOptions, Guard};
 use eec_runtime::{Control, Counters, Run, Runner};
-use eec_tests::backend::{Backend, ON_GPU, cpu, gpu, on_gpu, on_gpu_in_pieces, on_gpu_with, run};
+use eec_tests::backend::{Backend, ON_GPU, cpu, gpu, on_gpu, on_gpu_with, own_gpu, run};
 use eec_tests::files::{cases, cases_folder, for_each, read};
 use eec_tests::values::{check as check_tensor, check_all};
 use eec_tests::variants::{Layout, with_layout};
@@ -38,10 +37,9 @@ fn compiled(case: &Case, graph: &Graph) -> Result<Graph, String> {
     Ok(graph)
 }
 
-/// Whether a program can have no GPU form: its elements have no word, or it loops.
+/// Whether a program can have no GPU form: its elements have no word.
 fn has_no_form(program: &Program) -> bool {
-    let loops = |step: &Step| matches!(step, Step::Repeat(_));
-    program.buffers.iter().any(|b| !b.dtype.is_compiled()) || program.blocks.iter().flat_map(|b| &b.steps).any(loops)
+    program.buffers.iter().any(|b| !b.dtype.is_compiled())
 }
 
 /// Whether the host must run an operator.
@@ -138,7 +136,7 @@ fn every_model_runs_as_on_the_cpu_under_every_control() {
     if gpu().is_none() {
         return;
     }
-    let areas = ["exits", "ffn", "joins", "models", "simplify", "tokens", "truncate", "weights", "wgsl"];
+    let areas = ["exits", "ffn", "joins", "loops", "models", "simplify", "tokens", "truncate", "weights", "wgsl"];
     let paths: Vec<_> = areas.iter().flat_map(|area| cases(area)).collect();
     for_each(&paths, |path| {
         if read(path).lines().any(|l| l.starts_with(";! expect-error")) {
@@ -301,102 +299,6 @@ fn what_does_not_fit_is_refused_with_the_reason() {
     assert!(refused.contains("cannot be forced"), "{refused}");
 }
 
-/// An adapter of this test's own, after `change`.
-fn own(change: impl FnOnce(&mut Adapter)) -> Gpu {
-    let mut adapter = Adapter::find(std::env::var("EEC_ADAPTER").ok().as_deref()).expect("an adapter");
-    change(&mut adapter);
-    Gpu::of(adapter).expect("a device")
-}
-
-/// A table and matrices of more than 16 KiB, whose rows are gathered and multiplied, as floats and as halves.
-const LARGE: &str = "graph @large(%x: f32[m, 101], %i: i64[m]) -> (%a: f32[m, 300], %b: f32[m, 101], %c: f32[m, 191]) {
-  %a = Gemm{trans_b=1}(%x, const f32[300, 101] #01, const f32[300] #02)
-  %g = Gather{axis=0}(const f32[300, 101] #01, %i)
-  %b = Add(%g, %x)
-  %c = MatMul{weights=f16}(%b, const f32[101, 191] #03)
-  return %a, %b, %c
-}";
-
-fn large(rows: i64) -> (Graph, Vec<Tensor>) {
-    let graph = Case::new(LARGE).and_then(|case| case.graph()).expect("a graph");
-    let sizes = [(eec_ir::Symbol::new("m"), rows)].into_iter().collect();
-    let inputs = seeded_inputs(&graph, &sizes).expect("inputs");
-    (graph, inputs)
-}
-
-/// Compares a session with the evaluator on several numbers of rows.
-fn as_evaluated(session: &mut GpuSession) {
-    for rows in [1, 7, 70] {
-        let (graph, inputs) = large(rows);
-        let want = Backend::Evaluator.prepare(&graph).and_then(|mut e| e.run(&inputs)).expect("values");
-        let have = run(session, &graph, &inputs, Control::Auto).expect("a run");
-        let have: Vec<Tensor> = have.outputs.into_iter().map(|(_, t)| t).collect();
-        check_all(&graph, &have, &want, TOLERANCE).unwrap_or_else(|e| panic!("{rows} rows: {e}"));
-    }
-}
-
-#[test]
-fn halves_take_half_the_memory_and_give_what_the_rounded_floats_do() {
-    let Some(gpu) = gpu() else { return };
-    let (graph, _) = large(1);
-    let mut session = on_gpu_with(gpu, &graph, GpuOptions::of(gpu)).expect("a session");
-    as_evaluated(&mut session);
-    let halves = (101usize * 191).div_ceil(2);
-    let floats = 300 * 101 + 300usize.next_multiple_of(16);
-    assert_eq!(session.weight_bytes(), 4 * (halves + floats));
-}
-
-#[test]
-fn every_float_of_16_bits_is_read_as_what_it_is() {
-    let Some(gpu) = gpu() else { return };
-    let finite = (0..=u16::MAX).map(from_f16).filter(|x| x.is_finite());
-    let weights = Tensor::new(&[64, 992], finite.collect()).expect("63488 values");
-    let mut graph = Graph::new("codes");
-    let x = graph.add_input("x", Type::new(DType::F32, [Dim::symbol("m"), Dim::from(64)]));
-    let w = graph.constant(weights.clone());
-    let product = Op::MatMul { weights: Precision::F16 };
-    let y = graph.append1(Graph::ROOT, product, &[x, w], Origin::source("codes")).expect("a product");
-    graph.set_outputs(vec![("y".into(), y)]);
-    let identity = (0..64 * 64).map(|i| if i / 64 == i % 64 { 1.0f32 } else { 0.0 }).collect();
-    let identity = Tensor::new(&[64, 64], identity).expect("a matrix");
-    let mut session = on_gpu_with(gpu, &graph, GpuOptions::of(gpu)).expect("a session");
-    let codes = run(&mut session, &graph, &[identity], Control::Auto).expect("a run").outputs.remove(0).1;
-    let (have, want) = (codes.elements::<f32>().expect("floats"), weights.elements::<f32>().expect("floats"));
-    assert!(have.iter().zip(want.iter()).all(|(have, want)| have == want));
-}
-
-#[test]
-fn constants_beyond_a_binding_are_split() {
-    if gpu().is_none() {
-        return;
-    }
-    // A binding must still show the temporary buffers of the largest run.
-    const BYTES: u64 = 1 << 17;
-    let small = own(|adapter| adapter.limits.binding_bytes = BYTES / 2);
-    let (graph, inputs) = large(7);
-    let refused = on_gpu_with(&small, &graph, GpuOptions::of(&small)).err().expect("a table of 121200 bytes");
-    assert!(refused.contains("121200 bytes") && refused.contains(&small.adapter().name), "{refused}");
-    let small = own(|adapter| adapter.limits.binding_bytes = BYTES);
-    for words in [1 << 12, 1 << 13] {
-        let mut session = on_gpu_in_pieces(&small, &graph, GpuOptions::of(&small), words).expect("a session");
-        for rows in [1, 7, 20] {
-            let (graph, inputs) = large(rows);
-            let want = Backend::Evaluator.prepare(&graph).and_then(|mut e| e.run(&inputs)).expect("values");
-            let have = run(&mut session, &graph, &inputs, Control::Auto).expect("a run");
-            let have: Vec<Tensor> = have.outputs.into_iter().map(|(_, t)| t).collect();
-            check_all(&graph, &have, &want, TOLERANCE).unwrap_or_else(|e| panic!("{words} words, {rows} rows: {e}"));
-        }
-        // What cannot be split is refused, and a smaller run goes on.
-        let (graph, many) = large(400);
-        let refused = run(&mut session, &graph, &many, Control::Auto).expect_err("there is no room");
-        assert!(refused.contains("temporary buffers") && refused.contains(&small.adapter().name), "{refused}");
-        run(&mut session, &graph, &inputs, Control::Auto).expect("a run");
-    }
-    let few = own(|adapter| adapter.limits.storage_buffers = 6);
-    let refused = on_gpu_in_pieces(&few, &graph, GpuOptions::of(&few), 1 << 12).err().expect("too many bindings");
-    assert!(refused.contains("storage buffers"), "{refused}");
-}
-
 #[test]
 fn reductions_are_right_with_subgroups_and_without() {
     let Some(gpu) = gpu() else { return };
@@ -421,7 +323,7 @@ fn a_lost_device_is_an_error_of_every_later_run() {
     if gpu().is_none() {
         return;
     }
-    let gpu = own(|_| ());
+    let gpu = own_gpu(|_| ());
     let (graph, inputs) = small("vit", EXITING, 2);
     let mut session = on_gpu_with(&gpu, &graph, GpuOptions::of(&gpu)).expect("a session");
     run(&mut session, &graph, &inputs, Control::Auto).expect("a run");
@@ -439,7 +341,7 @@ fn a_run_that_does_not_end_is_given_up() {
     if gpu().is_none() {
         return;
     }
-    let gpu = own(|_| ());
+    let gpu = own_gpu(|_| ());
     let (graph, inputs) = small("vit", EXITING, 8);
     let options = GpuOptions { patience: std::time::Duration::ZERO, ..GpuOptions::of(&gpu) };
     let mut session = on_gpu_with(&gpu, &graph, options).expect("a session");

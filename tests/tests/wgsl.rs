@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use eec::cases::{Case, lowered, run_passes};
 use eec::wgsl::{self, LowerError};
-use eec_ir::gpu::{Dispatch, GpuProgram, Role, verify};
+use eec_ir::KernelId;
+use eec_ir::gpu::{Dispatch, GpuProgram, Param, Role, verify};
 use eec_ir::program::{self, Program};
 use eec_passes::pass::Context;
 use eec_tests::files::{cases_folder, read};
@@ -89,4 +90,29 @@ fn the_host_cannot_stand_behind_a_decision() {
     let Err(LowerError::Unsupported(refused)) = gpu else { panic!("it has a GPU form") };
     let [problem] = refused.problems.as_slice() else { panic!("{refused}") };
     assert!(problem.place.contains("CumProd") && problem.reason.contains("decided on the device"), "{refused}");
+}
+
+#[test]
+fn loops_that_repeat_what_they_cannot_are_refused() {
+    let (program, gpu) = gpu_form("ops/loop_rows", "");
+    let gpu = gpu.expect("a GPU form");
+    assert_eq!(verify(&program, &gpu), Vec::<String>::new());
+    let [outer, inner] = gpu.repeats.as_slice() else { panic!("{:?}", gpu.repeats) };
+    assert!(outer.dispatches.start < inner.dispatches.start && inner.dispatches.end < outer.dispatches.end);
+    let refuse = |change: &dyn Fn(&mut GpuProgram), expected: &str| {
+        let mut wrong = gpu.clone();
+        change(&mut wrong);
+        let problems = verify(&program, &wrong).join("; ");
+        assert!(problems.contains(expected), "expected {expected}, found {problems}");
+    };
+    let all = gpu.dispatches.len() as u32;
+    refuse(&|g| g.repeats[0].dispatches = 0..4, "loop 0: it cannot repeat the dispatches 0 to 4");
+    refuse(&|g| g.repeats[1].dispatches.end = all + 1, "loop 1: it cannot repeat");
+    refuse(&|g| g.repeats.swap(0, 1), "loop 1: it cannot repeat");
+    let end = outer.dispatches.end;
+    refuse(&|g| g.repeats[1].dispatches.end = end + 1, "loop 1: it is not inside");
+    refuse(&|g| g.repeats[0].body = program::BlockId(0), "loop 0: block 0 is the body of none");
+    refuse(&|g| g.dispatches[end as usize - 1].params[2] = Param::Step(2), "Step(2) does not exist");
+    let kernel = KernelId::new(0);
+    refuse(&|g| g.dispatches[end as usize - 1].role = Role::Host(kernel), "loop 0: a step of the host stands in it");
 }

@@ -10,9 +10,9 @@
 //! |---|---|---|
 //! | 0 | `var<uniform> array<vec4<i32>, N>` | the dispatch's [`Param`]s, with a dynamic offset |
 //! | 1 | `var<storage, read> array<i32>`; `read_write` for [`Role::Control`] | the state: see [`State`] |
-//! | 2 | `var<storage, read_write> array<u32>` | the counters: how often each dispatch ran, and after them a [`Fault`] |
-//! | 3 | `var<storage, read_write> array<f32>` | the arena: buffers, at the word offsets that the state says |
-//! | 4 | `var<storage, read_write> array<u32>` | for [`Role::Control`]: the arguments of indirect dispatches, three words each; for [`Role::Output`]: what is read back |
+//! | 2 | `var<storage, read_write> array<u32>` | the counters: how often each dispatch ran, after them a [`Fault`], and then the [`GpuProgram::sums`] |
+//! | 3 | `var<storage, read_write> array<f32>` | the arena: buffers, at the word offsets that the state says ([`ARENA`]) |
+//! | 4 | `var<storage, read_write> array<u32>` | for [`Role::Control`]: the arguments of indirect dispatches, three words each |
 //! | 5… | `var<storage, read>` | [`Dispatch::constants`] in order, each in its pieces |
 //!
 //! A constant is bound in pieces of [`GpuProgram::piece`] words, since adapters limit what one binding may show. Of
@@ -21,6 +21,8 @@
 //!
 //! Constants that are small, or that a parameter, a result or an output may stand for, are not bound: they are
 //! written into the arena once, where they have an offset like other buffers ([`GpuProgram::resident`]).
+//!
+//! An arena that one binding cannot show takes several, over which the runtime puts the texts ([`over_bindings`]).
 //!
 //! A shader declares only what it uses; those that may fault see the counters as `array<atomic<u32>>`. The
 //! uniform has as many words as the dispatch has parameters, a multiple of four. Entry points are called `main`; the grid is one-dimensional, and a
@@ -35,25 +37,39 @@
 //! the live words, symbols and buffer offsets of its blocks, clears those of all blocks nested in what does not
 //! run, and writes the group counts of their dispatches (the indirect guard): those planned, or 0.
 //! A parameter or result that stands for another buffer takes over that buffer's offset; otherwise it has its
-//! own ("home"). A join's block runs for one side and then for the other: its dispatches stand in the list
-//! twice, as two instances.
+//! own ("home"). A join's block runs for one side and then for the other: its dispatches stand in the list twice.
 //!
 //! # The host
 //!
 //! What has no shader is a [`Role::Host`]: the run is cut there, the host reads what the dispatches before it put into
 //! scratch, calls the operator's evaluator, and writes the results to their places. It stands only in the body of the
 //! program, which always runs, and a session makes such runs only if it is told to.
+//!
+//! # Loops
+//!
+//! The dispatches of a [`Repeat`] are recorded as often as the loop may make steps; its block's live word guards them.
+//! The control dispatch before them decides whether there is a first step, and lets results and parameters stand for
+//! what is carried into the loop. The last of them decides whether there is another: it counts the step, and lets
+//! results and parameters stand for what the step carried on, which copies before it put in turn into the result's own
+//! place and the parameter's. A loop that has ended, by its condition, its count or a fault, is not live, and what is
+//! recorded of it beyond that does not run.
 
+mod arena;
 mod print;
+mod state;
+mod verify;
 
-use std::collections::HashSet;
+pub use arena::{ARENA, over_bindings};
+pub use state::State;
+pub use verify::verify;
+
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
 use crate::dim::{Dim, Symbol};
 use crate::entity::{BufferId, KernelId};
-use crate::program::{BlockId, Buffer, Form, Program, Source};
-use crate::types::DType;
+use crate::program::{BlockId, Program};
 
 /// The shaders and dispatches of a program.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -65,6 +81,11 @@ pub struct GpuProgram {
     pub symbols: Vec<Symbol>,
     /// What runs, in order.
     pub dispatches: Vec<Dispatch>,
+    /// Sums that dispatches keep ([`Dispatch::sums`]), each of the values that a symbol has whenever the dispatch runs:
+    /// how much work it did follows from them and from how often it ran.
+    pub sums: Vec<u32>,
+    /// Dispatches that run again and again, in the order in which they begin; one may stand inside another.
+    pub repeats: Vec<Repeat>,
     /// Scratch of control steps (row numbers), in arena words; live from the first to the last dispatch that
     /// names it.
     pub scratch: Vec<Dim>,
@@ -86,6 +107,8 @@ impl Default for GpuProgram {
             shaders: Vec::new(),
             symbols: Vec::new(),
             dispatches: Vec::new(),
+            sums: Vec::new(),
+            repeats: Vec::new(),
             scratch: Vec::new(),
             resident: Vec::new(),
             halves: Vec::new(),
@@ -130,7 +153,17 @@ pub struct Shader {
     pub with_subgroups: Option<String>,
 }
 
-/// What stops a run: the word after the counters is 0, or `1 + dispatch · 2 + fault`. The outputs of such a run are
+/// The steps of a loop; one inside of a join stands in the list twice.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Repeat {
+    /// The body of the program's loop.
+    pub body: BlockId,
+    /// The dispatches of a step. The one before them decides whether there is a first, the last whether there is
+    /// another.
+    pub dispatches: Range<u32>,
+}
+
+/// What stops a run: the word after the counters is 0, or `1 + dispatch · `[`Fault::KINDS`]` + fault`. The outputs of such a run are
 /// worth nothing; later dispatches may still run, inside their buffers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Fault {
@@ -138,6 +171,18 @@ pub enum Fault {
     Index = 0,
     /// An integer is divided by zero.
     Division = 1,
+    /// Loops take more steps than they may.
+    Steps = 2,
+}
+
+impl Fault {
+    /// How many there are.
+    pub const KINDS: u32 = 3;
+
+    /// The fault of this number among [`Fault::KINDS`].
+    pub fn of(number: u32) -> Fault {
+        [Fault::Index, Fault::Division, Fault::Steps][(number % Fault::KINDS) as usize]
+    }
 }
 
 /// One dispatch.
@@ -151,8 +196,6 @@ pub struct Dispatch {
     pub with: Vec<KernelId>,
     /// The block that it belongs to, whose live word guards it.
     pub block: BlockId,
-    /// Which of the block's places in the list this is: values of symbols are kept per instance.
-    pub instance: u32,
     /// Workgroups that do all the work at once; the runtime takes symbols set on the device at their bounds.
     pub groups: Dim,
     /// Numbers of the shader, in the order of its uniform.
@@ -162,6 +205,8 @@ pub struct Dispatch {
     /// The sizes that the shader computes of symbols. It does so in 32 bits, operand by operand: a run in which one
     /// does not fit must be refused.
     pub sizes: Vec<Dim>,
+    /// Its part of [`GpuProgram::sums`]: of those symbols that are set on the device.
+    pub sums: Range<u32>,
 }
 
 /// What a dispatch does.
@@ -173,7 +218,7 @@ pub enum Role {
     Control,
     /// Copies rows, or puts them together.
     Rows,
-    /// Copies output `0..` of the program to what is read back.
+    /// Copies output `0..` of the program to where it is read back from.
     Output(u32),
     /// No dispatch: the host computes a kernel. Parameters from the third on are the [`Param::Scratch`] of every operand
     /// that is no constant, in order, and then the [`Param::Home`] of every result.
@@ -195,221 +240,23 @@ pub enum Param {
     Scratch(u32),
     /// The position in the state of a block's live word.
     Live(BlockId),
+    /// The position in the state of the number of a loop's step ([`GpuProgram::repeats`]).
+    Step(u32),
+    /// The position in the state of the steps that the loops of the run may still make.
+    StepsLeft,
     /// The position in the state of the control word (auto 0, never 1, always 2) of an exit or, after all exits, a
     /// gate.
     Control(u32),
     /// The position in the state of the count of rows that left at an exit or, after all exits, a gate.
     Rows(u32),
-    /// The position in the state of the log of an instance: one word per symbol, which the host reads with the
-    /// counters to know how much work the instance did.
-    Log(u32),
     /// The position in the state of the planned group counts, one word per dispatch.
     Planned,
     /// The number of this dispatch: its word among the counters.
     Counter,
     /// The position of the fault among the counters.
     Fault,
-    /// The word of the first element of an output in what is read back.
+    /// The position of a sum among the counters.
+    Sum(u32),
+    /// The place in the arena from where an output is read back.
     Output(u32),
-}
-
-/// Where the words of the state are.
-///
-/// In order: the symbols; a live word per block; an offset per buffer; a home offset per buffer; a home offset per
-/// scratch; a control word and then a count of rows per decision; the logs, a word per symbol and instance; the
-/// planned group counts.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct State {
-    symbols: usize,
-    blocks: usize,
-    buffers: usize,
-    scratch: usize,
-    decisions: usize,
-    instances: usize,
-    dispatches: usize,
-}
-
-impl State {
-    /// The layout for a program and its GPU form.
-    pub fn of(program: &Program, gpu: &GpuProgram) -> State {
-        State {
-            symbols: gpu.symbols.len(),
-            blocks: program.blocks.len(),
-            buffers: program.buffers.len(),
-            scratch: gpu.scratch.len(),
-            decisions: program.exits.len() + program.gates.len(),
-            instances: gpu.dispatches.iter().map(|d| d.instance as usize + 1).max().unwrap_or(0),
-            dispatches: gpu.dispatches.len(),
-        }
-    }
-
-    /// Position of the first symbol: 0.
-    pub fn symbols(&self) -> usize {
-        0
-    }
-
-    /// Position of the live word of block 0.
-    pub fn live(&self) -> usize {
-        self.symbols
-    }
-
-    /// Position of the offset of buffer 0.
-    pub fn offsets(&self) -> usize {
-        self.live() + self.blocks
-    }
-
-    /// Position of the home offset of buffer 0.
-    pub fn homes(&self) -> usize {
-        self.offsets() + self.buffers
-    }
-
-    /// Position of the home offset of scratch 0.
-    pub fn scratch(&self) -> usize {
-        self.homes() + self.buffers
-    }
-
-    /// Position of the first control word.
-    pub fn controls(&self) -> usize {
-        self.scratch() + self.scratch
-    }
-
-    /// Position of the first count of rows.
-    pub fn rows(&self) -> usize {
-        self.controls() + self.decisions
-    }
-
-    /// Position of the log of instance 0.
-    pub fn logs(&self) -> usize {
-        self.rows() + self.decisions
-    }
-
-    /// Position of the planned group count of dispatch 0.
-    pub fn planned(&self) -> usize {
-        self.logs() + self.instances * self.symbols
-    }
-
-    /// Words in all.
-    pub fn len(&self) -> usize {
-        self.planned() + self.dispatches
-    }
-
-    /// Whether there is no word.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The number that a parameter of dispatch `dispatch` stands for; `outputs` are the first words of the outputs
-    /// in what is read back.
-    pub fn resolve(&self, dispatch: usize, param: &Param, outputs: &[usize]) -> Option<i32> {
-        let position = match param {
-            Param::Number(n) => return Some(*n),
-            Param::Symbol(i) => self.symbols() + *i as usize,
-            Param::Offset(b) => self.offsets() + b.index(),
-            Param::Home(b) => self.homes() + b.index(),
-            Param::Scratch(i) => self.scratch() + *i as usize,
-            Param::Live(b) => self.live() + b.0 as usize,
-            Param::Control(i) => self.controls() + *i as usize,
-            Param::Rows(i) => self.rows() + *i as usize,
-            Param::Log(i) => self.logs() + *i as usize * self.symbols,
-            Param::Planned => self.planned(),
-            Param::Counter => dispatch,
-            Param::Fault => self.dispatches,
-            Param::Output(i) => *outputs.get(*i as usize)?,
-        };
-        i32::try_from(position).ok()
-    }
-}
-
-/// What is wrong with the GPU form of a verified program: numbers of things that do not exist, one line each.
-/// The shaders themselves are checked by who compiles them.
-pub fn verify(program: &Program, gpu: &GpuProgram) -> Vec<String> {
-    let state = State::of(program, gpu);
-    let mut problems = Vec::new();
-    for id in &gpu.resident {
-        let is_constant = |b: &Buffer| matches!(b.source, Source::Constant(_));
-        if !program.buffers.get(id.index()).is_some_and(is_constant) {
-            problems.push(format!("resident buffer {id} is no constant"));
-        }
-    }
-    // What there is must be in proportion to the file that says so.
-    if gpu.resident.iter().collect::<HashSet<_>>().len() < gpu.resident.len() {
-        problems.push("a resident buffer is named twice".into());
-    }
-    if gpu.scratch.len() > gpu.dispatches.len() {
-        problems.push(format!("{} scratches for {} dispatches", gpu.scratch.len(), gpu.dispatches.len()));
-    }
-    for constant in
-        gpu.halves.iter().filter(|c| program.constants.get(**c as usize).is_none_or(|c| c.dtype != DType::F32))
-    {
-        problems.push(format!("constant {constant} is none of floats, and cannot be halves"));
-    }
-    if gpu.piece == 0 {
-        problems.push("bindings show no word".into());
-    }
-    for (i, dispatch) in gpu.dispatches.iter().enumerate() {
-        let mut wrong = |what: String| problems.push(format!("dispatch {i}: {what}"));
-        if dispatch.instance as usize >= gpu.dispatches.len() {
-            wrong(format!("instance {} of {} dispatches", dispatch.instance, gpu.dispatches.len()));
-        }
-        if dispatch.shader as usize >= gpu.shaders.len() && !matches!(dispatch.role, Role::Host(_)) {
-            wrong(format!("there is no shader {}", dispatch.shader));
-        }
-        if dispatch.block.0 as usize >= program.blocks.len() {
-            wrong(format!("there is no block {}", dispatch.block.0));
-        }
-        for kernel in dispatch.with.iter().filter(|k| k.index() >= program.kernels.len()) {
-            wrong(format!("there is no kernel {kernel}"));
-        }
-        match dispatch.role {
-            Role::Kernel(k) if k.index() >= program.kernels.len() => wrong(format!("there is no kernel {k}")),
-            Role::Output(o) if o as usize >= program.outputs.len() => wrong(format!("there is no output {o}")),
-            Role::Host(k) => verify_host(program, dispatch, k).into_iter().for_each(&mut wrong),
-            Role::Kernel(_) | Role::Output(_) | Role::Control | Role::Rows => {}
-        }
-        for constant in dispatch.constants.iter().filter(|c| **c as usize >= program.constants.len()) {
-            wrong(format!("there is no constant {constant}"));
-        }
-        for param in dispatch.params.iter().filter(|p| !exists(program, gpu, &state, p)) {
-            wrong(format!("{param:?} does not exist"));
-        }
-    }
-    problems
-}
-
-/// What is wrong with a step of the host.
-fn verify_host(program: &Program, dispatch: &Dispatch, kernel: KernelId) -> Option<String> {
-    let Some(Form::Host(host)) = program.kernels.get(kernel.index()).map(|k| &k.form) else {
-        return Some(format!("{kernel} is no kernel of the host"));
-    };
-    if dispatch.block.0 != 0 || !dispatch.with.is_empty() {
-        return Some("the host's step does not stand alone in the body".into());
-    }
-    let is_constant = |b: BufferId| matches!(program.buffer(b).source, Source::Constant(_));
-    let operands = host.inputs.iter().filter(|t| !is_constant(t.buffer)).map(|_| None);
-    let wanted: Vec<Option<BufferId>> = operands.chain(host.outputs.iter().map(|t| Some(t.buffer))).collect();
-    let named = |(param, wanted): (&Param, &Option<BufferId>)| match (param, wanted) {
-        (Param::Scratch(_), None) => true,
-        (Param::Home(home), Some(result)) => home == result,
-        _ => false,
-    };
-    let params = dispatch.params.get(2..).unwrap_or_default();
-    let fits = params.len() >= wanted.len() && params.iter().zip(&wanted).all(named);
-    (!fits).then(|| "the host's step does not say where its operands and results are".into())
-}
-
-fn exists(program: &Program, gpu: &GpuProgram, state: &State, param: &Param) -> bool {
-    let below = |i: u32, len: usize| (i as usize) < len;
-    match param {
-        Param::Number(_) | Param::Planned | Param::Counter | Param::Fault => true,
-        Param::Symbol(i) => below(*i, gpu.symbols.len()),
-        Param::Offset(b) | Param::Home(b) => {
-            let in_arena = |buffer: &Buffer| !matches!(buffer.source, Source::Constant(_)) || gpu.resident.contains(b);
-            program.buffers.get(b.index()).is_some_and(in_arena)
-        }
-        Param::Scratch(i) => below(*i, gpu.scratch.len()),
-        Param::Live(b) => below(b.0, program.blocks.len()),
-        Param::Control(i) | Param::Rows(i) => below(*i, state.decisions),
-        Param::Log(i) => below(*i, state.instances),
-        Param::Output(i) => below(*i, program.outputs.len()),
-    }
 }

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use eec_ir::{Graph, Tensor, eval};
 #[cfg(feature = "gpu")]
-use eec_runtime::gpu::{Gpu, GpuOptions, GpuSession, Guard};
+use eec_runtime::gpu::{Adapter, Gpu, GpuOptions, GpuSession, Guard};
 use eec_runtime::{Control, Options, Run, Runner, Session};
 
 use super::lowered;
@@ -87,6 +87,18 @@ pub fn gpu() -> Option<&'static Gpu> {
         }
     };
     OPENED.get_or_init(open).as_ref()
+}
+
+/// The adapter, opened once more after a change of what is known of it: limits that are lowered are those of the device.
+///
+/// # Panics
+/// There is none.
+#[cfg(feature = "gpu")]
+pub fn own_gpu(change: impl FnOnce(&mut Adapter)) -> Gpu {
+    let found = Adapter::find(std::env::var("EEC_ADAPTER").ok().as_deref());
+    let mut adapter = found.unwrap_or_else(|e| panic!("{e}"));
+    change(&mut adapter);
+    Gpu::of(adapter).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// A session of the GPU runtime, on the shared adapter.

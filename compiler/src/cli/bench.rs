@@ -175,6 +175,7 @@ fn as_json(m: &Measured, iters: usize) -> Value {
         value["submits"] = json!(m.run.gpu.submits);
         value["dispatches"] = json!(m.run.gpu.dispatches);
         value["host_steps"] = json!(m.run.gpu.host_steps);
+        value["waits"] = json!(m.run.gpu.waits);
         value["readback_bytes"] = json!(m.run.gpu.readback_bytes);
     }
     if !m.exits.is_empty() {

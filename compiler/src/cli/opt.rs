@@ -90,7 +90,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Outcome {
         Emit::Program => output::print(&lowered(&graph, Names::default())?.to_string())?,
         Emit::Wgsl => {
             let program = lowered(&graph, Names::default())?;
-            let gpu = wgsl::lower(&program::verify(&program).map_err(Error::request)?).map_err(Error::request)?;
+            let gpu = wgsl::lower(&program::verify(&program).map_err(Error::request)?)?;
             output::print(&gpu.to_string())?;
         }
     }

@@ -174,6 +174,7 @@ impl Args {
                 counted["submits"] = json!(counters.gpu.submits);
                 counted["dispatches"] = json!(counters.gpu.dispatches);
                 counted["host_steps"] = json!(counters.gpu.host_steps);
+                counted["waits"] = json!(counters.gpu.waits);
                 counted["readback_bytes"] = json!(counters.gpu.readback_bytes);
             }
             return output::print_json(&json!({

@@ -10,7 +10,8 @@ use eec_ir::program::{Attention, View};
 use super::Body;
 use super::dims::groups;
 use super::helpers::Helper;
-use super::text::{Place, Reason, Writer};
+use super::place::Place;
+use super::text::{Reason, Writer};
 
 /// Words of a workgroup's memory, which every adapter has.
 const MEMORY: i64 = 16384 / 4;
@@ -124,7 +125,8 @@ fn begin(w: &mut Writer, form: &Attention, tile: Tile) -> Result<(), Reason> {
 fn queries(w: &mut Writer, form: &Attention, tile: Tile, places: &Places) -> Result<(), Reason> {
     let Tile { side, d, .. } = tile;
     w.line(format!("for (var i = lane; i < {}; i += {}) {{", side * d, tile.lanes()));
-    w.line(format!("let row = i / {d};\nlet column = i % {d};\nvar value = 0.0;"));
+    let by = d.max(1);
+    w.line(format!("let row = i / {by};\nlet column = i % {by};\nvar value = 0.0;"));
     let position = at(w, &form.q, "q_first", "(first_row + row)", "column")?;
     w.line(format!("if first_row + row < rows {{ value = {}; }}", places.q.load(&position)));
     w.line(format!("queries[row * {} + column] = value;\n}}", d + 1));
@@ -137,7 +139,8 @@ fn keys_and_values(w: &mut Writer, form: &Attention, tile: Tile, places: &Places
     let value = at(w, &form.v, "v_first", "(first_key + row)", "column")?;
     for (name, columns, element) in [("keys_of", d, places.k.load(&key)), ("values", width, places.v.load(&value))] {
         w.line(format!("for (var i = lane; i < {}; i += {}) {{", side * columns, tile.lanes()));
-        w.line(format!("let row = i / {columns};\nlet column = i % {columns};\nvar value = 0.0;"));
+        let by = columns.max(1);
+        w.line(format!("let row = i / {by};\nlet column = i % {by};\nvar value = 0.0;"));
         w.line(format!("if first_key + row < keys {{ value = {element}; }}"));
         w.line(format!("{name}[row * {} + column] = value;\n}}", columns + 1));
     }

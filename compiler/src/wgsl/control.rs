@@ -22,7 +22,7 @@ pub(super) struct Region {
     pub(super) dispatches: Range<usize>,
 }
 
-fn body() -> Body {
+pub(super) fn body() -> Body {
     Body { lanes: LANES, groups: 1.into() }
 }
 
@@ -67,12 +67,11 @@ pub(super) fn yields_early(block: &Block) -> bool {
 }
 
 /// Lines of `main` that control shaders share.
-trait Decide {
+pub(super) trait Decide {
     fn run(&mut self, region: &Region, on: &str);
     fn dispatches(&mut self, range: Range<usize>, on: &str);
     fn copies(&mut self, list: &[Vec<Param>], line: &str);
     fn bind(&mut self, symbol: Option<&Symbol>, value: &str) -> Result<(), Reason>;
-    fn log(&mut self, instance: Option<u32>);
 }
 
 impl Decide for Writer<'_> {
@@ -123,17 +122,6 @@ impl Decide for Writer<'_> {
         let at = self.param(Param::Symbol(*number));
         self.line(format!("state[{at}] = {value};"));
         Ok(())
-    }
-
-    /// Keeps the values of all symbols for an instance.
-    fn log(&mut self, instance: Option<u32>) {
-        let Some(instance) = instance else { return };
-        let count = self.shared.symbols.len() as i32;
-        let (symbols, log, count) =
-            (self.param(Param::Symbol(0)), self.param(Param::Log(instance)), self.param(Param::Number(count)));
-        self.line(format!("for (var i = 0; i < {count}; i += 1) {{"));
-        self.line(format!("state[{log} + i] = state[{symbols} + i];"));
-        self.line("}");
     }
 }
 
@@ -203,8 +191,6 @@ pub(super) struct Routed {
     pub(super) other: Region,
     /// Copies that are made only if both blocks run.
     pub(super) copies: Vec<Range<usize>>,
-    /// The instance around the route.
-    pub(super) instance: u32,
 }
 
 /// Before the blocks of a `Route`: counts rows and numbers those of either side.
@@ -261,7 +247,6 @@ pub(super) fn route<'p>(shared: &'p Shared<'p>, owner: BlockId, step: &RouteStep
         let buffers: Vec<BufferId> = step.results.iter().map(|r| r.buffer).collect();
         results(&mut w, &result_entries(&buffers, &then.yields, &other.yields), "taken > 0", "mixed");
     }
-    w.log(Some(routed.instance));
     w.line("}");
     w.run(&routed.then, "taken > 0");
     w.run(&routed.other, "rest > 0");
@@ -287,14 +272,13 @@ workgroupBarrier();
 return counts[lane] - count;
 }";
 
-/// Before one instance of a route's join, which continues the block of `side`.
+/// Before a route's join, which continues the block of `side`.
 pub(super) fn enter<'p>(
     shared: &'p Shared<'p>,
     owner: BlockId,
     step: &RouteStep,
     (side, length): (Side, Option<&Length>),
     join: &Region,
-    instance: Option<u32>,
 ) -> Made<'p> {
     let mut w = Writer::new(shared, Kind::Control, owner);
     let from = if side == Side::Then { step.then } else { step.other };
@@ -320,7 +304,6 @@ pub(super) fn enter<'p>(
     let list: Vec<Vec<Param>> =
         pairs.filter_map(|(p, y)| Some(vec![Param::Offset((*p)?), Param::Offset(*y)])).collect();
     w.copies(&list, "state[param(at)] = state[param(at + 1)];");
-    w.log(instance);
     w.line("}");
     w.run(join, "rows > 0");
     Ok((w, body()))

@@ -5,7 +5,8 @@ use eec_ir::Dim;
 use eec_ir::program::Conv;
 
 use super::dims::{groups, number};
-use super::text::{Place, Reason, Writer};
+use super::place::Place;
+use super::text::{Reason, Writer};
 use super::tile::{self, Operands, Shape, Sizes};
 use super::{Body, epilogue};
 
@@ -34,7 +35,7 @@ pub(super) fn write(w: &mut Writer, form: &Conv) -> Result<Body, Reason> {
 fn direct(w: &mut Writer, operands: &mut Windows, depth: &Dim, columns: &Dim) -> Result<Body, Reason> {
     let channels = operands.form.w_dims[0].clone();
     let total = &channels * columns;
-    let (all, across, out, depth) = (w.dim(&total)?, w.dim(&channels)?, w.dim(&operands.out)?, w.dim(depth)?);
+    let (all, across, out, depth) = (w.dim(&total)?, w.divisor(&channels)?, w.divisor(&operands.out)?, w.dim(depth)?);
     w.line(format!("let total = {all};\nlet depth = {depth};"));
     w.line(format!("for (var i = group * {LANES} + lane; i < total; i += groups * {LANES}) {{"));
     w.line(format!("let column = i / {across};\nlet channel = i - column * {across};"));
@@ -84,7 +85,7 @@ impl Operands for Windows<'_> {
 
     fn column(&mut self, w: &mut Writer, column: &str) -> Result<(), Reason> {
         let form = self.form;
-        let (width, plane) = (w.dim(&form.y_size[1])?, w.dim(&(&form.y_size[0] * &form.y_size[1]))?);
+        let (width, plane) = (w.divisor(&form.y_size[1])?, w.divisor(&(&form.y_size[0] * &form.y_size[1]))?);
         let [up, left] = form.pads;
         let [down, right] = form.strides;
         w.line(format!("let image = {column} / {plane};"));
@@ -96,7 +97,7 @@ impl Operands for Windows<'_> {
 
     fn left(&mut self, w: &mut Writer, row: &str, depth: &str) -> Result<(), Reason> {
         let [_, channels, kernel_height, kernel_width] = &self.form.w_dims;
-        let (channels, taps) = (w.dim(channels)?, w.dim(&(kernel_height * kernel_width))?);
+        let (channels, taps) = (w.divisor(channels)?, w.dim(&(kernel_height * kernel_width))?);
         w.line(format!("let of_tap = {depth} / {channels};"));
         let weight =
             format!("((first_channel + {row}) * {channels} + ({depth} - of_tap * {channels})) * {taps} + of_tap");
@@ -107,7 +108,7 @@ impl Operands for Windows<'_> {
 
     fn right(&mut self, w: &mut Writer, depth: &str, _: &str) -> Result<(), Reason> {
         let form = self.form;
-        let (channels, across) = (w.dim(&form.w_dims[1])?, w.dim(&form.w_dims[3])?);
+        let (channels, across) = (w.divisor(&form.w_dims[1])?, w.divisor(&form.w_dims[3])?);
         let (height, width) = (w.dim(&form.x_dims[2])?, w.dim(&form.x_dims[3])?);
         let [down, right] = form.dilations;
         w.line(format!("let tap = {depth} / {channels};"));
@@ -122,7 +123,7 @@ impl Operands for Windows<'_> {
 
     fn store(&mut self, w: &mut Writer, row: &str, column: &str, sum: &str) -> Result<(), Reason> {
         let form = self.form;
-        let (plane, channels) = (w.dim(&(&form.y_size[0] * &form.y_size[1]))?, w.dim(&form.w_dims[0])?);
+        let (plane, channels) = (w.divisor(&(&form.y_size[0] * &form.y_size[1]))?, w.dim(&form.w_dims[0])?);
         w.line(format!("let out_channel = first_channel + {row};"));
         w.line(format!("let out_image = {column} / {plane};"));
         w.line(format!("let out_pixel = {column} - out_image * {plane};"));

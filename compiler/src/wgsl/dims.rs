@@ -13,6 +13,11 @@ impl Writer<'_> {
         self.sum(dim)
     }
 
+    /// The dim where indices are divided by it: of none that are there, a text must not divide by a constant 0.
+    pub(super) fn divisor(&mut self, dim: &Dim) -> Result<String, Reason> {
+        if dim.as_const() == Some(0) { Ok("1".into()) } else { self.dim(dim) }
+    }
+
     fn sum(&mut self, dim: &Dim) -> Result<String, Reason> {
         let terms: Vec<String> = dim.terms().iter().map(|t| self.term(t.coef, &t.factors)).collect::<Result<_, _>>()?;
         Ok(match terms.as_slice() {
@@ -76,7 +81,7 @@ impl Writer<'_> {
                 self.line(format!("let {name} = {rest};"));
                 break;
             }
-            let size = self.dim(dim)?;
+            let size = self.divisor(dim)?;
             self.line(format!("let {name}_above = {rest} / {size};"));
             self.line(format!("let {name} = {rest} - {name}_above * {size};"));
             rest = format!("{name}_above");
@@ -108,6 +113,11 @@ pub(super) struct SymbolNames {
 }
 
 impl SymbolNames {
+    /// All names, with what they stand for.
+    pub(super) fn named(&self) -> Vec<(String, Symbol)> {
+        self.names.iter().enumerate().map(|(at, symbol)| (format!("s{at}"), symbol.clone())).collect()
+    }
+
     /// The symbol's name, and whether it is new.
     pub(super) fn name(&mut self, symbol: &Symbol) -> (String, bool) {
         match self.names.iter().position(|s| s == symbol) {

@@ -2,16 +2,17 @@
 //!
 //! A control dispatch stands before the blocks of a step, since it decides about all dispatches that follow; its
 //! place is kept until their numbers are known. The block of a join stands in the list twice, after each of the
-//! blocks that it continues; every time is an instance of its own.
+//! blocks that it continues.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
-use eec_ir::gpu::{Dispatch, GpuProgram, Param, Role, Shader};
-use eec_ir::program::{BlockId, Form, Host, IfStep, Join, MatMul, Program, RouteStep, Source, Step};
+use eec_ir::gpu::{Dispatch, GpuProgram, Param, Repeat, Role, Shader};
+use eec_ir::program::{BlockId, Form, Host, IfStep, Join, MatMul, Program, RepeatStep, RouteStep, Source, Step};
 use eec_ir::{BufferId, Dim, KernelId, Symbol};
 
 use super::control::{self, Region, Routed};
+use super::repeat;
 use super::rows::{self, Made, Side};
 use super::text::{Bound, Kind, Reason, Shared, Writer, Written};
 use super::{Body, LowerError, Problem, Unsupported, check, constants, kernel, matmul};
@@ -20,12 +21,13 @@ use super::{Body, LowerError, Problem, Unsupported, check, constants, kernel, ma
 pub(super) fn flatten(program: &Program, piece: u32) -> Result<GpuProgram, LowerError> {
     let symbols = symbols(program);
     let numbers = symbols.iter().cloned().zip(0..).collect();
+    let given = program.inputs.iter().flat_map(|p| &p.dims).filter_map(Dim::as_symbol).cloned().collect();
     let found = constants::resident(program);
     let (resident, halves) = (found.iter().copied().collect(), constants::halves(program, &found));
     let gpu = GpuProgram { symbols, resident, halves, piece, ..GpuProgram::default() };
     let all = 0..program.constants.len() as u32;
     let bound = all.map(|c| Bound { halves: gpu.halves.contains(&c), pieces: gpu.pieces(program, c) }).collect();
-    let shared = Shared { program, symbols: numbers, resident: found, bound, piece };
+    let shared = Shared { program, symbols: numbers, given, resident: found, bound, piece };
     let mut flat = Flat {
         shared: &shared,
         gpu,
@@ -33,9 +35,8 @@ pub(super) fn flatten(program: &Program, piece: u32) -> Result<GpuProgram, Lower
         problems: Vec::new(),
         failed: BTreeSet::new(),
         invalid: None,
-        instances: 1,
     };
-    flat.block(BlockId(0), 0);
+    flat.block(BlockId(0));
     flat.outputs();
     match (flat.invalid, flat.problems.is_empty()) {
         (Some(bug), _) => Err(bug),
@@ -71,14 +72,6 @@ struct Flat<'p> {
     failed: BTreeSet<String>,
     /// The first shader that is not valid.
     invalid: Option<LowerError>,
-    instances: u32,
-}
-
-/// Where a dispatch stands.
-#[derive(Clone, Copy)]
-struct At {
-    block: BlockId,
-    instance: u32,
 }
 
 impl<'p> Flat<'p> {
@@ -93,17 +86,17 @@ impl<'p> Flat<'p> {
     }
 
     /// Keeps a place in the list.
-    fn reserve(&mut self, At { block, instance }: At) -> usize {
+    fn reserve(&mut self, block: BlockId) -> usize {
         self.gpu.dispatches.push(Dispatch {
             shader: 0,
             role: Role::Control,
             with: Vec::new(),
             block,
-            instance,
             groups: Dim::from(1),
             params: Vec::new(),
             constants: Vec::new(),
             sizes: Vec::new(),
+            sums: 0..0,
         });
         self.gpu.dispatches.len() - 1
     }
@@ -114,11 +107,19 @@ impl<'p> Flat<'p> {
             Ok(made) => made,
             Err(reason) => return self.problem(name, reason),
         };
-        let Written { text, with_subgroups, sizes, params, constants } = writer.finish(lanes);
+        let Written { text, with_subgroups, sizes, params, constants, sums } = writer.finish(lanes);
+        let first = self.gpu.sums.len() as u32;
+        self.gpu.sums.extend(sums);
+        let sums = first..self.gpu.sums.len() as u32;
+        let numbered = |param| match param {
+            Param::Sum(i) => Param::Sum(first + i),
+            other => other,
+        };
+        let params = params.into_iter().map(numbered).collect();
         match self.shader(text, with_subgroups) {
             Ok(shader) => {
                 let dispatch = &mut self.gpu.dispatches[place];
-                *dispatch = Dispatch { shader, role, groups, params, constants, sizes, ..dispatch.clone() };
+                *dispatch = Dispatch { shader, role, groups, params, constants, sizes, sums, ..dispatch.clone() };
             }
             Err(why) => {
                 self.invalid.get_or_insert(LowerError::Invalid { place: name.to_string(), why });
@@ -143,29 +144,23 @@ impl<'p> Flat<'p> {
         self.gpu.dispatches.len()
     }
 
-    fn block(&mut self, block: BlockId, instance: u32) {
-        let at = At { block, instance };
-        let steps = &self.program().block(block).steps;
+    fn block(&mut self, at: BlockId) {
+        let steps = &self.program().block(at).steps;
         let mut next = 0;
         while let Some(step) = steps.get(next) {
-            let place = format!("block {}, step {next}", block.0);
+            let place = format!("block {}, step {next}", at.0);
             next += 1;
             match step {
                 Step::Run(id) => next += self.run(*id, &steps[next..], at),
                 Step::If(step) => self.branch(step, at, &place),
                 Step::Route(step) => self.route(step, at, &place),
-                Step::Repeat(step) => {
-                    self.problem(
-                        &step.name,
-                        "a loop whose steps are counted while it runs has no form on a GPU".into(),
-                    );
-                }
+                Step::Repeat(step) => self.repeat(step, at),
             }
         }
     }
 
     /// A kernel, with as many of the steps after it as can run with it; gives their number.
-    fn run(&mut self, id: KernelId, after: &[Step], at: At) -> usize {
+    fn run(&mut self, id: KernelId, after: &[Step], at: BlockId) -> usize {
         let found = self.program().kernel(id);
         if let Form::Host(form) = &found.form {
             let name = format!("{id} ({})", found.name);
@@ -174,7 +169,7 @@ impl<'p> Flat<'p> {
             }
             return 0;
         }
-        let mut writer = Writer::new(self.shared, Kind::Kernel, at.block);
+        let mut writer = Writer::new(self.shared, Kind::Kernel, at);
         let with = self.with(id, after);
         let made = match &found.form {
             Form::MatMul(first) if !with.is_empty() => {
@@ -183,22 +178,25 @@ impl<'p> Flat<'p> {
             }
             form => kernel(&mut writer, form),
         };
+        let mut work = std::iter::once(id).chain(with.iter().map(|(id, _)| *id));
+        let summed = work.try_for_each(|id| writer.sum_symbols(&self.program().kernel(id).macs));
+        let made = made.and_then(|body| summed.map(|()| (writer, body)));
         let place = self.reserve(at);
-        self.fill(place, Role::Kernel(id), &format!("{id} ({})", found.name), made.map(|body| (writer, body)));
+        self.fill(place, Role::Kernel(id), &format!("{id} ({})", found.name), made);
         self.gpu.dispatches[place].with = with.iter().map(|(id, _)| *id).collect();
         with.len()
     }
 
     /// A kernel that the host computes, after copies of its operands to where the host finds them.
-    fn host(&mut self, id: KernelId, form: &Host, at: At, name: &str) -> Result<(), Reason> {
+    fn host(&mut self, id: KernelId, form: &Host, at: BlockId, name: &str) -> Result<(), Reason> {
         let program = self.program();
         let all = || form.inputs.iter().chain(&form.outputs).map(|t| t.buffer);
         all().try_for_each(|b| super::text::word(program.buffer(b).dtype).map(drop))?;
-        if at.block.0 != 0 {
+        if at.0 != 0 {
             let why = "is run by the host, which does not know whether it runs: that is decided on the device";
             return Err(format!("{} {why}", form.op));
         }
-        let mut params = vec![Param::Live(at.block), Param::Counter];
+        let mut params = vec![Param::Live(at), Param::Counter];
         for operand in &form.inputs {
             if matches!(program.buffer(operand.buffer).source, Source::Constant(_)) {
                 continue;
@@ -206,7 +204,7 @@ impl<'p> Flat<'p> {
             let scratch = self.gpu.scratch.len() as u32;
             self.gpu.scratch.push(Dim::product(&operand.dims));
             params.push(Param::Scratch(scratch));
-            self.copy(at, name, rows::operand(self.shared, at.block, operand, scratch));
+            self.copy(at, name, rows::operand(self.shared, at, operand, scratch));
         }
         params.extend(form.outputs.iter().map(|t| Param::Home(t.buffer)));
         params.resize(params.len().next_multiple_of(4), Param::Number(0));
@@ -239,97 +237,115 @@ impl<'p> Flat<'p> {
     }
 
     /// The dispatches of a block, and where they stand.
-    fn region(&mut self, block: BlockId, instance: u32) -> Region {
+    fn region(&mut self, block: BlockId) -> Region {
         let first = self.next();
-        self.block(block, instance);
+        self.block(block);
         Region { block, dispatches: first..self.next() }
     }
 
-    fn branch(&mut self, step: &IfStep, at: At, name: &str) {
+    fn branch(&mut self, step: &IfStep, at: BlockId, name: &str) {
         let place = self.reserve(at);
-        let regions = [step.then, step.other].map(|id| self.region(id, at.instance));
-        let made = control::branch(self.shared, at.block, step, &regions);
+        let regions = [step.then, step.other].map(|id| self.region(id));
+        let made = control::branch(self.shared, at, step, &regions);
         self.fill(place, Role::Control, name, made);
         let program = self.program();
         let early = [step.then, step.other].iter().all(|id| control::yields_early(program.block(*id)));
         if !early && !step.results.is_empty() {
             let place = self.reserve(at);
-            self.fill(place, Role::Control, name, control::branch_results(self.shared, at.block, step));
+            self.fill(place, Role::Control, name, control::branch_results(self.shared, at, step));
         }
     }
 
-    fn route(&mut self, step: &RouteStep, at: At, name: &str) {
+    fn route(&mut self, step: &RouteStep, at: BlockId, name: &str) {
         let place = self.reserve(at);
         let list = self.gpu.scratch.len() as u32;
         self.gpu.scratch.push(step.rows.clone());
         let mut copies = Vec::new();
-        match rows::gather(self.shared, at.block, step, list) {
+        match rows::gather(self.shared, at, step, list) {
             Ok(None) => {}
             Ok(Some(made)) => copies.push(self.copy(at, name, Ok(made))),
             Err(reason) => self.problem(name, reason),
         }
-        let then = self.region(step.then, at.instance);
+        let then = self.region(step.then);
         let other = match &step.join {
-            None => self.region(step.other, at.instance),
+            None => self.region(step.other),
             Some(join) => {
                 copies.extend(self.join(step, join, Side::Then, at, list, name));
-                let other = self.region(step.other, at.instance);
+                let other = self.region(step.other);
                 copies.extend(self.join(step, join, Side::Other, at, list, name));
                 other
             }
         };
         if step.join.is_none() && !step.results.is_empty() {
             let [a, b]: [&[BufferId]; 2] = [step.then, step.other].map(|id| &*self.program().block(id).yields);
-            let made = rows::merge(self.shared, at.block, step, list, &[(Side::Then, a), (Side::Other, b)]);
+            let made = rows::merge(self.shared, at, step, list, &[(Side::Then, a), (Side::Other, b)]);
             copies.push(self.copy(at, name, made));
         }
         let program = self.program();
         let early = [step.then, step.other].iter().all(|id| control::yields_early(program.block(*id)));
         if !step.results.is_empty() && (step.join.is_some() || !early) {
             let place = self.reserve(at);
-            self.fill(place, Role::Control, name, control::route_results(self.shared, at.block, step));
+            self.fill(place, Role::Control, name, control::route_results(self.shared, at, step));
         }
-        let routed = Routed { list, then, other, copies, instance: at.instance };
-        self.fill(place, Role::Control, name, control::route(self.shared, at.block, step, &routed));
+        let routed = Routed { list, then, other, copies };
+        self.fill(place, Role::Control, name, control::route(self.shared, at, step, &routed));
     }
 
-    fn copy(&mut self, at: At, name: &str, made: Made<'p>) -> Range<usize> {
+    /// A loop: what decides about its first step, the dispatches of a step, copies of what it carries on, and what
+    /// decides about the next step.
+    fn repeat(&mut self, step: &RepeatStep, at: BlockId) {
+        let place = self.reserve(at);
+        let number = self.gpu.repeats.len() as u32;
+        self.gpu.repeats.push(Repeat { body: step.body, dispatches: 0..0 });
+        let first = self.next();
+        self.block(step.body);
+        match repeat::carry(self.shared, step, number) {
+            Ok(None) => {}
+            Ok(Some(made)) => drop(self.copy(step.body, &step.name, Ok(made))),
+            Err(reason) => self.problem(&step.name, reason),
+        }
+        let last = self.reserve(step.body);
+        let region = Region { block: step.body, dispatches: first..self.next() };
+        self.gpu.repeats[number as usize].dispatches = first as u32..self.next() as u32;
+        let turn = repeat::turn(self.shared, step, number, &region);
+        self.fill(last, Role::Control, &step.name, turn);
+        let begin = repeat::begin(self.shared, at, step, number, &region);
+        self.fill(place, Role::Control, &step.name, begin);
+    }
+
+    fn copy(&mut self, at: BlockId, name: &str, made: Made<'p>) -> Range<usize> {
         let place = self.reserve(at);
         self.fill(place, Role::Rows, name, made);
         place..place + 1
     }
 
-    /// One instance of a join: it takes what the block of a side yielded, and its results go to that side's rows.
+    /// A join after one side: it takes what the block of a side yielded, and its results go to that side's rows.
     /// Gives the copies that are made only if both sides have rows.
     fn join(
         &mut self,
         step: &RouteStep,
         join: &Join,
         side: Side,
-        at: At,
+        at: BlockId,
         list: u32,
         name: &str,
     ) -> Option<Range<usize>> {
         let place = self.reserve(at);
-        // An instance without dispatches has no log.
-        let instance = self.instances;
-        let has_steps = !self.program().block(join.block).steps.is_empty();
-        self.instances += u32::from(has_steps);
-        let region = self.region(join.block, if has_steps { instance } else { at.instance });
+        let region = self.region(join.block);
         let from = (side, join.length.as_ref());
-        let made = control::enter(self.shared, at.block, step, from, &region, has_steps.then_some(instance));
+        let made = control::enter(self.shared, at, step, from, &region);
         self.fill(place, Role::Control, name, made);
         if step.results.is_empty() {
             return None;
         }
         let yields: &[BufferId] = &self.program().block(join.block).yields;
-        let made = rows::merge(self.shared, at.block, step, list, &[(side, yields)]);
+        let made = rows::merge(self.shared, at, step, list, &[(side, yields)]);
         Some(self.copy(at, name, made))
     }
 
     fn outputs(&mut self) {
         for (number, port) in self.program().outputs.iter().enumerate() {
-            let place = self.reserve(At { block: BlockId(0), instance: 0 });
+            let place = self.reserve(BlockId(0));
             let role = Role::Output(number as u32);
             let name = format!("output {:?}", port.name);
             self.fill(place, role, &name, rows::output(self.shared, number));

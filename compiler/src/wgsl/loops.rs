@@ -7,7 +7,8 @@ use eec_ir::{DType, Dim};
 use super::dims::groups;
 use super::exprs::name;
 use super::merge::merged;
-use super::text::{Place, Reason, Writer};
+use super::place::Place;
+use super::text::{Reason, Writer};
 use super::{Body, reduce};
 
 /// Lanes of a workgroup that gives each element or row one of them.

@@ -6,7 +6,8 @@ use eec_ir::{BufferId, Dim, Precision};
 
 use super::Body;
 use super::helpers::Helper;
-use super::text::{Place, Reason, Writer};
+use super::place::Place;
+use super::text::{Reason, Writer};
 use super::tile::{self, Operands, Shape, Sizes};
 use super::{epilogue, thin};
 
@@ -129,7 +130,7 @@ impl Operands for Products<'_> {
         let form = self.form();
         let mut index = "matrix".to_string();
         if self.forms.len() > 1 {
-            let each = w.dim(&Dim::product(&form.batch))?;
+            let each = w.divisor(&Dim::product(&form.batch))?;
             w.line(format!("let product = matrix / {each};"));
             w.line(format!("let matrix_of = matrix - product * {each};"));
             index = "matrix_of".into();

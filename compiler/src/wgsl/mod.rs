@@ -1,11 +1,12 @@
 //! Lowering: [`Program`](eec_ir::program::Program) to [`GpuProgram`], its kernels as WGSL.
 //!
-//! `flatten` puts the steps of all blocks into one list of dispatches; `control` writes the shaders that decide which
-//! of them run, `rows` those that copy rows and outputs. Kernels have one file per form: `loops` (with `merge` and
+//! `flatten` puts the steps of all blocks into one list of dispatches; `control` and, for loops, `repeat` write the
+//! shaders that decide which of them run, `rows` those that copy rows and outputs. Kernels have one file per form: `loops` (with `merge` and
 //! `reduce`), `matmul`, `attention`, `conv`, `pool`, `scan`; `tile` is what products and convolutions share, `thin`
-//! serves products of very few rows. `text` is the writer of one shader, with `dims` (sizes), `exprs` (scalar
+//! serves products of very few rows. `text` is the writer of one shader, which `assemble` puts together, with `place` (elements of buffers), `dims` (sizes), `exprs` (scalar
 //! functions), `epilogue` and `helpers` (functions in WGSL). `check` validates every text.
 
+mod assemble;
 mod attention;
 mod check;
 mod constants;
@@ -19,8 +20,10 @@ mod helpers;
 mod loops;
 mod matmul;
 mod merge;
+mod place;
 mod pool;
 mod reduce;
+mod repeat;
 mod rows;
 mod scan;
 mod text;

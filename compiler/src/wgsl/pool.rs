@@ -17,8 +17,8 @@ pub(super) fn write(w: &mut Writer, form: &Pool) -> Result<Body, Reason> {
     let [images, channels, height, width] = &form.x_dims;
     let total = Dim::product([images, &form.y_size[0], &form.y_size[1], channels]);
     let all = w.dim(&total)?;
-    let (out_height, out_width) = (w.dim(&form.y_size[0])?, w.dim(&form.y_size[1])?);
-    let (channels, height, width) = (w.dim(channels)?, w.dim(height)?, w.dim(width)?);
+    let (out_height, out_width) = (w.divisor(&form.y_size[0])?, w.divisor(&form.y_size[1])?);
+    let (channels, height, width) = (w.divisor(channels)?, w.dim(height)?, w.dim(width)?);
     let numbers = |pair: [i64; 2]| -> Result<[String; 2], Reason> { Ok([number(pair[0])?, number(pair[1])?]) };
     let [down, right] = numbers(form.strides)?;
     let [dilate_down, dilate_right] = numbers(form.dilations)?;

@@ -6,6 +6,7 @@ use eec_ir::{BufferId, DType, Dim};
 
 use super::Body;
 use super::dims::groups;
+use super::place::Place;
 use super::text::{Kind, Reason, Shared, Writer};
 
 /// Lanes of a workgroup, each with one element.
@@ -16,44 +17,41 @@ pub(super) type Made<'p> = Result<(Writer<'p>, Body), Reason>;
 
 /// Copies an output.
 pub(super) fn output<'p>(shared: &'p Shared<'p>, number: usize) -> Made<'p> {
-    let mut w = Writer::new(shared, Kind::Output, BlockId(0));
+    let mut w = Writer::new(shared, Kind::Kernel, BlockId(0));
     let port = &shared.program.outputs[number];
-    let place = w.place(port.buffer)?;
-    let (elements, to) = (Dim::product(&port.dims), w.param(Param::Output(number as u32)));
-    let total = w.dim(&elements)?;
-    w.line(format!("let to = {to};"));
-    w.line(format!("let total = {total};"));
-    each(&mut w, "total");
-    w.line(format!("result[to + i] = bitcast<u32>({});", place.word("i")));
-    w.line("}");
-    Ok((w, body(&elements)?))
+    let (from, to) = (w.place(port.buffer)?, w.arena_at(Param::Output(number as u32), port.dtype)?);
+    copy(w, &from, &to, &Dim::product(&port.dims))
 }
 
 /// Copies an operand of the host to where it finds it.
 pub(super) fn operand<'p>(shared: &'p Shared<'p>, owner: BlockId, tensor: &Dense, scratch: u32) -> Made<'p> {
     let mut w = Writer::new(shared, Kind::Kernel, owner);
     let (from, to) = (w.place(tensor.buffer)?, w.arena(Param::Scratch(scratch), DType::F32)?);
-    let elements = Dim::product(&tensor.dims);
-    let total = w.dim(&elements)?;
+    copy(w, &from, &to, &Dim::product(&tensor.dims))
+}
+
+/// Copies so many elements.
+fn copy<'p>(mut w: Writer<'p>, from: &Place, to: &Place, elements: &Dim) -> Made<'p> {
+    let total = w.dim(elements)?;
     w.line(format!("let total = {total};"));
     each(&mut w, "total");
-    w.line(format!("{} = {};", to.word("i"), from.word("i")));
+    w.line(to.store_word("i", &from.word("i")));
     w.line("}");
-    Ok((w, body(&elements)?))
+    Ok((w, body(elements)?))
 }
 
 /// Begins a loop over elements.
-fn each(w: &mut Writer, total: &str) {
+pub(super) fn each(w: &mut Writer, total: &str) {
     w.line(format!("for (var i = group * {LANES} + lane; i < {total}; i += groups * {LANES}) {{"));
 }
 
-fn body(elements: &Dim) -> Result<Body, Reason> {
+pub(super) fn body(elements: &Dim) -> Result<Body, Reason> {
     Ok(Body { lanes: LANES, groups: groups(elements, LANES.into())? })
 }
 
 /// The rows of a route: its lists of row numbers, first those that go to `then`, and how many go where.
 struct Split {
-    list: super::text::Place,
+    list: Place,
     taken: String,
     rest: String,
 }
@@ -85,10 +83,11 @@ pub(super) fn gather<'p>(
         for (param, RowBuffer { buffer, row }) in shared.program.block(id).params.iter().zip(&step.operands) {
             let Some(param) = param else { continue };
             let (from, to, size) = (w.place(*buffer)?, w.arena(Param::Home(*param), DType::F32)?, w.dim(row)?);
+            let by = w.divisor(row)?;
             each(&mut w, &format!("{count} * {size}"));
-            w.line(format!("let position = i / {size};"));
+            w.line(format!("let position = i / {by};"));
             w.line(format!("let row = {};", list.load(&format!("{first} + position"))));
-            w.line(format!("{} = {};", to.word("i"), from.word(&format!("row * {size} + i - position * {size}"))));
+            w.line(to.store_word("i", &from.word(&format!("row * {size} + i - position * {size}"))));
             w.line("}");
             elements = &elements + &(&step.rows * row);
         }
@@ -127,10 +126,11 @@ pub(super) fn merge<'p>(
             };
             let given = yields.get(at).ok_or("a block yields too little")?;
             let (from, to, size) = (w.place(*given)?, w.arena(Param::Home(*buffer), DType::F32)?, w.dim(row)?);
+            let by = w.divisor(row)?;
             each(&mut w, &format!("{count} * {size}"));
-            w.line(format!("let position = i / {size};"));
+            w.line(format!("let position = i / {by};"));
             w.line(format!("let row = {};", list.load(&format!("{first} + position"))));
-            w.line(format!("{} = {};", to.word(&format!("row * {size} + i - position * {size}")), from.word("i")));
+            w.line(to.store_word(&format!("row * {size} + i - position * {size}"), &from.word("i")));
             w.line("}");
             elements = &elements + &(&step.rows * row);
         }

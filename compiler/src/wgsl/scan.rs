@@ -13,7 +13,7 @@ const LANES: u32 = 64;
 pub(super) fn write(w: &mut Writer, form: &Scan) -> Result<Body, Reason> {
     let (x, y) = (w.place(form.x)?, w.place(form.y)?);
     let chains = &form.outer * &form.inner;
-    let (all, length, inner) = (w.dim(&chains)?, w.dim(&form.len)?, w.dim(&form.inner)?);
+    let (all, length, inner) = (w.dim(&chains)?, w.dim(&form.len)?, w.divisor(&form.inner)?);
     let zero = if word(form.dtype)? == "f32" { "0.0" } else { "0" };
     w.line(format!("let total = {all};\nlet length = {length};"));
     w.line(format!("for (var chain = group * {LANES} + lane; chain < total; chain += groups * {LANES}) {{"));

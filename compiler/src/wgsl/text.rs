@@ -7,12 +7,14 @@
 use std::collections::{BTreeSet, HashMap};
 
 use eec_ir::dim::Symbol;
-use eec_ir::gpu::Param;
+use eec_ir::gpu::{Fault, Param};
 use eec_ir::program::{BlockId, Program, Source, View};
 use eec_ir::{BufferId, DType, Dim};
 
+use super::assemble::indented;
 use super::dims::SymbolNames;
 use super::helpers::Helper;
+use super::place::{Array, Place};
 
 /// Why a kernel has no shader.
 pub(super) type Reason = String;
@@ -22,6 +24,8 @@ pub(super) struct Shared<'p> {
     pub(super) program: &'p Program,
     /// The position of every symbol in the state.
     pub(super) symbols: HashMap<Symbol, u32>,
+    /// Those of them that inputs give.
+    pub(super) given: BTreeSet<Symbol>,
     /// Constants that stand in the arena.
     pub(super) resident: BTreeSet<BufferId>,
     /// How the others are bound, by number.
@@ -39,15 +43,13 @@ pub(super) struct Bound {
     pub(super) pieces: usize,
 }
 
-/// What a shader is for, which decides how it sees the state and what its binding 4 is.
+/// What a shader is for, which decides how it sees the state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     /// Reads the state.
     Kernel,
     /// Writes the state and the arguments of dispatches.
     Control,
-    /// Writes what is read back.
-    Output,
 }
 
 /// A shader and what its dispatch binds.
@@ -59,84 +61,34 @@ pub(super) struct Written {
     pub(super) sizes: Vec<Dim>,
     pub(super) params: Vec<Param>,
     pub(super) constants: Vec<u32>,
+    /// The symbols whose values it adds up; its [`Param::Sum`]s are numbered from 0.
+    pub(super) sums: Vec<u32>,
 }
 
 /// Writes one shader.
 pub(super) struct Writer<'p> {
     pub(super) shared: &'p Shared<'p>,
-    kind: Kind,
+    pub(super) kind: Kind,
     params: Vec<Param>,
     constants: Vec<u32>,
-    bindings: Vec<String>,
+    pub(super) bindings: Vec<String>,
     /// Bindings that constants take.
     bound: usize,
     symbols: SymbolNames,
+    /// Whether it adds up the values of symbols that are set on the device.
+    keeps_sums: bool,
     sizes: Vec<Dim>,
     places: usize,
     /// What stands before the body: symbols and offsets.
-    head: Vec<String>,
-    globals: Vec<String>,
+    pub(super) head: Vec<String>,
+    pub(super) globals: Vec<String>,
     /// Functions of lanes together: through the workgroup's memory alone, and with subgroup operations.
-    together: Vec<[String; 2]>,
-    helpers: BTreeSet<Helper>,
-    fault: Option<String>,
+    pub(super) together: Vec<[String; 2]>,
+    pub(super) helpers: BTreeSet<Helper>,
+    pub(super) fault: Option<String>,
     /// When it does not run although its block does.
-    unless: Option<String>,
-    lines: Vec<String>,
-}
-
-/// Where a buffer is.
-#[derive(Clone)]
-pub(super) struct Place {
-    array: Array,
-    pub(super) dtype: DType,
-}
-
-/// What holds a buffer's elements, by its name.
-#[derive(Clone)]
-enum Array {
-    /// The arena, from this position on.
-    Arena(String),
-    /// A binding of its own.
-    Binding(String),
-    /// Bindings that this function reads: halves, or pieces.
-    Function(String),
-}
-
-impl Place {
-    fn element(&self, at: &str) -> String {
-        match &self.array {
-            Array::Arena(base) if at == "0" => format!("arena[{base}]"),
-            Array::Arena(base) => format!("arena[{base} + {at}]"),
-            Array::Binding(name) => format!("{name}[{at}]"),
-            Array::Function(name) => format!("{name}({at})"),
-        }
-    }
-
-    /// The value of the element at a position.
-    pub(super) fn load(&self, at: &str) -> String {
-        let element = self.element(at);
-        match self.dtype {
-            DType::F32 => element,
-            DType::Bool => format!("(bitcast<i32>({element}) != 0)"),
-            _ => format!("bitcast<i32>({element})"),
-        }
-    }
-
-    /// Stores a value.
-    pub(super) fn store(&self, at: &str, value: &str) -> String {
-        let element = self.element(at);
-        match self.dtype {
-            DType::F32 => format!("{element} = {value};"),
-            DType::Bool => format!("{element} = bitcast<f32>(select(0, 1, {value}));"),
-            _ => format!("{element} = bitcast<f32>({value});"),
-        }
-    }
-
-    /// The bits of an element as they are, to copy them.
-    pub(super) fn word(&self, at: &str) -> String {
-        self.element(at)
-    }
+    pub(super) unless: Option<String>,
+    pub(super) lines: Vec<String>,
 }
 
 impl<'p> Writer<'p> {
@@ -150,6 +102,7 @@ impl<'p> Writer<'p> {
             bindings: Vec::new(),
             bound: 0,
             symbols: SymbolNames::default(),
+            keeps_sums: false,
             sizes: Vec::new(),
             places: 0,
             head: Vec::new(),
@@ -187,6 +140,14 @@ impl<'p> Writer<'p> {
         Ok(name)
     }
 
+    /// Adds up the values of the symbols that are set on the device, among them those of the kernel's work.
+    pub(super) fn sum_symbols(&mut self, work: &Dim) -> Result<(), Reason> {
+        self.keeps_sums = true;
+        let mut found = BTreeSet::new();
+        work.collect_symbols(&mut found);
+        found.difference(&self.shared.given).try_for_each(|symbol| self.symbol(symbol).map(drop))
+    }
+
     /// Where a buffer is.
     pub(super) fn place(&mut self, id: BufferId) -> Result<Place, Reason> {
         let dtype = self.shared.program.buffer(id).dtype;
@@ -207,6 +168,26 @@ impl<'p> Writer<'p> {
         self.places += 1;
         let at = self.param(offset);
         self.head.push(format!("let {base} = state[{at}];"));
+        Ok(Place { array: Array::Arena(base), dtype })
+    }
+
+    /// Where something in the arena is, at the place that a parameter gives.
+    pub(super) fn arena_at(&mut self, place: Param, dtype: DType) -> Result<Place, Reason> {
+        word(dtype)?;
+        let base = format!("b{}", self.places);
+        self.places += 1;
+        let at = self.param(place);
+        self.head.push(format!("let {base} = {at};"));
+        Ok(Place { array: Array::Arena(base), dtype })
+    }
+
+    /// Where something in the arena is that lies in turn at one of two places: at `other` if it is at `own` now.
+    pub(super) fn in_turn(&mut self, now: Param, [own, other]: [Param; 2], dtype: DType) -> Result<Place, Reason> {
+        word(dtype)?;
+        let base = format!("b{}", self.places);
+        self.places += 1;
+        let [now, own, other] = [now, own, other].map(|param| self.param(param));
+        self.head.push(format!("let {base} = select(state[{own}], state[{other}], state[{now}] == state[{own}]);"));
         Ok(Place { array: Array::Arena(base), dtype })
     }
 
@@ -284,13 +265,26 @@ impl<'p> Writer<'p> {
         Ok((place, position))
     }
 
-    /// A statement that reports a fault (`0` index, `1` division).
-    pub(super) fn fail(&mut self, fault: eec_ir::gpu::Fault) -> String {
-        if self.fault.is_none() {
-            let at = self.param(Param::Fault);
-            self.fault = Some(at);
-        }
+    /// A statement that reports a fault.
+    pub(super) fn fail(&mut self, fault: Fault) -> String {
+        self.fault();
         format!("fail({}u);", fault as u32)
+    }
+
+    /// Whether the run has failed so far.
+    pub(super) fn failed(&mut self) -> String {
+        format!("(atomicLoad(&counters[{}]) != 0u)", self.fault())
+    }
+
+    /// The position of the fault among the counters.
+    fn fault(&mut self) -> String {
+        match &self.fault {
+            Some(at) => at.clone(),
+            None => {
+                let at = self.param(Param::Fault);
+                self.fault.insert(at).clone()
+            }
+        }
     }
 
     /// Declares something beside `main`.
@@ -319,125 +313,30 @@ impl<'p> Writer<'p> {
 
     /// The shader, with workgroups of so many lanes.
     pub(super) fn finish(mut self, lanes: u32) -> Written {
+        let (mut sums, mut counts) = (Vec::new(), Vec::new());
+        let names = if self.keeps_sums { self.symbols.named() } else { Vec::new() };
+        for (name, symbol) in names.into_iter().filter(|(_, symbol)| !self.shared.given.contains(symbol)) {
+            counts.push((self.param(Param::Sum(sums.len() as u32)), name));
+            sums.extend(self.shared.symbols.get(&symbol));
+        }
         let words = self.params.len().next_multiple_of(4);
         self.params.resize(words, Param::Number(0));
-        let text = |subgroups| indented(&self.assemble(lanes, words / 4, subgroups));
+        let text = |subgroups| indented(&self.assemble(lanes, words / 4, subgroups, &counts));
         let with_subgroups = (!self.together.is_empty()).then(|| text(true));
         let text = text(false);
-        Written { text, with_subgroups, sizes: self.sizes, params: self.params, constants: self.constants }
-    }
-
-    fn assemble(&self, lanes: u32, uniform: usize, subgroups: bool) -> String {
-        let atomic = self.fault.is_some();
-        let body = self.lines.join("\n");
-        let mut text = format!("@group(0) @binding(0) var<uniform> params: array<vec4<i32>, {uniform}>;\n");
-        let access = if self.kind == Kind::Control { "read_write" } else { "read" };
-        text.push_str(&format!("@group(0) @binding(1) var<storage, {access}> state: array<i32>;\n"));
-        let counter = if atomic { "atomic<u32>" } else { "u32" };
-        text.push_str(&format!("@group(0) @binding(2) var<storage, read_write> counters: array<{counter}>;\n"));
-        let uses = |name: &str| body.contains(name) || self.globals.iter().any(|g| g.contains(name));
-        if uses("arena[") {
-            text.push_str("@group(0) @binding(3) var<storage, read_write> arena: array<f32>;\n");
-        }
-        match self.kind {
-            Kind::Kernel => {}
-            Kind::Control if uses("arguments[") => {
-                text.push_str("@group(0) @binding(4) var<storage, read_write> arguments: array<u32>;\n");
-            }
-            Kind::Control => {}
-            Kind::Output => text.push_str("@group(0) @binding(4) var<storage, read_write> result: array<u32>;\n"),
-        }
-        self.bindings.iter().chain(&self.globals).for_each(|line| text.push_str(&format!("{line}\n")));
-        if subgroups {
-            text.push_str(SUBGROUP);
-        }
-        self.together.iter().for_each(|forms| text.push_str(&format!("{}\n", forms[usize::from(subgroups)])));
-        for helper in &self.helpers {
-            text.push_str(&format!("\n{}\n", helper.source()));
-        }
-        if let Some(at) = &self.fault {
-            text.push_str(&format!(
-                "\nfn fail(fault: u32) {{\nif atomicLoad(&counters[{at}]) == 0u {{\natomicStore(&counters[{at}], 1u + u32({}) * 2u + fault);\n}}\n}}\n",
-                value_of(COUNTER)
-            ));
-        }
-        text.push_str(&self.entry(lanes, atomic, subgroups, &body));
-        text
-    }
-
-    fn entry(&self, lanes: u32, atomic: bool, subgroups: bool, body: &str) -> String {
-        let (live, counter) = (value_of(LIVE), value_of(COUNTER));
-        let guard = match self.kind {
-            Kind::Kernel | Kind::Output => format!("if state[{live}] == 0 {{ return; }}"),
-            // What others write is uniform only if one lane reads it for all.
-            Kind::Control => {
-                format!("if lane == 0 {{ live = state[{live}]; }}\nif workgroupUniformLoad(&live) == 0 {{ return; }}")
-            }
-        };
-        let once = match atomic {
-            true => format!("atomicAdd(&counters[{counter}], 1u);"),
-            false => format!("counters[{counter}] += 1u;"),
-        };
-        let mut main = vec![
-            format!("\n@compute @workgroup_size({lanes})"),
-            "fn main(".into(),
-            "@builtin(workgroup_id) group_id: vec3<u32>,".into(),
-            "@builtin(num_workgroups) group_count: vec3<u32>,".into(),
-            "@builtin(local_invocation_index) lane_index: u32,".into(),
-        ];
-        if subgroups {
-            main.extend(SUBGROUP_INPUTS.map(String::from));
-        }
-        main.push(") {".into());
-        if subgroups {
-            main.push(
-                "subgroup = Subgroup(i32(subgroup_id), i32(num_subgroups), subgroup_lane, subgroup_size);".into(),
-            );
-        }
-        main.extend([
-            "let group = i32(group_id.x);".into(),
-            "let groups = i32(group_count.x);".into(),
-            "let lane = i32(lane_index);".into(),
-            guard,
-        ]);
-        main.extend(self.head.iter().cloned());
-        main.extend(self.unless.iter().map(|condition| format!("if {condition} {{ return; }}")));
-        main.push(format!("if group == 0 && lane == 0 {{ {once} }}"));
-        main.push(body.to_string());
-        main.push("}\n".into());
-        let live = if self.kind == Kind::Control { "\nvar<workgroup> live: i32;\n" } else { "" };
-        live.to_string() + &main.join("\n")
+        Written { text, with_subgroups, sizes: self.sizes, params: self.params, constants: self.constants, sums }
     }
 }
-
-/// What a shader with subgroup operations knows of its lane's subgroup.
-const SUBGROUP: &str = "
-struct Subgroup {
-number: i32,
-count: i32,
-lane: u32,
-size: u32,
-}
-
-var<private> subgroup: Subgroup;
-";
-
-const SUBGROUP_INPUTS: [&str; 4] = [
-    "@builtin(subgroup_id) subgroup_id: u32,",
-    "@builtin(num_subgroups) num_subgroups: u32,",
-    "@builtin(subgroup_invocation_id) subgroup_lane: u32,",
-    "@builtin(subgroup_size) subgroup_size: u32,",
-];
 
 /// The binding of the first constant.
 const FIRST_CONSTANT: usize = 5;
 
 /// Positions of the parameters that every shader has.
-const LIVE: usize = 0;
-const COUNTER: usize = 1;
+pub(super) const LIVE: usize = 0;
+pub(super) const COUNTER: usize = 1;
 
 /// The expression of a parameter.
-fn value_of(at: usize) -> String {
+pub(super) fn value_of(at: usize) -> String {
     format!("params[{}].{}", at / 4, ["x", "y", "z", "w"][at % 4])
 }
 
@@ -449,23 +348,4 @@ pub(super) fn word(dtype: DType) -> Result<&'static str, Reason> {
         DType::Bool => Ok("bool"),
         other => Err(format!("{other} values have no word on a GPU")),
     }
-}
-
-/// Indents lines by the braces and parentheses around them.
-fn indented(text: &str) -> String {
-    let mut depth = 0usize;
-    let mut out = String::with_capacity(text.len() * 2);
-    for line in text.lines().map(str::trim) {
-        let closes = line.chars().take_while(|c| matches!(c, '}' | ')')).count();
-        let shown = depth.saturating_sub(closes);
-        if !line.is_empty() {
-            out.push_str(&"    ".repeat(shown));
-            out.push_str(line);
-        }
-        out.push('\n');
-        let opened = line.chars().filter(|c| matches!(c, '{' | '(')).count();
-        let closed = line.chars().filter(|c| matches!(c, '}' | ')')).count();
-        depth = (depth + opened).saturating_sub(closed);
-    }
-    out
 }

@@ -7,8 +7,9 @@ use eec_ir::program::{Program, Source};
 use eec_ir::{ContentHash, DType, Tensor};
 
 use super::device::Gpu;
-use super::pipelines::{BEFORE_CONSTANTS, Made, Pipelines, Sight};
+use super::pipelines::{BEFORE_CONSTANTS, Made, Pipelines, Sight, bind};
 use super::plan::{Plan, kernels};
+use super::segments::Segments;
 use super::{weights, words};
 use crate::call;
 use crate::error::{Error, ErrorKind};
@@ -19,14 +20,14 @@ pub(super) struct Buffers {
     pub(super) state: wgpu::Buffer,
     pub(super) counters: wgpu::Buffer,
     pub(super) arguments: wgpu::Buffer,
-    pub(super) arena: wgpu::Buffer,
-    pub(super) outputs: wgpu::Buffer,
+    pub(super) arena: Segments,
     /// What the host writes; mapped between runs.
     pub(super) upload: wgpu::Buffer,
     /// What the host reads.
     pub(super) readback: wgpu::Buffer,
-    /// The words that stand at the beginning of the arena.
+    /// The words that stand at the beginning of the arena, and how many.
     resident: wgpu::Buffer,
+    resident_words: usize,
     /// Those that are bound by themselves, in their pieces.
     constants: HashMap<u32, Vec<wgpu::Buffer>>,
     /// What steps of the host read.
@@ -74,7 +75,16 @@ fn elements(program: &Program, constant: Option<u32>) -> usize {
 const STORAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE;
 const COPY_SRC: wgpu::BufferUsages = wgpu::BufferUsages::COPY_SRC;
 const COPY_DST: wgpu::BufferUsages = wgpu::BufferUsages::COPY_DST;
-const ARENA: wgpu::BufferUsages = STORAGE.union(COPY_DST).union(COPY_SRC);
+
+/// What a run exchanges with the host, in words.
+pub(super) struct Words {
+    /// What the host writes.
+    pub(super) upload: usize,
+    /// What the host reads at the end.
+    pub(super) readback: usize,
+    /// What the host reads at once before, at most.
+    pub(super) host: usize,
+}
 
 /// What the buffers of a session must hold.
 pub(super) struct Needed<'a> {
@@ -121,17 +131,17 @@ impl Buffers {
         Ok(Buffers {
             params: gpu.buffer("the parameters", needed.param_words, wgpu::BufferUsages::UNIFORM | COPY_DST)?,
             state: gpu.buffer("the state", state.len(), STORAGE | COPY_SRC | COPY_DST)?,
-            counters: gpu.buffer("the counters", dispatches + 1, STORAGE | COPY_SRC | COPY_DST)?,
+            counters: gpu.buffer("the counters", dispatches + 1 + form.sums.len(), STORAGE | COPY_SRC | COPY_DST)?,
             arguments: gpu.filled(
                 "the arguments",
                 bytemuck::cast_slice(&arguments),
                 STORAGE | wgpu::BufferUsages::INDIRECT,
             )?,
-            arena: gpu.buffer("the temporary buffers", 0, ARENA)?,
-            outputs: gpu.buffer("the outputs", 0, STORAGE | COPY_SRC)?,
+            arena: Segments::new(gpu)?,
             upload: upload(gpu, 0)?,
             readback: gpu.buffer("the read-back", 0, wgpu::BufferUsages::MAP_READ | COPY_DST)?,
             resident: gpu.filled("the small constants", &words, COPY_SRC)?,
+            resident_words: words.len() / 4,
             constants,
             host: gpu.buffer("what the host reads", 0, wgpu::BufferUsages::MAP_READ | COPY_DST)?,
             weight_bytes,
@@ -147,36 +157,22 @@ impl Buffers {
     /// Makes room for a run; from then on [`Buffers::stale`] says whether what dispatches see has changed.
     ///
     /// Fails if a buffer is larger than the adapter allows; a smaller run is possible after that.
-    pub(super) fn reserve(
-        &mut self,
-        gpu: &Gpu,
-        plan: &Plan,
-        upload_words: usize,
-        readback_words: usize,
-    ) -> Result<(), Error> {
-        let grown = |buffer: &wgpu::Buffer, words: usize| {
-            let held = (buffer.size() / 4) as usize;
-            (words > held).then(|| if held > 1 { words + words / 8 } else { words })
-        };
-        gpu.fits("the temporary buffers", 4 * plan.arena_words as u64, true)?;
-        gpu.fits("the outputs", 4 * plan.output_words as u64, true)?;
+    pub(super) fn reserve(&mut self, gpu: &Gpu, plan: &Plan, words: &Words) -> Result<(), Error> {
+        let Words { upload: upload_words, readback: readback_words, host: host_words } = *words;
+        let more = |held: usize, words: usize| (words > held).then(|| if held > 1 { words + words / 8 } else { words });
+        let grown = |buffer: &wgpu::Buffer, words: usize| more((buffer.size() / 4) as usize, words);
         gpu.fits("the inputs", 4 * upload_words as u64, false)?;
         gpu.fits("the read-back", 4 * readback_words as u64, false)?;
-        gpu.fits("what the host reads", 4 * plan.host_words as u64, false)?;
+        gpu.fits("what the host reads", 4 * host_words as u64, false)?;
         let limit = |bytes: u64| (bytes / 4) as usize;
         let limits = &gpu.adapter().limits;
-        let (bound, block) = (limit(limits.binding_bytes.min(limits.buffer_bytes)), limit(limits.buffer_bytes));
-        if let Some(words) = grown(&self.arena, plan.arena_words) {
+        let block = limit(limits.buffer_bytes);
+        if let Some(words) = more(self.arena.words(), plan.arena_words) {
             self.stale = true;
-            // What is held goes before more is taken; should that fail, the next run finds a small arena.
-            let held = std::mem::replace(&mut self.arena, gpu.buffer("the temporary buffers", 0, ARENA)?);
-            held.destroy();
-            self.arena = gpu.buffer("the temporary buffers", words.min(bound), ARENA)?;
+            // Room to grow is not worth another binding.
+            let room = self.arena.of(plan.arena_words) * self.arena.most();
+            self.arena.resize(gpu, words.min(room))?;
             self.write_resident(gpu)?;
-        }
-        if let Some(words) = grown(&self.outputs, plan.output_words) {
-            self.stale = true;
-            self.outputs = gpu.buffer("the outputs", words.min(bound), STORAGE | COPY_SRC)?;
         }
         if let Some(words) = grown(&self.upload, upload_words) {
             self.upload = upload(gpu, words.min(block))?;
@@ -185,7 +181,7 @@ impl Buffers {
             let usage = wgpu::BufferUsages::MAP_READ | COPY_DST;
             self.readback = gpu.buffer("the read-back", words.min(block), usage)?;
         }
-        if let Some(words) = grown(&self.host, plan.host_words) {
+        if let Some(words) = grown(&self.host, host_words) {
             let usage = wgpu::BufferUsages::MAP_READ | COPY_DST;
             self.host = gpu.buffer("what the host reads", words.min(block), usage)?;
         }
@@ -194,10 +190,14 @@ impl Buffers {
 
     /// Copies the constants that stand in the arena to it.
     fn write_resident(&self, gpu: &Gpu) -> Result<(), Error> {
-        let bytes = self.resident.size().min(self.arena.size());
+        let words = self.resident_words.min(self.arena.words());
         gpu.scoped("the small constants", || {
             let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            encoder.copy_buffer_to_buffer(&self.resident, 0, &self.arena, 0, Some(bytes));
+            let mut from = 0;
+            for (buffer, first, words) in self.arena.parts(0, words) {
+                encoder.copy_buffer_to_buffer(&self.resident, from, buffer, 4 * first as u64, Some(4 * words as u64));
+                from += 4 * words as u64;
+            }
             gpu.queue().submit([encoder.finish()]);
         })
     }
@@ -257,6 +257,8 @@ pub(super) fn check(gpu: &Gpu, program: &Program, form: &GpuProgram) -> Result<(
 
 /// The groups of bindings of a session, equal ones once.
 pub(super) struct Groups {
+    /// What all dispatches see of the arena beside its first binding.
+    arena: Option<wgpu::BindGroup>,
     groups: Vec<wgpu::BindGroup>,
     /// The group of every dispatch; `None` for steps of the host.
     of_dispatch: Vec<Option<usize>>,
@@ -265,7 +267,11 @@ pub(super) struct Groups {
 impl Groups {
     /// The groups over these buffers.
     pub(super) fn new(gpu: &Gpu, of: &Made<'_>, pipelines: &Pipelines, buffers: &Buffers) -> Result<Groups, Error> {
-        let mut made = Groups { groups: Vec::new(), of_dispatch: Vec::new() };
+        let arena = pipelines.arena_layout().map(|layout| {
+            gpu.made();
+            gpu.scoped("what a dispatch sees", || bind(gpu.device(), layout, buffers.arena.buffers().iter().skip(1)))
+        });
+        let mut made = Groups { arena: arena.transpose()?, groups: Vec::new(), of_dispatch: Vec::new() };
         let mut known: HashMap<(Sight, &[u32]), usize> = HashMap::new();
         for dispatch in &of.form.dispatches {
             if let Role::Host(_) = dispatch.role {
@@ -297,6 +303,11 @@ impl Groups {
     pub(super) fn of(&self, dispatch: usize) -> Option<&wgpu::BindGroup> {
         self.groups.get(self.of_dispatch[dispatch]?)
     }
+
+    /// What all dispatches see of the arena beside its first binding, if that is not all.
+    pub(super) fn arena(&self) -> Option<&wgpu::BindGroup> {
+        self.arena.as_ref()
+    }
 }
 
 impl Buffers {
@@ -309,9 +320,8 @@ impl Buffers {
         let fourth = match Sight::of(dispatch.role) {
             Sight::Kernel => None,
             Sight::Control => Some(&self.arguments),
-            Sight::Output => Some(&self.outputs),
         };
-        let own = [Some(&self.state), Some(&self.counters), Some(&self.arena), fourth].into_iter().zip(1..);
+        let own = [Some(&self.state), Some(&self.counters), self.arena.buffers().first(), fourth].into_iter().zip(1..);
         let pieces = dispatch.constants.iter().flat_map(|c| self.constants.get(c).into_iter().flatten());
         let constants = pieces.map(Some).zip(BEFORE_CONSTANTS..);
         let bound = own.chain(constants).filter_map(|(buffer, binding)| {

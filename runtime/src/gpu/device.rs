@@ -173,6 +173,44 @@ impl Gpu {
         }
     }
 
+    /// Waits until a submission is done and so many bytes of these buffers can be seen.
+    pub(super) fn map(
+        &self,
+        buffers: &[(&wgpu::Buffer, wgpu::MapMode, u64)],
+        submission: Option<wgpu::SubmissionIndex>,
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        let failure: Arc<Mutex<Option<String>>> = Arc::default();
+        self.scoped("a run", || {
+            for (buffer, mode, bytes) in buffers {
+                let failure = Arc::clone(&failure);
+                buffer.slice(..*bytes).map_async(*mode, move |mapped| {
+                    if let Err(e) = mapped {
+                        *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(e.to_string());
+                    }
+                });
+            }
+        })?;
+        self.wait(submission, timeout)?;
+        match failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(why) => Err(self.error(ErrorKind::Device, format!("its results cannot be read: {why}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// The first words of a mapped buffer, which is then unmapped.
+    pub(super) fn read(&self, buffer: &wgpu::Buffer, words: usize) -> Result<Vec<u8>, Error> {
+        let read = || {
+            let view = buffer.slice(..4 * words as u64).get_mapped_range().map_err(|e| e.to_string())?;
+            let bytes = view.to_vec();
+            drop(view);
+            buffer.unmap();
+            Ok(bytes)
+        };
+        let read: Result<Vec<u8>, String> = self.scoped("the results", read)?;
+        read.map_err(|why| self.error(ErrorKind::Internal, format!("the results: {why}")))
+    }
+
     /// A buffer of so many words, which may be 0.
     ///
     /// Fails if it is larger than the adapter allows.

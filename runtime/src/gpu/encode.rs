@@ -1,7 +1,5 @@
-//! Records a run: what the host wrote is copied to its places, the dispatches follow in one compute pass per
-//! submission, and what the host reads is copied together, at the end and before a step of its own.
-
-use std::ops::Range;
+//! Records submissions: what the host wrote is copied to its places, the dispatches follow in one compute pass, and
+//! what the host reads is copied together, at the end of a run and where it needs something before.
 
 use eec_ir::gpu::{GpuProgram, Role, State};
 
@@ -26,9 +24,24 @@ pub(super) struct Recorder<'a> {
     pub(super) stride: usize,
     /// Where dispatches note their times, if they are measured.
     pub(super) stamps: Option<&'a Stamps>,
+    /// The places of the inputs in the arena, and their words.
+    pub(super) inputs: &'a [(usize, usize)],
 }
 
-/// Where the parts of what is read back begin, in words.
+/// What the host does after a submission.
+#[derive(Clone, Copy)]
+pub(super) enum Then<'a> {
+    /// It makes the next one.
+    More,
+    /// It computes a step of its own.
+    Host(&'a HostPlan),
+    /// It asks which blocks are live.
+    Ask,
+    /// It reads the results.
+    End,
+}
+
+/// Where the parts of what is read back at the end begin, in words.
 pub(super) struct Readback {
     pub(super) outputs: usize,
     pub(super) counters: usize,
@@ -38,12 +51,18 @@ pub(super) struct Readback {
 }
 
 impl Readback {
-    pub(super) fn of(layout: &State, form: &GpuProgram, plan: &Plan, stamps: Option<&Stamps>) -> Readback {
+    /// With so many words of timestamps.
+    pub(super) fn of(layout: &State, form: &GpuProgram, plan: &Plan, stamp_words: usize) -> Readback {
         let counters = plan.output_words;
-        let state = counters + form.dispatches.len() + 1;
+        let state = counters + form.dispatches.len() + 1 + form.sums.len();
         let end = state + layout.planned() - layout.rows();
-        Readback { outputs: 0, counters, state, stamps: end, words: end + stamps.map_or(0, Stamps::words) }
+        Readback { outputs: 0, counters, state, stamps: end, words: end + stamp_words }
     }
+}
+
+/// Words that the host reads when it asks: a live word per block, and timestamps.
+pub(super) fn asked_words(layout: &State, stamp_words: usize) -> usize {
+    layout.offsets() - layout.live() + stamp_words
 }
 
 /// Bytes of so many words.
@@ -52,42 +71,44 @@ fn bytes(words: usize) -> u64 {
 }
 
 impl Recorder<'_> {
-    /// The commands of every submission.
-    pub(super) fn record(&self, inputs: &[(usize, usize)]) -> Vec<wgpu::CommandBuffer> {
-        let all = self.form.dispatches.len();
-        let submission = |(i, range): (usize, &Range<usize>)| {
-            let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            if i == 0 {
-                self.before(&mut encoder, inputs);
+    /// The commands of a submission of these dispatches; `before` are the timestamps since the host read some, and
+    /// `None` stands for the first submission of a run.
+    pub(super) fn record(&self, dispatches: &[usize], before: Option<usize>, then: Then<'_>) -> wgpu::CommandBuffer {
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        if before.is_none() {
+            self.before(&mut encoder);
+        }
+        match self.stamps {
+            None => {
+                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                dispatches.iter().for_each(|dispatch| self.dispatch(&mut pass, *dispatch));
             }
-            match self.stamps {
-                None => {
-                    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-                    range.clone().for_each(|dispatch| self.dispatch(&mut pass, dispatch));
-                }
-                // A pass notes when it begins and ends.
-                // So does one for the step of the host before, since all timestamps are read.
-                Some(stamps) => self.measured(range).for_each(|dispatch| {
-                    let timestamp_writes = Some(stamps.of(dispatch));
-                    let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
-                    self.dispatch(&mut encoder.begin_compute_pass(&descriptor), dispatch);
-                }),
-            }
-            if let Some(step) = self.plan.host_after(range.end) {
-                self.before_host(&mut encoder, step);
-            }
-            if range.end == all {
-                self.after(&mut encoder);
-            }
-            encoder.finish()
-        };
-        self.plan.submissions().enumerate().map(submission).collect()
+            // A pass notes when it begins and ends.
+            Some(stamps) => dispatches.iter().zip(before.unwrap_or(0)..).for_each(|(dispatch, at)| {
+                let timestamp_writes = Some(stamps.of(at));
+                let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+                self.dispatch(&mut encoder.begin_compute_pass(&descriptor), *dispatch);
+                stamps.mark(&mut encoder, &self.buffers.counters, *dispatch, at);
+            }),
+        }
+        let stamped = before.unwrap_or(0) + dispatches.len();
+        match then {
+            Then::More => {}
+            Then::Host(step) => self.before_host(&mut encoder, step),
+            Then::Ask => self.before_asking(&mut encoder, stamped),
+            Then::End => self.after(&mut encoder, stamped),
+        }
+        encoder.finish()
     }
 
-    /// The dispatches of a submission, and the step of the host before it.
-    fn measured(&self, range: &Range<usize>) -> Range<usize> {
-        let before = range.start.checked_sub(1).filter(|at| self.plan.host.contains_key(at));
-        before.unwrap_or(range.start)..range.end
+    /// The live words, for the host.
+    fn before_asking(&self, encoder: &mut wgpu::CommandEncoder, stamped: usize) {
+        let Buffers { state, host, .. } = self.buffers;
+        let (first, words) = (self.layout.live(), asked_words(&self.layout, 0));
+        encoder.copy_buffer_to_buffer(state, bytes(first), host, 0, Some(bytes(words)));
+        if let Some(stamps) = self.stamps {
+            stamps.read(encoder, stamped, host, words);
+        }
     }
 
     /// What the next step of the host reads: whether the run has failed, and its operands.
@@ -96,20 +117,24 @@ impl Recorder<'_> {
         encoder.copy_buffer_to_buffer(counters, bytes(self.form.dispatches.len()), host, 0, Some(bytes(1)));
         let mut to = 1;
         for (first, words) in step.copies().filter(|(_, words)| *words > 0) {
-            encoder.copy_buffer_to_buffer(arena, bytes(first), host, bytes(to), Some(bytes(words)));
-            to += words;
+            for (buffer, first, words) in arena.parts(first, words) {
+                encoder.copy_buffer_to_buffer(buffer, bytes(first), host, bytes(to), Some(bytes(words)));
+                to += words;
+            }
         }
     }
 
-    /// The state and the inputs go to their places; `inputs` are places in the arena and words.
-    fn before(&self, encoder: &mut wgpu::CommandEncoder, inputs: &[(usize, usize)]) {
+    /// The state and the inputs go to their places.
+    fn before(&self, encoder: &mut wgpu::CommandEncoder) {
         let Buffers { upload, state, counters, arena, .. } = self.buffers;
         encoder.clear_buffer(counters, 0, None);
         encoder.copy_buffer_to_buffer(upload, 0, state, 0, Some(bytes(self.layout.len())));
         let mut from = self.layout.len();
-        for (place, words) in inputs.iter().filter(|(_, words)| *words > 0) {
-            encoder.copy_buffer_to_buffer(upload, bytes(from), arena, bytes(*place), Some(bytes(*words)));
-            from += words;
+        for (place, words) in self.inputs.iter().filter(|(_, words)| *words > 0) {
+            for (buffer, place, words) in arena.parts(*place, *words) {
+                encoder.copy_buffer_to_buffer(upload, bytes(from), buffer, bytes(place), Some(bytes(words)));
+                from += words;
+            }
         }
     }
 
@@ -118,6 +143,9 @@ impl Recorder<'_> {
         let (Some(pipeline), Some(group)) = (self.pipelines.of(i), self.groups.of(i)) else { return };
         pass.set_pipeline(pipeline);
         pass.set_bind_group(0, group, &[bytes(i * self.stride) as u32]);
+        if let Some(arena) = self.groups.arena() {
+            pass.set_bind_group(1, arena, &[]);
+        }
         // The body always runs. A decision does so in one workgroup that looks for itself, and cannot write
         // arguments while one of them says how often it runs.
         let dispatch = &self.form.dispatches[i];
@@ -129,19 +157,23 @@ impl Recorder<'_> {
     }
 
     /// Outputs, counters and the end of the state are put together for the host.
-    fn after(&self, encoder: &mut wgpu::CommandEncoder) {
-        let Buffers { outputs, counters, state, readback, .. } = self.buffers;
-        let parts = Readback::of(&self.layout, self.form, self.plan, self.stamps);
+    fn after(&self, encoder: &mut wgpu::CommandEncoder, stamped: usize) {
+        let Buffers { arena, counters, state, readback, .. } = self.buffers;
+        let parts = Readback::of(&self.layout, self.form, self.plan, 0);
         let mut copy = |from: &wgpu::Buffer, first: usize, to: usize, words: usize| {
             if words > 0 {
                 encoder.copy_buffer_to_buffer(from, bytes(first), readback, bytes(to), Some(bytes(words)));
             }
         };
-        copy(outputs, 0, parts.outputs, self.plan.output_words);
+        let mut to = parts.outputs;
+        for (buffer, first, words) in arena.parts(self.plan.output_place, self.plan.output_words) {
+            copy(buffer, first, to, words);
+            to += words;
+        }
         copy(counters, 0, parts.counters, parts.state - parts.counters);
         copy(state, self.layout.rows(), parts.state, parts.stamps - parts.state);
         if let Some(stamps) = self.stamps {
-            stamps.read(encoder, readback, parts.stamps);
+            stamps.read(encoder, stamped, readback, parts.stamps);
         }
     }
 }

@@ -166,7 +166,7 @@ impl Bench<'_> {
         gpu.scoped("a measurement", || {
             let pipeline = small_pipeline(device, SHADER);
             let layout = pipeline.get_bind_group_layout(0);
-            let groups = live.each_ref().map(|live| bind(device, &layout, &[live, &out]));
+            let groups = live.each_ref().map(|live| bind(device, &layout, [live, &out]));
             Bench { gpu, pipeline, groups, arguments }
         })
     }

@@ -73,6 +73,11 @@ pub(super) fn refuse(program: &Program, form: &GpuProgram) -> Result<(), Error> 
     Err(call::error(program, ErrorKind::Device, format!("{why}: {}", names.join(", "))))
 }
 
+/// What the timeline calls a kernel that the host computes.
+pub(super) fn host_span(program: &Program, kernel: KernelId) -> String {
+    format!("host: {kernel} {}", program.kernel(kernel).name)
+}
+
 impl HostStep {
     /// Where the step's operands and results are.
     pub(super) fn plan(&self, dispatch: &Dispatch, symbols: &Extents, arena: &Arena) -> Result<HostPlan, PlanError> {

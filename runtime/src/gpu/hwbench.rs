@@ -138,7 +138,7 @@ fn product(gpu: &Gpu, pipeline: &wgpu::ComputePipeline, size: usize) -> Result<D
     let sizes = [size as u32, 0, 0, 0];
     let sizes = gpu.filled("a measurement", bytemuck::cast_slice(&sizes), wgpu::BufferUsages::UNIFORM)?;
     let layout = pipeline.get_bind_group_layout(0);
-    let group = gpu.scoped("a measurement", || bind(gpu.device(), &layout, &[&a, &b, &c, &sizes]))?;
+    let group = gpu.scoped("a measurement", || bind(gpu.device(), &layout, [&a, &b, &c, &sizes]))?;
     let tiles = (size / TILE) as u32;
     // The difference of several products and one is free of what a submission costs.
     let times = |count: usize| {

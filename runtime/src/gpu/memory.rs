@@ -2,9 +2,10 @@
 //! that no other needs at that time.
 
 use eec_ir::BufferId;
-use eec_ir::gpu::{GpuProgram, Param};
+use eec_ir::gpu::{GpuProgram, Param, Repeat};
 use eec_ir::program::{Program, Source};
 
+use super::loops;
 use crate::error::ErrorKind;
 use crate::extent::Extent;
 use crate::placing::{Life, extend_aliased, place};
@@ -37,8 +38,23 @@ impl Lives {
         // Inputs are written before anything runs.
         let inputs = program.inputs.iter().map(|port| port.buffer);
         inputs.for_each(|b| lives.buffers[b.index()].iter_mut().for_each(|life| life.0 = 0));
+        form.repeats.iter().for_each(|repeat| lives.keep(program, repeat));
         extend_aliased(&mut lives.buffers, program);
         lives
+    }
+
+    /// Keeps what every step of a loop needs: what was made before it, and the rows that the steps before wrote.
+    fn keep(&mut self, program: &Program, repeat: &Repeat) {
+        let (first, last) = (repeat.dispatches.start, repeat.dispatches.end - 1);
+        for row in loops::step_of(program, repeat).into_iter().flat_map(|step| &step.rows) {
+            let life = self.buffers[row.buffer.index()].get_or_insert((first, last));
+            *life = (life.0.min(first), life.1.max(last));
+        }
+        for (made, until) in self.buffers.iter_mut().chain(&mut self.scratch).flatten() {
+            if *made < first && *until >= first {
+                *until = last.max(*until);
+            }
+        }
     }
 }
 

@@ -1,10 +1,11 @@
 //! Shaders as pipelines, each compiled once, and what they see.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::path::Path;
 
-use eec_ir::gpu::{Dispatch, GpuProgram, Role, Shader};
+use eec_ir::gpu::{Dispatch, GpuProgram, Role, Shader, over_bindings};
 use eec_ir::program::Program;
 
 use super::cache::PipelineCache;
@@ -18,16 +19,13 @@ pub(super) enum Sight {
     Kernel,
     /// The state, to write, and the arguments of indirect dispatches.
     Control,
-    /// The state, to read, and what is read back.
-    Output,
 }
 
 impl Sight {
     pub(super) fn of(role: Role) -> Sight {
         match role {
-            Role::Kernel(_) | Role::Rows | Role::Host(_) => Sight::Kernel,
+            Role::Kernel(_) | Role::Rows | Role::Output(_) | Role::Host(_) => Sight::Kernel,
             Role::Control => Sight::Control,
-            Role::Output(_) => Sight::Output,
         }
     }
 
@@ -44,6 +42,10 @@ pub(super) const BEFORE_CONSTANTS: u32 = 5;
 pub(super) struct Pipelines {
     /// By sight and bindings of constants.
     layouts: HashMap<(Sight, usize), wgpu::BindGroupLayout>,
+    /// Of the arena's bindings after the first, if there are more.
+    arena: Option<wgpu::BindGroupLayout>,
+    /// Bindings of the arena.
+    arena_bindings: usize,
     pipelines: Vec<wgpu::ComputePipeline>,
     /// The pipeline of every dispatch; `None` for steps of the host.
     of_dispatch: Vec<Option<usize>>,
@@ -57,15 +59,18 @@ pub(super) struct Made<'a> {
     pub(super) param_words: usize,
     /// Whether shaders use subgroup operations where they have a text with them.
     pub(super) subgroups: bool,
+    /// Bindings of the arena, and the words of each but the last.
+    pub(super) arena: (usize, usize),
 }
 
 impl Made<'_> {
     /// The text of a shader.
-    pub(super) fn text<'s>(&self, shader: &'s Shader) -> &'s str {
-        match &shader.with_subgroups {
+    pub(super) fn text<'s>(&self, shader: &'s Shader) -> Cow<'s, str> {
+        let text = match &shader.with_subgroups {
             Some(text) if self.subgroups => text,
             _ => &shader.text,
-        }
+        };
+        over_bindings(text, self.arena.0, self.arena.1)
     }
 }
 
@@ -76,7 +81,11 @@ impl Pipelines {
     pub(super) fn new(gpu: &Gpu, of: &Made<'_>, folder: Option<&Path>) -> Result<Pipelines, Error> {
         let Made { program, form, param_words, .. } = *of;
         let cache = PipelineCache::open(gpu, of, folder);
-        let mut made = Pipelines { layouts: HashMap::new(), pipelines: Vec::new(), of_dispatch: Vec::new() };
+        let arena_bindings = of.arena.0;
+        let more = arena_bindings.checked_sub(1).filter(|more| *more > 0);
+        let arena = more.map(|more| gpu.scoped("what shaders see", || arena_layout(gpu, more))).transpose()?;
+        let (layouts, pipelines, of_dispatch) = (HashMap::new(), Vec::new(), Vec::new());
+        let mut made = Pipelines { layouts, arena, arena_bindings, pipelines, of_dispatch };
         let mut modules: HashMap<u32, wgpu::ShaderModule> = HashMap::new();
         let mut known: HashMap<(u32, Sight, usize), usize> = HashMap::new();
         for dispatch in &form.dispatches {
@@ -100,7 +109,7 @@ impl Pipelines {
                 gpu,
                 dispatch,
                 &modules[&dispatch.shader],
-                &made.layouts[&(sight, constants)],
+                &[Some(&made.layouts[&(sight, constants)]), made.arena.as_ref()],
                 cache.as_ref(),
             )?;
             known.insert(key, made.pipelines.len());
@@ -122,13 +131,29 @@ impl Pipelines {
     pub(super) fn layout(&self, sight: Sight, bindings: usize) -> &wgpu::BindGroupLayout {
         &self.layouts[&(sight, bindings)]
     }
+
+    /// The layout of the arena's bindings after the first, if there are more.
+    pub(super) fn arena_layout(&self) -> Option<&wgpu::BindGroupLayout> {
+        self.arena.as_ref()
+    }
+
+    /// Bindings of the arena.
+    pub(super) fn arena_bindings(&self) -> usize {
+        self.arena_bindings
+    }
 }
 
-/// Fails if the adapter shows shaders fewer buffers than one needs.
-pub(super) fn check(gpu: &Gpu, program: &Program, form: &GpuProgram) -> Result<(), Error> {
+/// Fails if the adapter shows shaders fewer buffers than one needs over an arena of so many bindings.
+pub(super) fn check(gpu: &Gpu, program: &Program, form: &GpuProgram, arena: usize) -> Result<(), Error> {
     let limit = gpu.adapter().limits.storage_buffers as usize;
-    let needed = |d: &Dispatch| form.bindings(program, d).saturating_add(Sight::of(d.role).storage());
+    let needed = |d: &Dispatch| form.bindings(program, d).saturating_add(Sight::of(d.role).storage() + arena - 1);
     match form.dispatches.iter().map(needed).max().filter(|most| *most > limit) {
+        Some(most) if arena > 1 => {
+            let why = format!(
+                "the temporary buffers take {arena} bindings: a shader then needs {most} storage buffers, and it has {limit}"
+            );
+            Err(gpu.error(ErrorKind::Memory, why))
+        }
         Some(most) => {
             let why = format!("a shader needs {most} storage buffers, and it has {limit}");
             Err(gpu.error(ErrorKind::Device, why))
@@ -152,12 +177,12 @@ pub(super) fn small_pipeline(device: &wgpu::Device, text: &str) -> wgpu::Compute
 }
 
 /// The group of these buffers, bound from 0 on; to be called where errors are caught.
-pub(super) fn bind(
+pub(super) fn bind<'b>(
     device: &wgpu::Device,
     layout: &wgpu::BindGroupLayout,
-    buffers: &[&wgpu::Buffer],
+    buffers: impl IntoIterator<Item = &'b wgpu::Buffer>,
 ) -> wgpu::BindGroup {
-    let bound = buffers.iter().map(|buffer| buffer.as_entire_binding()).zip(0..);
+    let bound = buffers.into_iter().map(|buffer| buffer.as_entire_binding()).zip(0..);
     let entries: Vec<wgpu::BindGroupEntry<'_>> =
         bound.map(|(resource, binding)| wgpu::BindGroupEntry { binding, resource }).collect();
     device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout, entries: &entries })
@@ -169,7 +194,7 @@ fn module(gpu: &Gpu, of: &Made<'_>, dispatch: &Dispatch) -> Result<wgpu::ShaderM
     gpu.scoped(&what, || {
         gpu.device().create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(&what),
-            source: wgpu::ShaderSource::Wgsl(text.into()),
+            source: wgpu::ShaderSource::Wgsl(text),
         })
     })
 }
@@ -178,7 +203,7 @@ fn pipeline(
     gpu: &Gpu,
     dispatch: &Dispatch,
     module: &wgpu::ShaderModule,
-    layout: &wgpu::BindGroupLayout,
+    layouts: &[Option<&wgpu::BindGroupLayout>; 2],
     cache: Option<&PipelineCache>,
 ) -> Result<wgpu::ComputePipeline, Error> {
     let what = format!("shader {}", dispatch.shader);
@@ -187,7 +212,7 @@ fn pipeline(
     gpu.scoped(&what, || {
         let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: None,
-            bind_group_layouts: &[Some(layout)],
+            bind_group_layouts: if layouts[1].is_some() { layouts } else { &layouts[..1] },
             immediate_size: 0,
         });
         device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
@@ -201,17 +226,29 @@ fn pipeline(
     })
 }
 
-fn layout(gpu: &Gpu, sight: Sight, constants: usize, param_words: usize) -> wgpu::BindGroupLayout {
-    let entry = |binding, ty, has_dynamic_offset, words: usize| wgpu::BindGroupLayoutEntry {
+fn entry(
+    binding: u32,
+    ty: wgpu::BufferBindingType,
+    has_dynamic_offset: bool,
+    words: usize,
+) -> wgpu::BindGroupLayoutEntry {
+    let min_binding_size = wgpu::BufferSize::new(4 * words as u64);
+    wgpu::BindGroupLayoutEntry {
         binding,
         visibility: wgpu::ShaderStages::COMPUTE,
-        ty: wgpu::BindingType::Buffer {
-            ty,
-            has_dynamic_offset,
-            min_binding_size: wgpu::BufferSize::new(4 * words as u64),
-        },
+        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset, min_binding_size },
         count: None,
-    };
+    }
+}
+
+/// The layout of the arena's bindings after the first.
+fn arena_layout(gpu: &Gpu, bindings: usize) -> wgpu::BindGroupLayout {
+    let write = wgpu::BufferBindingType::Storage { read_only: false };
+    let entries: Vec<wgpu::BindGroupLayoutEntry> = (0..bindings as u32).map(|i| entry(i, write, false, 0)).collect();
+    gpu.device().create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries })
+}
+
+fn layout(gpu: &Gpu, sight: Sight, constants: usize, param_words: usize) -> wgpu::BindGroupLayout {
     let read = wgpu::BufferBindingType::Storage { read_only: true };
     let write = wgpu::BufferBindingType::Storage { read_only: false };
     let state = if sight == Sight::Control { write } else { read };

@@ -1,24 +1,21 @@
 //! What a run on the GPU needs to know about its sizes: the words of the state and of the parameters, how many
-//! workgroups are started, where everything lies, and where a run is cut.
+//! workgroups are started, where everything lies, and how many steps loops make.
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use eec_ir::gpu::{GpuProgram, Param, Role, State};
 use eec_ir::program::Program;
 use eec_ir::{Dim, KernelId, Tensor};
 
 use super::host::{HostPlan, HostStep};
+use super::loops::{self, LoopPlan};
 use super::memory::{Arena, Lives};
 use crate::bounds::Repeats;
 use crate::error::ErrorKind;
 use crate::extent::{Extent, Extents};
 use crate::sizes::{Kept, PlanError, Sizes};
-
-/// A run whose kernels need more is waited for longer: the slowest adapter that is expected.
-const MACS_PER_SECOND: u64 = 100_000_000;
 
 /// What is known once the input dims are.
 pub(super) struct Plan {
@@ -28,46 +25,24 @@ pub(super) struct Plan {
     pub(super) params: Vec<i32>,
     /// Workgroups of every dispatch.
     pub(super) groups: Vec<u32>,
-    /// What runs, in order.
-    pub(super) parts: Vec<Part>,
+    /// Multiply-accumulates of every dispatch.
+    pub(super) macs: Vec<u64>,
+    /// The loops, as [`GpuProgram::repeats`] lists them.
+    pub(super) loops: Vec<LoopPlan>,
     /// The first word of every input in the arena; `None` if nothing reads it.
     pub(super) inputs: Vec<Option<usize>>,
     /// Per output its dims and its words in what is read back.
     pub(super) outputs: Vec<(Vec<usize>, Range<usize>)>,
     /// Words of all outputs.
     pub(super) output_words: usize,
+    /// The place in the arena from where they are read back, behind all else.
+    pub(super) output_place: usize,
     /// Words of the arena.
     pub(super) arena_words: usize,
     /// Where steps of the host find their operands.
     pub(super) host: HashMap<usize, HostPlan>,
     /// Words that steps of the host read at most.
     pub(super) host_words: usize,
-    /// How long the run may take.
-    pub(super) timeout: Duration,
-}
-
-/// A part of a run.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Part {
-    /// One submission of these dispatches; the first and the last part are some.
-    Submission(Range<usize>),
-    /// A step of the host, between two submissions.
-    Host(usize),
-}
-
-impl Plan {
-    /// The submissions' dispatches.
-    pub(super) fn submissions(&self) -> impl Iterator<Item = &Range<usize>> {
-        self.parts.iter().filter_map(|part| match part {
-            Part::Submission(range) => Some(range),
-            Part::Host(_) => None,
-        })
-    }
-
-    /// The step of the host that follows the submission that ends before dispatch `end`.
-    pub(super) fn host_after(&self, end: usize) -> Option<&HostPlan> {
-        self.host.get(&end)
-    }
 }
 
 /// The kernels that a dispatch computes.
@@ -88,10 +63,8 @@ pub(super) struct Fixed {
     pub(super) resident_words: usize,
     /// The most workgroups of a dispatch.
     pub(super) max_groups: u32,
-    /// The most multiply-accumulates of a submission.
-    pub(super) submission_macs: u64,
-    /// How long every run may take, besides its work.
-    pub(super) patience: Duration,
+    /// The most steps of all loops of a run.
+    pub(super) step_limit: u64,
     /// The most bytes of temporary buffers.
     pub(super) memory_limit: usize,
 }
@@ -128,14 +101,15 @@ impl Planner {
             return Ok(found);
         }
         let sizes = Sizes::of(program, &self.repeats, inputs)?;
-        check_sizes(program, form, &sizes.ranges, self.fixed.max_groups)?;
+        let loops = loops::plan(program, form, &sizes.ranges, self.fixed.step_limit)?;
+        check_sizes(program, form, &loops, &sizes.ranges, self.fixed.max_groups)?;
         let arena = Arena::new(program, form, &self.lives, &sizes, self.fixed.resident_words, resident)?;
-        if arena.words.saturating_mul(4) > self.fixed.memory_limit {
+        let plan = Plan::new(program, form, &self.fixed, (&sizes, loops), &arena, steps)?;
+        if plan.arena_words.saturating_mul(4) > self.fixed.memory_limit {
             let limit = self.fixed.memory_limit;
             let why = format!("the temporary buffers need more than the limit of {limit} bytes");
             return Err(PlanError::new(ErrorKind::Memory, why));
         }
-        let plan = Plan::new(program, form, &self.fixed, &sizes, &arena, steps)?;
         Ok(self.plans.keep(inputs, plan))
     }
 }
@@ -145,7 +119,7 @@ impl Plan {
         program: &Program,
         form: &GpuProgram,
         fixed: &Fixed,
-        sizes: &Sizes,
+        (sizes, loops): (&Sizes, Vec<LoopPlan>),
         arena: &Arena,
         steps: &HashMap<usize, HostStep>,
     ) -> Result<Plan, PlanError> {
@@ -159,37 +133,47 @@ impl Plan {
                 dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).map_or(usize::MAX, |n| first.saturating_add(n));
             outputs.push((dims.clone(), first..output_words));
         }
-        if i32::try_from(output_words).is_err() {
-            return Err(PlanError::new(ErrorKind::Memory, "the outputs are more than 2^31 elements"));
+        let arena_words = arena.words.saturating_add(output_words);
+        if i32::try_from(arena_words).is_err() {
+            let why = "the temporary buffers and outputs are more than 2^31 elements";
+            return Err(PlanError::new(ErrorKind::Memory, why));
         }
         let macs: Vec<u64> = form
             .dispatches
             .iter()
             .map(|d| kernels(&d.role, &d.with).map(|k| hi(&program.kernel(k).macs) as u64).sum())
             .collect();
-        let total: u64 = macs.iter().fold(0, |sum, m| sum.saturating_add(*m));
         let host = steps.iter().map(|(at, step)| Ok((*at, step.plan(&form.dispatches[*at], &sizes.bound, arena)?)));
         let host = host.collect::<Result<HashMap<usize, HostPlan>, PlanError>>()?;
         Ok(Plan {
-            state: state_words(program, form, sizes, arena, &groups)?,
-            params: param_words(program, form, fixed.stride, &outputs)?,
-            parts: cut(&macs, fixed.submission_macs, &|dispatch| host.contains_key(&dispatch)),
+            state: state_words(program, form, fixed, sizes, arena, &groups)?,
+            params: param_words(program, form, fixed.stride, &outputs, arena.words)?,
+            macs,
+            loops,
             inputs: program.inputs.iter().map(|port| arena.home(port.buffer)).collect(),
             outputs,
             output_words,
-            arena_words: arena.words,
+            output_place: arena.words,
+            arena_words,
             host_words: host.values().map(HostPlan::words).max().unwrap_or(0),
             host,
-            timeout: fixed.patience + Duration::from_secs(total / MACS_PER_SECOND),
             groups,
         })
     }
 }
 
 /// Shaders compute sizes in 32 bits, and step over their work by all lanes of a grid.
-fn check_sizes(program: &Program, form: &GpuProgram, ranges: &Extents, max_groups: u32) -> Result<(), PlanError> {
+fn check_sizes(
+    program: &Program,
+    form: &GpuProgram,
+    loops: &[LoopPlan],
+    ranges: &Extents,
+    max_groups: u32,
+) -> Result<(), PlanError> {
     let most = MOST - i64::from(max_groups) * MAX_LANES;
-    for dispatch in &form.dispatches {
+    // Without steps the sizes inside are not used.
+    let runs = |at: usize| !loops.iter().any(|l| l.most == 0 && l.dispatches.contains(&at));
+    for (_, dispatch) in form.dispatches.iter().enumerate().filter(|(at, _)| runs(*at)) {
         let groups = Extent::of(&dispatch.groups, ranges).and_then(|e| e.hi.checked_mul(MAX_LANES));
         let too_large = dispatch.sizes.iter().find(|dim| Extent::within(dim, ranges, MOST).is_none());
         let why = match (too_large, groups.filter(|lanes| *lanes <= most)) {
@@ -209,6 +193,7 @@ fn check_sizes(program: &Program, form: &GpuProgram, ranges: &Extents, max_group
 fn state_words(
     program: &Program,
     form: &GpuProgram,
+    fixed: &Fixed,
     sizes: &Sizes,
     arena: &Arena,
     groups: &[u32],
@@ -232,10 +217,7 @@ fn state_words(
     for (i, home) in arena.scratch.iter().enumerate() {
         words[layout.scratch() + i] = fits(*home as i64, &"the offset of a buffer")?;
     }
-    if !symbols.is_empty() {
-        let logs = &mut words[layout.logs()..layout.planned()];
-        logs.chunks_exact_mut(symbols.len()).for_each(|log| log.copy_from_slice(&symbols));
-    }
+    words[layout.steps_left()] = i32::try_from(fixed.step_limit).unwrap_or(i32::MAX);
     words[layout.planned()..].iter_mut().zip(groups).for_each(|(word, n)| *word = *n as i32);
     Ok(words)
 }
@@ -246,9 +228,10 @@ fn param_words(
     form: &GpuProgram,
     stride: usize,
     outputs: &[(Vec<usize>, Range<usize>)],
+    output_place: usize,
 ) -> Result<Vec<i32>, PlanError> {
     let layout = State::of(program, form);
-    let first: Vec<usize> = outputs.iter().map(|(_, words)| words.start).collect();
+    let first: Vec<usize> = outputs.iter().map(|(_, words)| output_place + words.start).collect();
     let mut all = vec![0; stride * form.dispatches.len().max(1)];
     for (i, (dispatch, words)) in form.dispatches.iter().zip(all.chunks_exact_mut(stride)).enumerate() {
         for (param, word) in dispatch.params.iter().zip(words) {
@@ -262,48 +245,9 @@ fn unresolved(dispatch: usize, param: &Param) -> PlanError {
     PlanError::new(ErrorKind::Program, format!("dispatch {dispatch}: {param:?} has no value"))
 }
 
-/// Cuts dispatches with so much work into submissions of at most `limit`, or of one dispatch, and around steps of the
-/// host.
-fn cut(macs: &[u64], limit: u64, is_host: &dyn Fn(usize) -> bool) -> Vec<Part> {
-    let (mut parts, mut start, mut sum) = (Vec::new(), 0, 0u64);
-    for (i, n) in macs.iter().enumerate() {
-        if is_host(i) {
-            parts.extend([Part::Submission(start..i), Part::Host(i)]);
-            (start, sum) = (i + 1, 0);
-            continue;
-        }
-        sum = sum.saturating_add(*n);
-        if sum > limit && i > start {
-            parts.push(Part::Submission(start..i));
-            (start, sum) = (i, *n);
-        }
-    }
-    parts.push(Part::Submission(start..macs.len()));
-    parts
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn long_runs_are_cut_and_short_ones_are_not() {
-        let parts = |ranges: &[(usize, usize)]| -> Vec<Part> {
-            ranges.iter().map(|(start, end)| Part::Submission(*start..*end)).collect()
-        };
-        let cuts = |macs: &[u64], limit| cut(macs, limit, &|_| false);
-        assert_eq!(cuts(&[5, 5, 5], 100), parts(&[(0, 3)]));
-        assert_eq!(cuts(&[5, 0, 6, 5, 20, 1], 11), parts(&[(0, 3), (3, 4), (4, 5), (5, 6)]));
-        assert_eq!(cuts(&[], 1), parts(&[(0, 0)]));
-    }
-
-    #[test]
-    fn steps_of_the_host_stand_between_submissions() {
-        let cuts = cut(&[5, 0, 0, 5], 100, &|at| at == 1 || at == 2);
-        let submission = Part::Submission;
-        let wanted = [submission(0..1), Part::Host(1), submission(2..2), Part::Host(2), submission(3..4)];
-        assert_eq!(cuts, wanted);
-    }
 
     #[test]
     fn sizes_beyond_32_bits_are_refused() {

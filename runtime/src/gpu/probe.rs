@@ -58,7 +58,7 @@ fn run(gpu: &Gpu, text: &str) -> Result<Vec<f32>, Error> {
     let device = gpu.device();
     let submission = gpu.scoped("a probe", || {
         let pipeline = small_pipeline(device, text);
-        let group = bind(device, &pipeline.get_bind_group_layout(0), &[&out]);
+        let group = bind(device, &pipeline.get_bind_group_layout(0), [&out]);
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         pass.set_pipeline(&pipeline);

@@ -3,14 +3,16 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use eec_ir::gpu::{Dispatch, Fault, GpuProgram, State};
+use eec_ir::gpu::{Fault, GpuProgram, Repeat, State};
 use eec_ir::program::Program;
 use eec_ir::{Dim, KernelId, Symbol, Tensor};
 
 use super::encode::Readback;
-use super::host::{HostPlan, HostStep};
+use super::host::{HostStep, host_span};
+use super::loops;
 use super::plan::{Plan, kernels};
-use super::profile::{self, Clock, Stamps};
+use super::profile::{self, Clock, Stamps, Timed};
+use super::running::Done;
 use super::words;
 use crate::call;
 use crate::error::{Error, ErrorKind};
@@ -26,25 +28,28 @@ pub(super) struct Ended<'a> {
     pub(super) stamps: Option<&'a Stamps>,
     pub(super) steps: &'a HashMap<usize, HostStep>,
     pub(super) inputs: &'a [Tensor],
+    pub(super) step_limit: u64,
 }
 
 impl Ended<'_> {
-    /// What the run gave; `back` are the bytes that were read back.
+    /// What the run gave.
     ///
-    /// Fails if a kernel met an index out of range or an integer division by zero.
-    pub(super) fn run(&self, back: &[u8], mut clock: Clock) -> Result<Run, Error> {
-        let parts = Readback::of(&self.layout, self.form, self.plan, self.stamps);
+    /// Fails if a kernel met an index out of range or an integer division by zero, and if loops take too many steps.
+    pub(super) fn run(&self, done: &Done, mut clock: Clock) -> Result<Run, Error> {
+        let parts = Readback::of(&self.layout, self.form, self.plan, done.stamp_words);
+        let back = &done.back;
         let numbers = |range: Range<usize>| -> Vec<i32> {
             back[4 * range.start..4 * range.end].as_chunks().0.iter().map(|w| i32::from_le_bytes(*w)).collect()
         };
         let mut counted = numbers(parts.counters..parts.state);
-        let (ran, failed) = counted.split_at_mut(self.form.dispatches.len());
+        let (ran, rest) = counted.split_at_mut(self.form.dispatches.len());
+        let (failed, sums) = rest.split_at(1);
         if let Some(failed) = failed.first().filter(|f| **f != 0) {
-            return Err(fault(self.program, self.form, self.inputs, *failed as u32));
+            return Err(fault(self.program, self.form, self.inputs, self.step_limit, *failed as u32));
         }
         // No shader counts what the host did.
         self.steps.keys().for_each(|at| ran[*at] = 1);
-        let ran = &*ran;
+        let work = Work { form: self.form, ran, sums, given: &self.plan.state };
         let mut outputs = Vec::with_capacity(self.plan.outputs.len());
         for (port, (dims, words)) in self.program.outputs.iter().zip(&self.plan.outputs) {
             let bytes = &back[4 * (parts.outputs + words.start)..4 * (parts.outputs + words.end)];
@@ -54,60 +59,53 @@ impl Ended<'_> {
             })?;
             outputs.push((port.name.clone(), tensor));
         }
-        let end = numbers(parts.state..parts.stamps);
-        let mut counters = self.counters(ran, &end, parts.words);
+        let mut counters = self.counters(&work, &numbers(parts.state..parts.stamps));
+        counters.gpu = GpuCounters {
+            submits: done.submits,
+            dispatches: done.dispatches,
+            host_steps: self.steps.len() as u64,
+            waits: done.waits,
+            readback_bytes: 4 * (parts.words + done.words) as u64,
+        };
         clock.lap("read");
         let Some(stamps) = self.stamps else { return Ok(Run { outputs, counters, timeline: Vec::new() }) };
-        let times = stamps.times(&back[4 * parts.stamps..4 * parts.words]);
-        counters.measures = self.measures(ran, &end, &times);
+        let times = stamps.timed(&done.stamped, self.form.dispatches.len());
+        counters.measures = self.measures(&work, &times);
         self.measure_host(&mut counters.measures, &clock);
-        let spans = profile::spans(self.program, &self.form.dispatches, ran, &times, clock.submitted());
+        let spans = profile::spans(self.program, &self.form.dispatches, &times, clock.submitted());
         Ok(Run { outputs, counters, timeline: clock.spans.into_iter().chain(spans).collect() })
     }
 
-    /// The values that symbols had when a dispatch ran; `end` is the end of the state.
-    fn symbols<'a>(&'a self, dispatch: &Dispatch, end: &'a [i32]) -> impl Fn(&Symbol) -> Option<i64> + 'a {
-        let first = self.layout.logs() - self.layout.rows() + dispatch.instance as usize * self.form.symbols.len();
-        move |symbol| {
-            let at = self.form.symbols.iter().position(|s| s == symbol)?;
-            end.get(first + at).map(|word| i64::from(*word))
-        }
-    }
-
     /// Per kernel what its runs took; kernels of one dispatch share its time by their work.
-    fn measures(&self, ran: &[i32], end: &[i32], times: &[(u64, u64)]) -> Vec<Measure> {
+    fn measures(&self, work: &Work<'_>, times: &[Timed]) -> Vec<Measure> {
+        let mut took = vec![0u64; self.form.dispatches.len()];
+        times.iter().for_each(|timed| took[timed.dispatch] += timed.end - timed.begin);
         let mut measures = vec![Measure::default(); self.program.kernels.len()];
-        for ((dispatch, ran), (begin, end_ns)) in self.form.dispatches.iter().zip(ran).zip(times) {
-            let value = self.symbols(dispatch, end);
-            let size = |dim: &Dim| dim.eval(&value).unwrap_or(0).max(0) as u64 * (*ran).max(0) as u64;
+        for ((at, dispatch), ns) in self.form.dispatches.iter().enumerate().zip(took) {
             let together: Vec<KernelId> = kernels(&dispatch.role, &dispatch.with).collect();
-            let work: Vec<u64> = together.iter().map(|k| size(&self.program.kernel(*k).macs)).collect();
-            let all: u64 = work.iter().sum();
-            for (kernel, macs) in together.iter().zip(&work) {
+            let macs: Vec<u64> = together.iter().map(|k| work.sum(at, &self.program.kernel(*k).macs)).collect();
+            let all: u64 = macs.iter().sum();
+            for (kernel, macs) in together.iter().zip(&macs) {
                 let share = if all > 0 { *macs as f64 / all as f64 } else { 1.0 / together.len() as f64 };
                 let measure = &mut measures[kernel.index()];
-                measure.ns += ((end_ns - begin) as f64 * share) as u64;
+                measure.ns += (ns as f64 * share) as u64;
                 measure.macs += macs;
-                measure.bytes += size(&traffic(self.program, &self.program.kernel(*kernel).form, On::Gpu));
+                measure.bytes += work.sum(at, &traffic(self.program, &self.program.kernel(*kernel).form, On::Gpu));
             }
         }
         measures
     }
 
-    /// Counts kernels and their work; `end` is the end of the state: rows per decision, then the logs.
-    fn counters(&self, ran: &[i32], end: &[i32], readback_words: usize) -> Counters {
+    /// Counts kernels and their work; `rows` are those of every decision.
+    fn counters(&self, work: &Work<'_>, rows: &[i32]) -> Counters {
         let mut per_kernel = vec![0u64; self.program.kernels.len()];
         let mut macs = 0u64;
-        for (dispatch, ran) in self.form.dispatches.iter().zip(ran).filter(|(_, ran)| **ran > 0) {
-            let value = self.symbols(dispatch, end);
+        for (at, dispatch) in self.form.dispatches.iter().enumerate() {
             for kernel in kernels(&dispatch.role, &dispatch.with) {
-                per_kernel[kernel.index()] += *ran as u64;
-                let once = self.program.kernel(kernel).macs.eval(&value).unwrap_or(0);
-                macs = macs.saturating_add((once.max(0) as u64).saturating_mul(*ran as u64));
+                per_kernel[kernel.index()] += work.runs(at) as u64;
+                macs = macs.saturating_add(work.sum(at, &self.program.kernel(kernel).macs));
             }
         }
-        let host_words: usize = self.plan.host.values().map(HostPlan::words).sum();
-        let rows = &end[..self.layout.logs() - self.layout.rows()];
         let (exits, gates) = rows.split_at(self.program.exits.len());
         let counts = |words: &[i32]| words.iter().map(|n| (*n).max(0) as u64).collect();
         Counters {
@@ -117,12 +115,7 @@ impl Ended<'_> {
             exit_rows: counts(exits),
             gate_rows: counts(gates),
             measures: Vec::new(),
-            gpu: GpuCounters {
-                submits: self.plan.submissions().count() as u64,
-                dispatches: (self.form.dispatches.len() - self.steps.len()) as u64,
-                host_steps: self.steps.len() as u64,
-                readback_bytes: 4 * (readback_words + host_words) as u64,
-            },
+            gpu: GpuCounters::default(),
         }
     }
 
@@ -138,23 +131,58 @@ impl Ended<'_> {
     }
 }
 
-/// What the timeline calls a kernel that the host computes.
-pub(super) fn host_span(program: &Program, kernel: KernelId) -> String {
-    format!("host: {kernel} {}", program.kernel(kernel).name)
+/// How often dispatches ran, and what their symbols were.
+struct Work<'a> {
+    form: &'a GpuProgram,
+    /// Runs of every dispatch.
+    ran: &'a [i32],
+    /// [`GpuProgram::sums`].
+    sums: &'a [i32],
+    /// The values of the symbols that inputs give, and of others 0.
+    given: &'a [i32],
+}
+
+impl Work<'_> {
+    fn runs(&self, dispatch: usize) -> i64 {
+        i64::from(self.ran[dispatch].max(0))
+    }
+
+    /// The sum of a size over all runs of a dispatch. What is set on the device are rows, in which sizes are linear, but
+    /// for the length of a join: with it the sum of several runs, all in a loop, is an estimate.
+    fn sum(&self, dispatch: usize, size: &Dim) -> u64 {
+        let own = self.form.dispatches[dispatch].sums.start as usize..self.form.dispatches[dispatch].sums.end as usize;
+        let value = |symbol: &Symbol, sums: &[i32]| {
+            let number = self.form.symbols.iter().position(|s| s == symbol)?;
+            let sum = self.form.sums[own.clone()].iter().zip(sums).find(|(s, _)| **s as usize == number);
+            Some(sum.map_or(i64::from(self.given[number]), |(_, sum)| i64::from(*sum)))
+        };
+        let of = |sums: &[i32]| size.eval(&|symbol: &Symbol| value(symbol, sums)).unwrap_or(0).max(0) as u64;
+        match self.runs(dispatch) {
+            0 => 0,
+            1 => of(&self.sums[own.clone()]),
+            runs => {
+                let without = of(&vec![0; own.len()]);
+                without.saturating_mul(runs as u64 - 1).saturating_add(of(&self.sums[own.clone()]))
+            }
+        }
+    }
 }
 
 /// The error of a run whose word after the counters is this.
-pub(super) fn fault(program: &Program, form: &GpuProgram, inputs: &[Tensor], word: u32) -> Error {
-    let ranges = || call::integer_ranges(&program.inputs, inputs);
-    let (dispatch, fault) = (((word - 1) / 2) as usize, (word - 1) % 2);
-    let why = match fault == Fault::Index as u32 {
-        true => format!("an index is out of range{}", ranges()),
-        false => format!("an integer is divided by zero{}", ranges()),
+pub(super) fn fault(program: &Program, form: &GpuProgram, inputs: &[Tensor], step_limit: u64, word: u32) -> Error {
+    let (at, fault) = (((word - 1) / Fault::KINDS) as usize, Fault::of(word - 1));
+    let why = match fault {
+        Fault::Index => "an index is out of range".to_string(),
+        Fault::Division => "an integer is divided by zero".to_string(),
+        Fault::Steps => format!("loops take more than {step_limit} steps"),
     };
-    let error = call::error(program, ErrorKind::Kernel, why);
-    let dispatch = form.dispatches.get(dispatch);
-    match dispatch.and_then(|d| kernels(&d.role, &d.with).next()) {
-        Some(kernel) => error.at_node(&program.kernel(kernel).name),
-        None => error,
+    let error = call::error(program, ErrorKind::Kernel, why + &call::integer_ranges(&program.inputs, inputs));
+    let kernel = form.dispatches.get(at).and_then(|d| kernels(&d.role, &d.with).next());
+    let decides = |r: &&Repeat| [r.dispatches.start, r.dispatches.end].contains(&(at as u32 + 1));
+    let repeat = form.repeats.iter().find(decides).and_then(|repeat| loops::step_of(program, repeat));
+    match (kernel, repeat) {
+        (Some(kernel), _) => error.at_node(&program.kernel(kernel).name),
+        (None, Some(step)) => error.at_node(&step.name),
+        (None, None) => error,
     }
 }

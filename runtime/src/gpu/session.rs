@@ -3,23 +3,24 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use eec_ir::gpu::{self, GpuProgram, State};
-use eec_ir::program::{Program, verify};
+use eec_ir::program::{MAX_STEPS, Program, verify};
 use eec_ir::{ContentHash, Tensor};
 
-use super::bindings::{self, Buffers, Groups, Needed, Resident};
+use super::bindings::{self, Buffers, Groups, Needed, Resident, Words};
 use super::cache;
 use super::device::Gpu;
-use super::encode::{Readback, Recorder};
+use super::encode::{Readback, Recorder, asked_words};
 use super::guard::Guard;
 use super::host::{self, HostStep};
 use super::pipelines::{self, Made, Pipelines};
-use super::plan::{Fixed, Part, Plan, Planner};
+use super::plan::{Fixed, Plan, Planner};
 use super::profile::{Clock, Stamps};
-use super::results::{Ended, fault, host_span};
+use super::results::Ended;
+use super::running::{Cuts, Progress, Running};
 use super::words;
 use crate::artifact::Artifact;
 use crate::call;
@@ -37,7 +38,12 @@ pub struct GpuOptions {
     /// The most multiply-accumulates of one submission. Systems stop a GPU that does not answer for some seconds,
     /// so longer runs are cut, with nothing read back between the parts.
     pub submission_macs: u64,
-    /// How long a run may take, besides a generous time for its work, before the device is given up.
+    /// The most steps that the loops of a run may make together.
+    pub step_limit: u64,
+    /// The most steps of loops that are recorded without knowing whether they are made. Of a loop that may make more,
+    /// or whose steps only data limits, fewer are recorded at first, and the host asks in between whether it goes on.
+    pub steps_ahead: u64,
+    /// How long the host waits for a run, besides a generous time for its work, before the device is given up.
     pub patience: Duration,
     /// Whether every dispatch is measured.
     pub profile: bool,
@@ -62,6 +68,8 @@ impl GpuOptions {
             guard: Guard::default(),
             memory_limit: 16 << 30,
             submission_macs,
+            step_limit: MAX_STEPS,
+            steps_ahead: 1024,
             patience: Duration::from_secs(seconds),
             profile: false,
             host_ops: false,
@@ -70,6 +78,9 @@ impl GpuOptions {
         }
     }
 }
+
+/// Dispatches with loops of which timestamps are kept until the host reads them.
+const STAMPED: usize = 1 << 12;
 
 /// A compiled model with its weights, pipelines and memory on a GPU.
 pub struct GpuSession {
@@ -119,10 +130,12 @@ impl GpuSession {
             host::refuse(&program, &form)?;
         }
         bindings::check(gpu, &program, &form)?;
-        pipelines::check(gpu, &program, &form)?;
+        pipelines::check(gpu, &program, &form, 1)?;
         let has_texts = form.shaders.iter().any(|shader| shader.with_subgroups.is_some());
         let subgroups = options.subgroups && has_texts && gpu.subgroups()?;
-        let stamps = options.profile.then(|| Stamps::new(gpu, form.dispatches.len())).transpose()?;
+        // A loop's dispatches take room again and again.
+        let measured = form.dispatches.len().max(if form.repeats.is_empty() { 0 } else { STAMPED });
+        let stamps = options.profile.then(|| Stamps::new(gpu, measured)).transpose()?;
         let limits = gpu.device().limits();
         let uniform_words = uniform_words(&form);
         let stride = uniform_words.next_multiple_of((limits.min_uniform_buffer_offset_alignment as usize / 4).max(1));
@@ -131,15 +144,15 @@ impl GpuSession {
             stride,
             resident_words: resident.words,
             max_groups: limits.max_compute_workgroups_per_dimension,
-            submission_macs: options.submission_macs,
-            patience: options.patience,
+            step_limit: options.step_limit,
             memory_limit: options.memory_limit,
         };
         let param_words = stride * form.dispatches.len().max(1);
         let needed = Needed { program: &program, form: &form, resident: &resident, param_words, constants };
-        let made = Made { program: &program, form: &form, param_words: uniform_words, subgroups };
-        let pipelines = Pipelines::new(gpu, &made, options.cache.as_deref())?;
         let buffers = Buffers::new(gpu, &needed)?;
+        let arena = (1, buffers.arena.most());
+        let made = Made { program: &program, form: &form, param_words: uniform_words, subgroups, arena };
+        let pipelines = Pipelines::new(gpu, &made, options.cache.as_deref())?;
         let groups = Groups::new(gpu, &made, &pipelines, &buffers)?;
         let steps = host::steps(&program, &form, &|constant| bindings::load(&needed, constant))?;
         Ok(GpuSession {
@@ -186,21 +199,29 @@ impl GpuSession {
         self.subgroups
     }
 
-    fn parts(&self, plan: &Plan) -> Readback {
-        Readback::of(&self.layout, &self.form, plan, self.stamps.as_ref())
-    }
-
     /// Makes room for a plan and writes its parameters, unless the last run had the same.
     fn prepare(&mut self, plan: &Arc<Plan>, upload_words: usize) -> Result<(), Error> {
-        let readback = self.parts(plan).words;
-        self.buffers.reserve(&self.gpu, plan, upload_words, readback)?;
+        let stamp_words = self.stamps.as_ref().map_or(0, |stamps| Stamps::words(stamps.room()));
+        let asked = if plan.loops.is_empty() { 0 } else { asked_words(&self.layout, stamp_words) };
+        let words = Words {
+            upload: upload_words,
+            readback: Readback::of(&self.layout, &self.form, plan, stamp_words).words,
+            host: plan.host_words.max(asked),
+        };
+        pipelines::check(&self.gpu, &self.program, &self.form, self.buffers.arena.of(plan.arena_words))?;
+        self.buffers.reserve(&self.gpu, plan, &words)?;
         if self.buffers.stale {
+            let arena = (self.buffers.arena.buffers().len(), self.buffers.arena.most());
             let made = Made {
                 program: &self.program,
                 form: &self.form,
                 param_words: uniform_words(&self.form),
                 subgroups: self.subgroups,
+                arena,
             };
+            if self.pipelines.arena_bindings() != arena.0 {
+                self.pipelines = Pipelines::new(&self.gpu, &made, self.options.cache.as_deref())?;
+            }
             self.groups = Groups::new(&self.gpu, &made, &self.pipelines, &self.buffers)?;
             self.buffers.stale = false;
         }
@@ -229,118 +250,6 @@ impl GpuSession {
         written.map_err(|why| self.gpu.error(ErrorKind::Internal, format!("the inputs: {why}")))
     }
 
-    /// Submits the recorded run, computes what the host computes, waits for the end, and gives what was read back.
-    ///
-    /// Fails if the device does. The inner result fails if a step of the host does; the device then waits for the next
-    /// run.
-    fn execute(
-        &self,
-        plan: &Plan,
-        commands: Vec<wgpu::CommandBuffer>,
-        inputs: &[Tensor],
-        clock: &mut Clock,
-    ) -> Result<Result<Vec<u8>, Error>, Error> {
-        let words = self.parts(plan).words;
-        let (mut commands, mut last, mut stopped) = (commands.into_iter(), None, None);
-        for part in &plan.parts {
-            match part {
-                Part::Submission(_) => {
-                    let next = commands.next();
-                    last = Some(self.gpu.scoped("a run", || self.gpu.queue().submit(next))?);
-                }
-                Part::Host(at) => {
-                    clock.lap("submit");
-                    let step = &self.steps[at];
-                    stopped = self.host_step(plan, *at, last.take(), inputs)?.err();
-                    clock.lap(&host_span(&self.program, step.kernel));
-                    if stopped.is_some() {
-                        break;
-                    }
-                }
-            }
-        }
-        let mut mapped = vec![(&self.buffers.upload, wgpu::MapMode::Write, self.buffers.upload.size())];
-        if stopped.is_none() {
-            mapped.push((&self.buffers.readback, wgpu::MapMode::Read, 4 * words as u64));
-        }
-        clock.lap("submit");
-        self.map(&mapped, last, plan.timeout)?;
-        clock.lap("wait");
-        match stopped {
-            Some(error) => Ok(Err(error)),
-            None => self.read(&self.buffers.readback, words).map(Ok),
-        }
-    }
-
-    /// Computes a step of the host between the submission before it and the next one.
-    fn host_step(
-        &self,
-        plan: &Plan,
-        at: usize,
-        before: Option<wgpu::SubmissionIndex>,
-        inputs: &[Tensor],
-    ) -> Result<Result<(), Error>, Error> {
-        let (step, place) = (&self.steps[&at], &plan.host[&at]);
-        self.map(&[(&self.buffers.host, wgpu::MapMode::Read, 4 * place.words() as u64)], before, plan.timeout)?;
-        let bytes = self.read(&self.buffers.host, place.words())?;
-        let (failed, operands) =
-            bytes.split_first_chunk().map_or((0, &[][..]), |(w, rest)| (u32::from_le_bytes(*w), rest));
-        if failed != 0 {
-            return Ok(Err(fault(&self.program, &self.form, inputs, failed)));
-        }
-        let results = match step.run(place, operands) {
-            Ok(results) => results,
-            Err(why) => {
-                let error = call::error(&self.program, ErrorKind::Kernel, why);
-                return Ok(Err(error.at_node(&self.program.kernel(step.kernel).name)));
-            }
-        };
-        self.gpu.scoped("a result of the host", || {
-            for (first, bytes) in results.iter().filter(|(_, bytes)| !bytes.is_empty()) {
-                self.gpu.queue().write_buffer(&self.buffers.arena, 4 * *first as u64, bytes);
-            }
-        })?;
-        Ok(Ok(()))
-    }
-
-    /// Waits until a submission is done and so many bytes of these buffers can be seen.
-    fn map(
-        &self,
-        buffers: &[(&wgpu::Buffer, wgpu::MapMode, u64)],
-        submission: Option<wgpu::SubmissionIndex>,
-        timeout: Duration,
-    ) -> Result<(), Error> {
-        let failure: Arc<Mutex<Option<String>>> = Arc::default();
-        self.gpu.scoped("a run", || {
-            for (buffer, mode, bytes) in buffers {
-                let failure = Arc::clone(&failure);
-                buffer.slice(..*bytes).map_async(*mode, move |mapped| {
-                    if let Err(e) = mapped {
-                        *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(e.to_string());
-                    }
-                });
-            }
-        })?;
-        self.gpu.wait(submission, timeout)?;
-        match failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(why) => Err(self.gpu.error(ErrorKind::Device, format!("its results cannot be read: {why}"))),
-            None => Ok(()),
-        }
-    }
-
-    /// The first words of a mapped buffer, which is then unmapped.
-    fn read(&self, buffer: &wgpu::Buffer, words: usize) -> Result<Vec<u8>, Error> {
-        let read = || {
-            let view = buffer.slice(..4 * words as u64).get_mapped_range().map_err(|e| e.to_string())?;
-            let bytes = view.to_vec();
-            drop(view);
-            buffer.unmap();
-            Ok(bytes)
-        };
-        let read: Result<Vec<u8>, String> = self.gpu.scoped("the results", read)?;
-        read.map_err(|why| self.gpu.error(ErrorKind::Internal, format!("the results: {why}")))
-    }
-
     /// Runs with inputs in order; a failure of the device is returned by all later runs as well.
     fn run_in_order(&mut self, inputs: &[Tensor], controls: &[i64]) -> Result<Run, Error> {
         let mut clock = Clock::start();
@@ -361,7 +270,7 @@ impl GpuSession {
         control_words.iter_mut().zip(controls).for_each(|(word, control)| *word = *control as i32);
         let upload_words = self.layout.len() + places.iter().map(|(_, words)| words).sum::<usize>();
         self.prepare(&plan, upload_words)?;
-        let back = self.upload(&state, &words).and_then(|()| {
+        let done = self.upload(&state, &words).and_then(|()| {
             clock.lap("upload");
             let recorder = Recorder {
                 device: self.gpu.device(),
@@ -374,13 +283,28 @@ impl GpuSession {
                 guard: self.options.guard,
                 stride: self.fixed.stride,
                 stamps: self.stamps.as_ref(),
+                inputs: &places,
             };
-            let commands = self.gpu.scoped("a run", || recorder.record(&places))?;
-            clock.lap("record");
-            self.execute(&plan, commands, inputs, &mut clock)
+            let cuts = Cuts {
+                submission_macs: self.options.submission_macs,
+                step_limit: self.options.step_limit,
+                steps_ahead: self.options.steps_ahead,
+                patience: self.options.patience,
+            };
+            let running = Running {
+                gpu: &self.gpu,
+                program: &self.program,
+                recorder,
+                steps: &self.steps,
+                inputs,
+                cuts,
+                clock: &mut clock,
+                progress: Progress::default(),
+            };
+            running.run()
         });
         // The buffers are then in no state to be used again.
-        let back = back.inspect_err(|e| self.broken = Some(e.clone()))??;
+        let done = done.inspect_err(|e| self.broken = Some(e.clone()))??;
         let ended = Ended {
             program: &self.program,
             form: &self.form,
@@ -389,8 +313,9 @@ impl GpuSession {
             stamps: self.stamps.as_ref(),
             steps: &self.steps,
             inputs,
+            step_limit: self.options.step_limit,
         };
-        ended.run(&back, clock)
+        ended.run(&done, clock)
     }
 }
 
@@ -422,6 +347,6 @@ impl Runner for GpuSession {
     }
 
     fn arena_bytes(&self) -> usize {
-        self.buffers.arena.size() as usize
+        4 * self.buffers.arena.words()
     }
 }

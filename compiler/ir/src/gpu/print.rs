@@ -42,6 +42,10 @@ impl GpuProgram {
         for (i, words) in self.scratch.iter().enumerate() {
             writeln!(f, "scratch {i} of {words}")?;
         }
+        for (i, repeat) in self.repeats.iter().enumerate() {
+            let (first, last) = (repeat.dispatches.start, repeat.dispatches.end.saturating_sub(1));
+            writeln!(f, "loop {i} of block {}: d{first} to d{last}", repeat.body.0)?;
+        }
         for (i, dispatch) in self.dispatches.iter().enumerate() {
             writeln!(f, "d{i} {dispatch}")?;
         }
@@ -58,9 +62,6 @@ impl Display for Dispatch {
             Role::Kernel(_) | Role::Control | Role::Rows | Role::Output(_) => {
                 write!(f, " by shader {} x {} in block {}", self.shader, self.groups, self.block.0)?;
             }
-        }
-        if self.instance > 0 {
-            write!(f, ", instance {}", self.instance)?;
         }
         write!(f, " (")?;
         for (i, param) in self.params.iter().enumerate() {
@@ -92,12 +93,14 @@ impl Display for Param {
             Param::Home(buffer) => write!(f, "home {buffer}"),
             Param::Scratch(i) => write!(f, "scratch {i}"),
             Param::Live(block) => write!(f, "live {}", block.0),
+            Param::Step(i) => write!(f, "step {i}"),
+            Param::StepsLeft => f.write_str("steps left"),
             Param::Control(i) => write!(f, "control {i}"),
             Param::Rows(i) => write!(f, "rows {i}"),
-            Param::Log(i) => write!(f, "log {i}"),
             Param::Planned => f.write_str("planned"),
             Param::Counter => f.write_str("counter"),
             Param::Fault => f.write_str("fault"),
+            Param::Sum(i) => write!(f, "sum {i}"),
             Param::Output(i) => write!(f, "output {i}"),
         }
     }
