@@ -23,7 +23,7 @@ use narrow::Layout;
 /// The first bytes of every artifact.
 pub const MAGIC: [u8; 8] = *b"\x89eec\r\n\x1a\n";
 /// The version that this crate writes, and the newest that it reads.
-const VERSION: u32 = 8;
+const VERSION: u32 = 9;
 const ALIGN: usize = 64;
 const HEADER: usize = 64;
 const ENTRY: usize = 64;

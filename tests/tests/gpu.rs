@@ -38,10 +38,10 @@ fn compiled(case: &Case, graph: &Graph) -> Result<Graph, String> {
     Ok(graph)
 }
 
-/// Whether a program can have no GPU form: its elements have no word, or it loops.
+/// Whether a program can have no GPU form: its elements have no word, it loops, or data decides a size.
 fn has_no_form(program: &Program) -> bool {
-    let loops = |step: &Step| matches!(step, Step::Repeat(_));
-    program.buffers.iter().any(|b| !b.dtype.is_compiled()) || program.blocks.iter().flat_map(|b| &b.steps).any(loops)
+    let without = |step: &Step| matches!(step, Step::Repeat(_) | Step::Size(_));
+    program.buffers.iter().any(|b| !b.dtype.is_compiled()) || program.blocks.iter().flat_map(|b| &b.steps).any(without)
 }
 
 /// Whether the host must run an operator.

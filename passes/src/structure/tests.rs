@@ -298,3 +298,58 @@ fn graphs_without_data_or_batch_are_errors() {
     let graph = net.finish(ids);
     assert!(analyse(&graph).unwrap_err().to_string().contains("float output"));
 }
+
+fn parsed(source: &str) -> Graph {
+    eec_ir::text::parse(source, &mut |_| None).expect("a graph")
+}
+
+#[test]
+fn the_steps_of_a_loop_and_what_data_counts_are_no_batch() {
+    let steps = parsed(
+        "graph @steps(%x: f32[n, 2], %s: f32[2]) -> (%rows: f32[n, 2]) {
+           %last: f32[2], %rows: f32[n, 2] = Loop{trips=n}(true; %s)
+             do (%i: i64[], %v: f32[2]) {
+               %e: f32[2] = Gather(%x, %i)
+               %w: f32[2] = Add(%v, %e)
+               yield true, %w, %w
+             }
+           return %rows
+         }",
+    );
+    let error = analyse(&steps).unwrap_err().to_string();
+    assert!(error.contains("expected the batch as first dim of the output `rows`"), "{error}");
+    let found = parsed(
+        "graph @found(%x: f32[n, 2], %k: i64[]) -> (%y: f32[m, 2]) {
+           %s: i64[] = LateSize{size=m, most=n}(%k)
+           %p: f32[m, 2] = Slice{axes=[0], starts=[0], ends=[m], steps=[1]}(%x)
+           %y: f32[m, 2] = Relu(%p)
+           return %y
+         }",
+    );
+    assert!(analyse(&found).unwrap_err().to_string().contains("output `y`"));
+}
+
+#[test]
+fn nothing_stands_in_a_model_whose_sizes_data_decides() {
+    let chain = |first: &str| {
+        let square = "const f32[3, 3] {1, 2, 3, 4, 5, 6, 7, 8, 9}";
+        parsed(&format!(
+            "graph @late(%x: f32[n, 3], %t: f32[5, 3], %k: i64[]) -> (%y: f32[n, 3]) {{
+               {first}
+               %0: f32[n, 3] = MatMul(%x, {square})
+               %1: f32[n, 3] = Add(%0, %sum)
+               %2: f32[n, 3] = Relu(%1)
+               %3: f32[n, 3] = MatMul(%2, {square})
+               %4: f32[n, 3] = Relu(%3)
+               %y: f32[n, 3] = MatMul(%4, {square})
+               return %y
+             }}"
+        ))
+    };
+    let exit = |first: &str| analyse(&chain(first)).unwrap().blocks[0].exit.clone();
+    assert_eq!(exit("%sum: f32[3] = ReduceSum{axes=[0], keepdims=false}(%t)"), ExitCandidate::Yes);
+    let late = "%s: i64[] = LateSize{size=m, most=5}(%k)
+                %p: f32[m, 3] = Slice{axes=[0], starts=[0], ends=[m], steps=[1]}(%t)
+                %sum: f32[3] = ReduceSum{axes=[0], keepdims=false}(%p)";
+    assert_eq!(exit(late), ExitCandidate::No("data decides sizes of the model while it runs".into()));
+}

@@ -81,8 +81,8 @@ fn other_files_are_refused_by_name() {
     refuse(&good[..20], "truncated");
     refuse(&good[..good.len() - 1], "header says");
     let mut newer = good.clone();
-    newer[8] = 9;
-    refuse(&newer, "version 9, expected 8");
+    newer[8] = 10;
+    refuse(&newer, "version 10, expected 9");
     let mut empty = ArtifactWriter::new();
     empty.section("report", vec![1]).unwrap();
     empty.write_to(&path).unwrap();
