@@ -331,25 +331,10 @@ fn the_steps_of_a_loop_and_what_data_counts_are_no_batch() {
 
 #[test]
 fn nothing_stands_in_a_model_whose_sizes_data_decides() {
-    let chain = |first: &str| {
-        let square = "const f32[3, 3] {1, 2, 3, 4, 5, 6, 7, 8, 9}";
-        parsed(&format!(
-            "graph @late(%x: f32[n, 3], %t: f32[5, 3], %k: i64[]) -> (%y: f32[n, 3]) {{
-               {first}
-               %0: f32[n, 3] = MatMul(%x, {square})
-               %1: f32[n, 3] = Add(%0, %sum)
-               %2: f32[n, 3] = Relu(%1)
-               %3: f32[n, 3] = MatMul(%2, {square})
-               %4: f32[n, 3] = Relu(%3)
-               %y: f32[n, 3] = MatMul(%4, {square})
-               return %y
-             }}"
-        ))
-    };
-    let exit = |first: &str| analyse(&chain(first)).unwrap().blocks[0].exit.clone();
-    assert_eq!(exit("%sum: f32[3] = ReduceSum{axes=[0], keepdims=false}(%t)"), ExitCandidate::Yes);
-    let late = "%s: i64[] = LateSize{size=m, most=5}(%k)
-                %p: f32[m, 3] = Slice{axes=[0], starts=[0], ends=[m], steps=[1]}(%t)
-                %sum: f32[3] = ReduceSum{axes=[0], keepdims=false}(%p)";
-    assert_eq!(exit(late), ExitCandidate::No("data decides sizes of the model while it runs".into()));
+    let mut graph = fixtures::vit(&batch());
+    assert_eq!(analyse(&graph).unwrap().blocks[0].exit, ExitCandidate::Yes);
+    let count = graph.constant(Tensor::scalar(2i64));
+    let op = Op::LateSize { size: Dim::symbol("late"), most: 4.into() };
+    graph.append1(Graph::ROOT, op, &[count], eec_ir::Origin::source("count")).unwrap();
+    assert_eq!(refusal(&analyse(&graph).unwrap(), 0), "data decides sizes of the model while it runs");
 }
