@@ -127,7 +127,7 @@ fn requests_that_the_model_cannot_meet_are_refused_with_the_reason() -> Result {
     place.data(|_| ())?;
     let beyond = place.refusal(1, "compile model.onnx -o x.eec --data data.npz --exits 99")?;
     says(&beyond, &["model.onnx", "block 99", "candidates: 0, 1, 2, 3, 4, 5, 6", "last block"]);
-    says(&place.refusal(1, "compile model.onnx -o x.eec --exits 2")?, &["needs data"]);
+    says(&place.refusal(2, "compile model.onnx -o x.eec --exits 2")?, &["needs data"]);
     let head = place.refusal(1, "compile model.onnx -o x.eec --data data.npz --head file:model.onnx")?;
     says(&head, &["model.onnx", "expected a graph with 1 input and 1 output, found 2 and 1"]);
     says(&place.refusal(1, "run model.onnx --input pixel_values=@absent.npy")?, &["absent.npy"]);

@@ -112,7 +112,10 @@ fn inputs_and_dims_are_fixed() -> Result {
         says(&unknown, &["no input of the model has a dim `rows`", "dims: batch"]);
     }
     says(&place.stdout("opt model.onnx --fix-dim batch=3")?, &["pixel_values: f32[3, "]);
-    says(&place.refusal(1, "run model.onnx --fix input_ids=1,2 --fix-dim batch=1")?, &["2 elements do not fit"]);
+    says(&place.refusal(2, "run model.onnx --fix input_ids=1,2 --fix-dim batch=1")?, &["2 elements do not fit"]);
+    says(&place.refusal(2, "run model.onnx --fix input_ids=seven --fix-dim batch=1")?, &["not one of its elements"]);
+    says(&place.refusal(2, "run model.onnx --fix-dim batch=1 --fix-dim batch=2")?, &["given twice for `batch`"]);
+    says(&place.refusal(2, "compile model.onnx -o x.eec --report r.html")?, &["--report needs --data"]);
     says(&place.refusal(2, "run model.onnx --import-limit nods=3")?, &["rank, nodes, depth, steps"]);
     says(&place.refusal(1, "run model.onnx --import-limit nodes=3")?, &["the limit `nodes`, 3"]);
     Ok(())

@@ -251,6 +251,9 @@ impl Context<'_> {
                 together(operands, out)
             }
             Op::ScatterElements { .. } | Op::ScatterND { .. } => Err("rows are not followed through it".into()),
+            Op::NonZero {} | Op::Unique { .. } | Op::NonMaxSuppression { .. } | Op::LateSize { .. } => {
+                Err("how many it gives depends on all rows".into())
+            }
             Op::GatherND { batch_dims } => self.gather_nd(inputs, operands, *batch_dims, out),
             Op::Shape { .. } | Op::Sizes { .. } | Op::Range { .. } => Err("its value depends on the batch size".into()),
             Op::If { .. } | Op::Route { .. } | Op::Loop { .. } => Err("it holds regions that were not analysed".into()),

@@ -54,7 +54,7 @@ fn check_lengths(program: &Program, sizes: &Sizes) -> Result<(), String> {
 fn length(step: &Step) -> Option<&Length> {
     match step {
         Step::Route(route) => route.join.as_ref()?.length.as_ref(),
-        Step::Run(_) | Step::If(_) | Step::Repeat(_) => None,
+        Step::Run(_) | Step::If(_) | Step::Repeat(_) | Step::Size(_) => None,
     }
 }
 

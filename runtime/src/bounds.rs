@@ -1,7 +1,7 @@
 //! The checks that make running a program safe whatever file it came from: for the bound sizes, every
 //! access of every kernel stays inside its buffer, and whatever one buffer may stand for is as large.
 //!
-//! Sizes that depend on the rows of a block or the length of a join are ranges; every check holds for the whole range.
+//! Sizes that depend on the rows of a block, the length of a join or on data are ranges; every check holds for the whole range.
 
 use std::collections::HashMap;
 
@@ -53,10 +53,15 @@ fn first_equal<T: std::hash::Hash + Eq>(items: impl Iterator<Item = T>) -> Vec<u
     items.enumerate().map(|(i, item)| *known.entry(item).or_insert(i)).collect()
 }
 
-/// Checks `program` for the bound symbols in `extents`, to which the rows of blocks are added, and
-/// returns the elements of every buffer.
-pub(crate) fn check(program: &Program, repeats: &Repeats, extents: &mut Extents) -> Result<Vec<i64>, BoundsError> {
-    bind_rows(program, BlockId(0), extents);
+/// The ranges of all symbols where `bound` are those of the inputs.
+pub(crate) fn ranges(program: &Program, bound: &Extents) -> Extents {
+    let mut all = bound.clone();
+    bind_rows(program, BlockId(0), &mut all);
+    all
+}
+
+/// Checks `program` for symbols of these ranges, and returns the elements of every buffer.
+pub(crate) fn check(program: &Program, repeats: &Repeats, extents: &Extents) -> Result<Vec<i64>, BoundsError> {
     let plain = |message| BoundsError { kernel: None, message };
     let mut capacity: Vec<i64> = Vec::with_capacity(program.buffers.len());
     for (i, (buffer, first)) in program.buffers.iter().zip(&repeats.lengths).enumerate() {
@@ -80,13 +85,18 @@ const MAX_ELEMENTS: i64 = 1 << 44;
 /// More keys of an attention are refused: threads keep the scores of some queries.
 const MAX_KEYS: i64 = 1 << 22;
 
-/// Gives the rows of every block that can run their range.
+/// Gives what steps bind, and the rows of every block that can run, their range.
 fn bind_rows(program: &Program, id: BlockId, extents: &mut Extents) {
     for step in &program.block(id).steps {
         match step {
             Step::Run(_) => {}
             Step::If(step) => [step.then, step.other].into_iter().for_each(|b| bind_rows(program, b, extents)),
             Step::Repeat(step) => bind_rows(program, step.body, extents),
+            Step::Size(step) => {
+                // Without a bound, the check of the step reports it.
+                let most = Extent::of(&step.most, extents).map(|e| Extent { lo: 0, hi: e.hi.max(0) });
+                extents.extend(most.map(|range| (step.symbol.clone(), range)));
+            }
             Step::Route(step) => {
                 // A block runs on at least one row; without any, its sizes are zero and it is not checked.
                 let rows = Extent::of(&step.rows, extents).map_or(0, |e| e.hi.max(0));
@@ -164,6 +174,12 @@ impl Checker<'_> {
                         self.block(step.other)?;
                         step.join.iter().try_for_each(|join| self.block(join.block))?;
                     }
+                }
+                Step::Size(step) => {
+                    self.holds(step.value, 1).map_err(plain)?;
+                    self.size(&step.most).map_err(plain)?;
+                    let mut compared = step.equal.iter().flat_map(|(a, b)| [a, b]);
+                    compared.try_for_each(|dim| self.any(dim).map(drop)).map_err(plain)?;
                 }
                 Step::Repeat(step) => {
                     // Without steps the sizes inside are not used.

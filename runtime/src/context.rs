@@ -33,7 +33,8 @@ pub(crate) struct Context {
     pub(crate) controls: *const i64,
     /// MACs, then rows per exit, then rows per gate, then runs per kernel, then the measures of each.
     pub(crate) counters: *mut u64,
-    /// 0, or a [`Fault`] in the upper half and in the lower one the kernel's number, or that of a loop's block.
+    /// 0, or a [`Fault`] in the upper half and in the lower one the number of the kernel, of a loop's block or of a
+    /// symbol.
     pub(crate) error: AtomicU64,
     /// Steps that loops may still make.
     pub(crate) steps: u64,
@@ -58,6 +59,7 @@ pub(crate) struct Callees {
     pub(crate) gather_rows: unsafe extern "C" fn(*mut u8, *const u8, *const u8, i64, i64, i64),
     pub(crate) scatter_rows: unsafe extern "C" fn(*mut u8, *const u8, *const u8, i64, i64, i64),
     pub(crate) copy_bytes: unsafe extern "C" fn(*mut u8, *const u8, i64),
+    pub(crate) zero_bytes: unsafe extern "C" fn(*mut u8, i64),
     pub(crate) clock: unsafe extern "C" fn(*const Context) -> i64,
     pub(crate) apply: unsafe extern "C" fn(i64, *mut f32, i64),
     pub(crate) sin: extern "C" fn(f32) -> f32,
@@ -79,6 +81,7 @@ pub(crate) static CALLEES: Callees = Callees {
     gather_rows,
     scatter_rows,
     copy_bytes,
+    zero_bytes,
     clock,
     apply,
     sin,
@@ -120,10 +123,14 @@ pub(crate) enum Fault {
     Host = 5,
     /// The loops of a run take more steps than they may.
     Steps = 6,
+    /// Data gives a number that is no size there.
+    Size = 7,
+    /// Sizes that must be equal are not.
+    Unequal = 8,
 }
 
 impl Fault {
-    /// The fault of a nonzero error slot, and the number of its kernel or block.
+    /// The fault of a nonzero error slot, and the number of its kernel, block or symbol.
     pub(crate) fn decode(code: u64) -> (Fault, usize) {
         let fault = match code >> 32 {
             1 => Fault::Index,
@@ -131,6 +138,8 @@ impl Fault {
             4 => Fault::Memory,
             5 => Fault::Host,
             6 => Fault::Steps,
+            7 => Fault::Size,
+            8 => Fault::Unequal,
             _ => Fault::Internal,
         };
         (fault, code as u32 as usize)
@@ -465,6 +474,12 @@ pub(crate) unsafe extern "C" fn scatter_rows(
 pub(crate) unsafe extern "C" fn copy_bytes(to: *mut u8, from: *const u8, bytes: i64) {
     // SAFETY: both buffers hold so many bytes, checked before the run.
     unsafe { std::ptr::copy(from, to, bytes as usize) }
+}
+
+/// Makes bytes zeros; none if their number is negative.
+pub(crate) unsafe extern "C" fn zero_bytes(to: *mut u8, bytes: i64) {
+    // SAFETY: the buffer holds so many bytes, checked before the run.
+    unsafe { std::ptr::write_bytes(to, 0, bytes.max(0) as usize) }
 }
 
 /// Nanoseconds since the session was made.

@@ -61,6 +61,7 @@ impl Walk<'_> {
             }
             Step::Route(step) => self.route(step),
             Step::Repeat(step) => self.repeat(step),
+            Step::Size(step) => self.touch(step.value),
         }
     }
 

@@ -230,6 +230,7 @@ fn passed_on(program: &Program) -> impl Iterator<Item = BufferId> {
         Step::Run(_) => Vec::new(),
         Step::If(step) => vec![step.condition],
         Step::Route(step) => step.operands.iter().map(|o| o.buffer).chain([step.mask]).collect(),
+        Step::Size(step) => vec![step.value],
         Step::Repeat(step) => step.carried.iter().copied().chain(step.condition).collect(),
     };
     let of_block = move |block: &Block| -> Vec<BufferId> {

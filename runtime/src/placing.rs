@@ -72,7 +72,7 @@ fn aliases(program: &Program) -> Vec<(BufferId, BufferId)> {
     };
     for step in program.blocks.iter().flat_map(|block| &block.steps) {
         match step {
-            Step::Run(_) => {}
+            Step::Run(_) | Step::Size(_) => {}
             Step::If(step) => {
                 for id in [step.then, step.other] {
                     aliases.extend(step.results.iter().copied().zip(yields(&id).iter().copied()));

@@ -17,8 +17,6 @@ pub(crate) struct Plan {
     /// Values of the symbols, in the order of the code's table.
     pub(crate) symbols: Vec<i64>,
     pub(crate) layout: Arc<Layout>,
-    /// Dims and bytes of the outputs.
-    pub(crate) outputs: Vec<(Vec<usize>, usize)>,
 }
 
 /// Makes plans for one program and keeps them.
@@ -52,10 +50,8 @@ impl Planner {
         }
         let bytes: Vec<usize> =
             sizes.capacity.iter().zip(&program.buffers).map(|(n, b)| *n as usize * b.dtype.size()).collect();
-        let outputs = sizes.outputs.into_iter().zip(&program.outputs).map(|(d, port)| (d, bytes[port.buffer.index()]));
-        let outputs = outputs.collect();
         let layout = self.layout(program, &bytes)?;
-        Ok(self.plans.keep(inputs, Plan { symbols, layout, outputs }))
+        Ok(self.plans.keep(inputs, Plan { symbols, layout }))
     }
 
     /// A layout with room for these sizes. The first is exact; where sizes have changed, the next has

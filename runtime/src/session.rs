@@ -195,7 +195,7 @@ impl Session {
         if error != 0 {
             return Err(self.fault(error, &inputs));
         }
-        Ok(Run { outputs: self.outputs_of(&plan)?, counters: self.read_counters(), timeline: Vec::new() })
+        Ok(Run { outputs: self.outputs_of()?, counters: self.read_counters(), timeline: Vec::new() })
     }
 
     fn error(&self, kind: ErrorKind, why: impl std::fmt::Display) -> Error {
@@ -224,15 +224,22 @@ impl Session {
         Ok(())
     }
 
-    fn outputs_of(&mut self, plan: &Plan) -> Result<Vec<(String, Tensor)>, Error> {
-        let mut outputs = Vec::with_capacity(plan.outputs.len());
-        for (port, (dims, size)) in self.program.outputs.iter().zip(&plan.outputs) {
+    /// The outputs of a run that went well, which gave all symbols of the body their values.
+    fn outputs_of(&mut self) -> Result<Vec<(String, Tensor)>, Error> {
+        let mut outputs = Vec::with_capacity(self.program.outputs.len());
+        for port in &self.program.outputs {
+            let fail = |why: &dyn std::fmt::Display| {
+                call::error(&self.program, ErrorKind::Program, format!("output {:?}: {why}", port.name))
+            };
+            let value = |symbol: &Symbol| self.slots.get(symbol).map(|slot| self.symbols[*slot]);
+            let dims = port.dims.iter().map(|d| usize::try_from(d.eval(&value)?).ok()).collect::<Option<Vec<usize>>>();
+            let dims = dims.ok_or_else(|| fail(&"its dims have no values"))?;
+            let size = dims.iter().product::<usize>() * port.dtype.size();
             let first = *self.buffers[port.buffer.index()].get_mut();
-            // SAFETY: the buffer, or what it stands for, has this size, as was checked.
-            let bytes = unsafe { std::slice::from_raw_parts(first, *size) }.to_vec();
-            let tensor = Tensor::from_bytes(port.dtype, dims, bytes);
-            let tensor = tensor
-                .map_err(|e| call::error(&self.program, ErrorKind::Program, format!("output {:?}: {e}", port.name)))?;
+            // SAFETY: the buffer, or what it stands for, has room for all sizes that its dims may have, as was
+            // checked before the run.
+            let bytes = unsafe { std::slice::from_raw_parts(first, size) }.to_vec();
+            let tensor = Tensor::from_bytes(port.dtype, &dims, bytes).map_err(|e| fail(&e))?;
             outputs.push((port.name.clone(), tensor));
         }
         Ok(outputs)
@@ -264,12 +271,21 @@ impl Session {
             Fault::Host => (ErrorKind::Kernel, self.host.calls.take_failure().unwrap_or_default()),
             Fault::Steps => (ErrorKind::Kernel, format!("loops take more than {} steps{}", self.step_limit, ranges())),
             Fault::Internal => (ErrorKind::Internal, "the kernel failed".into()),
+            Fault::Size => (ErrorKind::Kernel, format!("data gives a number that is no size here{}", ranges())),
+            Fault::Unequal => {
+                (ErrorKind::Kernel, format!("sizes that data decides must be equal and are not{}", ranges()))
+            }
         };
+        let mut steps = self.program.blocks.iter().flat_map(|b| &b.steps);
         let error = self.error(kind, why);
         let name = match fault {
-            Fault::Steps => self.program.blocks.iter().flat_map(|b| &b.steps).find_map(|step| match step {
+            Fault::Steps => steps.find_map(|step| match step {
                 Step::Repeat(step) if step.body.0 as usize == number => Some(&step.name),
-                Step::Repeat(_) | Step::Run(_) | Step::If(_) | Step::Route(_) => None,
+                Step::Repeat(_) | Step::Run(_) | Step::If(_) | Step::Route(_) | Step::Size(_) => None,
+            }),
+            Fault::Size | Fault::Unequal => steps.find_map(|step| match step {
+                Step::Size(step) if self.slots.get(&step.symbol) == Some(&number) => Some(&step.name),
+                Step::Repeat(_) | Step::Run(_) | Step::If(_) | Step::Route(_) | Step::Size(_) => None,
             }),
             Fault::Index | Fault::Division | Fault::Memory | Fault::Host | Fault::Internal => {
                 self.program.kernels.get(number).map(|kernel| &kernel.name)
@@ -292,7 +308,10 @@ impl Runner for Session {
     }
 
     fn device(&self) -> String {
-        format!("cpu, {} threads", self.threads())
+        match self.threads() {
+            1 => "cpu, 1 thread".into(),
+            threads => format!("cpu, {threads} threads"),
+        }
     }
 
     fn threads(&self) -> Option<usize> {

@@ -43,7 +43,8 @@ pub(crate) struct Sizes {
     pub(crate) ranges: Extents,
     /// The most elements of every buffer.
     pub(crate) capacity: Vec<i64>,
-    /// Dims of the outputs.
+    /// Dims of the outputs; where data decides one, the largest that it may be.
+    #[cfg(feature = "gpu")]
     pub(crate) outputs: Vec<Vec<usize>>,
 }
 
@@ -51,13 +52,16 @@ impl Sizes {
     /// Binds the dims of `inputs` and checks every access of the program for them.
     pub(crate) fn of(program: &Program, repeats: &Repeats, inputs: &[Tensor]) -> Result<Sizes, PlanError> {
         let bound = bind(program, inputs).map_err(|why| PlanError::new(ErrorKind::Input, why))?;
-        let value = |dim: &Dim| Extent::of(dim, &bound).and_then(|e| usize::try_from(e.lo).ok());
+        let ranges = bounds::ranges(program, &bound);
+        let value = |dim: &Dim| {
+            let range = Extent::of(dim, &ranges).filter(|e| e.lo >= 0);
+            range.and_then(|e| usize::try_from(e.hi).ok())
+        };
         let dims = program.outputs.iter().map(|port| port.dims.iter().map(value).collect::<Option<Vec<usize>>>());
         let outputs = dims
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| PlanError::new(ErrorKind::Input, "an output has no usable dims for these inputs"))?;
-        let mut ranges = bound.clone();
-        let capacity = bounds::check(program, repeats, &mut ranges).map_err(|e| PlanError {
+        let capacity = bounds::check(program, repeats, &ranges).map_err(|e| PlanError {
             kind: ErrorKind::Program,
             kernel: e.kernel,
             why: e.message,
@@ -67,6 +71,7 @@ impl Sizes {
             #[cfg(feature = "gpu")]
             ranges,
             capacity,
+            #[cfg(feature = "gpu")]
             outputs,
         })
     }

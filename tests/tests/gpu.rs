@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use eec::cases::{Case, lowered, run_passes, seeded_inputs};
-use eec_ir::program::{Form, Program};
+use eec_ir::program::{Form, Program, Step};
 use eec_ir::verify::{Stage, verify};
 use eec_ir::{Graph, Tensor};
 use eec_passes::pass::Context;
@@ -37,9 +37,10 @@ fn compiled(case: &Case, graph: &Graph) -> Result<Graph, String> {
     Ok(graph)
 }
 
-/// Whether a program can have no GPU form: its elements have no word.
+/// Whether a program can have no GPU form: its elements have no word, or data decides a size.
 fn has_no_form(program: &Program) -> bool {
-    program.buffers.iter().any(|b| !b.dtype.is_compiled())
+    let without = |step: &Step| matches!(step, Step::Size(_));
+    program.buffers.iter().any(|b| !b.dtype.is_compiled()) || program.blocks.iter().flat_map(|b| &b.steps).any(without)
 }
 
 /// Whether the host must run an operator.

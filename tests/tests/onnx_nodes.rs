@@ -238,9 +238,9 @@ fn check_operators(outcomes: &BTreeMap<String, Outcome>) {
     let wrong = |o: &Operator| {
         let Some(found) = found.get(o.name).filter(|_| o.domain.is_empty()) else { return false };
         match o.cpu {
-            Cpu::Compiled | Cpu::Import => found.contains(&true),
+            Cpu::Compiled => found.contains(&true),
             Cpu::Partly(_) => !found.contains(&true),
-            Cpu::Host => found.contains(&false),
+            Cpu::Host | Cpu::Late => found.contains(&false),
         }
     };
     let wrong: Vec<Operator> = operators().into_iter().filter(wrong).collect();

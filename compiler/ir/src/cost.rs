@@ -51,6 +51,7 @@ fn products_per_result(graph: &Graph, node: NodeId) -> Dim {
             Dim::default()
         }
         Op::ReduceProd { .. } | Op::CumProd { .. } | Op::TopK { .. } => Dim::default(),
+        Op::NonZero {} | Op::Unique { .. } | Op::NonMaxSuppression { .. } | Op::LateSize { .. } => Dim::default(),
         Op::ScatterElements { .. } | Op::ScatterND { .. } => Dim::default(),
         Op::MaxPool { .. } | Op::AveragePool { .. } => Dim::default(),
         Op::Softmax { .. } | Op::LogSoftmax { .. } | Op::LayerNormalization { .. } => Dim::default(),
@@ -74,13 +75,19 @@ pub fn uncounted_loops(graph: &Graph) -> usize {
     graph.nodes_in_order().iter().filter(|n| is_uncounted(n)).count()
 }
 
-/// The elements of all float constants that live nodes read, each constant once.
+/// The elements of all float constants that live nodes read, each constant once, of any width.
 pub fn parameters(graph: &Graph) -> u64 {
     weights(graph, graph.nodes_in_order()).map(|t| t.len() as u64).sum()
 }
 
-/// The bytes of all float constants that these nodes read, each constant once, as they are stored.
+/// The bytes of all float constants that these nodes and those of their regions read, each constant once, as they
+/// are stored.
 pub fn weight_bytes(graph: &Graph, nodes: &[NodeId]) -> u64 {
+    let mut all_nodes = nodes.to_vec();
+    for region in nodes.iter().flat_map(|n| &graph.node(*n).regions) {
+        graph.visit(*region, &mut |inner| all_nodes.push(inner));
+    }
+    let nodes = &all_nodes;
     let narrow = |node: &NodeId| Some((graph.node(*node).inputs.get(1).copied()?, graph.node(*node).op.weights()));
     let saved: HashMap<ConstId, u64> = nodes
         .iter()
@@ -104,5 +111,5 @@ fn weights(graph: &Graph, nodes: impl IntoIterator<Item = NodeId>) -> impl Itera
             }
         }
     }
-    used.into_iter().map(|id| graph.constants().tensor(id)).filter(|t| t.dtype() == DType::F32)
+    used.into_iter().map(|id| graph.constants().tensor(id)).filter(|t| t.dtype().is_float())
 }

@@ -132,6 +132,9 @@ impl Evaluation {
             self.route(graph, id, &inputs)?
         } else if let Op::Loop { trips } = &node.op {
             self.repeat(graph, id, trips, inputs)?
+        } else if let Op::LateSize { size, most } = &node.op {
+            self.late_size(graph, id, [size, most], &inputs)?;
+            inputs
         } else {
             let env = |s: &Symbol| self.sizes.get(s).copied();
             ops::eval(&node.op, &inputs, &env).map_err(|e| failure(graph, id, e.reason))?
@@ -141,6 +144,28 @@ impl Evaluation {
             self.set(*value, tensor);
         }
         Ok(())
+    }
+
+    /// Gives the symbol of a `LateSize` its value, and checks what was assumed of it.
+    fn late_size(
+        &mut self,
+        graph: &Graph,
+        id: NodeId,
+        [size, most]: [&Dim; 2],
+        inputs: &[Tensor],
+    ) -> Result<(), EvalFailure> {
+        let fail = |reason: String| failure(graph, id, reason);
+        let value = inputs.first().and_then(Tensor::to_i64s).and_then(|v| v.first().copied());
+        let symbol = size.as_symbol().ok_or_else(|| fail("`size` is no symbol".into()))?;
+        let most = self.size(most).ok_or_else(|| fail("its largest value is not known".into()))?;
+        let value = value.ok_or_else(|| fail("needs one integer".into()))?;
+        if !(0..=most).contains(&value) {
+            return Err(fail(control::no_size(value, most)));
+        }
+        self.sizes.insert(symbol.clone(), value);
+        let about = |dim: &Dim| dim.mentions(symbol);
+        let assumptions = graph.assumptions().iter().filter(|(a, b)| about(a) || about(b));
+        check_assumptions(assumptions, &self.sizes).map_err(|e| fail(e.to_string()))
     }
 
     /// The dims of `ty` in this run.
@@ -235,7 +260,9 @@ impl Evaluation {
     /// Forgets the sizes of the regions inside one that runs again: they are not those of the time before.
     fn forget_sizes(&mut self, graph: &Graph, region: RegionId) {
         graph.visit(region, &mut |n| {
-            for symbol in graph.node(n).regions.iter().flat_map(|r| region_symbols(graph, *r)) {
+            let node = graph.node(n);
+            let late = node.op.late_symbol();
+            for symbol in node.regions.iter().flat_map(|r| region_symbols(graph, *r)).chain(late) {
                 self.sizes.remove(symbol);
             }
         });
@@ -275,9 +302,14 @@ impl Evaluation {
             carried = yielded.split_off(1);
             step += 1;
         }
-        for (value, bytes) in results[carried.len()..].iter().zip(rows) {
+        for (value, mut bytes) in results[carried.len()..].iter().zip(rows) {
             let ty = graph.ty(*value);
-            let dims = self.dims(ty).ok_or_else(|| failure(graph, id, format!("a result of type {ty} has no size")))?;
+            let sized = self.dims(ty).and_then(|dims| Some((ops::element_count(&dims)?, dims)));
+            let Some((count, dims)) = sized else {
+                return Err(failure(graph, id, format!("a result of type {ty} has no size, or is too large")));
+            };
+            // Rows of steps that were not made.
+            bytes.resize(bytes.len().max(count * ty.dtype.size()), 0);
             let stacked = Tensor::from_bytes(ty.dtype, &dims, bytes);
             carried.push(stacked.map_err(|e| failure(graph, id, e.to_string()))?);
         }

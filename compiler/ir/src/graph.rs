@@ -338,6 +338,7 @@ impl Graph {
         for (a, b) in inference.assumptions {
             self.assume_equal(a, b);
         }
+        self.symbols.extend(op.late_symbol().cloned());
         Ok(self.push_node(region, op, inputs, Vec::new(), inference.outputs, origin))
     }
 
@@ -431,6 +432,11 @@ impl Graph {
         }
     }
 
+    /// Forgets what was assumed for nodes that are not kept: all but the first `kept` pairs.
+    pub fn forget_assumptions(&mut self, kept: usize) {
+        self.assumptions.truncate(kept);
+    }
+
     /// Makes every use of `old`, yields included, a use of `new`; the types must be equal.
     pub fn replace_uses(&mut self, old: ValueId, new: ValueId) -> Result<(), EditError> {
         if self.ty(old) != self.ty(new) {
@@ -455,12 +461,31 @@ impl Graph {
         }
     }
 
-    /// Removes nodes whose results nothing uses, in all regions. Returns how many.
+    /// Removes nodes whose results nothing uses, in all regions; those that make sizes stay, for types and
+    /// attributes may mention them. Returns how many.
     pub fn remove_dead(&mut self) -> usize {
         let mut live = vec![false; self.values.len()];
         let mut removed = 0;
+        let late = self.late_symbols();
         self.mark_and_sweep(Graph::ROOT, &mut live, &mut removed);
+        if removed > 0 && !late.is_empty() {
+            let gone: Vec<Symbol> = late.difference(&self.late_symbols()).cloned().collect();
+            let stands = |dim: &Dim| !gone.iter().any(|symbol| dim.mentions(symbol));
+            self.assumptions.retain(|(a, b)| stands(a) && stands(b));
+        }
         removed
+    }
+
+    /// The symbols that get their values from data while the graph runs.
+    pub fn late_symbols(&self) -> BTreeSet<Symbol> {
+        self.late_symbols_in(Graph::ROOT)
+    }
+
+    /// Those that get them in a region, or in the regions inside it.
+    pub fn late_symbols_in(&self, region: RegionId) -> BTreeSet<Symbol> {
+        let mut found = BTreeSet::new();
+        self.visit(region, &mut |n| found.extend(self.node(n).op.late_symbol().cloned()));
+        found
     }
 
     fn mark_and_sweep(&mut self, region: RegionId, live: &mut [bool], removed: &mut usize) {
@@ -471,7 +496,7 @@ impl Graph {
         let mut kept = Vec::with_capacity(nodes.len());
         for id in nodes.into_iter().rev() {
             let node = &self.nodes[id.index()];
-            if !node.outputs.iter().any(|v| live[v.index()]) {
+            if node.op.late_symbol().is_none() && !node.outputs.iter().any(|v| live[v.index()]) {
                 *removed += 1;
                 continue;
             }

@@ -10,7 +10,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use crate::attr::{AttrValue, Attribute, Combine};
-use crate::dim::Dim;
+use crate::dim::{Dim, Symbol};
 use crate::precision::Precision;
 use crate::types::DType;
 
@@ -331,6 +331,17 @@ ops! {
     /// The `k` largest (or smallest) elements along one axis, sorted, and their positions.
     TopK { axis: i64 = -1, k: Dim, largest: bool = true } 1..=1, since 11;
 
+    // Selections whose number data decides: as many places as there can be, of which the last result says
+    // how many hold something; the others hold zeros.
+    /// The positions of the elements that are not 0, one per column `[rank, elements]`, and their number.
+    NonZero {} 1..=1, since 13;
+    /// The different slices along an axis: where each stands first, which one each slice is, how often each
+    /// occurs, and their number. In ascending order, or without `sorted` in that of their first places.
+    Unique { axis: i64, sorted: bool = true } 1..=1, since 11;
+    /// Boxes of high scores that overlap none of a higher one by more than `overlap`, at most `most` per class,
+    /// with scores above `above`: batch, class and box of each, one per row, and their number.
+    NonMaxSuppression { most: i64, overlap: f32 = 0.0, above: f32 = f32::NEG_INFINITY, centred: bool = false } 2..=2, since 11;
+
     // Movement and indexing.
     /// The same elements in row-major order under other dims.
     Reshape { dims: Vec<Dim> } 1..=1, since 14;
@@ -360,6 +371,10 @@ ops! {
     Shape { start: i64 = 0, end: i64 = i64::MAX } 1..=1, since 15;
     /// The given sizes as an i64 vector (what folded shape arithmetic becomes where data needs it).
     Sizes { values: Vec<Dim> } 0..=0, since 0;
+    /// Makes the one element of an i64 tensor a size that the nodes after it may mention: `size`, a symbol
+    /// of its own. It must lie in `0..=most`; memory is planned for `most`. The result is the operand. It
+    /// stays even where nothing reads it.
+    LateSize { size: Dim, most: Dim } 1..=1, since 0;
     /// `start, start+delta, …` below `limit`, as i64.
     Range { start: Dim, limit: Dim, delta: i64 = 1 } 0..=0, since 11;
 
@@ -379,7 +394,7 @@ ops! {
     /// others are what is carried. The region takes the number of the step, an i64 scalar, and what is
     /// carried; it yields the truth for the next step, what is carried on, in the same types, and rows.
     /// Results are what is carried in the end, then for every row of a step a stack of them along a new
-    /// axis 0; rows need a bound and a truth that is known to hold, so that they are as many as `trips`.
+    /// axis 0, of `trips` rows, which rows need. Rows of steps that are not made hold zeros.
     Loop { trips: Dim = Dim::from(-1) } 1..=65_536, since 16;
 }
 
@@ -391,6 +406,12 @@ impl Op {
     pub fn weights(&self) -> Precision {
         let (Op::MatMul { weights } | Op::Gemm { weights, .. }) = self else { return Precision::F32 };
         *weights
+    }
+
+    /// The symbol that it gives a value, if it is a `LateSize`.
+    pub fn late_symbol(&self) -> Option<&Symbol> {
+        let Op::LateSize { size, .. } = self else { return None };
+        size.as_symbol()
     }
 
     /// Whether it owns regions.

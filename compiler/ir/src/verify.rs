@@ -11,9 +11,9 @@
 //!     what control operators ask of their regions' parameters and yields.
 //!  5. Inputs and outputs have names, no two inputs and no two outputs the same, one per output.
 //!  6. Dims and sizes in attributes stay inside [`Dim::LIMIT`], constant dims are not negative, and
-//!     symbols are those of the inputs or of a region around the node.
+//!     symbols are those of the inputs, of a region around the node, or of a `LateSize` before it.
 //!  7. The row symbol of a region of a `Route`, and the length symbol that its third region, the join,
-//!     may have, belong to that region alone; no other region has one.
+//!     may have, belong to that region alone; no other region has one. The symbol of a `LateSize` is its alone.
 //!  8. What a region of a `Route` reads from outside does not depend on the row: its type does not
 //!     mention the symbols of the mask's rows.
 //!

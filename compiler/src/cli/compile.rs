@@ -187,7 +187,7 @@ impl Args {
         let sources: Vec<&Path> = sources.into_iter().flatten().map(PathBuf::as_path).collect();
         output::check_writable(&self.output, &sources)?;
         if self.report.is_some() && self.data.is_none() {
-            return Err(Error::request("--report needs --data: without data there is nothing to report"));
+            return Err(Error::usage("--report needs --data: without data there is nothing to report"));
         }
         let html = self.report.clone().or_else(|| self.data.is_some().then(|| self.output.with_extension("html")));
         if let Some(html) = &html {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use eec_ir::{Dim, Graph, Symbol, Type, ValueId};
 use eec_passes::structure;
 
+use super::import::once;
 use super::output::warning;
 use crate::Error;
 
@@ -28,6 +29,7 @@ pub(super) fn shape_arg(text: &str) -> Result<(String, Vec<usize>), String> {
 
 /// The sizes that `--dim` gives, each of a dim that the model's inputs have.
 pub(super) fn given_dims(args: &[(String, i64)], graph: &Graph) -> Result<Dims, Error> {
+    once("--dim", args)?;
     let mut known = BTreeSet::new();
     graph.inputs().iter().for_each(|v| collect_symbols(graph.ty(*v), &mut known));
     let size = |(name, n): &(String, i64)| {

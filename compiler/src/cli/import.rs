@@ -54,6 +54,9 @@ impl ImportArgs {
 
     fn options(&self) -> Result<ImportOptions, Error> {
         let mut options = ImportOptions::default();
+        once("--fix", &self.fix)?;
+        once("--fix-dim", &self.fix_dim)?;
+        once("--import-limit", &self.import_limit)?;
         for (name, value) in &self.fix {
             let fixed = match value.strip_prefix('@') {
                 Some(file) => FixedInput::Tensor(read_input(name, Path::new(file))?),
@@ -69,7 +72,13 @@ impl ImportArgs {
     }
 }
 
-/// A flag that names what the model does not have is wrong usage.
+/// Refuses a flag that is given twice for one name.
+pub(super) fn once<T>(flag: &str, given: &[(String, T)]) -> Result<(), Error> {
+    let twice = given.iter().enumerate().find(|(i, (name, _))| given[..*i].iter().any(|(before, _)| before == name));
+    twice.map_or(Ok(()), |(_, (name, _))| Err(Error::usage(format!("{flag} is given twice for `{name}`"))))
+}
+
+/// A flag that does not fit the model is wrong usage.
 fn as_usage(error: Error) -> Error {
     match &error {
         Error::Import(e) if matches!(e.kind(), ImportErrorKind::Option(_)) => Error::usage(e),

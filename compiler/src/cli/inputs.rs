@@ -7,6 +7,7 @@ use eec_ir::minifloat::Overflow;
 use eec_ir::{DType, Dim, Graph, Tensor, Type, ValueId};
 
 use super::dims::{self, Dims};
+use super::import::once;
 use super::output::warning;
 use crate::Error;
 use crate::dataset::fitted;
@@ -43,6 +44,8 @@ impl InputArgs {
     /// One tensor per graph input, by name.
     pub(super) fn resolve(&self, graph: &Graph) -> Result<Vec<(String, Tensor)>, Error> {
         let given = self.given(graph)?;
+        once("--input", &self.input)?;
+        once("--shape", &self.shape)?;
         let (mut dims, shapes) = (dims::given_dims(&self.dim, graph)?, self.shapes(graph)?);
         dims::bind_shapes(graph, |name| given.get(name).map(Tensor::dims), &mut dims);
         dims::bind_shapes(graph, |name| shapes.get(name).copied(), &mut dims);
@@ -82,7 +85,8 @@ impl InputArgs {
         }
         let names = input_names(graph);
         if let Some(unknown) = given.keys().find(|n| !names.contains(&n.as_str()) && *n != crate::dataset::LABELS) {
-            return Err(Error::request(no_input(unknown, &names)));
+            let why = no_input(unknown, &names);
+            return Err(Error::request(format!("{why}; what --fix makes a constant is an input no more")));
         }
         for value in graph.inputs() {
             if let Some((name, tensor)) = given.remove_entry(name_of(graph, *value)) {

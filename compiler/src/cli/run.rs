@@ -198,7 +198,8 @@ impl Args {
         if !exits.is_empty() {
             text.push_str(&format!("exits: {}, {} (full depth)\n", numbered(&exits), exits.len()));
         }
-        text.push_str(&format!("{} kernels, {} MACs", counters.kernels, output::si(counters.macs as f64)));
+        let kernels = if counters.kernels == 1 { "kernel" } else { "kernels" };
+        text.push_str(&format!("{} {kernels}, {} MACs", counters.kernels, output::si(counters.macs as f64)));
         if backend.name() == "gpu" {
             let gpu = &counters.gpu;
             text.push_str(&format!(

@@ -262,13 +262,13 @@ impl<'a> Exits<'a> {
 
     fn fixed_without_data(&self) -> Result<ExitHeads, Error> {
         let Some(head) = self.unfitted_head()? else {
-            return Err(Error::request("fitting heads needs data: give --data, or --head final or file:HEAD.onnx"));
+            return Err(Error::usage("fitting heads needs data: give --data, or --head final or file:HEAD.onnx"));
         };
         let ty = self.base.graph.ty(self.base.structure.output);
         let classes = ty.dims.last().and_then(Dim::as_const).and_then(|c| usize::try_from(c).ok());
         let classes = classes.ok_or_else(|| Error::request(format!("the number of classes is not known in {ty}")))?;
         let policy = self.fixed_policy(classes)?.ok_or_else(|| {
-            Error::request("choosing thresholds needs data: give --data, or a rule with a number such as maxprob:0.9")
+            Error::usage("choosing thresholds needs data: give --data, or a rule with a number such as maxprob:0.9")
         })?;
         let made = self.exits(&policy, &vec![head; self.blocks().len()]);
         made.ok_or_else(|| Error::request("no exit to insert"))

@@ -41,7 +41,7 @@ impl<'a> Work<'a> {
 
     /// The data; an error that says what needs it.
     pub(super) fn data_for(&self, what: &str) -> Result<&'a Dataset, Error> {
-        self.data.ok_or_else(|| Error::request(format!("{what} needs data: give --data")))
+        self.data.ok_or_else(|| Error::usage(format!("{what} needs data: give --data")))
     }
 
     /// Runs a graph over the whole of `data`.

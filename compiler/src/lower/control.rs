@@ -1,11 +1,14 @@
-//! Control: regions become blocks, `If`, `Route` and `Loop` become steps.
+//! Control: regions become blocks, `If`, `Route`, `Loop` and `LateSize` become steps.
+
+use std::collections::BTreeSet;
 
 use eec_ir::ops::control::{bound, is_always};
-use eec_ir::program::{Block, BlockId, Decision, IfStep, RepeatStep, RouteStep, RowBuffer, Source, Step};
+use eec_ir::program::{Block, BlockId, Decision, IfStep, RepeatStep, RouteStep, RowBuffer, SizeStep, Source, Step};
 use eec_ir::{BufferId, Dim, NodeId, RegionId, ValueId};
 
 use super::join::After;
 use super::order::Border;
+use super::view::Shown;
 use super::{LowerError, Lowering};
 
 impl Lowering<'_> {
@@ -18,6 +21,8 @@ impl Lowering<'_> {
     ) -> Result<(Vec<Step>, Vec<BufferId>), LowerError> {
         let (outer_steps, outer_places) = (std::mem::take(&mut self.steps), self.places.clone());
         let graph = self.graph;
+        let outer_known = self.known.clone();
+        self.known.extend(graph.region(region).rows.iter().chain(&graph.region(region).length).cloned());
         for id in &graph.region(region).nodes {
             self.node(*id)?;
         }
@@ -26,6 +31,7 @@ impl Lowering<'_> {
             yields.push(self.at_border(*v, border)?);
         }
         self.places = outer_places;
+        self.known = outer_known;
         Ok((std::mem::replace(&mut self.steps, outer_steps), yields))
     }
 
@@ -56,6 +62,26 @@ impl Lowering<'_> {
     fn results(&mut self, id: NodeId, border: Border) -> Vec<BufferId> {
         let outputs = self.graph.node(id).outputs.clone();
         outputs.into_iter().map(|v| self.place_at_border(v, border, Source::Result)).collect()
+    }
+
+    /// A number becomes a size, and what was assumed of it is checked as soon as all of it is known.
+    pub(super) fn late_size(&mut self, id: NodeId, size: &Dim, most: &Dim) -> Result<(), LowerError> {
+        let value = self.dense(self.input(id, 0))?;
+        let symbol = size.as_symbol().cloned().ok_or_else(|| LowerError::internal(format!("{size} is no symbol")))?;
+        self.known.insert(symbol.clone());
+        let about = |(a, b): &(Dim, Dim)| {
+            let mut symbols = BTreeSet::new();
+            a.collect_symbols(&mut symbols);
+            b.collect_symbols(&mut symbols);
+            symbols.contains(&symbol) && symbols.is_subset(&self.known)
+        };
+        let (equal, rest) = std::mem::take(&mut self.unchecked).into_iter().partition(about);
+        self.unchecked = rest;
+        self.current = Some(id);
+        let (name, most) = (self.name(), most.clone());
+        self.steps.push(Step::Size(SizeStep { name, value, symbol, most, equal }));
+        self.places.insert(self.result(id), Shown::dense(value, &self.graph.ty(self.result(id)).dims));
+        Ok(())
     }
 
     pub(super) fn if_node(&mut self, id: NodeId) -> Result<(), LowerError> {

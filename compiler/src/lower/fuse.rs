@@ -238,6 +238,7 @@ fn role(op: &Op) -> Role {
         Op::BitwiseNot {} | Op::CastUnsaturated { .. } | Op::BitCast { .. } => Role::Other,
         Op::Mod { .. } | Op::BitShift { .. } | Op::BitwiseAnd {} | Op::BitwiseOr {} | Op::BitwiseXor {} => Role::Other,
         Op::ReduceProd { .. } | Op::CumProd { .. } | Op::TopK { .. } => Role::Other,
+        Op::NonZero {} | Op::Unique { .. } | Op::NonMaxSuppression { .. } | Op::LateSize { .. } => Role::Other,
         Op::ScatterElements { .. } | Op::ScatterND { .. } => Role::Other,
         Op::ArgMax { .. } | Op::Reshape { .. } | Op::Transpose { .. } | Op::Expand { .. } | Op::Concat { .. } => {
             Role::Other

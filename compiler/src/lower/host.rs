@@ -19,9 +19,10 @@ pub(super) fn is_compiled(graph: &Graph, id: NodeId) -> bool {
     let first = || node.inputs.first().map(|v| graph.ty(*v));
     match &node.op {
         // Bits are moved whatever they stand for.
-        Op::Reshape { .. } | Op::Transpose { .. } | Op::Expand { .. } | Op::Concat { .. } | Op::Slice { .. } => true,
+        Op::Reshape { .. } | Op::Transpose { .. } | Op::Expand { .. } | Op::Slice { .. } => true,
+        Op::Concat { .. } => !shares_a_whole(graph, &node.inputs),
         Op::Gather { .. } | Op::GatherElements { .. } | Op::GatherND { .. } | Op::Where {} => true,
-        Op::Shape { .. } | Op::If { .. } | Op::Route { .. } | Op::Loop { .. } => true,
+        Op::Shape { .. } | Op::If { .. } | Op::Route { .. } | Op::Loop { .. } | Op::LateSize { .. } => true,
         Op::Pad { pads } => types.all(DType::is_compiled) && pads.iter().all(|p| p.is_at_least(0)),
         Op::Pow {} => dtype(&node.inputs[0]) == DType::F32 && types.all(DType::is_compiled),
         Op::Conv { .. } => first().is_some_and(|x| x.rank() <= 4) && types.all(|t| t == DType::F32),
@@ -35,8 +36,20 @@ pub(super) fn is_compiled(graph: &Graph, id: NodeId) -> bool {
         Op::BitCast { .. } | Op::Mod { .. } | Op::BitShift { .. } | Op::BitwiseAnd {} => false,
         Op::BitwiseOr {} | Op::BitwiseXor {} | Op::ReduceProd { .. } | Op::CumProd { .. } => false,
         Op::TopK { .. } | Op::ScatterElements { .. } | Op::ScatterND { .. } => false,
+        Op::NonZero {} | Op::Unique { .. } | Op::NonMaxSuppression { .. } => false,
         _ => types.all(DType::is_compiled),
     }
+}
+
+/// Whether data decides how a whole is parted, as in `late0` and `n-late0`: of each part alone a run knows how large
+/// it may be, which is not enough to check compiled accesses for.
+fn shares_a_whole(graph: &Graph, parts: &[ValueId]) -> bool {
+    let mut differences = parts.iter().flat_map(|v| &graph.ty(*v).dims).filter(|d| !d.is_at_least(0)).peekable();
+    if differences.peek().is_none() {
+        return false;
+    }
+    let late = graph.late_symbols();
+    differences.any(|dim| late.iter().any(|symbol| dim.mentions(symbol)))
 }
 
 impl Lowering<'_> {

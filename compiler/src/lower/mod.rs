@@ -19,7 +19,7 @@ mod order;
 mod rows;
 mod view;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use eec_ir::program::{Block, Buffer, Constant, Form, Gate, Kernel, Port, Program, Source, Step};
 use eec_ir::verify::{Stage, Verified};
@@ -83,7 +83,10 @@ pub fn lower(verified: Verified<'_>, names: Names<'_>) -> Result<Program, LowerE
     let (steps, yields) = lowering.region(Graph::ROOT, Border::RowMajor)?;
     lowering.program.blocks[0].steps = steps;
     lowering.outputs(&yields);
-    Ok(lowering.program)
+    match lowering.unchecked.first() {
+        Some((a, b)) => Err(LowerError::new(format!("the sizes {a} and {b}, which data decides, cannot be compared"))),
+        None => Ok(lowering.program),
+    }
 }
 
 /// The gates of a verified graph, which are numbered without holes.
@@ -119,6 +122,10 @@ struct Lowering<'g> {
     waiting: HashMap<ValueId, epilogue::Waiting>,
     /// Attentions by the product with values that ends them.
     attentions: HashMap<NodeId, attention::Waiting>,
+    /// The symbols that have values here.
+    known: BTreeSet<Symbol>,
+    /// Pairs of sizes that must be equal, of which data decides one; no step checks them yet.
+    unchecked: Vec<(Dim, Dim)>,
     /// What the length symbols of the joins around stand for.
     lengths: HashMap<Symbol, [Dim; 2]>,
     /// The node being lowered, for kernel names.
@@ -133,8 +140,11 @@ impl<'g> Lowering<'g> {
                 yielded.extend(graph.region(*r).yields.iter().copied());
             }
         }
-        let program =
-            Program { name: graph.name.clone(), assumptions: graph.assumptions().to_vec(), ..Program::default() };
+        let late = graph.late_symbols();
+        let is_late = |dim: &Dim| late.iter().any(|symbol| dim.mentions(symbol));
+        let (unchecked, assumptions) =
+            graph.assumptions().iter().cloned().partition(|(a, b)| !late.is_empty() && (is_late(a) || is_late(b)));
+        let program = Program { name: graph.name.clone(), assumptions, ..Program::default() };
         Lowering {
             graph,
             uses: graph.uses(),
@@ -148,6 +158,8 @@ impl<'g> Lowering<'g> {
             steps: Vec::new(),
             waiting: HashMap::new(),
             attentions: HashMap::new(),
+            known: BTreeSet::new(),
+            unchecked,
             lengths: HashMap::new(),
             current: None,
         }
@@ -156,6 +168,7 @@ impl<'g> Lowering<'g> {
     fn inputs(&mut self) {
         for (i, v) in self.graph.inputs().iter().enumerate() {
             let buffer = self.buffer_for(*v, Source::Input(i as u32));
+            self.graph.ty(*v).dims.iter().for_each(|d| d.collect_symbols(&mut self.known));
             let name = self.graph.value(*v).name.as_deref().unwrap_or_default().to_string();
             self.program.inputs.push(self.port(name, *v, buffer));
         }
@@ -354,6 +367,8 @@ impl<'g> Lowering<'g> {
             Op::BitCast { .. } | Op::Mod { .. } | Op::BitShift { .. } | Op::BitwiseAnd {} => self.host(id),
             Op::BitwiseOr {} | Op::BitwiseXor {} | Op::ReduceProd { .. } | Op::CumProd { .. } => self.host(id),
             Op::TopK { .. } | Op::ScatterElements { .. } | Op::ScatterND { .. } => self.host(id),
+            Op::NonZero {} | Op::Unique { .. } | Op::NonMaxSuppression { .. } => self.host(id),
+            Op::LateSize { size, most } => self.late_size(id, size, most),
             Op::If { .. } => self.if_node(id),
             Op::Route { .. } => self.route_node(id),
             Op::Loop { trips } => self.loop_node(id, trips),

@@ -37,12 +37,6 @@ pub enum ImportErrorKind {
     /// them, as far as the values they take can be told.
     #[error("{0}")]
     Unsupported(Unsupported),
-    /// eec wrote the model, with decisions that choose rows while it runs.
-    #[error(
-        "was exported by eec with exits, gates or token exits that choose rows of a batch while the model runs; such a \
-         file is for other engines and is not read back: use the .eec file, or what `eec export --plain` writes"
-    )]
-    RowsChosen,
     /// A tensor stored in the model or beside it is broken.
     #[error("tensor `{name}`: {reason}")]
     Tensor {

@@ -100,13 +100,13 @@ impl fmt::Display for UnsupportedForm {
 }
 
 impl UnsupportedForm {
-    /// `; decided by the inputs a, b`, if there are such inputs.
+    /// `; decided by the inputs a, b, …`, if there are such inputs.
     fn decided_by(&self) -> String {
         if self.deciding.is_empty() {
             return String::new();
         }
         let names: Vec<String> = self.deciding.iter().map(|name| format!("`{name}`")).collect();
-        format!("; decided by the inputs {}", names.join(", "))
+        format!("; decided by the inputs {}, of which `--fix` makes constants", names.join(", "))
     }
 }
 

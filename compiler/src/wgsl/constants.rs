@@ -22,7 +22,7 @@ pub(super) fn resident(program: &Program) -> BTreeSet<BufferId> {
         found.extend(&block.yields);
         for step in &block.steps {
             match step {
-                Step::Run(_) => {}
+                Step::Run(_) | Step::Size(_) => {}
                 Step::Repeat(step) => found.extend(step.condition.iter().chain(&step.carried)),
                 Step::If(step) => found.extend([step.condition]),
                 Step::Route(step) => {

@@ -40,7 +40,7 @@ fn nested(program: &Program, id: BlockId) -> Vec<BlockId> {
     let mut found = Vec::new();
     for step in &program.block(id).steps {
         let inside: Vec<BlockId> = match step {
-            Step::Run(_) => Vec::new(),
+            Step::Run(_) | Step::Size(_) => Vec::new(),
             Step::Repeat(step) => vec![step.body],
             Step::If(step) => vec![step.then, step.other],
             Step::Route(step) => [step.then, step.other].into_iter().chain(step.join.iter().map(|j| j.block)).collect(),
@@ -57,7 +57,7 @@ fn nested(program: &Program, id: BlockId) -> Vec<BlockId> {
 pub(super) fn yields_early(block: &Block) -> bool {
     let inner = |id: &BufferId| {
         block.steps.iter().any(|step| match step {
-            Step::Run(_) => false,
+            Step::Run(_) | Step::Size(_) => false,
             Step::If(step) => step.results.contains(id),
             Step::Repeat(step) => step.results.contains(id),
             Step::Route(step) => step.results.iter().any(|r| r.buffer == *id),

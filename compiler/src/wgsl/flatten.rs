@@ -52,7 +52,7 @@ fn symbols(program: &Program) -> Vec<Symbol> {
     let rows = program.blocks.iter().filter_map(|b| b.rows.clone());
     let lengths = program.blocks.iter().flat_map(|b| &b.steps).filter_map(|step| match step {
         Step::Route(route) => Some(route.join.as_ref()?.length.as_ref()?.symbol.clone()),
-        Step::Run(_) | Step::If(_) | Step::Repeat(_) => None,
+        Step::Run(_) | Step::If(_) | Step::Repeat(_) | Step::Size(_) => None,
     });
     for symbol in inputs.chain(rows).chain(lengths) {
         if !all.contains(&symbol) {
@@ -155,6 +155,9 @@ impl<'p> Flat<'p> {
                 Step::If(step) => self.branch(step, at, &place),
                 Step::Route(step) => self.route(step, at, &place),
                 Step::Repeat(step) => self.repeat(step, at),
+                Step::Size(step) => {
+                    self.problem(&step.name, "a size that data decides has no form on a GPU".into());
+                }
             }
         }
     }

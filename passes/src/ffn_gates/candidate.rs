@@ -11,7 +11,7 @@ use super::FfnGateError;
 use super::copy::{Tokens, copy};
 use crate::clone::ValueMap;
 use crate::rows::{Rows, Track};
-use crate::structure::{Block, Kind, Structure, flow};
+use crate::structure::{Block, Kind, LATE, Structure, flow};
 
 /// A block and whether its FFN can have a gate.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -55,6 +55,9 @@ pub(super) fn ffn(graph: &Graph, structure: &Structure, block: usize) -> Result<
 fn find(graph: &Graph, block: &Block) -> Result<Ffn, String> {
     if graph.nodes_in_order().iter().any(|n| graph.node(*n).op.exit().is_some()) {
         return Err("the model has exits already, and gates come before exit heads".into());
+    }
+    if !graph.late_symbols().is_empty() {
+        return Err(LATE.into());
     }
     let sub_block = block.ffn().ok_or_else(|| no_ffn(block))?;
     let (input, output) = (sub_block.input, sub_block.output);

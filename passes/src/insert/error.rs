@@ -53,6 +53,9 @@ pub enum InsertError {
     /// The model has exits or token exits, which later decisions cannot be inserted between.
     #[error("the model has exits or token exits already: early exits and token exits are inserted together")]
     Decided,
+    /// The model has sizes that data decides.
+    #[error("{}", crate::structure::LATE)]
+    Late,
     /// The head does not fit the model.
     #[error("the {head} head at block {block} does not fit: {reason}")]
     Head {

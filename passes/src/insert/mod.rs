@@ -46,6 +46,9 @@ pub fn apply(graph: &Graph, structure: &Structure, decisions: Decisions<'_>) -> 
     if has_joins(graph) {
         return Err(InsertError::Decided);
     }
+    if !graph.late_symbols().is_empty() {
+        return Err(InsertError::Late);
+    }
     let names: Vec<String> = graph.output_names().iter().map(|n| n.to_string()).collect();
     let added = added_outputs(decisions);
     if let Some(taken) = names.iter().find(|n| added.contains(n)) {

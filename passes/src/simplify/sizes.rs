@@ -12,7 +12,7 @@ pub(super) fn apply(graph: &mut Graph) -> Result<bool, PassError> {
     for id in graph.nodes_in_order() {
         let node = graph.node(id);
         let [value] = node.outputs[..] else { continue };
-        if node.op.is_control() || is_sizes_form(graph, id) {
+        if node.op.is_control() || node.op.late_symbol().is_some() || is_sizes_form(graph, id) {
             continue;
         }
         let Some(contents) = graph.value(value).contents.clone() else { continue };

@@ -5,6 +5,10 @@ use eec_ir::{Graph, NodeId, ValueId};
 use super::{Batch, ExitCandidate, Structure, flow};
 use crate::rows::Rows;
 
+/// Why nothing is inserted into a model with sizes that data decides: they would have to be made anew for the rows
+/// that stay.
+pub(crate) const LATE: &str = "data decides sizes of the model while it runs";
+
 /// Sets every block's candidacy.
 pub(crate) fn mark_candidates(graph: &Graph, structure: &mut Structure) {
     let rows = match &structure.batch {
@@ -28,6 +32,9 @@ pub(crate) fn mark_candidates(graph: &Graph, structure: &mut Structure) {
 
 /// A reason that holds for every exit of the model.
 fn refuse_model(graph: &Graph, structure: &Structure) -> Option<String> {
+    if !graph.late_symbols().is_empty() {
+        return Some(LATE.into());
+    }
     let ty = graph.ty(structure.output);
     if ty.rank() != 2 {
         return Some(format!("per-token outputs need other exits: expected an output [batch, classes], found {ty}"));

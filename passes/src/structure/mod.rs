@@ -10,10 +10,12 @@ mod states;
 #[cfg(test)]
 mod tests;
 
-use eec_ir::{Dim, Graph, NodeId, Symbol, ValueId, cost};
+use eec_ir::{Dim, Graph, NodeId, Op, Symbol, ValueId, cost};
 
 pub use blocks::Kind;
 pub use states::StatePair;
+
+pub(crate) use legal::LATE;
 
 use blocks::Unit;
 use cuts::{Dominators, Segment};
@@ -196,8 +198,14 @@ pub fn analyse(graph: &Graph) -> Result<Structure, StructureError> {
     Ok(structure)
 }
 
+/// The first dim of the output, unless it counts the steps of a loop, or as many as data decides.
 fn batch_of(graph: &Graph, output: ValueId) -> Option<Batch> {
     let first = graph.ty(output).dims.first()?;
+    let counts = |op: &Op| matches!(op, Op::Loop { trips } if trips == first);
+    let is_count = |n: &NodeId| counts(&graph.node(*n).op) || graph.node(*n).op.late_symbol() == first.as_symbol();
+    if first.as_symbol().is_some() && graph.nodes_in_order().iter().any(is_count) {
+        return None;
+    }
     let fixed = first.as_const().filter(|n| *n > 0).map(Batch::Fixed);
     fixed.or_else(|| first.as_symbol().cloned().map(Batch::Symbolic))
 }

@@ -298,3 +298,43 @@ fn graphs_without_data_or_batch_are_errors() {
     let graph = net.finish(ids);
     assert!(analyse(&graph).unwrap_err().to_string().contains("float output"));
 }
+
+fn parsed(source: &str) -> Graph {
+    eec_ir::text::parse(source, &mut |_| None).expect("a graph")
+}
+
+#[test]
+fn the_steps_of_a_loop_and_what_data_counts_are_no_batch() {
+    let steps = parsed(
+        "graph @steps(%x: f32[n, 2], %s: f32[2]) -> (%rows: f32[n, 2]) {
+           %last: f32[2], %rows: f32[n, 2] = Loop{trips=n}(true; %s)
+             do (%i: i64[], %v: f32[2]) {
+               %e: f32[2] = Gather(%x, %i)
+               %w: f32[2] = Add(%v, %e)
+               yield true, %w, %w
+             }
+           return %rows
+         }",
+    );
+    let error = analyse(&steps).unwrap_err().to_string();
+    assert!(error.contains("expected the batch as first dim of the output `rows`"), "{error}");
+    let found = parsed(
+        "graph @found(%x: f32[n, 2], %k: i64[]) -> (%y: f32[m, 2]) {
+           %s: i64[] = LateSize{size=m, most=n}(%k)
+           %p: f32[m, 2] = Slice{axes=[0], starts=[0], ends=[m], steps=[1]}(%x)
+           %y: f32[m, 2] = Relu(%p)
+           return %y
+         }",
+    );
+    assert!(analyse(&found).unwrap_err().to_string().contains("output `y`"));
+}
+
+#[test]
+fn nothing_stands_in_a_model_whose_sizes_data_decides() {
+    let mut graph = fixtures::vit(&batch());
+    assert_eq!(analyse(&graph).unwrap().blocks[0].exit, ExitCandidate::Yes);
+    let count = graph.constant(Tensor::scalar(2i64));
+    let op = Op::LateSize { size: Dim::symbol("late"), most: 4.into() };
+    graph.append1(Graph::ROOT, op, &[count], eec_ir::Origin::source("count")).unwrap();
+    assert_eq!(refusal(&analyse(&graph).unwrap(), 0), "data decides sizes of the model while it runs");
+}

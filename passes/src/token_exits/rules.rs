@@ -50,6 +50,10 @@ impl Rule<'_> {
             | Op::CumSum { .. }
             | Op::CumProd { .. }
             | Op::TopK { .. }
+            | Op::NonZero {}
+            | Op::Unique { .. }
+            | Op::NonMaxSuppression { .. }
+            | Op::LateSize { .. }
             | Op::ScatterElements { .. }
             | Op::ScatterND { .. }
             | Op::GatherElements { .. }

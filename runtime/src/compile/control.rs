@@ -1,10 +1,11 @@
-//! Code for the control steps: branches, routes that split rows and put results together, and loops.
+//! Code for the control steps: branches, routes that split rows and put results together, loops, and sizes that data
+//! decides.
 
 use cranelift::prelude::types::{I8, I64};
 use cranelift::prelude::*;
 use eec_ir::BufferId;
 use eec_ir::dim::Symbol;
-use eec_ir::program::{BlockId, Decision, IfStep, Join, RepeatStep, RouteStep, RowBuffer};
+use eec_ir::program::{BlockId, Decision, IfStep, Join, RepeatStep, RouteStep, RowBuffer, SizeStep};
 
 use super::entry::Entry;
 use super::lanes::memory;
@@ -75,6 +76,34 @@ impl Entry<'_, '_> {
         self.b.ins().icmp_imm_s(IntCC::NotEqual, byte, 0)
     }
 
+    /// A number becomes the size that a symbol stands for, if it is one.
+    pub(super) fn late(&mut self, step: &SizeStep) {
+        let from = self.pointer(step.value);
+        let value = self.b.ins().load(I64, memory(), from, 0);
+        let most = self.size(&step.most);
+        // As an unsigned number, one below zero is larger than any size.
+        let fits = self.b.ins().icmp(IntCC::UnsignedLessThanOrEqual, value, most);
+        let slot = self.symbols.get(&step.symbol).copied().unwrap_or_default();
+        self.leave_unless(fits, Fault::Size, slot);
+        self.bind(Some(&step.symbol), value);
+        for (a, b) in &step.equal {
+            let (a, b) = (self.size(a), self.size(b));
+            let equal = self.b.ins().icmp(IntCC::Equal, a, b);
+            self.leave_unless(equal, Fault::Unequal, slot);
+        }
+    }
+
+    /// Ends the run with a fault unless `holds`.
+    fn leave_unless(&mut self, holds: Value, fault: Fault, number: usize) {
+        let [fails, goes_on] = [0; 2].map(|_| self.b.create_block());
+        self.b.ins().brif(holds, goes_on, &[], fails, &[]);
+        self.b.switch_to_block(fails);
+        let code = self.number((fault as i64) << 32 | number as i64);
+        self.b.ins().store(memory(), code, self.tables.context, field::ERROR);
+        self.b.ins().jump(self.tables.leave, &[]);
+        self.b.switch_to_block(goes_on);
+    }
+
     /// A loop. A result stands for what is carried: at first for what the loop was given, then in turn for
     /// its own memory and the parameter's, so that a step reads one while the next one's is written.
     pub(super) fn repeat(&mut self, step: &RepeatStep) {
@@ -92,7 +121,7 @@ impl Entry<'_, '_> {
         for row in &step.rows {
             self.own(row.buffer);
         }
-        let [check, turn, count, body, endless, after] = [0; 6].map(|_| self.b.create_block());
+        let [check, turn, count, after] = [0; 4].map(|_| self.b.create_block());
         let (number, goes_on) = (self.b.append_block_param(check, I64), self.b.append_block_param(check, I8));
         let zero = self.number(0);
         self.b.ins().jump(check, &[zero.into(), first.into()]);
@@ -100,7 +129,8 @@ impl Entry<'_, '_> {
         self.b.switch_to_block(check);
         let in_range = self.b.ins().icmp(IntCC::SignedLessThan, number, limit);
         let runs = self.b.ins().band(in_range, goes_on);
-        self.b.ins().brif(runs, turn, &[], after, &[]);
+        let made = self.b.append_block_param(after, I64);
+        self.b.ins().brif(runs, turn, &[], after, &[number.into()]);
         self.b.switch_to_block(turn);
         // What a kernel that failed leaves may let a loop go on for long.
         let fault = self.b.ins().load(I64, memory(), self.tables.context, field::ERROR);
@@ -109,13 +139,7 @@ impl Entry<'_, '_> {
         let left = self.b.ins().load(I64, memory(), self.tables.context, field::STEPS);
         let fewer = self.b.ins().iadd_imm_s(left, -1);
         self.b.ins().store(memory(), fewer, self.tables.context, field::STEPS);
-        self.b.ins().brif(left, body, &[], endless, &[]);
-        self.b.switch_to_block(endless);
-        let fault = self.number((Fault::Steps as i64) << 32 | i64::from(step.body.0));
-        self.b.ins().store(memory(), fault, self.tables.context, field::ERROR);
-        self.b.ins().jump(self.tables.leave, &[]);
-
-        self.b.switch_to_block(body);
+        self.leave_unless(left, Fault::Steps, step.body.0 as usize);
         let (first, params) = block.params.split_first().map_or((None, &[][..]), |(n, rest)| (*n, rest));
         if let Some(id) = first {
             let place = self.pointer(id);
@@ -133,6 +157,18 @@ impl Entry<'_, '_> {
         let number = self.b.ins().iadd_imm_s(number, 1);
         self.b.ins().jump(check, &[number.into(), next.into()]);
         self.b.switch_to_block(after);
+        if step.condition.is_some() {
+            let left = self.b.ins().isub(limit, made);
+            step.rows.iter().for_each(|row| self.clear(row, made, left));
+        }
+    }
+
+    /// Makes `count` rows from `first` on zeros; none if it is negative.
+    fn clear(&mut self, row: &RowBuffer, first: Value, count: Value) {
+        let (base, bytes) = (self.pointer(row.buffer), self.row_bytes(row));
+        let before = self.b.ins().imul(first, bytes);
+        let (to, size) = (self.b.ins().iadd(base, before), self.b.ins().imul(count, bytes));
+        self.call(self.helpers.zero_bytes, &[to, size]);
     }
 
     /// Puts what step `number` of a loop yielded where the next step, and what follows the loop, read it.

@@ -31,6 +31,7 @@ pub(super) struct Helpers {
     pub(super) gather_rows: Callee,
     pub(super) scatter_rows: Callee,
     pub(super) copy_bytes: Callee,
+    pub(super) zero_bytes: Callee,
     pub(super) clock: Callee,
 }
 
@@ -108,6 +109,7 @@ impl<'a> Entry<'a, '_> {
             Step::If(step) => self.branch(step),
             Step::Route(step) => self.route(step),
             Step::Repeat(step) => self.repeat(step),
+            Step::Size(step) => self.late(step),
         }
     }
 

@@ -227,6 +227,7 @@ impl<M: Module> Compiler<M> {
             gather_rows: self.callee(offset_of!(Callees, gather_rows), &[I64; 6], None),
             scatter_rows: self.callee(offset_of!(Callees, scatter_rows), &[I64; 6], None),
             copy_bytes: self.callee(offset_of!(Callees, copy_bytes), &[I64; 3], None),
+            zero_bytes: self.callee(offset_of!(Callees, zero_bytes), &[I64; 2], None),
             clock: self.callee(offset_of!(Callees, clock), &[I64], Some(I64)),
         };
         let ids = self.loops.clone();

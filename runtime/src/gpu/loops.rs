@@ -26,7 +26,7 @@ pub(super) struct LoopPlan {
 pub(super) fn step_of<'p>(program: &'p Program, repeat: &Repeat) -> Option<&'p RepeatStep> {
     program.blocks.iter().flat_map(|block| &block.steps).find_map(|step| match step {
         Step::Repeat(step) => (step.body == repeat.body).then_some(step),
-        Step::Run(_) | Step::If(_) | Step::Route(_) => None,
+        Step::Run(_) | Step::If(_) | Step::Route(_) | Step::Size(_) => None,
     })
 }
 

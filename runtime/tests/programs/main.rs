@@ -9,6 +9,7 @@ mod forms;
 mod functions;
 mod host;
 mod joins;
+mod late;
 mod loops;
 #[cfg(all(target_os = "linux", feature = "object"))]
 mod native;

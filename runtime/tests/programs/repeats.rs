@@ -164,9 +164,9 @@ fn loops_that_break_a_rule_are_refused() {
     refuse(
         &|b| {
             let go = b.constant(Tensor::vector(vec![1u8]));
-            repeat(b).condition = Some(go);
+            (repeat(b).condition, repeat(b).trips) = (Some(go), None);
         },
-        "the number of the loop's rows is not that of its steps",
+        "nothing bounds the number of the loop's rows",
     );
     refuse(&|b| repeat(b).trips = Some(d("m")), "not bound here");
     refuse(&|b| repeat(b).trips = Some(&d("n") + &n(1)), "must hold");

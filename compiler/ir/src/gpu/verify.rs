@@ -104,7 +104,7 @@ fn verify_repeats(program: &Program, gpu: &GpuProgram) -> Vec<String> {
 fn body(step: &Step) -> Option<BlockId> {
     match step {
         Step::Repeat(step) => Some(step.body),
-        Step::Run(_) | Step::If(_) | Step::Route(_) => None,
+        Step::Run(_) | Step::If(_) | Step::Route(_) | Step::Size(_) => None,
     }
 }
 

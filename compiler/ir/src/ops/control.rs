@@ -52,6 +52,11 @@ fn check_truth(op: &Op, condition: &Type) -> Result<(), InferError> {
     }
 }
 
+/// Why a number that data gave is no size.
+pub fn no_size(value: i64, most: i64) -> String {
+    format!("data makes it a size of {value}, which is not within 0 to {most}")
+}
+
 /// The number of steps that a `Loop` takes at most; `None` if only its condition ends it.
 pub fn bound(trips: &Dim) -> Option<Dim> {
     (trips.as_const() != Some(-1)).then(|| trips.larger(&Dim::default()))
@@ -90,11 +95,10 @@ fn infer_loop(
     if kept != carried {
         return fail(format!("{body} takes {carried:?} and carries on {kept:?}"));
     }
-    let always = is_always(graph, inputs[0]) && is_always(graph, *next);
-    let count = match bound(trips).filter(|_| always) {
+    let count = match bound(trips) {
         Some(count) => count,
         None if rows.is_empty() => Dim::default(),
-        None => return fail("a row of every step needs a number of steps that no data decides".into()),
+        None => return fail("a row of every step needs a bound on the number of steps".into()),
     };
     let stacked = types(rows).into_iter().map(|ty| Type::new(ty.dtype, std::iter::once(count.clone()).chain(ty.dims)));
     Ok(kept.into_iter().chain(stacked).map(Facts::of).collect())

@@ -15,6 +15,7 @@ mod pool;
 mod reduce;
 mod scatter;
 mod select;
+mod selected;
 mod sizes;
 mod window;
 
@@ -102,6 +103,9 @@ pub fn infer(op: &Op, inputs: &[Facts]) -> Result<Inference, InferError> {
     let mut cx = Infer::new(op, inputs)?;
     let outputs = match op {
         Op::TopK { axis, k, largest: _ } => select::infer_top_k(&mut cx, *axis, k)?,
+        Op::NonZero {} => selected::infer_non_zero(&cx),
+        Op::Unique { axis, sorted: _ } => selected::infer_unique(&cx, *axis)?,
+        Op::NonMaxSuppression { most, .. } => selected::infer_boxes(&mut cx, *most)?,
         _ => vec![infer_result(&mut cx, op)?],
     };
     Ok(Inference { outputs, assumptions: cx.into_assumptions() })
@@ -199,7 +203,10 @@ fn infer_result(cx: &mut Infer, op: &Op) -> Inferred {
         Op::Range { start, limit, delta } => sizes::infer_range(cx, start, limit, *delta),
         Op::ScatterElements { axis, .. } => scatter::infer_elements(cx, *axis),
         Op::ScatterND { .. } => scatter::infer_nd(cx),
-        Op::TopK { .. } => Err(cx.refuse("it has several results")),
+        Op::LateSize { size, most } => sizes::infer_late(cx, size, most),
+        Op::TopK { .. } | Op::NonZero {} | Op::Unique { .. } | Op::NonMaxSuppression { .. } => {
+            Err(cx.refuse("it has several results"))
+        }
         Op::If { .. } | Op::Route { .. } | Op::Loop { .. } => {
             Err(cx.refuse("a control operator's types follow from its regions"))
         }
@@ -306,8 +313,14 @@ fn eval_result(cx: &Eval, op: &Op, inputs: &[Tensor]) -> Evaluated {
         Op::Shape { start, end } => sizes::eval_shape(cx, *start, *end),
         Op::Sizes { values } => sizes::eval_sizes(cx, values),
         Op::Range { start, limit: _, delta } => sizes::eval_range(cx, start, *delta),
-        Op::If { .. } | Op::Route { .. } | Op::Loop { .. } => {
-            Err(cx.fail("a control operator is run by the evaluator"))
+        Op::NonZero {} => selected::eval_non_zero(cx),
+        Op::Unique { axis, sorted } => selected::eval_unique(cx, *axis, *sorted),
+        Op::NonMaxSuppression { most, overlap, above, centred } => selected::eval_boxes(
+            cx,
+            selected::Boxes { most: *most, overlap: *overlap, above: *above, centred: *centred },
+        ),
+        Op::If { .. } | Op::Route { .. } | Op::Loop { .. } | Op::LateSize { .. } => {
+            Err(cx.fail("it steers the run, and is run by the evaluator"))
         }
     }
 }

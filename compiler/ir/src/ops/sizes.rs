@@ -51,6 +51,18 @@ pub(super) fn eval_sizes(cx: &Eval, values: &[Dim]) -> Evaluated {
     cx.finish(values)
 }
 
+/// `LateSize`.
+pub(super) fn infer_late(cx: &mut Infer, size: &Dim, most: &Dim) -> Inferred {
+    cx.expect_dtype(0, &[DType::I64])?;
+    let ty = cx.ty(0);
+    cx.require(ty.elements().as_const() == Some(1), || format!("needs one element, found {ty}"))?;
+    // While it is evaluated, it is the number that the symbol stands for.
+    let named = size.as_const().is_some() || size.as_symbol().is_some_and(|symbol| !most.mentions(symbol));
+    cx.require(named, || format!("`size` must be a symbol of its own, found {size}"))?;
+    cx.require(most.as_const().is_none_or(|most| most >= 0), || format!("`most` must not be negative, found {most}"))?;
+    Ok(Facts { ty: ty.clone(), contents: Some(vec![size.clone()]) })
+}
+
 /// `Range`.
 pub(super) fn infer_range(cx: &mut Infer, start: &Dim, limit: &Dim, delta: i64) -> Inferred {
     let bad = delta == 0 || delta.unsigned_abs() > Dim::LIMIT as u64;

@@ -87,6 +87,7 @@ impl Walk<'_> {
                 let rows = step.rows.iter().map(|row| row.buffer);
                 step.results.iter().copied().chain(rows).for_each(|id| self.define(place, block, id));
             }
+            Step::Size(step) => self.read(place, step.value),
         }
     }
 

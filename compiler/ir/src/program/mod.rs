@@ -4,8 +4,8 @@
 //! 0 is the body, and a control step names the blocks it runs, whose numbers are always larger, so
 //! that nesting is finite by construction. Buffers are dense and row-major. Kernels read and write
 //! them through strided [`View`]s; shape arithmetic is [`Dim`]s over the program's symbols, which
-//! are bound from the inputs' dims when a run starts and, for the rows of a region and the length of
-//! a [`Join`], when a [`RouteStep`] is reached.
+//! are bound from the inputs' dims when a run starts; for the rows of a region and the length of
+//! a [`Join`], when a [`RouteStep`] is reached; and for what data decides, by a [`SizeStep`].
 
 mod definitions;
 mod epilogue;
@@ -135,6 +135,8 @@ pub enum Step {
     Route(RouteStep),
     /// Runs a block again and again.
     Repeat(RepeatStep),
+    /// Makes a number a size.
+    Size(SizeStep),
 }
 
 /// What a control step decides, as runs count and control it.
@@ -204,8 +206,24 @@ pub struct RepeatStep {
     pub carried: Vec<BufferId>,
     /// What the last step carried on ([`Source::Result`]), one per `carried`; that itself without steps.
     pub results: Vec<BufferId>,
-    /// What the steps gave, one row each ([`Source::Result`]); only without a condition.
+    /// What the steps gave, one row each ([`Source::Result`]), for all `trips`; zeros for those not made.
     pub rows: Vec<RowBuffer>,
+}
+
+/// Gives a symbol the value that data decides. The rest of the block, and the blocks inside it, may use it; outputs
+/// may if the block is the body.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct SizeStep {
+    /// For people: the node that it was made of.
+    pub name: String,
+    /// An `I64` buffer of one element.
+    pub value: BufferId,
+    /// The symbol.
+    pub symbol: Symbol,
+    /// What it is at most, as every run checks; at least it is 0. Buffers are planned for this.
+    pub most: Dim,
+    /// Pairs of sizes that must be equal once it is known.
+    pub equal: Vec<(Dim, Dim)>,
 }
 
 /// The shared continuation of a route: a block that runs after either of the two, on what it yielded.

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter, Write as _};
 
 use super::{
     Attention, Block, BlockId, Conv, Decision, Dense, Epilogue, Expr, Form, Host, IfStep, Kernel, Length, Loop, MatMul,
-    Per, Pool, Program, RepeatStep, RouteStep, RowBuffer, Scan, Source, Step, View,
+    Per, Pool, Program, RepeatStep, RouteStep, RowBuffer, Scan, SizeStep, Source, Step, View,
 };
 use crate::dim::Dim;
 use crate::entity::BufferId;
@@ -105,6 +105,11 @@ impl Program {
                     let check = condition.map_or_else(String::new, |condition| format!(" while {condition}"));
                     writeln!(f, "{pad}{} = repeat{times}{check} ({})", List(&all), List(carried))?;
                     self.write_blocks(f, [("do", *body)], depth)?;
+                }
+                Step::Size(SizeStep { name: _, value, symbol, most, equal }) => {
+                    write!(f, "{pad}size {symbol} = {value} up to {most}")?;
+                    equal.iter().try_for_each(|(a, b)| write!(f, ", {a} == {b}"))?;
+                    writeln!(f)?;
                 }
             }
         }

@@ -3,17 +3,18 @@
 //! 1. Ids exist: buffers, kernels, blocks, constants, inputs, exits, gates.
 //! 2. A block's number is larger than its owner's, and no block has two owners; block 0 is the body.
 //! 3. Symbols are bound where they are used: by an input dim that is a plain symbol, or as the rows or
-//!    the length of an enclosing block (for buffers and assumptions, of any block). None is bound twice.
+//!    the length of an enclosing block (for buffers and assumptions, of any block), or by a step before the use in
+//!    the same block or one around it. None is bound twice.
 //! 4. Inputs and constants hold what their buffers say; parameters are `Param`, results `Result`.
 //! 5. Kernels write `Temp` buffers only and never one that they read.
 //! 6. Views have a stride per axis; expressions are well typed, operands first; reductions use only
 //!    earlier ones, and what is stored per row does not depend on the inner index. Epilogues compute in f32.
-//! 7. What the host runs is no control operator, and fits its operands and results.
+//! 7. What the host runs steers nothing, and fits its operands and results.
 //! 8. Dims have coefficients below [`Dim::LIMIT`]; axes, arguments, expressions and tables are of bounded
 //!    number.
 //! 9. A parameter is defined by one block, a result by one step, a `Temp` by the kernels of one block,
 //!    all before it is read, and it is read only in that block and those inside it.
-//! 10. A loop ends: it has a number of steps or a condition. Rows need the number, and no condition.
+//! 10. A loop ends: it has a number of steps or a condition. Rows need the number.
 //!
 //! That views stay inside their buffers depends on the bound sizes: the runtime checks it before a run.
 
@@ -184,15 +185,23 @@ impl Verifier<'_> {
         self.bound = self.scope.clone();
         self.unique_names("input", &program.inputs);
         self.unique_names("output", &program.outputs);
-        for port in program.inputs.iter().chain(&program.outputs) {
-            let place = format!("port {:?}", port.name);
-            self.expect_dtype(&place, port.buffer, port.dtype);
-            self.dims(&place, &port.dims);
-            let elements = Dim::product(&port.dims);
-            let len = self.buffer(&place, port.buffer).map(|b| b.len.clone());
-            if let Some(len) = len.filter(|len| *len != elements) {
-                self.report(&place, format_args!("its dims hold `{elements}` elements, its buffer `{len}`"));
-            }
+        program.inputs.iter().for_each(|port| self.port(port));
+    }
+
+    /// Outputs may mention what steps of the body bind.
+    fn outputs(&mut self) {
+        let program = self.program;
+        program.outputs.iter().for_each(|port| self.port(port));
+    }
+
+    fn port(&mut self, port: &Port) {
+        let place = format!("port {:?}", port.name);
+        self.expect_dtype(&place, port.buffer, port.dtype);
+        self.dims(&place, &port.dims);
+        let elements = Dim::product(&port.dims);
+        let len = self.buffer(&place, port.buffer).map(|b| b.len.clone());
+        if let Some(len) = len.filter(|len| *len != elements) {
+            self.report(&place, format_args!("its dims hold `{elements}` elements, its buffer `{len}`"));
         }
     }
 
@@ -270,7 +279,11 @@ impl Verifier<'_> {
                 Step::If(step) => self.branch(&place, id, step, depth),
                 Step::Route(step) => self.route(&place, id, step, depth),
                 Step::Repeat(step) => self.repeat(&place, id, step, depth),
+                Step::Size(step) => self.late(&place, step),
             }
+        }
+        if id.0 == 0 {
+            self.outputs();
         }
         for id in &block.yields {
             self.buffer(&place, *id);
@@ -333,6 +346,9 @@ impl Verifier<'_> {
         let tensors = form.inputs.iter().chain(&form.outputs);
         self.at_most(place, MAX_ARGUMENTS, tensors.clone().count(), "operands and results");
         tensors.for_each(|t| self.dims(place, &t.dims));
+        if form.op.late_symbol().is_some() {
+            self.report(place, "the host makes no sizes");
+        }
         form.op.clone().map_dims(&mut |dim| {
             self.dim(place, dim);
             dim.clone()

@@ -17,7 +17,7 @@ struct Walk<'f, 'g> {
     open: Vec<Open>,
     regions: HashSet<RegionId>,
     nodes: HashSet<NodeId>,
-    /// The inputs' symbols, and the row and length symbols met so far.
+    /// The inputs' symbols, and those of rows, lengths and late sizes met so far.
     symbols: BTreeSet<Symbol>,
 }
 
@@ -108,6 +108,9 @@ impl<'g> Walk<'_, 'g> {
         self.arity(id);
         for v in &node.inputs {
             self.operand(*v, Some(id), "reads");
+        }
+        if let Some(symbol) = node.op.late_symbol().filter(|s| !self.symbols.insert((*s).clone())) {
+            self.found.report(7, Some(id), format!("the symbol {symbol} has a value already"));
         }
         let rows = self.mask_symbols(id);
         for inner in &node.regions {

@@ -75,6 +75,7 @@ fn check_region(found: &mut Found<'_>, region: RegionId, outer: &BTreeSet<Symbol
         for inner in &node.regions {
             check_region(found, *inner, &known, stage);
         }
+        known.extend(node.op.late_symbol().cloned());
     }
 }
 
@@ -125,12 +126,25 @@ fn check_dim(found: &mut Found<'_>, node: Option<NodeId>, dim: &Dim, known: &BTr
     let mut symbols = BTreeSet::new();
     dim.collect_symbols(&mut symbols);
     for symbol in symbols.difference(known) {
-        found.report(6, node, format!("the symbol {symbol} is neither an input's nor that of a region around it"));
+        found.report(
+            6,
+            node,
+            format!(
+                "the symbol {symbol} is neither an input's nor one that a region around it or a node before it gives"
+            ),
+        );
     }
 }
 
 fn check_attributes(found: &mut Found<'_>, id: NodeId, known: &BTreeSet<Symbol>) {
-    for (_, value) in found.graph.node(id).op.attributes() {
+    let op = &found.graph.node(id).op;
+    if let Op::LateSize { size, most } = op {
+        if size.as_symbol().is_none() {
+            found.report(7, Some(id), format!("the size that data decides must be a symbol, found {size}"));
+        }
+        return check_dim(found, Some(id), most, known);
+    }
+    for (_, value) in op.attributes() {
         match value {
             AttrValue::Dim(dim) => check_dim(found, Some(id), &dim, known),
             AttrValue::Dims(dims) => dims.iter().for_each(|d| check_dim(found, Some(id), d, known)),

@@ -1,7 +1,7 @@
 //! The IR's `Loop` as ONNX's.
 
 use eec_ir::graph::Node;
-use eec_ir::ops::control::bound;
+use eec_ir::ops::control::{bound, is_always};
 use eec_ir::{DType, Dim, Type};
 
 use super::super::error::ExportError;
@@ -32,7 +32,18 @@ impl Exporter<'_> {
         let mut body = self.close_branch(region)?;
         body.input = given;
         self.current = here;
-        self.write_node("Loop", inputs, vec![subgraph("body", body)], &node.origin, &node.outputs);
-        Ok(())
+        let carried = node.inputs.len() - 1;
+        let next = graph.region(region).yields.first();
+        let always = is_always(graph, node.inputs[0]) && next.is_some_and(|next| is_always(graph, *next));
+        if always || node.outputs.len() == carried {
+            self.write_node("Loop", inputs, vec![subgraph("body", body)], &node.origin, &node.outputs);
+            return Ok(());
+        }
+        // There are as many rows as steps were made, and room for all.
+        let (results, rows) = node.outputs.split_at(carried);
+        let made: Vec<String> =
+            rows.iter().map(|_| self.used_values.unique(&format!("{}/made", self.current))).collect();
+        self.write_node_and("Loop", inputs, vec![subgraph("body", body)], &node.origin, results, &made);
+        rows.iter().zip(&made).try_for_each(|(row, made)| self.fill(made, 0, *row))
     }
 }

@@ -6,6 +6,7 @@ mod loops;
 mod names;
 mod nodes;
 mod scope;
+mod selected;
 mod sizes;
 
 use std::collections::HashMap;
@@ -24,7 +25,7 @@ use names::Names;
 use scope::Scope;
 
 /// The name under which models are written.
-pub(super) const PRODUCER: &str = "eec";
+const PRODUCER: &str = "eec";
 
 /// The opset that is written.
 const OPSET: i64 = 20;

@@ -30,6 +30,13 @@ impl Exporter<'_> {
             Op::If { .. } => self.export_if(node),
             Op::Route { .. } => self.export_route(node),
             Op::Loop { trips } => self.export_loop(node, trips),
+            Op::LateSize { size, .. } => {
+                self.export_late_size(node, size.as_symbol());
+                Ok(())
+            }
+            Op::NonZero {} => self.export_non_zero(node),
+            Op::Unique { axis, sorted } => self.export_unique(node, *axis, *sorted),
+            Op::NonMaxSuppression { .. } => self.export_boxes(node),
             Op::Sizes { values } => {
                 let name = self.sizes(values)?;
                 self.alias(node.outputs[0], &name);
@@ -61,12 +68,26 @@ impl Exporter<'_> {
         origin: &Origin,
         results: &[ValueId],
     ) {
+        self.write_node_and(op, input, attribute, origin, results, &[]);
+    }
+
+    /// Like [`Exporter::write_node`], with results after those of the graph that only the file has.
+    pub(super) fn write_node_and(
+        &mut self,
+        op: &str,
+        input: Vec<String>,
+        attribute: Vec<AttributeProto>,
+        origin: &Origin,
+        results: &[ValueId],
+        more: &[String],
+    ) {
         let mut output = Vec::with_capacity(results.len());
         for value in results {
             let name = self.value_name(*value);
             self.note_value(*value, name.clone());
             output.push(name);
         }
+        output.extend_from_slice(more);
         let current = self.current.clone();
         // The first node stands for the source node; what else came of it is in no source model.
         let extra = self.used_nodes.contains(&current).then_some(EXPORT);
@@ -91,6 +112,20 @@ impl Exporter<'_> {
         let name = self.used_values.unique(&format!("{}/{op}", self.current));
         self.helper_as(op, inputs, attributes, &name);
         name
+    }
+
+    /// Like [`Exporter::helper`], for a node with several results.
+    pub(super) fn helper_with_results<const N: usize>(
+        &mut self,
+        op: &str,
+        inputs: &[&str],
+        attributes: Vec<AttributeProto>,
+    ) -> [String; N] {
+        let names = [(); N].map(|()| self.used_values.unique(&format!("{}/{op}", self.current)));
+        let inputs = inputs.iter().map(|i| (*i).to_string()).collect();
+        let name = format!("{}/{op}", self.current);
+        self.append(op, inputs, names.to_vec(), attributes, Some(EXPORT), &name);
+        names
     }
 
     /// Like [`Exporter::helper`], with the name of the result given.
@@ -221,7 +256,14 @@ impl Exporter<'_> {
                 let reason = format!("opset {OPSET} has no {op}");
                 return Err(ExportError::Node { node: self.current.clone(), reason });
             }
-            Op::Sizes { .. } | Op::If { .. } | Op::Route { .. } | Op::Loop { .. } => {
+            Op::Sizes { .. }
+            | Op::If { .. }
+            | Op::Route { .. }
+            | Op::Loop { .. }
+            | Op::LateSize { .. }
+            | Op::NonZero {}
+            | Op::Unique { .. }
+            | Op::NonMaxSuppression { .. } => {
                 let reason = "has no form as a single ONNX node".to_string();
                 return Err(ExportError::Node { node: self.current.clone(), reason });
             }

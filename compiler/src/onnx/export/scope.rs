@@ -40,6 +40,11 @@ impl Scope {
         }
     }
 
+    /// Whether a value of this graph tells the size.
+    fn knows(&self, symbol: &Symbol) -> bool {
+        self.sources.contains_key(symbol) || self.sizes.contains_key(&Dim::from(symbol.clone()))
+    }
+
     /// A value of this graph that has `symbol` as a dim, and at which axis.
     pub(super) fn source(&self, symbol: &Symbol) -> Option<&(String, usize)> {
         self.sources.get(symbol)
@@ -52,7 +57,7 @@ pub(super) fn level(scopes: &[Scope], dim: &Dim) -> Result<usize, Symbol> {
     let mut symbols = BTreeSet::new();
     dim.collect_symbols(&mut symbols);
     symbols.into_iter().try_fold(0, |deepest, symbol| {
-        let found = scopes.iter().position(|s| s.sources.contains_key(&symbol));
+        let found = scopes.iter().position(|s| s.knows(&symbol));
         found.map(|level| level.max(deepest)).ok_or(symbol)
     })
 }

@@ -143,7 +143,9 @@ impl Cx<'_> {
     /// A constant size along an axis.
     pub(super) fn fixed_dim(&self, x: ValueId, axis: usize) -> NodeResult<i64> {
         let dim = self.dims(x).get(axis).and_then(Dim::as_const);
-        dim.ok_or_else(|| Refusal::new(format!("dim {axis} of {} must be constant", self.ty(x))))
+        dim.ok_or_else(|| {
+            Refusal::new(format!("dim {axis} of {} must be constant; `--fix-dim` makes it one", self.ty(x)))
+        })
     }
 
     /// The attribute `axis` of operand 0, counted from the front.

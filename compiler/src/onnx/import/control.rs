@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use eec_ir::{Op, RegionId, ValueId};
+use eec_ir::{RegionId, ValueId};
 
 use super::super::error::{Failure, NodeResult, Refusal, refuse};
 use super::super::proto::{GraphProto, NodeProto};
-use super::{Binding, Importer, Scope, interface, origin};
+use super::{Binding, Importer, Scope, interface};
 
 /// A graph inside a node, ready to be appended any number of times.
 pub(super) struct Body {
@@ -54,32 +54,6 @@ impl Importer<'_> {
             return Ok(None);
         }
         self.append_if(region, condition, regions, &node).map(Some)
-    }
-
-    /// Appends an `If` that owns `regions`; its results.
-    pub(super) fn append_if(
-        &mut self,
-        region: RegionId,
-        condition: ValueId,
-        regions: Vec<RegionId>,
-        node: &NodeProto,
-    ) -> Result<Vec<ValueId>, Failure> {
-        self.check_alike(&regions)?;
-        let appended =
-            self.graph.append_control(region, Op::If { exit: -1, gate: -1 }, &[condition], regions, origin(node))?;
-        Ok(self.graph.node(appended).outputs.clone())
-    }
-
-    /// Refuses branches that give one result in different types: what follows could not tell its size.
-    fn check_alike(&self, regions: &[RegionId]) -> NodeResult<()> {
-        let [then, other] = regions else { return Ok(()) };
-        let yields = |region: &RegionId| self.graph.region(*region).yields.iter().map(|v| self.graph.ty(*v));
-        match yields(then).zip(yields(other)).enumerate().find(|(_, (a, b))| a != b) {
-            Some((i, (a, b))) => refuse(format!(
-                "result {i} is {a} in one branch and {b} in the other; where data decides, both must have one shape"
-            )),
-            None => Ok(()),
-        }
     }
 
     /// The one truth value that `value` holds, if it is known before a run.

@@ -17,6 +17,13 @@ pub(super) struct Declared {
     pub(super) dims: Option<Vec<Option<i64>>>,
 }
 
+impl Declared {
+    /// Whether all dims are known.
+    pub(super) fn is_constant(&self) -> bool {
+        self.dims.as_ref().is_some_and(|dims| dims.iter().all(Option::is_some))
+    }
+}
+
 impl std::fmt::Display for Declared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let show = |d: &Option<i64>| d.map_or_else(|| "?".to_string(), |d| d.to_string());
@@ -83,9 +90,8 @@ impl Importer<'_> {
                 Some(fixed) => {
                     unused.remove(input.name.as_str());
                     let tensor = fixed.tensor(&ty);
-                    let tensor = tensor.map_err(|why| {
-                        self.fail(ImportErrorKind::Interface(format!("input `{}` {why}", input.name)))
-                    })?;
+                    let tensor = tensor
+                        .map_err(|why| self.fail(ImportErrorKind::Option(format!("input `{}` {why}", input.name))))?;
                     self.graph.constant(tensor)
                 }
                 None => self.graph.add_input(&input.name, ty),

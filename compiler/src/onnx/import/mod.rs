@@ -2,6 +2,7 @@
 
 mod activation;
 mod attention;
+mod branches;
 mod build;
 mod contrib;
 mod contrib_attention;
@@ -12,7 +13,10 @@ mod elementwise;
 mod file;
 mod flex_attention;
 mod functions;
+mod growing;
 mod interface;
+mod largest;
+mod late;
 mod loss;
 mod node;
 mod normalise;
@@ -47,14 +51,14 @@ use eec_ir::verify::{Stage, verify};
 use eec_ir::{Graph, Origin, RegionId, Type, ValueId};
 
 use super::error::{Failure, ImportError, ImportErrorKind, NodeResult, Refusal, refuse};
-use super::export::PRODUCER;
 use super::proto::{GraphProto, NodeProto, TensorProto};
 use super::survey::{self, node_path};
 use super::tensor::{ExternalFiles, decode};
 use super::unsupported::Unsupported;
 pub use file::read_tensor_file;
 pub(crate) use functions::Functions;
-use node::Cx;
+use late::Late;
+use node::{Cx, Tools};
 use options::Budget;
 pub use options::{FixedInput, ImportOptions, Limits};
 pub(crate) use rules::is_supported;
@@ -99,7 +103,6 @@ pub fn import_bytes_with(
     let functions = Functions::new(model.functions).map_err(|e| fail(ImportErrorKind::Interface(e)))?;
     let graph = model.graph.ok_or_else(|| fail(ImportErrorKind::NotOnnx("it holds no graph".into())))?;
     let unsupported = survey::unsupported(&graph, &functions);
-    let by_eec = model.producer_name == PRODUCER;
     if !unsupported.types.is_empty() {
         return Err(fail(ImportErrorKind::Unsupported(unsupported)));
     }
@@ -111,11 +114,11 @@ pub fn import_bytes_with(
         options,
         functions,
         budget: Budget::new(options.limits),
+        late: Late::default(),
         scopes: Vec::new(),
         path: Vec::new(),
         unsupported,
         counts: HashMap::new(),
-        by_eec,
     };
     importer.run(graph)
 }
@@ -141,6 +144,7 @@ struct Importer<'f> {
     options: &'f ImportOptions,
     functions: Functions,
     budget: Budget,
+    late: Late,
     /// Names, outermost graph first; inside a function only its own.
     scopes: Vec<Scope>,
     /// The control nodes around the current one, for messages.
@@ -149,8 +153,6 @@ struct Importer<'f> {
     unsupported: Unsupported,
     /// What tells how often the loops of these regions run.
     counts: HashMap<RegionId, ValueId>,
-    /// Whether the file is an export of eec's own.
-    by_eec: bool,
 }
 
 impl Importer<'_> {
@@ -162,9 +164,6 @@ impl Importer<'_> {
             let verified = verify(&self.graph, Stage::Imported).map(drop);
             let invalid = |e| ImportError::new(self.file, None, ImportErrorKind::Invalid(e));
             return verified.map_err(invalid).map(|()| self.graph);
-        }
-        if self.by_eec && self.unsupported.forms.iter().any(|form| form.op == "NonZero") {
-            return Err(ImportError::new(self.file, None, ImportErrorKind::RowsChosen));
         }
         let place = self.unsupported.only_form().map(|form| form.place.clone());
         Err(ImportError::new(self.file, place, ImportErrorKind::Unsupported(self.unsupported)))
@@ -371,7 +370,8 @@ impl Importer<'_> {
 
     /// What a rule works with for `node`.
     fn context(&mut self, region: RegionId, node: NodeProto, inputs: Vec<Option<ValueId>>) -> Cx<'_> {
-        Cx::new(&mut self.graph, &mut self.external, &mut self.budget, region, self.opset, node, inputs)
+        let tools = Tools { external: &mut self.external, budget: &mut self.budget, late: &mut self.late };
+        Cx::new(&mut self.graph, tools, region, self.opset, node, inputs)
     }
 
     /// The values of operands; none for those that are left out.

@@ -7,6 +7,7 @@ use eec_ir::{DType, Dim, Graph, Op, Origin, RegionId, Tensor, Type, ValueId};
 use super::super::error::{NodeResult, Refusal, refuse};
 use super::super::proto::{AttributeProto, NodeProto, TensorProto, attribute_type};
 use super::super::tensor::{ExternalFiles, decode};
+use super::late::Late;
 use super::options::Budget;
 
 /// What a rule gives: the values that stand for the node's results.
@@ -16,8 +17,7 @@ pub(super) type Results = NodeResult<Vec<ValueId>>;
 /// behind can be refused instead of ignored.
 pub(super) struct Cx<'a> {
     graph: &'a mut Graph,
-    external: &'a mut ExternalFiles,
-    budget: &'a mut Budget,
+    tools: Tools<'a>,
     region: RegionId,
     /// The version of the operators.
     pub(super) opset: i64,
@@ -28,11 +28,17 @@ pub(super) struct Cx<'a> {
     origin: Origin,
 }
 
+/// What all nodes of an import share, beside the graph.
+pub(super) struct Tools<'a> {
+    pub(super) external: &'a mut ExternalFiles,
+    pub(super) budget: &'a mut Budget,
+    pub(super) late: &'a mut Late,
+}
+
 impl<'a> Cx<'a> {
     pub(super) fn new(
         graph: &'a mut Graph,
-        external: &'a mut ExternalFiles,
-        budget: &'a mut Budget,
+        tools: Tools<'a>,
         region: RegionId,
         opset: i64,
         node: NodeProto,
@@ -40,7 +46,7 @@ impl<'a> Cx<'a> {
     ) -> Self {
         let origin = super::origin(&node);
         let NodeProto { attribute: attributes, output: outputs, op_type, .. } = node;
-        Cx { graph, external, budget, region, opset, attributes, inputs, outputs, op_type, origin }
+        Cx { graph, tools, region, opset, attributes, inputs, outputs, op_type, origin }
     }
 
     // Operands.
@@ -117,7 +123,9 @@ impl<'a> Cx<'a> {
             return Ok(None);
         };
         let constants = sizes.iter().map(Dim::as_const).collect::<Option<Vec<_>>>();
-        constants.map(Some).ok_or_else(|| Refusal::new(format!("the {what} depends on symbolic sizes: {sizes:?}")))
+        constants.map(Some).ok_or_else(|| {
+            Refusal::new(format!("the {what} depends on symbolic sizes: {sizes:?}; `--fix-dim` makes them constants"))
+        })
     }
 
     /// A list of axes: the attribute `axes`, or operand `i` in newer opsets.
@@ -186,7 +194,7 @@ impl<'a> Cx<'a> {
     /// A tensor attribute.
     pub(super) fn tensor(&mut self, name: &str) -> NodeResult<Option<Tensor>> {
         let proto: Option<TensorProto> = self.take(name, attribute_type::TENSOR)?.and_then(|a| a.t);
-        let decoded = proto.map(|t| decode(t, self.external)).transpose();
+        let decoded = proto.map(|t| decode(t, self.tools.external)).transpose();
         decoded.map_err(|e| Refusal::new(format!("attribute `{name}`: {e}")))
     }
 
@@ -197,7 +205,7 @@ impl<'a> Cx<'a> {
 
     /// Refuses attributes that the rule did not read, and constants beyond what may be computed.
     pub(super) fn nothing_left(&self) -> NodeResult<()> {
-        self.budget.check_constants(0)?;
+        self.tools.budget.check_constants(0)?;
         match self.attributes.first() {
             Some(a) => refuse(format!("attribute `{}` is not supported", a.name)),
             None => Ok(()),
@@ -207,6 +215,16 @@ impl<'a> Cx<'a> {
     // Building.
 
     /// The graph.
+    pub(super) fn graph(&self) -> &Graph {
+        self.graph
+    }
+
+    /// The sizes that data decides, so far.
+    pub(super) fn late(&mut self) -> &mut Late {
+        self.tools.late
+    }
+
+    /// The graph, to be changed.
     pub(super) fn graph_mut(&mut self) -> &mut Graph {
         self.graph
     }
@@ -237,7 +255,7 @@ impl<'a> Cx<'a> {
         if let Some(tensor) = self.folded(&op, inputs) {
             return Ok(self.constant(tensor));
         }
-        self.budget.check_nodes(self.graph.node_count())?;
+        self.tools.budget.check_nodes(self.graph.node_count())?;
         Ok(self.graph.append1(self.region, op, inputs, self.origin.clone())?)
     }
 
@@ -256,14 +274,14 @@ impl<'a> Cx<'a> {
 
     /// Like [`Cx::emit`], for an operator with several results.
     pub(super) fn emit_all(&mut self, op: Op, inputs: &[ValueId]) -> NodeResult<Vec<ValueId>> {
-        self.budget.check_nodes(self.graph.node_count())?;
+        self.tools.budget.check_nodes(self.graph.node_count())?;
         let node = self.graph.append(self.region, op, inputs, self.origin.clone())?;
         Ok(self.graph.node(node).outputs.clone())
     }
 
     /// A constant.
     pub(super) fn constant(&mut self, tensor: Tensor) -> ValueId {
-        self.budget.count_constant(tensor.bytes().len());
+        self.tools.budget.count_constant(tensor.bytes().len());
         self.graph.constant(tensor)
     }
 
@@ -275,7 +293,7 @@ impl<'a> Cx<'a> {
     /// Checks, before it is computed, that a constant of so many elements of 8 bytes or less may be.
     pub(super) fn may_compute(&self, elements: i64) -> NodeResult<()> {
         let bytes = usize::try_from(elements).unwrap_or(usize::MAX).saturating_mul(8);
-        self.budget.check_constants(bytes)
+        self.tools.budget.check_constants(bytes)
     }
 
     /// Notes that two sizes are equal whenever the model is run as it is meant; checked at every run.

@@ -11,7 +11,7 @@ use super::node::{Cx, Results, axis_index, axis_indices};
 /// Repeats along every axis: each is split off as an axis of its own, and broadcast.
 pub(super) fn tile(cx: &mut Cx) -> Results {
     let x = cx.input(0)?;
-    let repeats = cx.sizes(1, "number of repeats")?.unwrap_or_default();
+    let repeats = cx.late_sizes(1, "number of repeats", |_| None)?.unwrap_or_default();
     let from = cx.dims(x);
     if repeats.len() != from.len() {
         return refuse(format!("{} repeats do not fit {}", repeats.len(), cx.ty(x)));
@@ -156,23 +156,6 @@ pub(super) fn center_crop_pad(cx: &mut Cx) -> Results {
         }
     }
     Ok(vec![x])
-}
-
-/// The elements along an axis where a condition holds, which must be known.
-pub(super) fn compress(cx: &mut Cx) -> Results {
-    let mut x = cx.input(0)?;
-    let condition = cx.const_ints(1, "condition")?.unwrap_or_default();
-    let axis = match cx.int("axis")? {
-        Some(axis) => axis_index(axis, cx.rank(x))?,
-        None => {
-            let elements = cx.ty(x).elements();
-            x = cx.reshape(x, vec![elements])?;
-            0
-        }
-    };
-    let chosen: Vec<i64> = (0i64..).zip(&condition).filter(|(_, c)| **c != 0).map(|(i, _)| i).collect();
-    let indices = cx.integers(chosen);
-    Ok(vec![cx.emit(Op::Gather { axis: axis as i64 }, &[x, indices])?])
 }
 
 /// The first elements of every sequence in reverse order, as many as the sequence is long.

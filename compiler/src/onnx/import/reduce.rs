@@ -147,9 +147,10 @@ pub(super) fn top_k(cx: &mut Cx) -> Results {
     let axis = axis_index(axis, cx.rank(x))? as i64;
     let largest = cx.flag("largest", true)?;
     cx.flag("sorted", true)?;
+    let all = cx.dims(x)[axis as usize].clone();
     let k = match cx.int("k")? {
         Some(k) => Dim::from(k),
-        None => match cx.sizes(1, "number of elements")?.as_deref() {
+        None => match cx.late_sizes(1, "number of elements", |_| Some(all.clone()))?.as_deref() {
             Some([k]) => k.clone(),
             _ => return refuse("the number of elements must be one size"),
         },

@@ -9,8 +9,9 @@ use super::super::error::{Failure, NodeResult, Refusal, refuse};
 use super::super::proto::NodeProto;
 use super::Importer;
 use super::control::Body;
+use super::growing::{Growth, changes};
 use super::node::Cx;
-use super::unroll::{ROWS_OF_DATA, Scan, Source, Trips, Turn};
+use super::unroll::{ROWS_OF_DATA, Scan, Source, Trips, Turn, stacked};
 
 /// The region of a loop that is being made: what a step is given.
 pub(super) struct Round {
@@ -23,10 +24,15 @@ pub(super) struct Round {
 impl Round {
     /// A round that is given values of the types of `carried`.
     pub(super) fn open(graph: &mut Graph, carried: &[ValueId]) -> Round {
+        let types: Vec<Type> = carried.iter().map(|v| graph.ty(*v).clone()).collect();
+        Round::of(graph, &types)
+    }
+
+    /// A round that is given values of these types.
+    pub(super) fn of(graph: &mut Graph, types: &[Type]) -> Round {
         let region = graph.new_region(None);
         let number = graph.add_param(region, Type::new(DType::I64, []));
-        let types: Vec<Type> = carried.iter().map(|v| graph.ty(*v).clone()).collect();
-        Round { region, number, carried: types.into_iter().map(|ty| graph.add_param(region, ty)).collect() }
+        Round { region, number, carried: types.iter().map(|ty| graph.add_param(region, ty.clone())).collect() }
     }
 
     /// Ends the round, and puts the loop of such rounds into `region`.
@@ -52,9 +58,14 @@ impl Round {
         if always && unbounded {
             return refuse("nothing ends it");
         }
-        if !made.rows.is_empty() && (!always || unbounded) {
+        if !made.rows.is_empty() && unbounded {
             let undecided = if is_always(graph, first) { next } else { first };
             return Err(Refusal::undecided(undecided, ROWS_OF_DATA));
+        }
+        let inside = graph.late_symbols_in(self.region);
+        let of_a_step = |dim: &Dim| inside.iter().any(|symbol| dim.mentions(symbol));
+        if let Some(row) = made.rows.iter().find(|row| graph.ty(**row).dims.iter().any(of_a_step)) {
+            return refuse(format!("a step gives a row of {}, whose size data decides in every step", graph.ty(*row)));
         }
         if let Some(steps) = made.trips.as_const().filter(|steps| always && *steps > MAX_STEPS as i64) {
             return refuse(format!("takes {steps} steps, more than {MAX_STEPS}"));
@@ -86,21 +97,29 @@ fn check_truth(graph: &Graph, condition: ValueId) -> NodeResult<()> {
     }
 }
 
-/// A round of a `Loop` whose body was imported.
-pub(super) struct Imported {
-    round: Round,
+/// A step of a `Loop` whose body was imported.
+pub(super) struct Step {
     /// The number of the step as the body sees it.
     number: ValueId,
     /// Whether there is another step.
     condition: ValueId,
-    next: Vec<ValueId>,
+    /// What is carried on, as the body gives it.
+    pub(super) next: Vec<ValueId>,
     rows: Vec<ValueId>,
+}
+
+/// A round of a `Loop` whose body was imported.
+pub(super) struct Imported {
+    round: Round,
+    step: Step,
+    /// How many assumptions the graph had before.
+    assumptions: usize,
 }
 
 impl Imported {
     /// Whether a loop of such rounds tells how many rows it gives, if it gives any.
     pub(super) fn counts_rows(&self, graph: &Graph) -> bool {
-        self.rows.is_empty() || is_always(graph, self.condition)
+        self.step.rows.is_empty() || is_always(graph, self.step.condition)
     }
 }
 
@@ -110,38 +129,91 @@ impl Importer<'_> {
         &mut self,
         node: &NodeProto,
         body: &Body,
-        (trips, from): (&Trips, usize),
+        at: (&Trips, usize),
         carried: &[ValueId],
     ) -> Result<Option<Imported>, Failure> {
+        let assumptions = self.graph.assumptions().len();
         let round = Round::open(&mut self.graph, carried);
+        let given = round.carried.clone();
+        let step = self.step_of(node, body, at, &round, given)?;
+        Ok(step.map(|step| Imported { round, step, assumptions }))
+    }
+
+    /// What the body makes of `given` in a round; `None` if a node cannot be imported.
+    pub(super) fn step_of(
+        &mut self,
+        node: &NodeProto,
+        body: &Body,
+        (trips, from): (&Trips, usize),
+        round: &Round,
+        given: Vec<ValueId>,
+    ) -> Result<Option<Step>, Failure> {
         if let Trips::Data(count) = trips {
             self.counts.insert(round.region, *count);
         }
         let mut inside = self.context(round.region, node.clone(), Vec::new());
         let number = if from > 0 { inside.plus(round.number, from as f64)? } else { round.number };
         let holds = self.graph.constant(Tensor::scalar(1u8));
-        let given: Vec<ValueId> = [number, holds].into_iter().chain(round.carried.iter().copied()).collect();
+        let carried = given.len();
+        let given: Vec<ValueId> = [number, holds].into_iter().chain(given).collect();
         let results = self.import_body(round.region, body, body.graph.node.clone(), &given, &HashMap::new())?;
         let Some(mut next) = results else { return Ok(None) };
-        let rows = next.split_off(1 + carried.len());
+        let rows = next.split_off(1 + carried);
         let condition = next.remove(0);
-        Ok(Some(Imported { round, number, condition, next, rows }))
+        Ok(Some(Step { number, condition, next, rows }))
     }
 
-    /// The results of a `Loop` that goes on from `turn`, at step `from`, with such rounds.
-    pub(super) fn close_round(
+    /// The results of a `Loop` that goes on from `turn`, at step `from`, with rounds like `first`: its carried values,
+    /// then the rows of all steps. Where steps change sizes, or data says how many rows there are, the body is
+    /// imported anew, with what the loop must carry beside; `None` if that cannot be.
+    pub(super) fn close_loop(
+        &mut self,
+        region: RegionId,
+        node: &NodeProto,
+        body: &Body,
+        at: (&Trips, usize),
+        turn: Turn,
+        first: Imported,
+    ) -> Result<Option<Vec<ValueId>>, Failure> {
+        let types = |values: &[ValueId]| values.iter().map(|v| self.graph.ty(*v).clone()).collect::<Vec<_>>();
+        let changed = changes(&types(&turn.carried), &types(&first.step.next))?;
+        let ends = !is_always(&self.graph, turn.condition) || matches!(at.0, Trips::Data(_));
+        let counts = !first.counts_rows(&self.graph) || (ends && !first.step.rows.is_empty());
+        if changed.is_empty() && !counts {
+            let made = (first.round, first.step, Growth::default());
+            return self.close_round(region, node, at, turn, made).map(Some);
+        }
+        self.graph.forget_assumptions(first.assumptions);
+        let Some(mut growth) = self.growth(node, body, at, &turn, changed)? else { return Ok(None) };
+        growth.counts = counts;
+        let zero = self.graph.constant(Tensor::scalar(0i64));
+        let mut outside = self.context(region, node.clone(), Vec::new());
+        let carried = growth.packed(&mut outside, &turn.carried, zero)?;
+        let round = Round::open(&mut self.graph, &carried);
+        let mut inside = self.context(round.region, node.clone(), Vec::new());
+        let (given, steps) = growth.unpacked(&mut inside, round.carried.clone())?;
+        let Some(mut step) = self.step_of(node, body, at, &round, given)? else { return Ok(None) };
+        let mut inside = self.context(round.region, node.clone(), Vec::new());
+        let steps = steps.map_or(Ok(zero), |steps| inside.plus(steps, 1.0))?;
+        step.next = growth.packed(&mut inside, &step.next, steps)?;
+        let turn = Turn { carried, ..turn };
+        self.close_round(region, node, at, turn, (round, step, growth)).map(Some)
+    }
+
+    fn close_round(
         &mut self,
         region: RegionId,
         node: &NodeProto,
         (trips, from): (&Trips, usize),
         turn: Turn,
-        imported: Imported,
+        (round, step, growth): (Round, Step, Growth),
     ) -> Result<Vec<ValueId>, Failure> {
-        let Imported { round, number, condition, next, rows } = imported;
+        let Step { number, condition, next, rows } = step;
         let mut condition = [turn.condition, condition];
         condition.iter().try_for_each(|c| check_truth(&self.graph, *c))?;
+        let most = if growth.counts { self.most_steps(trips, from) } else { None };
         let left = |all: Dim| &all - &Dim::from(from as i64);
-        let trips = match trips {
+        let bound = match trips {
             Trips::Known(count) if (*count as i64) < Dim::LIMIT => left((*count as i64).into()),
             Trips::Known(_) | Trips::Unbounded => Dim::from(-1),
             Trips::Size(size) => left(size.clone()),
@@ -150,8 +222,32 @@ impl Importer<'_> {
                 Dim::from(-1)
             }
         };
+        if growth.counts && most.is_none() {
+            let undecided = match trips {
+                Trips::Data(count) => *count,
+                Trips::Known(_) | Trips::Size(_) | Trips::Unbounded => condition[1],
+            };
+            return Err(Refusal::undecided(undecided, ROWS_OF_DATA).into());
+        }
+        let trips = most.clone().unwrap_or(bound);
+        let carried = turn.carried.len();
         let made = Made { trips, condition, carried: turn.carried, next, rows };
-        Ok(round.close(&mut self.graph, region, made, super::origin(node))?)
+        let mut all = round.close(&mut self.graph, region, made, super::origin(node))?;
+        let mut rows = all.split_off(carried);
+        let mut outside = self.context(region, node.clone(), Vec::new());
+        let (mut results, steps) = growth.unpacked(&mut outside, all)?;
+        if let (Some(steps), Some(most)) = (steps, most) {
+            let count = outside.late_size(steps, most)?;
+            for row in &mut rows {
+                *row = outside.first(*row, 0, &count)?;
+            }
+        }
+        for (row, before) in rows.iter_mut().zip(&turn.rows).filter(|(_, before)| !before.is_empty()) {
+            let before = stacked(&mut outside, before, 0, None)?;
+            *row = outside.emit(Op::Concat { axis: 0 }, &[before, *row])?;
+        }
+        results.extend(rows);
+        Ok(results)
     }
 
     /// The conditions of a loop, made to hold only for numbers below `count`.

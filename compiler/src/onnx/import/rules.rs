@@ -46,7 +46,7 @@ const RULES: &[(&str, Rule)] = &[
     ("CenterCropPad", rearrange::center_crop_pad),
     ("Clip", elementwise::clip),
     ("Col2Im", transposed_conv::col2im),
-    ("Compress", rearrange::compress),
+    ("Compress", selected::compress),
     ("Concat", same),
     ("Constant", shape::constant),
     ("ConstantOfShape", shape::constant_of_shape),
@@ -270,8 +270,8 @@ const PARTLY: &[(&str, &str)] = &[
     ("ReduceMin", "of truth values"),
 ];
 
-/// Those whose operands must be constants.
-const CONSTANT: &[&str] = &["NonMaxSuppression", "NonZero", "Unique"];
+/// Those whose results are as long as data decides, found by an evaluator.
+const LATE: &[&str] = &["Compress", "NonMaxSuppression", "NonZero", "Unique"];
 
 /// The opsets whose forms of the operators are known here; of older ones those operators are that have not
 /// changed since.
@@ -289,8 +289,8 @@ pub enum Cpu {
     Partly(&'static str),
     /// At least a part of it is run by an evaluator.
     Host,
-    /// It is computed when the model is read, so that its operands must be constants.
-    Import,
+    /// It is run by an evaluator, and data decides how long its results are.
+    Late,
 }
 
 /// An ONNX operator that can be imported.
@@ -311,9 +311,9 @@ pub fn operators() -> Vec<Operator> {
     names.extend(with_graphs(true).map(|(_, name)| name));
     names.sort_unstable();
     let partly = |name: &str| PARTLY.iter().find(|(n, _)| *n == name).map(|(_, forms)| Cpu::Partly(forms));
-    let rest = |name: &str| match (HOST.contains(&name), CONSTANT.contains(&name)) {
+    let rest = |name: &str| match (HOST.contains(&name), LATE.contains(&name)) {
         (true, _) => Cpu::Host,
-        (false, true) => Cpu::Import,
+        (false, true) => Cpu::Late,
         (false, false) => Cpu::Compiled,
     };
     let own = names.into_iter().map(|name| (name, partly(name).unwrap_or_else(|| rest(name))));

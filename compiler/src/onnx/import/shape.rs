@@ -5,6 +5,7 @@ use eec_ir::minifloat::Overflow;
 use eec_ir::{DType, Dim, Op, Tensor, ValueId};
 
 use super::super::error::{NodeResult, Refusal, refuse};
+use super::largest::{largest, never_negative};
 use super::node::{Cx, axis_index, axis_indices};
 
 /// `Constant` in all its forms but text and sparse ones.
@@ -32,13 +33,37 @@ pub(super) fn constant_of_shape(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
         return refuse(format!("the value must have one element, found {element:?}"));
     }
     let scalar = cx.constant(element.reshaped(&[])?);
-    let dims = target(cx, 0)?;
+    let dims = late_target(cx, 0)?;
     check_sizes(&dims)?;
     Ok(vec![if dims.is_empty() { scalar } else { cx.emit(Op::Expand { dims }, &[scalar])? }])
 }
 
-fn target(cx: &Cx, i: usize) -> NodeResult<Vec<Dim>> {
-    cx.sizes(i, "target shape")?.ok_or_else(|| Refusal::new("the target shape is missing"))
+/// A target shape, sizes that data decides among it.
+fn late_target(cx: &mut Cx, i: usize) -> NodeResult<Vec<Dim>> {
+    cx.late_sizes(i, "target shape", |_| None)?.ok_or_else(|| Refusal::new("the target shape is missing"))
+}
+
+/// The target shape of a `Reshape`. If data decides one size, it follows from the others: there are as many
+/// elements as before.
+fn reshape_target(cx: &mut Cx) -> NodeResult<Vec<Dim>> {
+    let known = cx.sizes(1, "target shape");
+    let (Some(value), Err(refusal)) = (cx.optional(1), &known) else {
+        return known?.ok_or_else(|| Refusal::new("the target shape is missing"));
+    };
+    let undecided = || Refusal::undecided(value, refusal.reason.clone());
+    let count = cx.few(value).ok_or_else(undecided)?;
+    let mut target = Vec::new();
+    let mut open = 0;
+    for at in 0..count {
+        let element = cx.element(value, at)?;
+        let size = match cx.contents(element) {
+            Some([size]) => size.clone(),
+            _ => Dim::from(-1),
+        };
+        open += usize::from(size.as_const() == Some(-1));
+        target.push(size);
+    }
+    if open > 1 { Err(undecided()) } else { Ok(target) }
 }
 
 fn check_sizes(dims: &[Dim]) -> NodeResult<()> {
@@ -52,7 +77,7 @@ fn check_sizes(dims: &[Dim]) -> NodeResult<()> {
 pub(super) fn reshape(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     let x = cx.input(0)?;
     let allow_zero = cx.flag("allowzero", false)?;
-    let dims = resolve_reshape(&cx.dims(x), &target(cx, 1)?, allow_zero)?;
+    let dims = resolve_reshape(&cx.dims(x), &reshape_target(cx)?, allow_zero)?;
     Ok(vec![cx.emit(Op::Reshape { dims }, &[x])?])
 }
 
@@ -123,7 +148,7 @@ pub(super) fn unsqueeze(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
 /// `Expand`: the operand's dims broadcast with the target's.
 pub(super) fn expand(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     let x = cx.input(0)?;
-    let (from, target) = (cx.dims(x), target(cx, 1)?);
+    let (from, target) = (cx.dims(x), late_target(cx, 1)?);
     check_sizes(&target)?;
     let dims = broadcast(&from, &target);
     Ok(vec![if dims == from { x } else { cx.emit(Op::Expand { dims }, &[x])? }])
@@ -151,12 +176,55 @@ pub(super) fn range(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
         Some(other) => refuse(format!("operand {i} must have one element, found {}", other.len())),
         None => refuse(format!("operand {i} is missing")),
     };
-    let (start, limit, delta) = (bound(0)?, bound(1)?, bound(2)?);
+    let delta = bound(2)?;
     let delta = delta.as_const().ok_or_else(|| Refusal::new(format!("the step {delta} is not constant")))?;
     if delta == 0 {
         return refuse("the step is 0");
     }
+    let (start, limit) = match (bound(0), bound(1)) {
+        (Ok(start), Ok(limit)) if !cx.late().decides(&(&limit - &start)) || start.as_const() == Some(0) => {
+            (start, limit)
+        }
+        _ => return late_range(cx, dtype, delta),
+    };
+    if delta == 1 && start.as_const() == Some(0) {
+        let range = cx.numbers(&limit)?;
+        return Ok(vec![cx.cast(range, dtype)?]);
+    }
     let range = cx.emit(Op::Range { start, limit, delta }, &[])?;
+    Ok(vec![cx.cast(range, dtype)?])
+}
+
+/// A range of integers between numbers that data decides.
+fn late_range(cx: &mut Cx, dtype: DType, delta: i64) -> NodeResult<Vec<ValueId>> {
+    let [start, limit] = [cx.input(0)?, cx.input(1)?];
+    for bound in [start, limit] {
+        if cx.ty(bound).elements().as_const() != Some(1) {
+            return refuse(format!("a bound must have one element, found {}", cx.ty(bound)));
+        }
+    }
+    let (low, high) = if delta > 0 { (start, limit) } else { (limit, start) };
+    let undecided = |of: ValueId| {
+        Refusal::undecided(of, "the bound of the range depends on data, and nothing tells how long the range can be")
+    };
+    let least = match cx.contents(low) {
+        Some([least]) => least.clone(),
+        _ if never_negative(cx.graph(), low) => Dim::default(),
+        _ => return Err(undecided(low)),
+    };
+    let most = largest(cx.graph(), high).ok_or_else(|| undecided(high))?;
+    let most = (&most - &least).larger(&Dim::default()).ceil_div(delta.abs());
+    let most = most.ok_or_else(|| Refusal::new("the step is 0"))?;
+    let mut scalar = |of: ValueId| cx.cast(of, DType::I64).and_then(|of| cx.reshape(of, Vec::new()));
+    let (start, low, high) = (scalar(start)?, scalar(low)?, scalar(high)?);
+    let span = cx.sub(high, low)?;
+    let count = cx.steps(span, delta)?;
+    let count = cx.late_size(count, most)?;
+    let mut range = cx.indices(&count, 0, 1)?;
+    if delta != 1 {
+        range = cx.times(range, delta as f64)?;
+    }
+    let range = cx.add(range, start)?;
     Ok(vec![cx.cast(range, dtype)?])
 }
 

@@ -1,6 +1,6 @@
 //! `Slice`, `Split` and `Pad`: bounds become sizes inside the operand's dims.
 
-use eec_ir::{Dim, Op, Tensor, ValueId};
+use eec_ir::{DType, Dim, Op, Tensor, ValueId};
 
 use super::super::error::{NodeResult, Refusal, refuse};
 use super::node::{Cx, axis_index, axis_indices};
@@ -11,13 +11,14 @@ const FAR: i64 = 1_000_000_000;
 
 /// `Slice`: attributes up to opset 9, operands since.
 pub(super) fn slice(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
-    let x = cx.input(0)?;
+    let mut x = cx.input(0)?;
     let from = cx.dims(x);
-    let bounds = |v: Vec<i64>| v.into_iter().map(Dim::from).collect::<Vec<_>>();
+    let known = |v: Vec<i64>| v.into_iter().map(|i| Bound::Known(i.into())).collect::<Vec<_>>();
     let (starts, ends, axes, steps) = if cx.opset < 10 {
-        (cx.ints("starts")?.map(bounds), cx.ints("ends")?.map(bounds), cx.ints("axes")?, None)
+        (cx.ints("starts")?.map(known), cx.ints("ends")?.map(known), cx.ints("axes")?, None)
     } else {
-        (cx.sizes(1, "start")?, cx.sizes(2, "end")?, cx.const_ints(3, "list of axes")?, cx.const_ints(4, "step")?)
+        let (axes, steps) = (cx.const_ints(3, "list of axes")?, cx.const_ints(4, "step")?);
+        (bounds(cx, 1, "start")?, bounds(cx, 2, "end")?, axes, steps)
     };
     let (Some(starts), Some(ends)) = (starts, ends) else {
         return refuse("starts and ends must be given");
@@ -29,14 +30,131 @@ pub(super) fn slice(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
         return refuse(format!("starts, ends, axes and steps have {found:?} elements"));
     }
     let axes = axis_indices(&axes, from.len())?;
-    let mut clamped = (Vec::new(), Vec::new());
+    let (mut fixed, mut clamped) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
+    let mut late = Vec::new();
     for (i, axis) in axes.iter().enumerate() {
-        let (start, end) = clamp(&starts[i], &ends[i], steps[i], &from[*axis])?;
-        clamped.0.push(start);
-        clamped.1.push(end);
+        if let (Bound::Known(start), Bound::Known(end)) = (&starts[i], &ends[i]) {
+            let (start, end) = clamp(start, end, steps[i], &from[*axis])?;
+            let decided = [&start, &end, &from[*axis]].into_iter().any(|dim| cx.late().decides(dim));
+            if !decided || (start.as_const() == Some(0) && steps[i] > 0) {
+                fixed.0.push(*axis as i64);
+                fixed.1.push(steps[i]);
+                clamped.0.push(start);
+                clamped.1.push(end);
+                continue;
+            }
+        }
+        late.push(i);
     }
-    let axes = axes.into_iter().map(|a| a as i64).collect();
-    Ok(vec![cx.emit(Op::Slice { axes, starts: clamped.0, ends: clamped.1, steps }, &[x])?])
+    if late.is_empty() || !fixed.0.is_empty() {
+        x = cx.emit(Op::Slice { axes: fixed.0, starts: clamped.0, ends: clamped.1, steps: fixed.1 }, &[x])?;
+    }
+    for i in late {
+        x = late_slice(cx, x, axes[i], [&starts[i], &ends[i]], steps[i])?;
+    }
+    Ok(vec![x])
+}
+
+/// Where a slice begins or ends.
+enum Bound {
+    Known(Dim),
+    /// Where this number says.
+    Data(ValueId),
+}
+
+/// The bounds in operand `i`, if it is given.
+fn bounds(cx: &mut Cx, i: usize, what: &str) -> NodeResult<Option<Vec<Bound>>> {
+    let known = cx.sizes(i, what);
+    let (Some(value), Err(refusal)) = (cx.optional(i), &known) else {
+        return Ok(known?.map(|sizes| sizes.into_iter().map(Bound::Known).collect()));
+    };
+    let count = cx.few(value).ok_or_else(|| Refusal::undecided(value, refusal.reason.clone()))?;
+    let mut bounds = Vec::with_capacity(count);
+    for at in 0..count {
+        let element = cx.element(value, at)?;
+        bounds.push(match cx.contents(element) {
+            Some([size]) => Bound::Known(size.clone()),
+            _ => Bound::Data(cx.cast(element, DType::I64)?),
+        });
+    }
+    Ok(Some(bounds))
+}
+
+/// A slice along one axis where data decides: the elements are picked one by one.
+fn late_slice(cx: &mut Cx, x: ValueId, axis: usize, [start, end]: [&Bound; 2], step: i64) -> NodeResult<ValueId> {
+    if step == 0 || step.unsigned_abs() > Dim::LIMIT as u64 {
+        return refuse(format!("a step is {step}"));
+    }
+    if let (Bound::Data(start), Bound::Data(end), 1) = (start, end, step)
+        && let Some(count) = distance(cx, *start, *end)
+    {
+        return stretch(cx, x, axis, *start, count);
+    }
+    let dim = cx.dims(x)[axis].clone();
+    let size = cx.number_of(&dim)?;
+    let last = cx.plus(size, -1.0)?;
+    let none = cx.scalar(DType::I64, -1.0)?;
+    let zero = cx.scalar(DType::I64, 0.0)?;
+    let mut inside = |bound: &Bound, low: ValueId, high: ValueId| {
+        let bound = match bound {
+            Bound::Known(dim) => cx.number_of(dim)?,
+            Bound::Data(value) => *value,
+        };
+        let negative = cx.emit(Op::Less {}, &[bound, zero])?;
+        let wrapped = cx.add(bound, size)?;
+        let bound = cx.choose(negative, wrapped, bound)?;
+        let bound = cx.emit(Op::Max {}, &[bound, low])?;
+        cx.emit(Op::Min {}, &[bound, high])
+    };
+    let (start, end) = match step > 0 {
+        true => (inside(start, zero, size)?, inside(end, zero, size)?),
+        false => (inside(start, zero, last)?, inside(end, none, last)?),
+    };
+    let span = if step > 0 { cx.sub(end, start)? } else { cx.sub(start, end)? };
+    let count = cx.steps(span, step)?;
+    let most = dim.ceil_div(step.abs()).ok_or_else(|| Refusal::new("a step is 0"))?;
+    let count = cx.late_size(count, most)?;
+    cx.picked(x, axis, start, step, &count)
+}
+
+/// How far `end` lies behind `start`, where it is made of it so.
+fn distance(cx: &Cx, start: ValueId, end: ValueId) -> Option<i64> {
+    let ((from, before), (to, after)) = (shifted(cx, start), shifted(cx, end));
+    (from == to).then(|| after - before).filter(|count| (0..Dim::LIMIT).contains(count))
+}
+
+/// The number that `value` is made of by adding a constant, and that constant.
+fn shifted(cx: &Cx, mut value: ValueId) -> (ValueId, i64) {
+    let (graph, mut shift) = (cx.graph(), 0i64);
+    while let Some(node) = graph.def_node(value).map(|n| graph.node(n)) {
+        let constant = |i: usize| {
+            let elements = cx.constant_of(*node.inputs.get(i)?).and_then(Tensor::to_i64s)?;
+            elements.first().copied().filter(|_| elements.len() == 1)
+        };
+        let same = matches!(node.op, Op::Reshape { .. } | Op::Cast { to: DType::I64 });
+        let (from, by) = match (constant(0), constant(1)) {
+            _ if same => (0, 0),
+            (_, Some(by)) if node.op == Op::Add {} => (0, by),
+            (_, Some(by)) if node.op == Op::Sub {} => (0, by.saturating_neg()),
+            (Some(by), None) if node.op == Op::Add {} => (1, by),
+            _ => break,
+        };
+        (value, shift) = (node.inputs[from], shift.saturating_add(by));
+    }
+    (value, shift)
+}
+
+/// `count` elements along an axis from `start` on. Where the axis has fewer from there, the run fails: the result
+/// would have another size.
+fn stretch(cx: &mut Cx, x: ValueId, axis: usize, start: ValueId, count: i64) -> NodeResult<ValueId> {
+    let dim = cx.dims(x)[axis].clone();
+    let (zero, size) = (cx.scalar(DType::I64, 0.0)?, cx.number_of(&dim)?);
+    let end = cx.plus(start, count as f64)?;
+    let from_end = cx.emit(Op::Less {}, &[start, zero])?;
+    let past_end = cx.emit(Op::GreaterOrEqual {}, &[end, zero])?;
+    let wraps = cx.emit(Op::And {}, &[from_end, past_end])?;
+    let start = cx.choose(wraps, size, start)?;
+    cx.picked(x, axis, start, 1, &count.into())
 }
 
 /// A slice's bounds inside a dim of size `dim`.
@@ -68,7 +186,7 @@ pub(super) fn split(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     let dim = cx.dims(x)[axis].clone();
     let listed = match cx.ints("split")? {
         Some(sizes) => Some(sizes.into_iter().map(Dim::from).collect()),
-        None => cx.sizes(1, "list of sizes")?,
+        None => cx.late_sizes(1, "list of sizes", |_| Some(dim.clone()))?,
     };
     let parts = cx.int("num_outputs")?.map_or(Some(cx.output_count()), |n| usize::try_from(n).ok());
     if parts != Some(cx.output_count()) {
@@ -85,10 +203,20 @@ pub(super) fn split(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     if total != dim && total.as_const().is_some() && dim.as_const().is_some() {
         return refuse(format!("the sizes {sizes:?} do not add up to {dim}"));
     }
+    let decided = sizes.iter().any(|size| cx.late().decides(size));
+    if decided {
+        cx.assume_equal(&total, &dim)?;
+    }
     let mut start = Dim::from(0);
     let mut results = Vec::with_capacity(sizes.len());
     for size in sizes {
         let end = &start + &size;
+        if decided {
+            let first = cx.number_of(&start)?;
+            results.push(cx.picked(x, axis, first, 1, &size)?);
+            start = end;
+            continue;
+        }
         let op = Op::Slice { axes: vec![axis as i64], starts: vec![start], ends: vec![end.clone()], steps: vec![1] };
         results.push(cx.emit(op, &[x])?);
         start = end;

@@ -22,7 +22,7 @@ pub(super) struct Turn {
     pub(super) condition: ValueId,
     pub(super) carried: Vec<ValueId>,
     /// What the steps so far gave, per scan output.
-    rows: Vec<Vec<ValueId>>,
+    pub(super) rows: Vec<Vec<ValueId>>,
 }
 
 /// How often a `Loop` runs at most.
@@ -36,7 +36,8 @@ pub(super) enum Trips {
 }
 
 /// Why a loop cannot stack up what its steps give.
-pub(super) const ROWS_OF_DATA: &str = "how often it runs depends on data, and so do the sizes of its results";
+pub(super) const ROWS_OF_DATA: &str =
+    "how often it runs depends on data, so do the sizes of its results, and nothing tells how often at most";
 
 /// So many steps at most are made ready where data decides how many run; a longer loop counts them while it
 /// runs.
@@ -75,7 +76,6 @@ impl Importer<'_> {
         let turn = Turn { condition, carried, rows: vec![Vec::new(); scans] };
         let names: Vec<String> = body.outputs[body.outputs.len() - scans..].to_vec();
         self.with_body(body, |importer, body| {
-            importer.check_rows(&trips, &turn)?;
             if importer.is_long(&trips) && importer.known_truth(turn.condition) != Some(false) {
                 let Some(round) = importer.import_round(&node, body, (&trips, 0), &turn.carried)? else {
                     return Ok(None);
@@ -83,17 +83,25 @@ impl Importer<'_> {
                 let by_number = matches!(trips, Trips::Known(_)) && !round.counts_rows(&importer.graph);
                 // Rows until a condition that the step's number decides can only be told by making the steps.
                 if !by_number {
-                    return importer.close_round(region, &node, (&trips, 0), turn, round).map(Some);
+                    return importer.close_loop(region, &node, body, (&trips, 0), turn, round);
                 }
+            }
+            let none = matches!(trips, Trips::Known(0)) || importer.known_truth(turn.condition) == Some(false);
+            let told = |name: &String| declared.get(name).is_some_and(Declared::is_constant);
+            if none && !names.iter().all(told) {
+                // Only the body tells the dims of a row.
+                let condition = importer.graph.constant(Tensor::scalar(1u8));
+                let (turn, at) = (Turn { condition, ..turn }, (&Trips::Known(0), 0));
+                let Some(round) = importer.import_round(&node, body, at, &turn.carried)? else { return Ok(None) };
+                return importer.close_loop(region, &node, body, at, turn, round);
             }
             let turn = match importer.loop_steps(region, &node, body, &trips, turn)? {
                 Some(Steps::All(turn)) => turn,
                 Some(Steps::Until(step, turn)) => {
-                    importer.check_rows(&trips, &turn)?;
                     let Some(round) = importer.import_round(&node, body, (&trips, step), &turn.carried)? else {
                         return Ok(None);
                     };
-                    return importer.close_round(region, &node, (&trips, step), turn, round).map(Some);
+                    return importer.close_loop(region, &node, body, (&trips, step), turn, round);
                 }
                 None => return Ok(None),
             };
@@ -104,19 +112,6 @@ impl Importer<'_> {
             }
             Ok(Some(results))
         })
-    }
-
-    /// Refuses results with a row of every step where data decides how many there are.
-    fn check_rows(&self, trips: &Trips, turn: &Turn) -> NodeResult<()> {
-        let count = match trips {
-            Trips::Data(count) => Some(*count),
-            Trips::Known(_) | Trips::Size(_) | Trips::Unbounded => None,
-        };
-        let open = || Some(turn.condition).filter(|c| self.known_truth(*c).is_none());
-        match count.or_else(open).filter(|_| !turn.rows.is_empty()) {
-            Some(value) => Err(Refusal::undecided(value, ROWS_OF_DATA)),
-            None => Ok(()),
-        }
     }
 
     /// The number that the operand `value` holds.
@@ -380,7 +375,7 @@ fn element(cx: &mut Cx, x: ValueId, axis: usize, at: i64) -> NodeResult<ValueId>
 }
 
 /// The rows side by side along a new axis. Of no rows the type must be `declared`.
-fn stacked(cx: &mut Cx, rows: &[ValueId], axis: i64, declared: Option<&Declared>) -> NodeResult<ValueId> {
+pub(super) fn stacked(cx: &mut Cx, rows: &[ValueId], axis: i64, declared: Option<&Declared>) -> NodeResult<ValueId> {
     let Some(first) = rows.first() else { return empty(cx, axis, declared) };
     let axis = axis_index(axis, cx.rank(*first) + 1)?;
     let mut columns = Vec::with_capacity(rows.len());

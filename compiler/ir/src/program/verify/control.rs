@@ -1,8 +1,9 @@
-//! Rules 1 to 4 and 10 of control steps: which blocks they run, under which symbols, on which buffers.
+//! Rules 1 to 4 and 10 of control steps: which blocks they run, under which symbols, on which buffers, and what they bind.
 
 use super::Verifier;
+use crate::dim::Symbol;
 use crate::entity::BufferId;
-use crate::program::{Block, BlockId, Decision, IfStep, Join, Length, RepeatStep, RouteStep, Source};
+use crate::program::{Block, BlockId, Decision, IfStep, Join, Length, RepeatStep, RouteStep, SizeStep, Source};
 use crate::types::DType;
 
 impl Verifier<'_> {
@@ -51,7 +52,7 @@ impl Verifier<'_> {
                 self.report(place, format_args!("block {} of an if takes no parameters and no rows", id.0));
             }
             self.yields(place, id, block, step.results.iter().copied());
-            self.block(id, block, depth + 1);
+            self.nested(id, block, depth);
         }
     }
 
@@ -107,8 +108,8 @@ impl Verifier<'_> {
         if step.trips.is_none() && step.condition.is_none() {
             self.report(place, "nothing ends the loop");
         }
-        if !step.rows.is_empty() && (step.trips.is_none() || step.condition.is_some()) {
-            self.report(place, "the number of the loop's rows is not that of its steps");
+        if !step.rows.is_empty() && step.trips.is_none() {
+            self.report(place, "nothing bounds the number of the loop's rows");
         }
         self.dims(place, step.trips.iter().chain(step.rows.iter().map(|row| &row.row)));
         step.condition.iter().for_each(|id| self.expect_dtype(place, *id, DType::Bool));
@@ -140,7 +141,29 @@ impl Verifier<'_> {
         let rows = step.rows.iter().map(|row| row.buffer);
         let all: Vec<BufferId> = step.condition.into_iter().chain(step.results.iter().copied()).chain(rows).collect();
         self.yields(place, step.body, block, all.into_iter());
-        self.block(step.body, block, depth + 1);
+        self.nested(step.body, block, depth);
+    }
+
+    /// Checks a block whose symbols end with it.
+    fn nested(&mut self, id: BlockId, block: &Block, depth: usize) {
+        let outside = self.scope.clone();
+        self.block(id, block, depth + 1);
+        self.scope = outside;
+    }
+
+    /// A step that binds a symbol for what follows.
+    pub(super) fn late(&mut self, place: &str, step: &SizeStep) {
+        self.expect_dtype(place, step.value, DType::I64);
+        self.dim(place, &step.most);
+        self.bind(place, &step.symbol);
+        self.dims(place, step.equal.iter().flat_map(|(a, b)| [a, b]));
+    }
+
+    fn bind(&mut self, place: &str, symbol: &Symbol) {
+        if !self.bound.insert(symbol.clone()) {
+            self.report(place, format_args!("symbol {symbol} is bound twice"));
+        }
+        self.scope.insert(symbol.clone());
     }
 
     /// Checks a block of a route under the symbols that it binds.
@@ -150,10 +173,7 @@ impl Verifier<'_> {
             self.report(place, format_args!("block {} of a route has no symbol for its rows", id.0));
         }
         for symbol in block.rows.iter().chain(length.map(|l| &l.symbol)) {
-            if !self.bound.insert(symbol.clone()) {
-                self.report(place, format_args!("symbol {symbol} is bound twice"));
-            }
-            self.scope.insert(symbol.clone());
+            self.bind(place, symbol);
         }
         self.block(id, block, depth + 1);
         self.scope = outside;
