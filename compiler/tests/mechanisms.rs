@@ -271,8 +271,8 @@ fn several_stages_end_in_a_summary() -> Result {
 fn what_cannot_be_done_is_refused_with_the_reason() -> Result {
     let place = place()?;
     for (args, code, reason) in [
-        ("compile model.onnx --token-exit learned -o a.eec", 1, "--data"),
-        ("compile model.onnx --ffn-skip static -o a.eec", 1, "--data"),
+        ("compile model.onnx --token-exit learned -o a.eec", 2, "--data"),
+        ("compile model.onnx --ffn-skip static -o a.eec", 2, "--data"),
         ("compile model.onnx --token-exit fixed:99 --exits none -o a.eec", 1, "99"),
         ("compile model.onnx --data calib.npz --visual-tokens 0:9999 --token-exit learned -o a.eec", 1, "9999"),
         ("compile model.onnx --data calib.npz --ffn-skip sometimes -o a.eec", 2, "sometimes"),

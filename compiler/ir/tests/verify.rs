@@ -151,7 +151,7 @@ fn sizes_are_known_and_bounded() {
     g.append(Graph::ROOT, Op::Sizes { values }, &[], Origin::default()).expect("a vector of two");
     let values = vec![Dim::symbol("n").smaller(&(&Dim::from(Dim::LIMIT) + &Dim::symbol("m")))];
     g.append(Graph::ROOT, Op::Sizes { values }, &[], Origin::default()).expect("a vector of one");
-    let unknown = |s: &str| format!("6: the symbol {s} is neither an input's nor that of a region around it");
+    let unknown = |s: &str| format!("6: the symbol {s} is neither an input's nor one that a region around it or a node before it gives");
     let found = violations(&g, Stage::Imported);
     let expected = [
         "6: a dim must not be negative, found -1".to_string(),
@@ -284,7 +284,7 @@ fn the_sizes_of_a_join_stay_inside() {
     leaks("yield %h", "of type f32[r2, t, 4], whose size t is unknown outside");
     leaks("yield %p", "must have r2 as its first dim");
     let outside = join(&[("return %y", "%q = Expand{dims=[t]}(1.0)\n  return %y")]);
-    let message = "6: the symbol t is neither an input's nor that of a region around it";
+    let message = "6: the symbol t is neither an input's nor one that a region around it or a node before it gives";
     breaks(&from_text(&outside), Stage::Imported, &[message, message]);
     // In `then` as well, which does not lie around the join.
     let inside = join(&[("%b = Slice", "%q = Expand{dims=[t, r2]}(1.0)\n      %b = Slice")]);
