@@ -151,7 +151,9 @@ fn sizes_are_known_and_bounded() {
     g.append(Graph::ROOT, Op::Sizes { values }, &[], Origin::default()).expect("a vector of two");
     let values = vec![Dim::symbol("n").smaller(&(&Dim::from(Dim::LIMIT) + &Dim::symbol("m")))];
     g.append(Graph::ROOT, Op::Sizes { values }, &[], Origin::default()).expect("a vector of one");
-    let unknown = |s: &str| format!("6: the symbol {s} is neither an input's nor one that a region around it or a node before it gives");
+    let unknown = |s: &str| {
+        format!("6: the symbol {s} is neither an input's nor one that a region around it or a node before it gives")
+    };
     let found = violations(&g, Stage::Imported);
     let expected = [
         "6: a dim must not be negative, found -1".to_string(),
