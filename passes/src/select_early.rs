@@ -77,11 +77,16 @@ impl Part {
                 let axis = normal(*axis, from.rank()).ok()?;
                 let index = graph.value(node.inputs[1]);
                 let (Some([at]), 0) = (index.contents.as_deref(), index.ty.rank()) else { return None };
-                let start = if at.is_at_least(0) { at.clone() } else { at + &from.dims[axis] };
+                let from_end = (&Dim::from(-1) - at).is_at_least(0);
+                let start = if from_end { at + &from.dims[axis] } else { at.clone() };
+                if !start.is_at_least(0) && !from_end {
+                    return None;
+                }
                 let end = &start + &Dim::from(1);
+                let inside = node.parent == Graph::ROOT || is_known(graph, &start, &end, &from.dims[axis]);
                 // What is surely outside is an error when it runs.
                 let outside = (&end - &from.dims[axis]).is_at_least(1) || (&Dim::default() - &start).is_at_least(1);
-                (!outside).then_some(Part { axis, start, end, step: 1, len: Dim::from(1) })?
+                (inside && !outside).then_some(Part { axis, start, end, step: 1, len: Dim::from(1) })?
             }
             _ => return None,
         };
@@ -89,6 +94,7 @@ impl Part {
         (part.len != *whole && whole.as_const() != Some(1)).then_some(part)
     }
 
+    /// The slice of a value that has the axis at `axis`.
     fn slice(&self, axis: usize) -> Op {
         Op::Slice {
             axes: vec![axis as i64],
@@ -104,6 +110,17 @@ impl Part {
         dims[self.axis] = self.len.clone();
         dims
     }
+}
+
+/// Whether a part is inside of its axis as far as is known or assumed already: what is assumed for a region
+/// holds for the whole graph, whether the region runs or not.
+fn is_known(graph: &Graph, start: &Dim, end: &Dim, size: &Dim) -> bool {
+    let at_most = |a: &Dim, b: &Dim| {
+        let smaller = a.smaller(b);
+        let says = |(x, y): &(Dim, Dim)| (x == a && *y == smaller) || (y == a && *x == smaller);
+        smaller == *a || graph.assumptions().iter().any(says)
+    };
+    at_most(&Dim::default(), start) && at_most(end, size)
 }
 
 /// Moves the parts that are read of single operators up by one. Returns whether there were any.
@@ -148,7 +165,12 @@ fn operand_axes(graph: &Graph, made: NodeId, part: &Part) -> Option<Vec<Option<u
         axes[0] = Some(axis);
         Some(axes)
     };
-    let outside = |axes: &[i64]| axes.iter().all(|a| normal(*a, first.rank()).is_ok_and(|a| a != axis));
+    let all = |axes: &[i64], f: &dyn Fn(usize) -> bool| {
+        !axes.is_empty() && axes.iter().all(|a| normal(*a, first.rank()).is_ok_and(f))
+    };
+    let outside = |axes: &[i64]| all(axes, &|a| a != axis);
+    let innermost =
+        |axes: &[i64]| all(axes, &|a| a > axis) && axes.iter().any(|a| [-1, first.rank() as i64 - 1].contains(a));
     match &node.op {
         elementwise_unary!() | elementwise_broadcast!() => {
             let of = |v: &ValueId| {
@@ -173,18 +195,15 @@ fn operand_axes(graph: &Graph, made: NodeId, part: &Part) -> Option<Vec<Option<u
                 None
             }
         }
-        Op::Softmax { axis: inner } | Op::LogSoftmax { axis: inner } if outside(&[*inner]) => alone(axis),
-        Op::ReduceSum { axes, keepdims: true }
-        | Op::ReduceMean { axes, keepdims: true }
-        | Op::ReduceMax { axes, keepdims: true }
-        | Op::ReduceMin { axes, keepdims: true }
-            if !axes.is_empty() && outside(axes) =>
-        {
+        // Sums along the innermost axis go the same way however many rows there are.
+        Op::Softmax { axis: inner } | Op::LogSoftmax { axis: inner } if innermost(&[*inner]) => alone(axis),
+        Op::ReduceSum { axes, keepdims: true } | Op::ReduceMean { axes, keepdims: true } if innermost(axes) => {
             alone(axis)
         }
+        Op::ReduceMax { axes, keepdims: true } | Op::ReduceMin { axes, keepdims: true } if outside(axes) => alone(axis),
         Op::Transpose { perm } => alone(normal(*perm.get(axis)?, first.rank()).ok()?),
         // Of two parts the one of the earlier axis goes first, or they would change places for ever.
-        Op::Slice { axes, .. } if axes.iter().all(|a| normal(*a, first.rank()).is_ok_and(|a| a > axis)) => alone(axis),
+        Op::Slice { axes, .. } if all(axes, &|a| a > axis) => alone(axis),
         // The axis stays an axis of its own, behind the same ones.
         Op::Reshape { .. } => {
             let same = first.dims.get(..=axis).is_some_and(|dims| dims == &out.dims[..=axis]);

@@ -12,6 +12,9 @@ pub(crate) struct Extent {
     pub(crate) hi: i64,
 }
 
+/// Parts of a sum up to which it is looked at as a product as well.
+const MAX_PARTS: usize = 64;
+
 /// The ranges of the symbols.
 pub(crate) type Extents = HashMap<Symbol, Extent>;
 
@@ -46,6 +49,11 @@ impl Extent {
     /// from 2 to 72, as `n·(n - 1)`, where the terms by themselves give -5 to 79.
     fn of_product(dim: &Dim, extents: &Extents, most: i64) -> Option<Extent> {
         let [first, rest @ ..] = dim.terms() else { return None };
+        // Of sizes inside others the work would double at each level.
+        let plain = dim.terms().iter().flat_map(|t| &t.factors).all(|f| matches!(f, Atom::Symbol(_)));
+        if !plain || dim.parts() > MAX_PARTS {
+            return None;
+        }
         let shared = first.factors.iter().find(|f| !rest.is_empty() && rest.iter().all(|t| t.factors.contains(f)))?;
         let Atom::Symbol(symbol) = shared else { return None };
         let sum = dim.exact_div(&symbol.clone().into())?;

@@ -15,6 +15,7 @@ use eec_runtime::Control;
 use eec_runtime::gpu::Guard;
 
 use crate::backend::{cpu, gpu, on_gpu, run};
+use crate::has_gpu_form;
 use crate::shared::python;
 use crate::values::check;
 
@@ -76,9 +77,8 @@ fn check_on_gpu(
     tolerance: f32,
 ) -> Result<(), String> {
     let program = lowered(graph).map_err(|e| e.to_string())?;
-    let has_words = program.buffers.iter().all(|b| b.dtype.is_compiled());
     let needs_host = program.kernels.iter().any(|k| matches!(k.form, Form::Host(_)));
-    if gpu().is_none() || !has_words || needs_host {
+    if gpu().is_none() || !has_gpu_form(&program) || needs_host {
         return Ok(());
     }
     let done = run(&mut on_gpu(graph, Guard::Indirect)?, graph, inputs, Control::Auto)?;

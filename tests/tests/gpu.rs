@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use eec::cases::{Case, lowered, run_passes, seeded_inputs};
-use eec_ir::program::{Form, Program, Step};
+use eec_ir::program::{Form, Program};
 use eec_ir::verify::{Stage, verify};
 use eec_ir::{Graph, Tensor};
 use eec_passes::pass::Context;
@@ -12,6 +12,7 @@ use eec_runtime::gpu::{Gpu, GpuOptions, Guard};
 use eec_runtime::{Control, Counters, Run, Runner};
 use eec_tests::backend::{Backend, ON_GPU, cpu, gpu, on_gpu, on_gpu_with, own_gpu, run};
 use eec_tests::files::{cases, cases_folder, for_each, read};
+use eec_tests::has_gpu_form;
 use eec_tests::values::{check as check_tensor, check_all};
 use eec_tests::variants::{Layout, with_layout};
 
@@ -35,12 +36,6 @@ fn compiled(case: &Case, graph: &Graph) -> Result<Graph, String> {
     let mut graph = graph.clone();
     run_passes(&mut graph, &case.header.passes, &mut Context::default()).map_err(|e| e.to_string())?;
     Ok(graph)
-}
-
-/// Whether a program can have no GPU form: its elements have no word, or data decides a size.
-fn has_no_form(program: &Program) -> bool {
-    let without = |step: &Step| matches!(step, Step::Size(_));
-    program.buffers.iter().any(|b| !b.dtype.is_compiled()) || program.blocks.iter().flat_map(|b| &b.steps).any(without)
 }
 
 /// Whether the host must run an operator.
@@ -86,7 +81,7 @@ fn every_operator_is_right_on_a_gpu() {
 /// Compares `compiled` on the GPU with `graph` on the evaluator.
 fn operator(case: &Case, graph: &Graph, compiled: &Graph) -> Result<(), String> {
     let program = lowered(compiled).map_err(|e| e.to_string())?;
-    if has_no_form(&program) {
+    if !has_gpu_form(&program) {
         let refused = on_gpu(compiled, Guard::Direct).err().ok_or("it runs on a GPU, though it has no words there")?;
         return if refused.contains("no GPU form") { Ok(()) } else { Err(refused) };
     }

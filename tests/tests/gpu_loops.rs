@@ -323,5 +323,5 @@ fn rows_that_part_at_every_step_are_counted_at_every_step() {
     let mask = |n: usize| Tensor::new(&[n], (0..n).map(|i| u8::from(i % 3 == 0)).collect::<Vec<u8>>());
     let inputs = |n: usize| vec![floats(&[n, 4], 0.5), mask(n).expect("a tensor")];
     let runs = compared(&graph, &[inputs(5), inputs(1), inputs(8)], |_| ());
-    assert!(runs.iter().any(|run| run.counters.macs > 0));
+    assert!(runs.iter().all(|run| run.counters.macs > 0));
 }

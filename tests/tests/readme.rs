@@ -5,10 +5,10 @@ use std::path::Path;
 use eec::cases::{Case, lowered, run_passes};
 use eec::onnx::{Cpu, OPSETS, operators};
 use eec::wgsl;
-use eec_ir::program::{self, Form, Step};
+use eec_ir::program::{self, Form};
 use eec_ir::{DType, KernelId};
 use eec_passes::pass::Context;
-use eec_tests::files;
+use eec_tests::{files, has_gpu_form};
 
 const BEGIN: &str = "<!-- operators, written by tests/tests/readme.rs -->";
 const END: &str = "<!-- end of operators -->";
@@ -89,12 +89,8 @@ fn every_form_of_a_kernel_has_a_shader_and_every_compiled_type_a_word() {
         run_passes(&mut graph, &case.header.passes, &mut Context::default()).expect("passes");
         let program = lowered(&graph).expect("a program");
         let verified = program::verify(&program).expect("a valid program");
-        let has_words = program.buffers.iter().all(|b| b.dtype.is_compiled());
-        // A size that data decides is the step without a form.
-        let without = |step: &Step| matches!(step, Step::Size(_));
-        let without = program.blocks.iter().flat_map(|b| &b.steps).any(without);
         let gpu = wgsl::lower(&verified);
-        assert_eq!(gpu.is_ok(), has_words && !without, "{}: {:?}", path.display(), gpu.err());
+        assert_eq!(gpu.is_ok(), has_gpu_form(&program), "{}: {:?}", path.display(), gpu.err());
         let Ok(gpu) = gpu else { continue };
         let host: Vec<KernelId> = gpu.host_kernels().collect();
         for (i, kernel) in program.kernels.iter().enumerate() {

@@ -82,7 +82,7 @@ pub fn depths(samples: &Samples, costs: &Costs, rows: &[usize]) -> Vec<FixedDept
     };
     let exits = samples.exits.iter().zip(&samples.correct).enumerate();
     let mut all: Vec<FixedDepth> =
-        exits.map(|(k, (name, correct))| depth(k, name, correct, costs.backbone(k) + costs.head[k] as f64)).collect();
+        exits.map(|(k, (name, correct))| depth(k, name, correct, costs.alone[k] as f64)).collect();
     all.push(depth(all.len(), "full depth", &samples.plain_correct, costs.plain()));
     all
 }

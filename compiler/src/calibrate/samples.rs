@@ -59,9 +59,21 @@ pub struct Costs {
     pub head: Vec<u64>,
     /// The backbone after the last exit.
     pub tail: u64,
+    /// `[exit]`: a model of its own that ends there, which need not keep what later blocks would read.
+    pub alone: Vec<u64>,
 }
 
 impl Costs {
+    /// Costs where a model of its own takes what the dynamic one takes up to an exit.
+    pub fn of_parts(segment: Vec<u64>, head: Vec<u64>, tail: u64) -> Costs {
+        let mut backbone = 0;
+        let upto = segment.iter().zip(&head).map(|(segment, head)| {
+            backbone += segment;
+            backbone + head
+        });
+        Costs { alone: upto.collect(), segment, head, tail }
+    }
+
     /// The plain model: all of the backbone and no head.
     pub fn plain(&self) -> f64 {
         self.segment.iter().map(|&s| s as f64).sum::<f64>() + self.tail as f64
@@ -104,6 +116,7 @@ pub(crate) fn check(samples: &Samples, costs: &Costs, split: &Split) -> Result<(
     }
     length("segment costs", costs.segment.len(), exits)?;
     length("head costs", costs.head.len(), exits)?;
+    length("costs of fixed depths", costs.alone.len(), exits)?;
     if costs.plain() <= 0.0 {
         return Err(CalibrateError::Option { option: "the plain model's cost", range: "above 0" });
     }

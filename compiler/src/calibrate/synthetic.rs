@@ -54,5 +54,5 @@ pub(crate) fn patient(rows: usize, seed: u64) -> Samples {
 
 /// Equal blocks; a head costs 0.3 % of the model.
 pub(crate) fn costs() -> Costs {
-    Costs { segment: vec![1_000_000; EXITS], head: vec![36_000; EXITS], tail: 2_000_000 }
+    Costs::of_parts(vec![1_000_000; EXITS], vec![36_000; EXITS], 2_000_000)
 }

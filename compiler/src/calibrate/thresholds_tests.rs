@@ -30,7 +30,7 @@ fn tiny(exits: usize, seed: u64) -> (Samples, Vec<Vec<f32>>, Costs) {
     };
     let head = (0..exits).map(|k| 3 + 4 * k as u64).collect();
     let segment = (0..exits).map(|k| 30 + 7 * k as u64).collect();
-    (samples, confidence, Costs { segment, head, tail: 40 })
+    (samples, confidence, Costs::of_parts(segment, head, 40))
 }
 
 /// The least objective over all choices of exits and cuts.

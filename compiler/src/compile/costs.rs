@@ -1,6 +1,6 @@
 //! What a sample costs that leaves at each candidate, in multiply-accumulates.
 
-use eec_ir::{Dim, Symbol, cost};
+use eec_ir::{Dim, Graph, Symbol, cost};
 use eec_passes::exit_heads::Head;
 use eec_passes::pass::{Context, Pass};
 use eec_passes::select_early::SelectEarly;
@@ -11,13 +11,18 @@ use crate::Error;
 use crate::calibrate::Costs;
 use crate::dataset::Dataset;
 
-/// Early exits: the model up to each candidate, with and without its head, from the programs that
-/// would run. Regions of decisions are not counted, so with some before an exit only `head` holds.
+/// Early exits: the model up to each candidate, with and without its head, as it would run: a row that may go
+/// on needs the whole of a block, the model and its fixed depths only what they read at their ends. Regions of
+/// decisions are not counted, so with some before an exit only `head` holds.
 pub(super) fn of_exits(base: &Base, blocks: &[usize], heads: &[Head], data: &Dataset) -> Result<Costs, Error> {
     let macs = |dim: &Dim| per_sample(base, dim, data);
     let mut backbone = macs(&base.structure.stem.macs)?;
     let mut before = 0;
-    let (mut segment, mut head) = (Vec::new(), Vec::new());
+    let (mut segment, mut head, mut alone) = (Vec::new(), Vec::new(), Vec::new());
+    let read = |mut graph: Graph| {
+        SelectEarly.run(&mut graph, &mut Context::default()).map_err(pass_error(SelectEarly::NAME))?;
+        macs(&cost::graph_macs(&graph))
+    };
     let mut exits = blocks.iter().zip(heads).peekable();
     for block in &base.structure.blocks {
         backbone += macs(&block.part.macs)?;
@@ -26,11 +31,11 @@ pub(super) fn of_exits(base: &Base, blocks: &[usize], heads: &[Head], data: &Dat
             before = backbone;
             let cut = truncate(base.graph, base.structure, block.index, h).map_err(pass_error("truncate"))?;
             head.push(macs(&cost::graph_macs(&cut))?.saturating_sub(backbone));
+            alone.push(read(cut)?);
         }
     }
-    let mut whole = base.graph.clone();
-    SelectEarly.run(&mut whole, &mut Context::default()).map_err(pass_error(SelectEarly::NAME))?;
-    Ok(Costs { segment, head, tail: macs(&cost::graph_macs(&whole))?.saturating_sub(before) })
+    let tail = read(base.graph.clone())?.saturating_sub(before);
+    Ok(Costs { segment, head, tail, alone })
 }
 
 /// A size for one sample, other dims as in the data.

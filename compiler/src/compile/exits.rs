@@ -223,7 +223,7 @@ impl<'a> Exits<'a> {
         }
         let whole = self.executed(None, data)?;
         let head = reached.into_iter().map(|(_, head)| head).collect();
-        Ok(Costs { segment: segments, head, tail: whole.saturating_sub(before) })
+        Ok(Costs::of_parts(segments, head, whole.saturating_sub(before)))
     }
 
     /// Mean multiply-accumulates of a sample in a run of the model so far with these exits.

@@ -271,7 +271,7 @@ impl Oracle<'_> {
         let mut segment: Vec<u64> = self.macs.first().copied().into_iter().chain(steps).collect();
         let tail = segment.pop().unwrap_or(0);
         let head = if gates.is_empty() { vec![0; segment.len()] } else { gates.to_vec() };
-        Costs { segment, head, tail }
+        Costs::of_parts(segment, head, tail)
     }
 
     fn options(&self, outcome: &Outcome, gates: Option<&Gates>) -> Option<TokenExits> {

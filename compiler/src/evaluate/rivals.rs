@@ -195,7 +195,7 @@ impl Job<'_> {
                 name: name(&format!("block {}", candidates.blocks[k])),
                 accuracy: Some(self.truth.accuracy(class)),
                 loss: None,
-                macs_ratio: (candidates.costs.backbone(k) + candidates.costs.head[k] as f64) / candidates.costs.plain(),
+                macs_ratio: candidates.costs.alone[k] as f64 / candidates.costs.plain(),
             };
             return Ok((classes.iter().enumerate().map(rival).collect(), policy.kept()));
         }

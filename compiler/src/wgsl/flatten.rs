@@ -45,14 +45,16 @@ pub(super) fn flatten(program: &Program, piece: u32) -> Result<GpuProgram, Lower
     }
 }
 
-/// The symbols of the inputs' dims, then those of blocks' rows and joins' lengths.
+/// The symbols of the inputs' dims, then those of blocks' rows, and of joins' lengths and sizes of data, whose
+/// steps say why the latter have no form.
 fn symbols(program: &Program) -> Vec<Symbol> {
     let inputs = program.inputs.iter().flat_map(|p| &p.dims).filter_map(Dim::as_symbol).cloned();
     let mut all: Vec<Symbol> = Vec::new();
     let rows = program.blocks.iter().filter_map(|b| b.rows.clone());
     let lengths = program.blocks.iter().flat_map(|b| &b.steps).filter_map(|step| match step {
         Step::Route(route) => Some(route.join.as_ref()?.length.as_ref()?.symbol.clone()),
-        Step::Run(_) | Step::If(_) | Step::Repeat(_) | Step::Size(_) => None,
+        Step::Size(step) => Some(step.symbol.clone()),
+        Step::Run(_) | Step::If(_) | Step::Repeat(_) => None,
     });
     for symbol in inputs.chain(rows).chain(lengths) {
         if !all.contains(&symbol) {

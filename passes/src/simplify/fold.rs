@@ -1,7 +1,7 @@
 //! Constant folding by the reference evaluator.
 
 use eec_ir::ops;
-use eec_ir::{Graph, NodeId, Op, Tensor};
+use eec_ir::{Graph, NodeId, Op, Tensor, ValueId};
 
 use super::{Simplify, replace};
 use crate::pass::PassError;
@@ -13,7 +13,7 @@ const MAX_GROWTH_BYTES: usize = 64 << 10;
 pub(super) fn apply(graph: &mut Graph) -> Result<bool, PassError> {
     let (mut changed, uses) = (false, graph.uses());
     for id in graph.nodes_in_order() {
-        if is_shared_view(graph, id, &uses) {
+        if is_tied_matrix(graph, id, &uses) {
             continue;
         }
         if let Some(tensor) = fold(graph, id)? {
@@ -24,13 +24,20 @@ pub(super) fn apply(graph: &mut Graph) -> Result<bool, PassError> {
     Ok(changed)
 }
 
-/// Whether the node turns around a large constant that others read as it is, as an embedding that is also the
-/// last product's matrix: kernels read a matrix either way, and a second one would take its room again.
-fn is_shared_view(graph: &Graph, id: NodeId, uses: &[Vec<NodeId>]) -> bool {
+/// Whether the node turns around a large matrix for products alone, while others read it as it is, as an
+/// embedding that is also the last product's: kernels pack a matrix either way, and a second one would take its
+/// room again.
+fn is_tied_matrix(graph: &Graph, id: NodeId, uses: &[Vec<NodeId>]) -> bool {
     let node = graph.node(id);
     let (Op::Transpose { .. }, [value]) = (&node.op, &node.inputs[..]) else { return false };
-    let large = graph.as_constant(*value).is_some_and(|t| t.bytes().len() > MAX_GROWTH_BYTES);
-    large && uses.get(value.index()).is_some_and(|users| users.iter().any(|user| *user != id))
+    let large = |t: &Tensor| t.bytes().len() > MAX_GROWTH_BYTES && t.dims().len() == 2;
+    let users = |value: ValueId| uses.get(value.index()).map_or(&[][..], Vec::as_slice);
+    let is_product = |user: &NodeId| {
+        let user = graph.node(*user);
+        matches!(user.op, Op::MatMul { .. } | Op::Gemm { .. }) && user.inputs.get(1) == Some(&node.outputs[0])
+    };
+    let tied = users(*value).iter().any(|user| *user != id);
+    tied && graph.as_constant(*value).is_some_and(large) && users(node.outputs[0]).iter().all(is_product)
 }
 
 fn fold(graph: &Graph, id: NodeId) -> Result<Option<Tensor>, PassError> {

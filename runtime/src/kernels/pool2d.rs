@@ -1,4 +1,4 @@
-//! Max and average pooling, with 1-D as height 1, of images whose channels are last.
+//! Max and average pooling, with 1-D as height 1, of images whose channels are neighbours.
 
 use super::image::{Image, Window};
 use super::simd::{End, Isa, Stretch};

@@ -316,8 +316,8 @@ impl Attention {
 }
 
 /// 2-D convolution in f32 (1-D has height 1). The result lies with its channels last, as what convolutions and
-/// poolings read best. Every sum is one chain of fused multiply-adds over the rows, columns and channels of the
-/// kernel, in this order.
+/// poolings read best. Every sum is one chain of multiply-adds, fused where the CPU has them, over the rows,
+/// columns and channels of the kernel, in this order.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Conv {
     /// `[batch, channels, height, width]`.

@@ -2,8 +2,10 @@
 //!
 //! Code generators know only this: no ONNX operator, no graph. A program is a list of blocks; block
 //! 0 is the body, and a control step names the blocks it runs, whose numbers are always larger, so
-//! that nesting is finite by construction. Buffers are dense and row-major. Kernels read and write
-//! them through strided [`View`]s; shape arithmetic is [`Dim`]s over the program's symbols, which
+//! that nesting is finite by construction. Buffers are dense, their first axis outermost; kernels
+//! read and write them through strided [`View`]s, which say how they lie (images have their channels last). Where
+//! values enter or leave a block, both sides lie alike by construction: only rows are moved there. What a program
+//! is given and gives is row-major. Shape arithmetic is [`Dim`]s over the program's symbols, which
 //! are bound from the inputs' dims when a run starts; for the rows of a region and the length of
 //! a [`Join`], when a [`RouteStep`] is reached; and for what data decides, by a [`SizeStep`].
 

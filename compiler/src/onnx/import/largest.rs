@@ -19,7 +19,7 @@ pub(super) fn largest(graph: &Graph, value: ValueId) -> Option<Dim> {
 
 /// Whether no element of `value` is negative, as far as its operators tell.
 pub(super) fn never_negative(graph: &Graph, value: ValueId) -> bool {
-    is_positive(graph, value, MAX_DEPTH)
+    is_never_negative(graph, value, MAX_DEPTH)
 }
 
 struct Search<'g> {
@@ -74,7 +74,8 @@ impl Search<'_> {
             Op::Floor {} | Op::Round {} | Op::ReduceMax { .. } | Op::ReduceMin { .. } => {
                 self.value(node.inputs[0], depth)
             }
-            Op::Relu {} | Op::Pad { .. } => Some(self.value(node.inputs[0], depth)?.larger(&Dim::default())),
+            Op::Relu {} => Some(self.value(node.inputs[0], depth)?.larger(&Dim::default())),
+            Op::Pad { .. } => Some(self.of_all(&node.inputs, depth)?.larger(&Dim::default())),
             Op::Not {} | Op::IsNaN {} | Op::Sign {} => Some(1.into()),
             Op::Clip { max, .. } if max.is_finite() => Some((max.ceil() as i64).into()),
             Op::Min {} => match [self.value(node.inputs[0], depth), self.value(node.inputs[1], depth)] {
@@ -84,7 +85,7 @@ impl Search<'_> {
             Op::Max {} | Op::Concat { .. } => self.of_all(&node.inputs, depth),
             Op::Where {} => self.of_all(&node.inputs[1..], depth),
             Op::Add {} => Some(&self.value(node.inputs[0], depth)? + &self.value(node.inputs[1], depth)?),
-            Op::Sub {} if is_positive(graph, node.inputs[1], depth) => self.value(node.inputs[0], depth),
+            Op::Sub {} if is_never_negative(graph, node.inputs[1], depth) => self.value(node.inputs[0], depth),
             Op::Mul {} => self.product(&node.inputs, depth),
             Op::Div {} => {
                 let by = constant(graph.as_constant(node.inputs[1])?)?;
@@ -146,7 +147,7 @@ impl Search<'_> {
     }
 }
 
-fn is_positive(graph: &Graph, value: ValueId, depth: usize) -> bool {
+fn is_never_negative(graph: &Graph, value: ValueId, depth: usize) -> bool {
     if let Some(contents) = &graph.value(value).contents {
         return contents.iter().all(|d| d.is_at_least(0));
     }
@@ -155,7 +156,7 @@ fn is_positive(graph: &Graph, value: ValueId, depth: usize) -> bool {
     }
     let (Some(node), Some(depth)) = (graph.def_node(value), depth.checked_sub(1)) else { return false };
     let node = graph.node(node);
-    let operand = |i: usize| is_positive(graph, node.inputs[i], depth);
+    let operand = |i: usize| is_never_negative(graph, node.inputs[i], depth);
     let passes_on = matches!(
         node.op,
         Op::Cast { .. }

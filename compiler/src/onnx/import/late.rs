@@ -44,7 +44,8 @@ impl Late {
             return None;
         }
         let larger = dim.substitute(&|s| within.contains(&s).then(|| self.symbols.get(s).cloned()).flatten());
-        (larger != *dim).then(|| self.most(&larger, inside)).flatten()
+        let is_small = larger.parts() <= Dim::MAX_PARTS / 8;
+        (is_small && larger != *dim).then(|| self.most(&larger, inside)).flatten()
     }
 
     /// Whether data decides `dim`.

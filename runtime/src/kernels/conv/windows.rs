@@ -66,7 +66,8 @@ impl Plan {
             bands.flat_map(|bands| (1..=panels.min(2 * threads)).map(move |parts| (bands, Cut::into(panels, parts))));
         let time = |(bands, blocks): &(Cut, Cut)| {
             let copy = layout.copy_len(args, bands.longest()).unwrap_or(usize::MAX);
-            let sums = bands.longest() * unit * blocks.longest() * isa.tiles.len() * filters.depth();
+            let positions = bands.longest().saturating_mul(unit).saturating_mul(blocks.longest() * isa.tiles.len());
+            let sums = positions.saturating_mul(filters.depth());
             (products * bands.parts * blocks.parts).div_ceil(threads).saturating_mul(sums.saturating_add(copy))
         };
         let (bands, blocks) = cuts.min_by_key(time).unwrap_or((widest, Cut::into(panels, 1)));
