@@ -61,6 +61,8 @@ impl Sizes {
         let outputs = dims
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| PlanError::new(ErrorKind::Input, "an output has no usable dims for these inputs"))?;
+        #[cfg(not(feature = "gpu"))]
+        drop(outputs);
         let capacity = bounds::check(program, repeats, &ranges).map_err(|e| PlanError {
             kind: ErrorKind::Program,
             kernel: e.kernel,

@@ -2,9 +2,11 @@
 //! when they are packed, and their products are those of floats.)
 //!
 //! Packed weights are panels of columns, zeros beyond the last one, widened slice by slice while they are
-//! used, so that the sums are those of the float kernels. Where the CPU has matrix tiles, products of
+//! used, so that the sums are those of the float kernels. Where the CPU multiplies bfloat16, products of
 //! bfloat16 run there, for any number of rows: the order of a sum must not depend on them.
 
+#[cfg(target_arch = "x86_64")]
+mod dots;
 mod pack;
 #[cfg(test)]
 mod tests;
@@ -69,7 +71,7 @@ pub(crate) unsafe fn matmul(pool: &Pool, args: &MatMulArgs, precision: Precision
 /// As for [`matmul`]; no C overlaps an operand of another product either.
 pub(crate) unsafe fn matmuls(pool: &Pool, products: &[MatMulArgs], precision: Precision) {
     let have = |rows: usize| products.iter().all(|args| args.m <= rows);
-    // SAFETY: the caller's promise; tiles are used where they are there.
+    // SAFETY: the caller's promise; the CPU's own products are used where it has them.
     unsafe {
         #[cfg(target_arch = "x86_64")]
         if precision == Precision::Bf16 && tiles::available() && have(BF16_ROWS) {
@@ -105,7 +107,7 @@ fn in_parts(args: &MatMulArgs, f: impl Fn(&MatMulArgs)) {
 ///
 /// As for [`matmul`].
 unsafe fn bf16(pool: &Pool, args: &MatMulArgs) {
-    // SAFETY: the caller's promise; tiles are used where they are there.
+    // SAFETY: the caller's promise; the CPU's own products are used where it has them.
     unsafe {
         #[cfg(target_arch = "x86_64")]
         if tiles::available() {

@@ -1,7 +1,8 @@
-//! Products of bfloat16 on matrix tiles (Intel AMX): 16 rows by 16 columns by 32 of k per instruction.
+//! Products of bfloat16 on matrix tiles (Intel AMX), 16 rows by 16 columns by 32 of k per instruction, or where
+//! there are none in vectors ([`dots`]).
 //!
 //! A is rounded once, into rows of whole tiles; a block of 32 rows and a panel of 32 columns stay in four
-//! tiles over all of k. In every sum the products of even and of odd k are added up in f32 per instruction
+//! tiles over all of k. In every sum of tiles the products of even and of odd k are added up in f32 per instruction
 //! and then to what was there, without denormals (Intel SDM, TDPBF16PS), so sums differ from those of other
 //! CPUs by their rounding. Instructions are named in assembly, since the intrinsics are not stable.
 
@@ -13,7 +14,7 @@ use eec_ir::precision::to_bf16;
 
 use super::super::matmul::MatMulArgs;
 use super::super::scratch::with_scores;
-use super::{BF16_COLUMNS, BF16_ROWS, Shared, finish_block, finish_row, round_row};
+use super::{BF16_COLUMNS, BF16_ROWS, Shared, dots, finish_block, finish_row, round_row};
 use crate::kernels::locate;
 use crate::kernels::simd::Isa;
 use crate::pool::Pool;
@@ -29,8 +30,13 @@ const ALONE: usize = 1 << 13;
 /// Multiply-adds below which an item is not worth handing to another thread.
 const GRAIN: usize = 1 << 17;
 
-/// Whether this CPU has tiles for bfloat16 and the system lets this process use them.
+/// Whether this CPU multiplies bfloat16, in tiles or in vectors.
 pub(super) fn available() -> bool {
+    are_available() || dots::available()
+}
+
+/// Whether this CPU has tiles for bfloat16 and the system lets this process use them.
+fn are_available() -> bool {
     static AVAILABLE: LazyLock<bool> = LazyLock::new(|| has_tiles() && is_permitted());
     *AVAILABLE
 }
@@ -74,11 +80,11 @@ fn is_permitted() -> bool {
     failed == 0
 }
 
-/// Computes the products on tiles, as one job.
+/// Computes the products, as one job.
 ///
 /// # Safety
 ///
-/// Tiles are available; otherwise as for [`super::matmuls`], with weights for bfloat16.
+/// This CPU multiplies bfloat16; otherwise as for [`super::matmuls`], with weights for bfloat16.
 pub(super) unsafe fn matmuls(pool: &Pool, products: &[MatMulArgs]) {
     // A float is two bfloat16.
     let size = |args: &MatMulArgs| args.m.next_multiple_of(TILE) * args.k.next_multiple_of(BF16_ROWS) / 2;
@@ -159,12 +165,12 @@ unsafe fn multiply(pool: &Pool, products: &[(MatMulArgs, Rounded)]) {
     let shared = Shared(products);
     pool.run(products.iter().map(|(args, _)| count(args)).sum(), grain, &|items| {
         // SAFETY: tiles are available.
-        let _tiles = unsafe { Configured::new() };
+        let tiles = are_available().then(|| unsafe { Configured::new() });
         let products = shared.get();
         for (product, at) in items.filter_map(|at| locate(at, products.iter().map(|(args, _)| count(args)))) {
             let (args, a) = &products[product];
             // SAFETY: items are disjoint parts of C; the rest is the caller's promise.
-            unsafe { item(args, a, at) };
+            unsafe { item(args, a, at, tiles.as_ref()) };
         }
     });
 }
@@ -173,8 +179,8 @@ unsafe fn multiply(pool: &Pool, products: &[(MatMulArgs, Rounded)]) {
 ///
 /// # Safety
 ///
-/// As for [`multiply`], with the tiles of this thread configured; nobody else touches this part of C.
-unsafe fn item(args: &MatMulArgs, a: &Rounded, item: usize) {
+/// As for [`multiply`]; nobody else touches this part of C.
+unsafe fn item(args: &MatMulArgs, a: &Rounded, item: usize, tiles: Option<&Configured>) {
     let [panels, _] = items(args);
     let (part, panel) = (item / panels, item % panels);
     let rows = part * BLOCK * BLOCKS..args.m.min((part + 1) * BLOCK * BLOCKS);
@@ -182,7 +188,7 @@ unsafe fn item(args: &MatMulArgs, a: &Rounded, item: usize) {
         let count = BLOCK.min(rows.end - first);
         let a = Rounded { elements: a.elements.wrapping_add(first * a.row), ..*a };
         // SAFETY: the block is inside C and nobody else's.
-        unsafe { block(args, &a, [first, count], panel) };
+        unsafe { block(args, &a, [first, count], panel, tiles) };
     }
 }
 
@@ -194,8 +200,8 @@ struct Sums([[f32; BF16_COLUMNS]; BLOCK]);
 ///
 /// # Safety
 ///
-/// As for [`matmuls`]; `a` holds the rows, up to a whole tile, and this thread has configured its tiles.
-unsafe fn block(args: &MatMulArgs, a: &Rounded, [first, count]: [usize; 2], panel: usize) {
+/// As for [`matmuls`]; `a` holds the rows, up to a whole tile.
+unsafe fn block(args: &MatMulArgs, a: &Rounded, [first, count]: [usize; 2], panel: usize, tiles: Option<&Configured>) {
     let mut sums = Sums([[0.0; BF16_COLUMNS]; BLOCK]);
     let b = args.b.cast::<u16>().wrapping_add(panel * a.row * BF16_COLUMNS);
     let steps = a.row / BF16_ROWS;
@@ -204,10 +210,11 @@ unsafe fn block(args: &MatMulArgs, a: &Rounded, [first, count]: [usize; 2], pane
     let ahead = b.wrapping_add(quarter * (4 + first / BLOCK % BLOCKS));
     // SAFETY: the caller's promise.
     unsafe {
-        if steps > 0 && count > TILE {
-            two_rows(a, b, ahead, steps, &mut sums);
-        } else if steps > 0 {
-            one_row(a, b, steps, &mut sums);
+        match tiles {
+            _ if steps == 0 => {}
+            None => dots::sums(a.elements, a.row, count, b, a.row / 2, &mut sums.0),
+            Some(_) if count > TILE => two_rows(a, b, ahead, steps, &mut sums),
+            Some(_) => one_row(a, b, steps, &mut sums),
         }
         let column = panel * BF16_COLUMNS;
         finish(args, &sums, [first, count], column);
