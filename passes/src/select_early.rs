@@ -5,8 +5,10 @@
 //! and of every exit's norm. The values of that row stay the same to the last bit, since kernels compute a
 //! row alike whatever rows stand beside it.
 
+use std::collections::BTreeSet;
+
 use eec_ir::graph::Node;
-use eec_ir::{Dim, Graph, NodeId, Op, ValueId, elementwise_broadcast, elementwise_unary};
+use eec_ir::{Dim, Graph, NodeId, Op, Symbol, ValueId, elementwise_broadcast, elementwise_unary};
 
 use crate::pass::{Changed, Context, Pass, PassError};
 use crate::rows::normal;
@@ -61,7 +63,7 @@ struct Part {
 
 impl Part {
     /// What a node reads of its first operand, if that is less than all of it along one axis.
-    fn of(graph: &Graph, id: NodeId) -> Option<Part> {
+    fn of(graph: &Graph, id: NodeId, lengths: &BTreeSet<Symbol>) -> Option<Part> {
         let node = graph.node(id);
         let from = graph.ty(*node.inputs.first()?);
         let part = match &node.op {
@@ -83,7 +85,10 @@ impl Part {
                     return None;
                 }
                 let end = &start + &Dim::from(1);
-                let inside = node.parent == Graph::ROOT || is_known(graph, &start, &end, &from.dims[axis]);
+                let known = || is_known(graph, &start, &end, &from.dims[axis]);
+                // What is assumed of a join's length is checked for both of its values.
+                let inside =
+                    node.parent == Graph::ROOT || lengths.iter().any(|l| from.dims[axis].mentions(l)) || known();
                 // What is surely outside is an error when it runs.
                 let outside = (&end - &from.dims[axis]).is_at_least(1) || (&Dim::default() - &start).is_at_least(1);
                 (inside && !outside).then_some(Part { axis, start, end, step: 1, len: Dim::from(1) })?
@@ -132,9 +137,11 @@ fn round(graph: &mut Graph) -> Result<bool, PassError> {
     for region in nodes.iter().flat_map(|id| &graph.node(*id).regions) {
         graph.region(*region).yields.iter().for_each(|v| yielded[v.index()] = true);
     }
+    let regions = nodes.iter().flat_map(|id| &graph.node(*id).regions);
+    let lengths: BTreeSet<Symbol> = regions.filter_map(|r| graph.region(*r).length.clone()).collect();
     let mut changed = false;
     for id in nodes {
-        let Some(part) = Part::of(graph, id) else { continue };
+        let Some(part) = Part::of(graph, id, &lengths) else { continue };
         let value = graph.node(id).inputs[0];
         // What this round made is for the next one.
         let Some(users) = uses.get(value.index()) else { continue };

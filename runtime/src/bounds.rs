@@ -69,7 +69,7 @@ pub(crate) fn check(program: &Program, repeats: &Repeats, extents: &Extents) -> 
             capacity.push(*known);
             continue;
         }
-        let len = Extent::of(&buffer.len, extents).filter(|e| e.lo >= 0 && e.hi <= MAX_ELEMENTS);
+        let len = size(program, &buffer.len, extents).filter(|e| e.hi <= MAX_ELEMENTS);
         let len =
             len.ok_or_else(|| plain(format!("buffer {} has no usable size: `{}`", BufferId::new(i), buffer.len)))?;
         capacity.push(len.hi);
@@ -77,6 +77,40 @@ pub(crate) fn check(program: &Program, repeats: &Repeats, extents: &Extents) -> 
     let checked = vec![false; program.kernels.len()];
     Checker { program, extents, capacity: &capacity, forms: &repeats.kernels, checked }.block(BlockId(0))?;
     Ok(capacity)
+}
+
+/// How often sizes of data are set to what they are at most, to see that a size is not negative.
+const MAX_LATE: usize = 64;
+
+/// The range of a size: what its terms say it may be, if that or what its sizes of data are at most says that it is
+/// not negative. `n - late0 - late1` is not, where `late1` is checked to be at most `n - late0`.
+pub(crate) fn size(program: &Program, dim: &Dim, extents: &Extents) -> Option<Extent> {
+    let range = Extent::of(dim, extents)?;
+    let lo = if range.lo >= 0 {
+        Some(range.lo)
+    } else {
+        never_negative(program, dim, extents, &mut { MAX_LATE }).then_some(0)
+    };
+    lo.map(|lo| Extent { lo, hi: range.hi.max(lo) })
+}
+
+fn never_negative(program: &Program, dim: &Dim, extents: &Extents, tries: &mut usize) -> bool {
+    if Extent::of(dim, extents).is_some_and(|e| e.lo >= 0) {
+        return true;
+    }
+    let sizes = program.blocks.iter().flat_map(|block| &block.steps).filter_map(|step| match step {
+        Step::Size(step) => Some((Dim::from(step.symbol.clone()), &step.most)),
+        Step::Run(_) | Step::If(_) | Step::Route(_) | Step::Repeat(_) => None,
+    });
+    sizes.into_iter().any(|(symbol, most)| {
+        let taken = dim.terms().iter().filter(|t| t.coef < 0).find_map(|t| {
+            let term = Dim::from(vec![t.clone()]);
+            Some((term.exact_div(&symbol)?, term))
+        });
+        let Some((times, term)) = taken else { return false };
+        *tries = tries.saturating_sub(1);
+        *tries > 0 && never_negative(program, &(&(dim - &term) + &(&times * most)), extents, tries)
+    })
 }
 
 /// More elements than this are refused, whatever the memory.
@@ -194,8 +228,7 @@ impl Checker<'_> {
 
     /// The range of a size, which is not negative.
     fn size(&self, dim: &Dim) -> Checked<Extent> {
-        let found = Extent::of(dim, self.extents);
-        found.filter(|e| e.lo >= 0).ok_or_else(|| format!("`{dim}` is not a usable size here"))
+        size(self.program, dim, self.extents).ok_or_else(|| format!("`{dim}` is not a usable size here"))
     }
 
     fn any(&self, dim: &Dim) -> Checked<Extent> {
@@ -205,7 +238,11 @@ impl Checker<'_> {
     /// A size that does not vary between rows.
     fn exact(&self, dim: &Dim) -> Checked<i64> {
         let e = self.size(dim)?;
-        if e.lo == e.hi { Ok(e.lo) } else { Err(format!("`{dim}` must not depend on the rows of a block")) }
+        if e.lo == e.hi {
+            Ok(e.lo)
+        } else {
+            Err(format!("`{dim}` must be known when the run starts, and not depend on rows or data"))
+        }
     }
 
     fn capacity(&self, id: BufferId) -> i64 {

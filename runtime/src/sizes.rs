@@ -10,7 +10,7 @@ use crate::bind::bind;
 use crate::bounds::{self, Repeats};
 use crate::call;
 use crate::error::{Error, ErrorKind};
-use crate::extent::{Extent, Extents};
+use crate::extent::Extents;
 
 /// Why there is no plan: the kernel if one is meant, and the reason.
 pub(crate) struct PlanError {
@@ -53,10 +53,7 @@ impl Sizes {
     pub(crate) fn of(program: &Program, repeats: &Repeats, inputs: &[Tensor]) -> Result<Sizes, PlanError> {
         let bound = bind(program, inputs).map_err(|why| PlanError::new(ErrorKind::Input, why))?;
         let ranges = bounds::ranges(program, &bound);
-        let value = |dim: &Dim| {
-            let range = Extent::of(dim, &ranges).filter(|e| e.lo >= 0);
-            range.and_then(|e| usize::try_from(e.hi).ok())
-        };
+        let value = |dim: &Dim| bounds::size(program, dim, &ranges).and_then(|e| usize::try_from(e.hi).ok());
         let dims = program.outputs.iter().map(|port| port.dims.iter().map(value).collect::<Option<Vec<usize>>>());
         let outputs = dims
             .collect::<Option<Vec<_>>>()

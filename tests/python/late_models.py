@@ -53,6 +53,28 @@ def selections():
         }""")
     for n in (1, 6):
         yield f"rows_through_a_network_{n}", network, None, {"n": n}
+    parts = text("""
+        m (float[n] x) => (float[m] y) <float zero = {0.0}, float least = {-1.0}, int64[1] first = {0}> {
+            g = Greater (x, zero)
+            ng = Not (g)
+            a = NonZero (g)
+            b = NonZero (ng)
+            ai = Squeeze (a, first)
+            bi = Squeeze (b, first)
+            xa = Gather (x, ai)
+            xb = Gather (x, bi)
+            g2 = Greater (xb, least)
+            ng2 = Not (g2)
+            c = NonZero (g2)
+            d = NonZero (ng2)
+            ci = Squeeze (c, first)
+            di = Squeeze (d, first)
+            xc = Gather (xb, ci)
+            xd = Gather (xb, di)
+            y = Concat <axis = 0> (xa, xc, xd)
+        }""")
+    for n in (1, 7):
+        yield f"parts_of_parts_{n}", parts, None, {"n": n}
     unique = text("""
         m (int64[n] x, float[n, 2] z) => (int64[k] y, int64[k] first, int64[n] inverse, int64[k] counts, int64[k2] again, float[k3, 2] rows, int64[k2] doubled) {
             y, first, inverse, counts = Unique (x)

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use eec_ir::{Dim, Graph, Symbol, cost};
+use eec_ir::{Dim, Graph, Op, Symbol, cost};
 use eec_passes::structure::{self, Block, ExitCandidate, Part, Structure};
 use eec_passes::token_exits::Span;
 use eec_runtime::replace_file;
@@ -231,6 +231,11 @@ fn as_text(model: &Model, structure: Result<&Structure, String>, size: &dyn Fn(&
     text.push_str(&format!("  {parameters} parameters, {nodes} nodes, MACs: {macs}\n"));
     if let loops @ 1.. = cost::uncounted_loops(graph) {
         text.push_str(&format!("  MACs without those of {loops} loops that end when data says so\n"));
+    }
+    let branches =
+        graph.nodes_in_order().into_iter().filter(|id| matches!(graph.node(*id).op, Op::If { .. } | Op::Route { .. }));
+    if let branches @ 1.. = branches.count() {
+        text.push_str(&format!("  MACs without what stands in the branches of {branches} nodes, which data chooses\n"));
     }
     let host: Vec<String> = host_ops(graph).into_iter().map(|(op, count)| format!("{op} (×{count})")).collect();
     if !host.is_empty() {

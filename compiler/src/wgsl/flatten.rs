@@ -19,6 +19,10 @@ use super::{Body, LowerError, Problem, Unsupported, check, constants, kernel, ma
 
 /// The GPU form of a verified program, whose constants are bound in pieces of so many words.
 pub(super) fn flatten(program: &Program, piece: u32) -> Result<GpuProgram, LowerError> {
+    let problems = sizes_of_data(program);
+    if !problems.is_empty() {
+        return Err(Unsupported { program: program.name.clone(), problems }.into());
+    }
     let symbols = symbols(program);
     let numbers = symbols.iter().cloned().zip(0..).collect();
     let given = program.inputs.iter().flat_map(|p| &p.dims).filter_map(Dim::as_symbol).cloned().collect();
@@ -45,16 +49,23 @@ pub(super) fn flatten(program: &Program, piece: u32) -> Result<GpuProgram, Lower
     }
 }
 
-/// The symbols of the inputs' dims, then those of blocks' rows, and of joins' lengths and sizes of data, whose
-/// steps say why the latter have no form.
+/// The steps by which data decides sizes, which have no form.
+fn sizes_of_data(program: &Program) -> Vec<Problem> {
+    let steps = program.blocks.iter().flat_map(|b| &b.steps).filter_map(|step| match step {
+        Step::Size(step) => Some(step.name.clone()),
+        Step::Run(_) | Step::If(_) | Step::Route(_) | Step::Repeat(_) => None,
+    });
+    steps.map(|place| Problem { place, reason: "a size that data decides has no form on a GPU".into() }).collect()
+}
+
+/// The symbols of the inputs' dims, then those of blocks' rows and joins' lengths.
 fn symbols(program: &Program) -> Vec<Symbol> {
     let inputs = program.inputs.iter().flat_map(|p| &p.dims).filter_map(Dim::as_symbol).cloned();
     let mut all: Vec<Symbol> = Vec::new();
     let rows = program.blocks.iter().filter_map(|b| b.rows.clone());
     let lengths = program.blocks.iter().flat_map(|b| &b.steps).filter_map(|step| match step {
         Step::Route(route) => Some(route.join.as_ref()?.length.as_ref()?.symbol.clone()),
-        Step::Size(step) => Some(step.symbol.clone()),
-        Step::Run(_) | Step::If(_) | Step::Repeat(_) => None,
+        Step::Run(_) | Step::If(_) | Step::Repeat(_) | Step::Size(_) => None,
     });
     for symbol in inputs.chain(rows).chain(lengths) {
         if !all.contains(&symbol) {
@@ -157,9 +168,8 @@ impl<'p> Flat<'p> {
                 Step::If(step) => self.branch(step, at, &place),
                 Step::Route(step) => self.route(step, at, &place),
                 Step::Repeat(step) => self.repeat(step, at),
-                Step::Size(step) => {
-                    self.problem(&step.name, "a size that data decides has no form on a GPU".into());
-                }
+                // Programs with sizes of data were refused.
+                Step::Size(_) => {}
             }
         }
     }
