@@ -47,12 +47,12 @@ pub(crate) struct Filters {
     pub(crate) kernel: [usize; 2],
 }
 
-/// The forms of a convolution.
-enum Form {
-    /// One filter for each channel.
-    Depthwise,
-    /// A product of the image's positions, or of windows around them, by a matrix for each group.
-    Product,
+/// How weights are packed.
+enum Packing {
+    /// Of one filter for each channel: a row of channels for each tap.
+    Channels,
+    /// As a matrix for each group, in panels of output channels.
+    Panels,
 }
 
 impl Filters {
@@ -81,10 +81,10 @@ impl Filters {
         self.out_channels.checked_mul(inputs)?.checked_mul(self.kernel[0])?.checked_mul(self.kernel[1])
     }
 
-    fn form(&self) -> Form {
+    fn packing(&self) -> Packing {
         match self.groups > 1 && self.in_channels == self.groups && self.out_channels == self.groups {
-            true => Form::Depthwise,
-            false => Form::Product,
+            true => Packing::Channels,
+            false => Packing::Panels,
         }
     }
 
@@ -106,9 +106,9 @@ pub(crate) fn packed_len(filters: &Filters) -> Option<usize> {
 
 /// [`packed_len`] for one instruction set.
 fn packed_len_for(isa: &Isa, filters: &Filters) -> Option<usize> {
-    match filters.form() {
-        Form::Depthwise => filters.len(),
-        Form::Product => filters.group_len(isa)?.checked_mul(filters.groups),
+    match filters.packing() {
+        Packing::Channels => filters.len(),
+        Packing::Panels => filters.group_len(isa)?.checked_mul(filters.groups),
     }
 }
 
@@ -137,10 +137,10 @@ unsafe fn pack_weights_for(isa: &Isa, filters: &Filters, w: *const f32, dst: &mu
     if dst.is_empty() {
         return;
     }
-    match filters.form() {
+    match filters.packing() {
         // SAFETY: the weights are channels × taps.
-        Form::Depthwise => unsafe { pack_panel(isa, filters, w, filters.out_channels, filters.out_channels, dst) },
-        Form::Product => {
+        Packing::Channels => unsafe { pack_panel(isa, filters, w, filters.out_channels, filters.out_channels, dst) },
+        Packing::Panels => {
             let (depth, outputs, nr) = (filters.depth(), filters.group_outputs(), isa.nr());
             for (group, part) in dst.chunks_exact_mut(filters.group_len(isa).unwrap_or(0)).enumerate() {
                 for (panel, dst) in part.chunks_mut(depth * nr).enumerate() {
@@ -214,7 +214,7 @@ unsafe fn conv_for(isa: &Isa, pool: &Pool, args: &ConvArgs<'_>) {
     unsafe { run(isa, pool, args) }
 }
 
-/// Computes a convolution in its form.
+/// Computes a convolution in the form that is the fastest for its sizes.
 ///
 /// # Safety
 ///
@@ -225,9 +225,9 @@ unsafe fn run(isa: &Isa, pool: &Pool, args: &ConvArgs<'_>) {
     }
     // SAFETY: the caller's promise.
     unsafe {
-        match args.filters.form() {
-            Form::Depthwise => depthwise::run(pool, isa, args),
-            Form::Product => match planar::Planes::new(isa, args) {
+        match args.filters.packing() {
+            Packing::Channels => depthwise::run(pool, isa, args),
+            Packing::Panels => match planar::Planes::new(isa, args) {
                 Some(planes) => planar::run(pool, isa, args, planes),
                 None if args.positions().is_some() => pointwise::run(pool, isa, args),
                 None => windows::run(pool, isa, args),

@@ -19,6 +19,8 @@ pub(super) enum Layout {
     InPlace { column: isize, row: isize },
     /// In a copy of the rows that the windows meet, pads included, `columns` wide.
     Rows { columns: usize },
+    /// In a copy of the part of a signal, the only row there is, that the windows meet, pads included.
+    Signal,
     /// Every window by itself, for windows that meet little of the rows and columns that they reach over.
     Patches,
 }
@@ -33,6 +35,7 @@ impl Layout {
             return Layout::InPlace { column: x.column, row: x.row };
         }
         match reach(1) {
+            Some(_) if is_in_proportion(window) && is_signal(window) => Layout::Signal,
             Some(columns) if is_in_proportion(window) => Layout::Rows { columns },
             _ => Layout::Patches,
         }
@@ -41,8 +44,9 @@ impl Layout {
     /// Outputs that are copied together, and of which each copy has a whole number.
     pub(super) fn unit(&self, window: &Window) -> usize {
         match self {
+            Layout::InPlace { .. } if is_signal(window) => 1,
             Layout::InPlace { .. } | Layout::Rows { .. } => window.out_size[1],
-            Layout::Patches => 1,
+            Layout::Signal | Layout::Patches => 1,
         }
     }
 
@@ -52,6 +56,7 @@ impl Layout {
         match self {
             Layout::InPlace { .. } => Some(0),
             Layout::Rows { columns } => reach(&args.window, 0, units)?.checked_mul(*columns)?.checked_mul(channels),
+            Layout::Signal => reach(&args.window, 1, units)?.checked_mul(channels),
             Layout::Patches => args.filters.depth().checked_mul(units),
         }
     }
@@ -61,6 +66,7 @@ impl Layout {
         match self {
             Layout::InPlace { column, row } => [*column, *row],
             Layout::Rows { columns } => [channels as isize, (columns * channels) as isize],
+            Layout::Signal => [channels as isize, 0],
             Layout::Patches => [0, 0],
         }
     }
@@ -70,10 +76,10 @@ impl Layout {
         let channels = args.filters.group_inputs();
         match self {
             Layout::Patches => args.filters.depth(),
-            Layout::InPlace { .. } | Layout::Rows { .. } if self.has_whole_rows(args) => {
+            Layout::InPlace { .. } | Layout::Rows { .. } | Layout::Signal if self.has_whole_rows(args) => {
                 channels * args.window.kernel[1]
             }
-            Layout::InPlace { .. } | Layout::Rows { .. } => channels,
+            Layout::InPlace { .. } | Layout::Rows { .. } | Layout::Signal => channels,
         }
     }
 
@@ -101,7 +107,7 @@ impl Layout {
         let Window { out_size, stride, .. } = args.window;
         match self {
             Layout::Patches => (output * args.filters.depth()) as isize,
-            Layout::InPlace { .. } | Layout::Rows { .. } => {
+            Layout::InPlace { .. } | Layout::Rows { .. } | Layout::Signal => {
                 let [column, row] = self.steps(args.filters.group_inputs());
                 let (y, x) = (output / out_size[1], output % out_size[1]);
                 (y * stride[0]) as isize * row + (x * stride[1]) as isize * column
@@ -127,12 +133,17 @@ impl Layout {
         let first = group * channels;
         match self {
             Layout::InPlace { .. } => {
-                let y = outputs.start / window.out_size[1] * window.stride[0];
-                return args.x.at(image, first, y as isize, 0);
+                let [y, x] = [outputs.start / window.out_size[1], outputs.start % window.out_size[1]];
+                return args.x.at(image, first, (y * window.stride[0]) as isize, (x * window.stride[1]) as isize);
             }
-            Layout::Rows { columns } => {
-                let (top, left) = (window.input(0, outputs.start / window.out_size[1], 0), -(window.pad[1] as isize));
-                let inside = window.inside(1, left, 1, *columns);
+            Layout::Rows { .. } | Layout::Signal => {
+                let [y, x] = [outputs.start / window.out_size[1], outputs.start % window.out_size[1]];
+                let (top, left) = (window.input(0, y, 0), window.input(1, x, 0));
+                let columns = match self {
+                    Layout::Rows { columns } => *columns,
+                    _ => reach(window, 1, outputs.len()).unwrap_or(0),
+                };
+                let inside = window.inside(1, left, 1, columns);
                 let (before, after) = (inside.start * channels, inside.end * channels);
                 for (y, row) in (top..).zip(copy.chunks_exact_mut((columns * channels).max(1))) {
                     if !(0..window.size[0] as isize).contains(&y) || inside.is_empty() {
@@ -162,6 +173,11 @@ impl Layout {
         }
         copy.as_ptr()
     }
+}
+
+/// Whether the output has one row, for which the kernel meets one: bands of it are cut along its length.
+fn is_signal(window: &Window) -> bool {
+    window.out_size[0] == 1 && window.kernel[0] == 1
 }
 
 /// Whether rows with their pads are not out of proportion to the image.

@@ -209,6 +209,17 @@ fn few_outputs() {
     ]);
 }
 
+/// Signals longer than a band, whose windows reach from one into the next.
+#[test]
+fn long_signals() {
+    let signal = Case { images: 1, channels: [40, 33], size: [1, 4500], kernel: [1, 3], pads: [[0, 1]; 2], ..PLAIN };
+    check_all(&[
+        signal,
+        Case { channels: [24, 20], stride: [1, 5], kernel: [1, 10], pads: [[0; 2]; 2], ..signal },
+        Case { channels: [80, 16], groups: 4, dilation: [1, 7], pads: [[0, 3], [0, 9]], ..signal },
+    ]);
+}
+
 /// Images of a few positions.
 #[test]
 fn small_images() {
