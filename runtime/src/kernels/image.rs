@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use super::simd::Reach;
+
 /// Images in memory: the element `[image, channel, y, x]` is at
 /// `ptr[image·self.image + channel·self.channel + y·self.row + x·self.column]`.
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +74,8 @@ impl Window {
         let Some(last) = self.kernel[axis].checked_sub(1) else { return 0..0 };
         let first = self.inside(axis, self.input(axis, 0, 0), self.stride[axis], outputs);
         let last = self.inside(axis, self.input(axis, 0, last), self.stride[axis], outputs);
-        first.start.max(last.start)..last.end.min(first.end).max(first.start.max(last.start))
+        let start = first.start.max(last.start);
+        start..first.end.min(last.end).max(start)
     }
 
     /// Whether the windows are the positions of the input.
@@ -87,6 +90,21 @@ impl Window {
         let single = |x: usize| x..x + 1;
         let (before, after) = ((0..whole.start).map(single), (whole.end..width).map(single));
         before.chain((!whole.is_empty()).then_some(whole)).chain(after)
+    }
+
+    /// What the windows of a stretch of row `y` meet of an image, from its channel 0 on, and the first tap that is
+    /// inside it.
+    pub(super) fn reach(&self, x: &Image, image: usize, y: usize, outputs: &Range<usize>) -> (Reach, [usize; 2]) {
+        let (rows, columns) = (self.taps_inside(0, y), self.taps_inside(1, outputs.start));
+        let (top, left) = (self.input(0, y, rows.start), self.input(1, outputs.start, columns.start));
+        let reach = Reach {
+            ptr: x.at(image, 0, top, left),
+            step: self.stride[1] as isize * x.column,
+            row: self.dilation[0] as isize * x.row,
+            column: self.dilation[1] as isize * x.column,
+            taps: [rows.len(), columns.len()],
+        };
+        (reach, [rows.start, columns.start])
     }
 }
 

@@ -76,19 +76,12 @@ unsafe fn pool2d_for(isa: &Isa, pool: &Pool, args: &PoolArgs) {
 unsafe fn pool_row(isa: &Isa, args: &PoolArgs, image: usize, y: usize) {
     let PoolArgs { x, channels, window, kind, .. } = args;
     let kernel = if *kind == PoolKind::Max { isa.greatest } else { isa.sum };
-    let rows = window.taps_inside(0, y);
     for outputs in window.stretches() {
-        let columns = window.taps_inside(1, outputs.start);
-        let first = [window.input(0, y, rows.start), window.input(1, outputs.start, columns.start)];
         let position = (image * window.out_size[0] + y) * window.out_size[1] + outputs.start;
         let count = counted(window, *kind, 0, y) * counted(window, *kind, 1, outputs.start);
         let divisor = (*kind != PoolKind::Max && count > 0).then_some(count as f32);
         let stretch = Stretch {
-            src: x.at(image, 0, first[0], first[1]),
-            src_step: window.stride[1] as isize * x.column,
-            src_row: window.dilation[0] as isize * x.row,
-            src_column: window.dilation[1] as isize * x.column,
-            taps: [rows.len(), columns.len()],
+            src: window.reach(x, image, y, &outputs).0,
             weights: std::ptr::null(),
             weights_row: 0,
             dst: args.y.wrapping_add(position * channels),

@@ -16,7 +16,7 @@ use std::sync::LazyLock;
 
 use super::epilogue::{self, Add, Clip, Join, Link, Max, Min, Pair, Pass};
 use super::math::{self, Function};
-pub(super) use images::{End, Stretch};
+pub(super) use images::{End, Reach, Stretch};
 pub(super) use tile::{LINE, Tile};
 
 /// A vector of f32.

@@ -103,19 +103,12 @@ impl Rows<'_> {
         let Rows { isa, args, x, first } = self;
         let (window, channels) = (&args.window, args.filters.out_channels);
         let links = args.epilogue.map_or(Links::NONE, |e| e.links([0, 0, first + image]));
-        let rows = window.taps_inside(0, y);
         for outputs in window.stretches() {
-            let columns = window.taps_inside(1, outputs.start);
-            let from =
-                [0, 1].map(|axis| window.input(axis, [y, outputs.start][axis], [rows.start, columns.start][axis]));
+            let (src, [row, column]) = window.reach(x, image, y, &outputs);
             let position = y * window.out_size[1] + outputs.start;
             let stretch = Stretch {
-                src: x.at(image, 0, from[0], from[1]),
-                src_step: window.stride[1] as isize * x.column,
-                src_row: window.dilation[0] as isize * x.row,
-                src_column: window.dilation[1] as isize * x.column,
-                taps: [rows.len(), columns.len()],
-                weights: args.packed.wrapping_add((rows.start * window.kernel[1] + columns.start) * channels),
+                src,
+                weights: args.packed.wrapping_add((row * window.kernel[1] + column) * channels),
                 weights_row: window.kernel[1] * channels,
                 dst: args.output(first + image, position),
                 outputs: outputs.len(),

@@ -4,16 +4,31 @@ use std::ops::Range;
 
 use super::{Add, Clip, Join, Lanes, Link, Max, Min, Pair};
 
-/// Neighbouring outputs of all channels: output `i` is made of
-/// `src[i·src_step + row·src_row + column·src_column + channel]` over rows, then columns of taps.
+/// What neighbouring outputs are made of: output `i` of
+/// `ptr[i·step + row·self.row + column·self.column + channel]` over rows, then columns of taps.
 #[derive(Clone, Copy)]
-pub(in crate::kernels) struct Stretch<'a> {
-    pub(in crate::kernels) src: *const f32,
-    pub(in crate::kernels) src_step: isize,
-    pub(in crate::kernels) src_row: isize,
-    pub(in crate::kernels) src_column: isize,
+pub(in crate::kernels) struct Reach {
+    pub(in crate::kernels) ptr: *const f32,
+    pub(in crate::kernels) step: isize,
+    pub(in crate::kernels) row: isize,
+    pub(in crate::kernels) column: isize,
     /// Rows and columns of taps.
     pub(in crate::kernels) taps: [usize; 2],
+}
+
+impl Reach {
+    /// Where a row of the window of output `first` begins.
+    #[inline(always)]
+    fn row(&self, first: usize, row: usize, channel: usize) -> *const f32 {
+        let start = first as isize * self.step + row as isize * self.row;
+        self.ptr.wrapping_offset(start).wrapping_add(channel)
+    }
+}
+
+/// Neighbouring outputs of all channels.
+#[derive(Clone, Copy)]
+pub(in crate::kernels) struct Stretch<'a> {
+    pub(in crate::kernels) src: Reach,
     /// Of a convolution: `channels` for every tap, rows of taps `weights_row` apart.
     pub(in crate::kernels) weights: *const f32,
     pub(in crate::kernels) weights_row: usize,
@@ -22,15 +37,6 @@ pub(in crate::kernels) struct Stretch<'a> {
     pub(in crate::kernels) outputs: usize,
     pub(in crate::kernels) channels: usize,
     pub(in crate::kernels) end: End<'a>,
-}
-
-impl Stretch<'_> {
-    /// Where a row of the window of output `first` begins.
-    #[inline(always)]
-    fn row(&self, first: usize, row: usize, channel: usize) -> *const f32 {
-        let start = first as isize * self.src_step + row as isize * self.src_row;
-        self.src.wrapping_offset(start).wrapping_add(channel)
-    }
 }
 
 /// What follows the sums.
@@ -184,16 +190,16 @@ pub(super) unsafe fn stretch<V: Lanes, F: Fold>(s: &Stretch<'_>) {
 #[inline(always)]
 unsafe fn outputs<V: Lanes, F: Fold, const N: usize>(s: &Stretch<'_>, first: usize) {
     let whole = s.channels / V::LEN * V::LEN;
-    let steps = if F::WEIGHTED && s.taps[1] == 3 { s.src_step.checked_div(s.src_column) } else { None };
+    let steps = if F::WEIGHTED && s.src.taps[1] == 3 { s.src.step.checked_div(s.src.column) } else { None };
     // SAFETY: the caller's promise; the channels are those from `channel` on.
     unsafe {
         match steps {
-            Some(1) if s.src_step == s.src_column => {
+            Some(1) if s.src.step == s.src.column => {
                 for_each::<V>(0..whole, |channel| {
                     finish(s, [first, channel], V::LEN, shared::<V, N, 1>(s, first, channel))
                 });
             }
-            Some(2) if s.src_step == 2 * s.src_column => {
+            Some(2) if s.src.step == 2 * s.src.column => {
                 for_each::<V>(0..whole, |channel| {
                     finish(s, [first, channel], V::LEN, shared::<V, N, 2>(s, first, channel))
                 });
@@ -236,20 +242,20 @@ unsafe fn sums<V: Lanes, F: Fold, const N: usize>(
     // SAFETY: the caller's promise covers every address formed here.
     unsafe {
         let mut acc = [V::splat(F::START); N];
-        for row in 0..s.taps[0] {
-            let src = s.row(first, row, channel);
+        for row in 0..s.src.taps[0] {
+            let src = s.src.row(first, row, channel);
             // Three of three outputs each are a base and an offset that all bases share. Opaque, or the
             // compiler makes each address from the one before: a chain as long as the step.
             let bases: [*const f32; 3] =
-                std::array::from_fn(|i| std::hint::black_box(src.wrapping_offset(3 * i as isize * s.src_step)));
-            let mut offsets: [isize; 3] = std::array::from_fn(|i| i as isize * s.src_step);
+                std::array::from_fn(|i| std::hint::black_box(src.wrapping_offset(3 * i as isize * s.src.step)));
+            let mut offsets: [isize; 3] = std::array::from_fn(|i| i as isize * s.src.step);
             let mut weights = s.weights.wrapping_add(row * s.weights_row + channel);
-            for _ in 0..s.taps[1] {
+            for _ in 0..s.src.taps[1] {
                 let weight = if F::WEIGHTED { load(weights) } else { V::zero() };
                 for (i, sum) in acc.iter_mut().enumerate() {
                     *sum = F::step(weight, load(bases[i / 3].wrapping_offset(offsets[i % 3])), *sum);
                 }
-                offsets.iter_mut().for_each(|offset| *offset += s.src_column);
+                offsets.iter_mut().for_each(|offset| *offset += s.src.column);
                 weights = weights.wrapping_add(s.channels);
             }
         }
@@ -268,8 +274,8 @@ unsafe fn shared<V: Lanes, const N: usize, const STEP: usize>(s: &Stretch<'_>, f
     // SAFETY: the caller's promise covers every address formed here.
     unsafe {
         let mut acc = [V::zero(); N];
-        for row in 0..s.taps[0] {
-            let mut src = s.row(first, row, channel);
+        for row in 0..s.src.taps[0] {
+            let mut src = s.src.row(first, row, channel);
             let weights = s.weights.wrapping_add(row * s.weights_row + channel);
             let weights: [V; 3] = std::array::from_fn(|tap| V::load(weights.wrapping_add(tap * s.channels)));
             for column in 0..(N - 1) * STEP + 3 {
@@ -279,7 +285,7 @@ unsafe fn shared<V: Lanes, const N: usize, const STEP: usize>(s: &Stretch<'_>, f
                         *sum = weight.fma(value, *sum);
                     }
                 }
-                src = src.wrapping_offset(s.src_column);
+                src = src.wrapping_offset(s.src.column);
             }
         }
         acc
