@@ -181,41 +181,54 @@ fn routes_run_in_onnx_runtime_as_in_the_evaluator() -> Outcome {
     check_in_onnx_runtime(&nested_routes()?, &route_cases()?)
 }
 
-/// The cases of `tests/cases/joins`, on rows of both sides.
-#[test]
-fn joins_run_in_onnx_runtime_as_in_the_evaluator() -> Outcome {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/cases/joins");
-    for name in ["shorter", "nested", "either", "kept"] {
+/// Checks each of these cases of `tests/cases`: its graph, with seeded inputs for each of its sizes.
+fn for_each_case(
+    folder: &str,
+    names: &[&str],
+    mut check: impl FnMut(&str, &Graph, &[Vec<Tensor>]) -> Outcome,
+) -> Outcome {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/cases").join(folder);
+    for name in names {
         let case = Case::new(&std::fs::read_to_string(folder.join(name).with_extension("eir"))?)?;
         let graph = case.graph()?;
         let inputs =
             case.sizes(&graph)?.iter().map(|sizes| seeded_inputs(&graph, sizes)).collect::<Result<Vec<_>, _>>()?;
-        check_in_onnx_runtime(&graph, &inputs).map_err(|e| format!("{name}: {e}"))?;
+        check(name, &graph, &inputs).map_err(|e| format!("{name}: {e}"))?;
     }
     Ok(())
+}
+
+/// The cases of `tests/cases/joins`.
+const JOINS: [&str; 4] = ["shorter", "nested", "either", "kept"];
+
+/// On rows of both sides.
+#[test]
+fn joins_run_in_onnx_runtime_as_in_the_evaluator() -> Outcome {
+    for_each_case("joins", &JOINS, |_, graph, inputs| check_in_onnx_runtime(graph, inputs))
 }
 
 /// The loops of `tests/cases/ops`, among them one without steps: in ONNX Runtime, and read back.
 #[test]
 fn loops_run_in_onnx_runtime_as_in_the_evaluator_and_are_read_back() -> Outcome {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/cases/ops");
-    for name in ["loop", "loop_rows", "loop_route"] {
-        let case = Case::new(&std::fs::read_to_string(folder.join(name).with_extension("eir"))?)?;
-        let graph = case.graph()?;
-        let inputs =
-            case.sizes(&graph)?.iter().map(|sizes| seeded_inputs(&graph, sizes)).collect::<Result<Vec<_>, _>>()?;
-        check_in_onnx_runtime(&graph, &inputs).map_err(|e| format!("{name}: {e}"))?;
+    for_each_case("ops", &["loop", "loop_rows", "loop_route"], |name, graph, inputs| {
+        check_in_onnx_runtime(graph, inputs)?;
         if name == "loop_route" {
-            continue;
+            return Ok(());
         }
-        let again = import_bytes(&export_bytes(&graph)?, "export", None)?;
+        let again = check_equal_read_back(graph, inputs)?;
         let is_loop = |n: &NodeId| matches!(again.node(*n).op, Op::Loop { .. });
         assert!(again.nodes_in_order().iter().any(is_loop), "{again}");
-        for inputs in inputs {
-            assert_eq!(eec_ir::eval::evaluate(&again, &inputs)?, eec_ir::eval::evaluate(&graph, &inputs)?);
-        }
+        Ok(())
+    })
+}
+
+/// Checks that the export of a graph, read back, has the same outputs to the last bit, and returns it.
+fn check_equal_read_back(graph: &Graph, cases: &[Vec<Tensor>]) -> Outcome<Graph> {
+    let again = import_bytes(&export_bytes(graph)?, "export", None)?;
+    for inputs in cases {
+        assert_eq!(eec_ir::eval::evaluate(&again, inputs)?, eec_ir::eval::evaluate(graph, inputs)?, "{graph}");
     }
-    Ok(())
+    Ok(again)
 }
 
 /// Checks that the export of a graph, read back and simplified, has the same outputs.
@@ -238,33 +251,17 @@ fn check_read_back(graph: &Graph, cases: &[Vec<Tensor>]) -> Outcome {
 #[test]
 fn an_export_that_chooses_rows_is_read_back() -> Outcome {
     check_read_back(&nested_routes()?, &route_cases()?)?;
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/cases/joins");
-    for name in ["shorter", "nested", "either", "kept"] {
-        let case = Case::new(&std::fs::read_to_string(folder.join(name).with_extension("eir"))?)?;
-        let graph = case.graph()?;
-        let inputs =
-            case.sizes(&graph)?.iter().map(|sizes| seeded_inputs(&graph, sizes)).collect::<Result<Vec<_>, _>>()?;
-        check_read_back(&graph, &inputs).map_err(|e| format!("{name}: {e}"))?;
-    }
-    Ok(())
+    for_each_case("joins", &JOINS, |_, graph, inputs| check_read_back(graph, inputs))
 }
 
 /// Selections, sizes that data decides, and rows until data ends a loop: in ONNX Runtime, and read back.
 #[test]
 fn late_sizes_run_in_onnx_runtime_as_in_the_evaluator_and_are_read_back() -> Outcome {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/cases/ops");
-    for name in ["nonzero", "selected", "late_equal", "loop_rows_until"] {
-        let case = Case::new(&std::fs::read_to_string(folder.join(name).with_extension("eir"))?)?;
-        let graph = case.graph()?;
-        let inputs =
-            case.sizes(&graph)?.iter().map(|sizes| seeded_inputs(&graph, sizes)).collect::<Result<Vec<_>, _>>()?;
-        check_in_onnx_runtime(&graph, &inputs).map_err(|e| format!("{name}: {e}"))?;
-        let again = import_bytes(&export_bytes(&graph)?, "export", None).map_err(|e| format!("{name}: {e}"))?;
-        for inputs in inputs {
-            assert_eq!(eec_ir::eval::evaluate(&again, &inputs)?, eec_ir::eval::evaluate(&graph, &inputs)?, "{name}");
-        }
-    }
-    Ok(())
+    let names = ["nonzero", "selected", "late_equal", "loop_rows_until"];
+    for_each_case("ops", &names, |_, graph, inputs| {
+        check_in_onnx_runtime(graph, inputs)?;
+        check_equal_read_back(graph, inputs).map(drop)
+    })
 }
 
 /// What a join holds stands in the file once.

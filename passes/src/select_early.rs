@@ -79,11 +79,13 @@ impl Part {
                 let axis = normal(*axis, from.rank()).ok()?;
                 let index = graph.value(node.inputs[1]);
                 let (Some([at]), 0) = (index.contents.as_deref(), index.ty.rank()) else { return None };
-                let from_end = (&Dim::from(-1) - at).is_at_least(0);
-                let start = if from_end { at + &from.dims[axis] } else { at.clone() };
-                if !start.is_at_least(0) && !from_end {
+                let start = if (&Dim::from(-1) - at).is_at_least(0) {
+                    at + &from.dims[axis]
+                } else if at.is_at_least(0) {
+                    at.clone()
+                } else {
                     return None;
-                }
+                };
                 let end = &start + &Dim::from(1);
                 let known = || is_known(graph, &start, &end, &from.dims[axis]);
                 // What is assumed of a join's length is checked for both of its values.
@@ -134,11 +136,12 @@ fn round(graph: &mut Graph) -> Result<bool, PassError> {
     let mut yielded = vec![false; graph.value_count()];
     graph.outputs().iter().for_each(|v| yielded[v.index()] = true);
     let nodes = graph.nodes_in_order();
+    let mut lengths = BTreeSet::new();
     for region in nodes.iter().flat_map(|id| &graph.node(*id).regions) {
-        graph.region(*region).yields.iter().for_each(|v| yielded[v.index()] = true);
+        let region = graph.region(*region);
+        region.yields.iter().for_each(|v| yielded[v.index()] = true);
+        lengths.extend(region.length.clone());
     }
-    let regions = nodes.iter().flat_map(|id| &graph.node(*id).regions);
-    let lengths: BTreeSet<Symbol> = regions.filter_map(|r| graph.region(*r).length.clone()).collect();
     let mut changed = false;
     for id in nodes {
         let Some(part) = Part::of(graph, id, &lengths) else { continue };
