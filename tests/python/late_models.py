@@ -215,6 +215,16 @@ def branches():
                                 else_branch = te () => (float[n] ab) { ab = Exp (x) }> },
                   else_branch = e () => (float[r] b) { b = Concat <axis = 0> (x, x, x) }>
         }""", d=np.array(True))
+    yield from both("shapes_of_branches", """
+        m (bool c, float[n, 2] x) => (int64[2] shape, float[n] ramp) {
+            shape, ramp = If (c) <then_branch = t () => (int64[2] a, float[n] ra) {
+                    a = Shape (x)
+                    n = Size (x)  zero = Constant <value_int = 0> ()  two = Constant <value_int = 2> ()
+                    r = Range (zero, n, two)  ra = Cast <to = 1> (r) },
+                  else_branch = e () => (int64[2] b, float[n] rb) {
+                    b = Constant <value_ints = [1, -1]> ()
+                    one = Constant <value_ints = [1]> ()  rb = ReduceMax <keepdims = 0> (x, one) }>
+        }""")
     empty = text("""
         m (float[n, 2] x) => (float[k, 2] y, float[n, 2] whole) <float zero = {0.0}, int64[1] one = {1}, int64[1] flat = {-1}, int64 none = {0}> {
             s = ReduceMean <keepdims = 0> (x, one)
@@ -313,6 +323,35 @@ def loops():
             }>
         }""")
     yield "carried_shrinks", shrinks, {"x": f32(0.1, 3.0, 0.7, 0.01), "limit": f32(2.0).reshape(())}
+    drops = text("""
+        m (float[n, 3] x, int64 steps, float limit) => (float[k, 3] fewer, float[j, 3] halves, float[i, 3] rest) <bool go = {1}> {
+            fewer = Loop (steps, go, x) <body = b (int64 i, bool ci, float[p, 3] v) => (bool co, float[q, 3] w) {
+                co = Identity (ci)
+                one = Constant <value_ints = [1]> ()
+                end = Constant <value_ints = [9223372036854775807]> ()
+                w = Slice (v, one, end)
+            }>
+            halves = Loop (steps, go, x) <body = h (int64 i, bool ci, float[p, 3] v) => (bool co, float[q, 3] w) {
+                co = Identity (ci)
+                zero = Constant <value_ints = [0]> ()
+                two = Constant <value_ints = [2]> ()
+                s = Shape <start = 0, end = 1> (v)
+                half = Div (s, two)
+                part = Slice (v, zero, half)
+                w = Tanh (part)
+            }>
+            none = Constant <value_int = 1000> ()
+            rest = Loop (none, go, x) <body = r (int64 i, bool ci, float[p, 3] v) => (bool co, float[q, 3] w) {
+                one = Constant <value_ints = [1]> ()
+                end = Constant <value_ints = [9223372036854775807]> ()
+                w = Slice (v, one, end)
+                sum = ReduceSum <keepdims = 0> (w)
+                co = Greater (sum, limit)
+            }>
+        }""")
+    for steps in (0, 2, 9):
+        given = {"steps": np.array(steps), "limit": f32(2.0).reshape(()), "x": np.full((6, 3), 0.3, np.float32)}
+        yield f"carried_loses_{steps}_rows", drops, given
     stretch = text("""
         m (int64 k, float[n, 2] x) => (float[2, 2] y) <bool go = {1}, int64[1] axis = {0}, int64 one = {1}, float[2, 2] s0 = {0.0, 0.0, 0.0, 0.0}> {
             y = Loop (k, go, s0) <body = b (int64 i, bool ci, float[2, 2] v) => (bool co, float[2, 2] w) {

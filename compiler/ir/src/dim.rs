@@ -185,9 +185,39 @@ impl Dim {
 
     /// Whether the dim is at least `bound` whatever its symbols are. `false` means "not known".
     pub fn is_at_least(&self, bound: i64) -> bool {
-        let non_negative = |t: &Term| t.coef >= 0 && t.factors.iter().all(Atom::is_non_negative);
+        self.exceeds(bound, 4)
+    }
+
+    /// As [`Dim::is_at_least`], with so many extremes and divisions taken for what bounds them.
+    fn exceeds(&self, bound: i64, replaced: usize) -> bool {
+        let non_negative = |t: &&Term| t.coef >= 0 && t.factors.iter().all(Atom::is_non_negative);
         let (constant, rest): (Vec<_>, Vec<_>) = self.terms.iter().partition(|t| t.factors.is_empty());
-        rest.into_iter().all(non_negative) && constant.first().map_or(0, |t| t.coef) >= bound
+        if rest.iter().all(non_negative) && constant.first().map_or(0, |t| t.coef) >= bound {
+            return true;
+        }
+        let Some(left) = replaced.checked_sub(1).filter(|_| self.parts() <= 32) else { return false };
+        rest.into_iter().any(|term| {
+            let [atom] = &term.factors[..] else { return false };
+            let others = self - &Dim { terms: vec![term.clone()] };
+            // The others `times` over, and `part` in the atom's place.
+            let exceeds = |times: i64, part: &Dim| {
+                let (others, part) = (&others * &times.into(), part * &term.coef.into());
+                let is_exact = others.is_exact() && part.is_exact();
+                is_exact && (&others + &part).exceeds(bound.saturating_mul(times), left)
+            };
+            match atom {
+                Atom::Symbol(_) => false,
+                Atom::Max(a, b) if term.coef > 0 => exceeds(1, a) || exceeds(1, b),
+                Atom::Min(a, b) if term.coef < 0 => exceeds(1, a) || exceeds(1, b),
+                Atom::Max(a, b) | Atom::Min(a, b) => exceeds(1, a) && exceeds(1, b),
+                Atom::FloorDiv(a, b) => match b.as_const() {
+                    // It is at most a / b, and at least (a - b + 1) / b.
+                    Some(by) if by > 0 && term.coef < 0 => exceeds(by, a),
+                    Some(by) if by > 0 => exceeds(by, &(&**a - &Dim::from(by - 1))),
+                    Some(_) | None => false,
+                },
+            }
+        })
     }
 
     /// The larger of two.
@@ -495,5 +525,51 @@ mod tests {
         assert_eq!(b.eval(&env), Some(i64::MAX));
         assert_eq!((&b * &2.into()).eval(&env), None);
         assert_eq!(d("other").eval(&env), None);
+    }
+
+    #[test]
+    fn least_values_of_extremes_and_divisions() {
+        let (h, w) = (d("h"), d("w"));
+        let n = |value: i64| Dim::from(value);
+        let half = |d: &Dim| d.floor_div(&n(2)).unwrap();
+        let rest = (&h - &n(1)).larger(&n(0));
+        let cases = [
+            (&h - &n(1).smaller(&h), Some(0)),
+            (&h - &h.smaller(&w), Some(0)),
+            (&h.larger(&w) - &h, Some(0)),
+            (&h.larger(&n(3)) + &w, Some(3)),
+            (h.smaller(&w), Some(0)),
+            (&h + &n(4).smaller(&(&w + &n(2))), Some(2)),
+            (&h - &rest, Some(0)),
+            (&h - &(&half(&h) * &n(2)), Some(0)),
+            (&(&half(&(&h + &n(1))) * &n(2)) - &h, Some(0)),
+            (&h - &half(&h), Some(0)),
+            (&h - &w, None),
+            (&h - &n(1), None),
+            (&rest - &h, None),
+            (&h.smaller(&w) - &h, None),
+            (&(&half(&h) * &n(2)) - &h, None),
+            (&h - &(&half(&(&h + &n(1))) * &n(2)), None),
+        ];
+        for (dim, least) in &cases {
+            let values = (0..40i64).map(|i| {
+                let env = |s: &Symbol| Some(if s.as_str() == "h" { i % 6 } else { i / 6 });
+                dim.eval(&env).unwrap()
+            });
+            let seen = values.min().unwrap();
+            match least {
+                Some(least) => assert!(dim.is_at_least(*least) && seen >= *least, "{dim} falls to {seen}"),
+                None => assert!(!dim.is_at_least(0) && seen < 0, "{dim} is at least {seen}"),
+            }
+            assert!(!dim.is_at_least(seen + 1), "{dim} is {seen}");
+        }
+    }
+
+    #[test]
+    fn coefficients_that_leave_64_bits_prove_nothing() {
+        let by = Dim::from(1 << 40);
+        let far = (&d("h") - &1.into()).floor_div(&by).unwrap();
+        let dim = &(&d("w") * &by) - &(&far * &by);
+        assert!(!dim.is_at_least(0));
     }
 }

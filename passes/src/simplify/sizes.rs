@@ -1,5 +1,7 @@
 //! Sizes as values: known elements become a constant, or a `Sizes` node where data needs them.
 
+use std::collections::HashSet;
+
 use eec_ir::dim::Dim;
 use eec_ir::op::Op;
 use eec_ir::{DType, Graph, NodeId, Tensor, ValueId};
@@ -8,7 +10,7 @@ use super::{Simplify, insert_before, replace};
 use crate::pass::PassError;
 
 pub(super) fn apply(graph: &mut Graph) -> Result<bool, PassError> {
-    let mut changed = false;
+    let (mut changed, data) = (false, read_as_data(graph));
     for id in graph.nodes_in_order() {
         let node = graph.node(id);
         let [value] = node.outputs[..] else { continue };
@@ -18,7 +20,7 @@ pub(super) fn apply(graph: &mut Graph) -> Result<bool, PassError> {
         let Some(contents) = graph.value(value).contents.clone() else { continue };
         let new = match contents.iter().map(Dim::as_const).collect::<Option<Vec<i64>>>() {
             Some(elements) => Some(constant(graph, id, value, &elements)?),
-            None if is_read_as_data(graph, value) => sizes(graph, id, value, contents)?,
+            None if data.contains(&value) => sizes(graph, id, value, contents)?,
             None => None,
         };
         if let Some(new) = new {
@@ -38,12 +40,16 @@ fn is_sizes_form(graph: &Graph, id: NodeId) -> bool {
     }
 }
 
-/// Whether some user's result is not itself made of known sizes.
-fn is_read_as_data(graph: &Graph, value: ValueId) -> bool {
-    let uses = graph.uses();
-    let users = &uses[value.index()];
-    let known = |n: &NodeId| graph.node(*n).outputs.iter().all(|v| graph.value(*v).contents.is_some());
-    !users.iter().all(known) || graph.outputs().contains(&value)
+/// The values of which data is made: what the graph or a region gives, and operands of what gives more than sizes.
+fn read_as_data(graph: &Graph) -> HashSet<ValueId> {
+    let mut read: HashSet<ValueId> = graph.outputs().iter().copied().collect();
+    for node in graph.nodes_in_order().into_iter().map(|id| graph.node(id)) {
+        if !node.outputs.iter().all(|v| graph.value(*v).contents.is_some()) {
+            read.extend(&node.inputs);
+        }
+        read.extend(node.regions.iter().flat_map(|r| &graph.region(*r).yields));
+    }
+    read
 }
 
 fn constant(graph: &mut Graph, at: NodeId, value: ValueId, elements: &[i64]) -> Result<ValueId, PassError> {
