@@ -95,7 +95,7 @@ pub(crate) fn size(program: &Program, dim: &Dim, extents: &Extents) -> Option<Ex
 }
 
 fn never_negative(program: &Program, dim: &Dim, extents: &Extents, tries: &mut usize) -> bool {
-    if Extent::of(dim, extents).is_some_and(|e| e.lo >= 0) {
+    if dim.is_at_least(0) || Extent::of(dim, extents).is_some_and(|e| e.lo >= 0) {
         return true;
     }
     let sizes = program.blocks.iter().flat_map(|block| &block.steps).filter_map(|step| match step {

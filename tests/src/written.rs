@@ -6,8 +6,9 @@ use std::process::Command;
 
 use eec::cases::lowered;
 use eec::npz::read_npz;
-use eec::onnx::import;
+use eec::onnx::{export_bytes, import, import_bytes};
 use eec_ir::program::Form;
+use eec_ir::verify::{Stage, verify};
 use eec_ir::{Graph, Tensor, eval};
 use eec_passes::pass::{Context, Pass};
 use eec_passes::simplify::Simplify;
@@ -19,8 +20,9 @@ use crate::has_gpu_form;
 use crate::shared::python;
 use crate::values::check;
 
-/// Writes the models of `tests/python/SCRIPT` to a new folder and checks each of them on the evaluator, on the CPU and,
-/// where they can run there, on a GPU; the failures of all are reported together. `EEC_CASE` chooses some by a part of their names.
+/// Writes the models of `tests/python/SCRIPT` to a new folder and checks each of them on the evaluator, on the CPU, as
+/// its own export that is read back and, where they can run there, on a GPU; the failures of all are reported
+/// together. `EEC_CASE` chooses some by a part of their names.
 ///
 /// # Panics
 /// The script or a model fails.
@@ -66,7 +68,23 @@ fn check_case(case: &Path, tolerance: f32) -> Result<(), String> {
     let done = run(&mut session, &graph, &ordered, Control::Auto)?;
     let outputs: Vec<Tensor> = done.outputs.into_iter().map(|(_, t)| t).collect();
     compare(&graph, &outputs, &expected, tolerance)?;
+    check_read_back(&graph, &ordered, &expected, tolerance).map_err(|e| format!("read back: {e}"))?;
     check_on_gpu(&graph, &ordered, &expected, tolerance).map_err(|e| format!("on a GPU: {e}"))
+}
+
+/// The same for the graph as an ONNX model, imported again.
+fn check_read_back(
+    graph: &Graph,
+    inputs: &[Tensor],
+    expected: &BTreeMap<String, Tensor>,
+    tolerance: f32,
+) -> Result<(), String> {
+    let bytes = export_bytes(graph).map_err(|e| e.to_string())?;
+    let mut again = import_bytes(&bytes, "export", None).map_err(|e| e.to_string())?;
+    Simplify.run(&mut again, &mut Context::default()).map_err(|e| format!("simplify: {e}"))?;
+    verify(&again, Stage::Lowerable).map_err(|e| e.to_string())?;
+    let outputs = eval::evaluate(&again, inputs).map_err(|e| e.to_string())?;
+    compare(&again, &outputs, expected, tolerance)
 }
 
 /// The same on a GPU, if there is one, for what has shaders and words there.

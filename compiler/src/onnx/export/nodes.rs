@@ -30,10 +30,7 @@ impl Exporter<'_> {
             Op::If { .. } => self.export_if(node),
             Op::Route { .. } => self.export_route(node),
             Op::Loop { trips } => self.export_loop(node, trips),
-            Op::LateSize { size, .. } => {
-                self.export_late_size(node, size.as_symbol());
-                Ok(())
-            }
+            Op::LateSize { size, most } => self.export_late_size(node, size, most),
             Op::NonZero {} => self.export_non_zero(node),
             Op::Unique { axis, sorted } => self.export_unique(node, *axis, *sorted),
             Op::NonMaxSuppression { .. } => self.export_boxes(node),

@@ -2,7 +2,7 @@
 //! they fill the room that the IR plans for them.
 
 use eec_ir::graph::Node;
-use eec_ir::{Dim, Op, Symbol, Tensor, ValueId};
+use eec_ir::{Dim, Op, Tensor, ValueId};
 
 use super::super::error::ExportError;
 use super::super::proto::AttributeProto;
@@ -10,21 +10,33 @@ use super::Exporter;
 use super::nodes::int;
 
 impl Exporter<'_> {
-    /// Writes a `LateSize`: what needs the size reads it from the operand.
-    pub(super) fn export_late_size(&mut self, node: &Node, symbol: Option<&Symbol>) {
+    /// Writes a `LateSize`: what needs the size reads it from the operand. Numbers that do not count a selection are
+    /// held between 0 and `most`, so that who reads the file knows where they lie; beyond, a run here fails.
+    pub(super) fn export_late_size(&mut self, node: &Node, size: &Dim, most: &Dim) -> Result<(), ExportError> {
         let (value, result) = (node.inputs[0], node.outputs[0]);
-        let name = self.value_name(value);
-        let vector = match self.graph.ty(value).rank() {
-            1 => name.clone(),
-            _ => {
-                let shape = self.ints(vec![1]);
-                self.helper("Reshape", &[&name, &shape], Vec::new())
-            }
-        };
-        if let (Some(symbol), Some(scope)) = (symbol, self.scopes.last_mut()) {
-            scope.sizes.insert(symbol.clone().into(), vector);
+        let mut name = self.value_name(value);
+        let is_scalar = self.graph.ty(value).rank() == 0;
+        if is_scalar {
+            let shape = self.ints(vec![1]);
+            name = self.helper("Reshape", &[&name, &shape], Vec::new());
         }
-        self.alias(result, &name);
+        let counted = self.graph.def_node(value).map(|n| &self.graph.node(n).op);
+        if !matches!(counted, Some(Op::NonZero {} | Op::Unique { .. } | Op::NonMaxSuppression { .. })) {
+            let (least, most) = (self.ints(vec![0]), self.sizes(std::slice::from_ref(most))?);
+            name = self.helper("Max", &[&name, &least], Vec::new());
+            name = self.helper("Min", &[&name, &most], Vec::new());
+        }
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.sizes.insert(size.clone(), name.clone());
+        }
+        match is_scalar {
+            true => {
+                let shape = self.ints(Vec::new());
+                self.named("Reshape", &[&name, &shape], Vec::new(), result);
+            }
+            false => self.alias(result, &name),
+        }
+        Ok(())
     }
 
     /// Writes a `NonZero`.

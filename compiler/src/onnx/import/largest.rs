@@ -19,7 +19,7 @@ pub(super) fn largest(graph: &Graph, value: ValueId) -> Option<Dim> {
 
 /// Whether no element of `value` is negative, as far as its operators tell.
 pub(super) fn never_negative(graph: &Graph, value: ValueId) -> bool {
-    is_never_negative(graph, value, MAX_DEPTH)
+    is_at_least(graph, value, 0, MAX_DEPTH)
 }
 
 struct Search<'g> {
@@ -85,7 +85,11 @@ impl Search<'_> {
             Op::Max {} | Op::Concat { .. } => self.of_all(&node.inputs, depth),
             Op::Where {} => self.of_all(&node.inputs[1..], depth),
             Op::Add {} => Some(&self.value(node.inputs[0], depth)? + &self.value(node.inputs[1], depth)?),
-            Op::Sub {} if is_never_negative(graph, node.inputs[1], depth) => self.value(node.inputs[0], depth),
+            Op::Sub {} => {
+                // A slice that goes backwards ends at -1 at the earliest.
+                let least = [0, -1].into_iter().find(|least| is_at_least(graph, node.inputs[1], *least, depth))?;
+                Some(&self.value(node.inputs[0], depth)? - &least.into())
+            }
             Op::Mul {} => self.product(&node.inputs, depth),
             Op::Div {} => {
                 let by = constant(graph.as_constant(node.inputs[1])?)?;
@@ -119,7 +123,7 @@ impl Search<'_> {
             Op::Cos {} | Op::Tanh {} | Op::Erf {} | Op::Sigmoid {} | Op::Gelu { .. } | Op::Clip { .. } => None,
             Op::Ceil {} | Op::Tan {} | Op::Asin {} | Op::Acos {} | Op::Atan {} | Op::Sinh {} | Op::Cosh {} => None,
             Op::Asinh {} | Op::Acosh {} | Op::Atanh {} | Op::BitwiseNot {} | Op::CastUnsaturated { .. } => None,
-            Op::BitCast { .. } | Op::Sub {} | Op::Pow {} | Op::BitShift { .. } | Op::BitwiseAnd {} => None,
+            Op::BitCast { .. } | Op::Pow {} | Op::BitShift { .. } | Op::BitwiseAnd {} => None,
             Op::BitwiseOr {} | Op::BitwiseXor {} | Op::MatMul { .. } | Op::Gemm { .. } | Op::Conv { .. } => None,
             Op::MaxPool { .. } | Op::AveragePool { .. } | Op::Softmax { .. } | Op::LogSoftmax { .. } => None,
             Op::LayerNormalization { .. } | Op::ReduceMean { .. } | Op::ReduceProd { .. } | Op::CumProd { .. } => None,
@@ -147,27 +151,31 @@ impl Search<'_> {
     }
 }
 
-fn is_never_negative(graph: &Graph, value: ValueId, depth: usize) -> bool {
+/// Whether all elements of `value` are at least `bound`, 0 or less.
+fn is_at_least(graph: &Graph, value: ValueId, bound: i64, depth: usize) -> bool {
     if let Some(contents) = &graph.value(value).contents {
-        return contents.iter().all(|d| d.is_at_least(0));
+        return contents.iter().all(|d| d.is_at_least(bound));
     }
-    if graph.ty(value).dtype.integer_range().is_some_and(|(least, _)| least >= 0) {
+    if let Some(tensor) = graph.as_constant(value) {
+        return tensor.to_i64s().is_some_and(|all| all.iter().all(|n| *n >= bound));
+    }
+    if graph.ty(value).dtype.integer_range().is_some_and(|(least, _)| least >= bound.into()) {
         return true;
     }
     let (Some(node), Some(depth)) = (graph.def_node(value), depth.checked_sub(1)) else { return false };
     let node = graph.node(node);
-    let operand = |i: usize| is_never_negative(graph, node.inputs[i], depth);
-    let passes_on = matches!(
-        node.op,
-        Op::Cast { .. }
-            | Op::Reshape { .. }
-            | Op::ReduceSum { .. }
-            | Op::ReduceMax { .. }
-            | Op::Slice { .. }
-            | Op::Gather { .. }
-    );
-    let counts = matches!(node.op, Op::ArgMax { .. } | Op::NonZero {} | Op::Relu {} | Op::LateSize { .. });
-    counts || (passes_on && operand(0))
+    let operand = |i: usize| is_at_least(graph, node.inputs[i], bound, depth);
+    match &node.op {
+        Op::ArgMax { .. } | Op::NonZero {} | Op::Relu {} | Op::LateSize { .. } => true,
+        Op::Cast { .. } | Op::Reshape { .. } | Op::ReduceMax { .. } | Op::Slice { .. } | Op::Gather { .. } => {
+            operand(0)
+        }
+        Op::ReduceSum { .. } => is_at_least(graph, node.inputs[0], 0, depth),
+        Op::Max {} => operand(0) || operand(1),
+        Op::Min {} => operand(0) && operand(1),
+        Op::Where {} => operand(1) && operand(2),
+        _ => false,
+    }
 }
 
 fn along(dims: &[Dim], axis: i64) -> Option<&Dim> {

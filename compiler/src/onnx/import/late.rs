@@ -7,13 +7,13 @@ use eec_ir::ops::Facts;
 use eec_ir::{DType, Dim, Op, RegionId, Symbol, Tensor, ValueId};
 
 use super::super::error::{NodeResult, Refusal};
-use super::largest::largest;
+use super::largest::{largest, never_negative};
 use super::node::Cx;
 
 /// What was made of numbers so far, in every region: equal numbers are one size.
 #[derive(Debug, Default)]
 pub(super) struct Late {
-    sizes: HashMap<(RegionId, ValueId), Dim>,
+    sizes: HashMap<(RegionId, Element), Dim>,
     symbols: BTreeMap<Symbol, Dim>,
     pub(super) found: HashMap<(RegionId, ValueId), Found>,
     /// Differences that count something, and so are not negative.
@@ -48,6 +48,12 @@ impl Late {
         (is_small && larger != *dim).then(|| self.most(&larger, inside)).flatten()
     }
 
+    /// Whether `size` never exceeds `limit`, as far as is known.
+    pub(super) fn is_at_most(&self, size: &Dim, limit: &Dim) -> bool {
+        let most = self.most(size, &|symbol| self.symbols.contains_key(symbol) && !limit.mentions(symbol));
+        [Some(size.clone()), most].into_iter().flatten().any(|size| (limit - &size).is_at_least(0))
+    }
+
     /// Whether data decides `dim`.
     pub(super) fn decides(&self, dim: &Dim) -> bool {
         let mut symbols = BTreeSet::new();
@@ -55,6 +61,9 @@ impl Late {
         symbols.iter().any(|symbol| self.symbols.contains_key(symbol))
     }
 }
+
+/// An element of a value: which one, where it is taken from unchanged.
+type Element = (ValueId, usize);
 
 /// The elements of a value that are not 0.
 #[derive(Clone, Debug)]
@@ -100,19 +109,16 @@ impl Cx<'_> {
 
     /// The size that the one element of an integer `value` is, at most `most`.
     pub(super) fn late_size(&mut self, value: ValueId, most: Dim) -> NodeResult<Dim> {
-        if let Some([size]) = self.contents(value) {
-            return Ok(size.clone());
-        }
-        let (region, _) = self.place();
-        if let Some(size) = self.late().sizes.get(&(region, value)) {
-            return Ok(size.clone());
+        let ((region, _), element) = (self.place(), self.taken_from(value, 0));
+        if let Some(size) = self.size_of(element) {
+            return Ok(size);
         }
         let number = self.cast(value, DType::I64)?;
         let symbol = self.graph_mut().fresh_symbol("late");
         let size = Dim::from(symbol.clone());
         self.emit(Op::LateSize { size: size.clone(), most: most.clone() }, &[number])?;
-        self.late().sizes.insert((region, value), size.clone());
-        self.late().symbols.insert(symbol, most);
+        self.late_mut().sizes.insert((region, element), size.clone());
+        self.late_mut().symbols.insert(symbol, most);
         Ok(size)
     }
 
@@ -128,12 +134,34 @@ impl Cx<'_> {
         self.graph().value(value).contents.as_deref()
     }
 
+    /// The operand `value`, as sizes where each of its elements was made one here.
+    pub(super) fn with_sizes(&mut self, value: ValueId) -> NodeResult<ValueId> {
+        let ty = self.ty(value).clone();
+        let count = self.few(value).filter(|count| *count > 0 && ty.dtype.integer_range().is_some());
+        let unknown = self.contents(value).is_none() && self.constant_of(value).is_none();
+        let Some(count) = count.filter(|_| unknown && !self.late().sizes.is_empty()) else { return Ok(value) };
+        let sizes = (0..count).map(|at| self.taken_from(value, at)).map(|element| self.size_of(element));
+        let Some(sizes) = sizes.collect::<Option<Vec<Dim>>>() else { return Ok(value) };
+        let sizes = self.emit(Op::Sizes { values: sizes }, &[])?;
+        let sizes = self.reshape(sizes, ty.dims)?;
+        self.cast(sizes, ty.dtype)
+    }
+
+    /// The size that an element is known to be.
+    fn size_of(&self, element: Element) -> Option<Dim> {
+        if let Some(contents) = self.contents(element.0) {
+            return contents.get(element.1).cloned();
+        }
+        if let Some(tensor) = self.constant_of(element.0) {
+            return tensor.to_i64s()?.get(element.1).copied().map(Dim::from);
+        }
+        let (region, _) = self.place();
+        self.late().sizes.get(&(region, element)).cloned()
+    }
+
     /// Element `at` of a vector, or a scalar, as a scalar; found where the vector is put together.
     pub(super) fn element(&mut self, value: ValueId, at: usize) -> NodeResult<ValueId> {
-        let (mut value, mut at) = (value, at);
-        while let Some((inner, position)) = self.made_of(value, at) {
-            (value, at) = (inner, position);
-        }
+        let (value, at) = self.taken_from(value, at);
         if self.rank(value) == 0 {
             return Ok(value);
         }
@@ -146,12 +174,24 @@ impl Cx<'_> {
         self.emit(Op::Gather { axis: 0 }, &[vector, at])
     }
 
-    /// The value that element `at` of `value` is taken from as it is, and its position there.
-    fn made_of(&self, value: ValueId, at: usize) -> Option<(ValueId, usize)> {
+    fn taken_from(&self, value: ValueId, at: usize) -> Element {
+        let mut element = (value, at);
+        while let Some(inner) = self.made_of(element) {
+            element = inner;
+        }
+        element
+    }
+
+    /// What an element is in the operand of the node that moves it, if one does.
+    fn made_of(&self, (value, at): Element) -> Option<Element> {
         let graph = self.graph();
         let node = graph.node(graph.def_node(value)?);
         if let Op::Reshape { .. } = node.op {
             return Some((node.inputs[0], at));
+        }
+        if let Op::Gather { axis: 0 } = node.op {
+            let at = *graph.as_constant(node.inputs[1])?.to_i64s()?.get(at)?;
+            return Some((node.inputs[0], usize::try_from(at).ok()?)).filter(|_| graph.ty(node.inputs[0]).rank() == 1);
         }
         let Op::Concat { .. } = node.op else { return None };
         let mut first = 0;
@@ -195,7 +235,7 @@ impl Cx<'_> {
 
     /// How many steps of this size lead over `span`, a number of elements; none if it is negative.
     pub(super) fn steps(&mut self, span: ValueId, step: i64) -> NodeResult<ValueId> {
-        let span = self.at_least(span, 0.0)?;
+        let span = if never_negative(self.graph(), span) { span } else { self.at_least(span, 0.0)? };
         if step.abs() == 1 {
             return Ok(span);
         }

@@ -365,6 +365,7 @@ impl Importer<'_> {
         let inputs = self.operands(&node.input)?;
         let (domain, op_type) = (node.domain.clone(), node.op_type.clone());
         let mut cx = self.context(region, node, inputs);
+        cx.know_sizes()?;
         rules::apply(survey::standard_domain(&domain), &op_type, &mut cx)
     }
 

@@ -51,6 +51,14 @@ impl<'a> Cx<'a> {
 
     // Operands.
 
+    /// Puts sizes in the place of operands that hold what was made sizes before.
+    pub(super) fn know_sizes(&mut self) -> NodeResult<()> {
+        for i in 0..self.inputs.len() {
+            self.inputs[i] = self.inputs[i].map(|value| self.with_sizes(value)).transpose()?;
+        }
+        Ok(())
+    }
+
     /// The operands that are given; a gap among them is refused.
     pub(super) fn all_inputs(&self) -> NodeResult<Vec<ValueId>> {
         (0..self.inputs.len()).map(|i| self.input(i)).collect()
@@ -220,7 +228,12 @@ impl<'a> Cx<'a> {
     }
 
     /// The sizes that data decides, so far.
-    pub(super) fn late(&mut self) -> &mut Late {
+    pub(super) fn late(&self) -> &Late {
+        self.tools.late
+    }
+
+    /// The sizes that data decides, to be added to.
+    pub(super) fn late_mut(&mut self) -> &mut Late {
         self.tools.late
     }
 

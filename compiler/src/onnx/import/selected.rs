@@ -63,13 +63,13 @@ impl Cx<'_> {
         let count = match others {
             Some(others) => {
                 let rest = &elements - &others.count;
-                self.late().counts.insert(rest.clone());
+                self.late_mut().counts.insert(rest.clone());
                 rest
             }
             None => self.how_many(results[1], &elements)?,
         };
         let found = Found { positions: self.first(results[0], 1, &count)?, count };
-        self.late().found.insert((region, x), found.clone());
+        self.late_mut().found.insert((region, x), found.clone());
         Ok(found)
     }
 }

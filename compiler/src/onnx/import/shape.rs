@@ -217,7 +217,7 @@ fn late_range(cx: &mut Cx, dtype: DType, delta: i64) -> NodeResult<Vec<ValueId>>
     let most = most.ok_or_else(|| Refusal::new("the step is 0"))?;
     let mut scalar = |of: ValueId| cx.cast(of, DType::I64).and_then(|of| cx.reshape(of, Vec::new()));
     let (start, low, high) = (scalar(start)?, scalar(low)?, scalar(high)?);
-    let span = cx.sub(high, low)?;
+    let span = if least.as_const() == Some(0) && cx.contents(low).is_some() { high } else { cx.sub(high, low)? };
     let count = cx.steps(span, delta)?;
     let count = cx.late_size(count, most)?;
     let mut range = cx.indices(&count, 0, 1)?;

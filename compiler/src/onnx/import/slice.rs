@@ -3,6 +3,8 @@
 use eec_ir::{DType, Dim, Op, Tensor, ValueId};
 
 use super::super::error::{NodeResult, Refusal, refuse};
+use super::largest::{largest, never_negative};
+use super::late::Late;
 use super::node::{Cx, axis_index, axis_indices};
 
 /// Bounds at or beyond this mean "to the end": exporters write 10⁹ or the largest integer of 32 or 64
@@ -20,7 +22,7 @@ pub(super) fn slice(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
         let (axes, steps) = (cx.const_ints(3, "list of axes")?, cx.const_ints(4, "step")?);
         (bounds(cx, 1, "start")?, bounds(cx, 2, "end")?, axes, steps)
     };
-    let (Some(starts), Some(ends)) = (starts, ends) else {
+    let (Some(starts), Some(mut ends)) = (starts, ends) else {
         return refuse("starts and ends must be given");
     };
     let axes = axes.unwrap_or_else(|| (0..starts.len() as i64).collect());
@@ -31,10 +33,16 @@ pub(super) fn slice(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     }
     let axes = axis_indices(&axes, from.len())?;
     let (mut fixed, mut clamped) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
-    let mut late = Vec::new();
+    let (mut stretches, mut late) = (Vec::new(), Vec::new());
     for (i, axis) in axes.iter().enumerate() {
+        if let (Bound::Known(start), Bound::Data(end), 1) = (&starts[i], &ends[i], steps[i])
+            && start.as_const() == Some(0)
+            && let Some(count) = count_inside(cx, *end, &from[*axis])?
+        {
+            ends[i] = Bound::Known(count);
+        }
         if let (Bound::Known(start), Bound::Known(end)) = (&starts[i], &ends[i]) {
-            let (start, end) = clamp(start, end, steps[i], &from[*axis])?;
+            let (start, end) = clamp(start, end, steps[i], &from[*axis], cx.late())?;
             let decided = [&start, &end, &from[*axis]].into_iter().any(|dim| cx.late().decides(dim));
             if !decided || (start.as_const() == Some(0) && steps[i] > 0) {
                 fixed.0.push(*axis as i64);
@@ -43,11 +51,20 @@ pub(super) fn slice(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
                 clamped.1.push(end);
                 continue;
             }
+            let count = &end - &start;
+            if steps[i] == 1 && count.is_at_least(0) {
+                stretches.push((*axis, start, count));
+                continue;
+            }
         }
         late.push(i);
     }
-    if late.is_empty() || !fixed.0.is_empty() {
+    if (late.is_empty() && stretches.is_empty()) || !fixed.0.is_empty() {
         x = cx.emit(Op::Slice { axes: fixed.0, starts: clamped.0, ends: clamped.1, steps: fixed.1 }, &[x])?;
+    }
+    for (axis, start, count) in stretches {
+        let start = cx.number_of(&start)?;
+        x = cx.picked(x, axis, start, 1, &count)?;
     }
     for i in late {
         x = late_slice(cx, x, axes[i], [&starts[i], &ends[i]], steps[i])?;
@@ -78,6 +95,13 @@ fn bounds(cx: &mut Cx, i: usize, what: &str) -> NodeResult<Option<Vec<Bound>>> {
         });
     }
     Ok(Some(bounds))
+}
+
+/// The number `count` as a size, if it is known to be neither negative nor more than `dim`.
+fn count_inside(cx: &mut Cx, count: ValueId, dim: &Dim) -> NodeResult<Option<Dim>> {
+    let most = largest(cx.graph(), count).filter(|_| never_negative(cx.graph(), count));
+    let most = most.filter(|most| cx.late().is_at_most(most, dim));
+    most.map(|most| cx.late_size(count, most)).transpose()
 }
 
 /// A slice along one axis where data decides: the elements are picked one by one.
@@ -158,12 +182,16 @@ fn stretch(cx: &mut Cx, x: ValueId, axis: usize, start: ValueId, count: i64) -> 
 }
 
 /// A slice's bounds inside a dim of size `dim`.
-fn clamp(start: &Dim, end: &Dim, step: i64, dim: &Dim) -> NodeResult<(Dim, Dim)> {
+fn clamp(start: &Dim, end: &Dim, step: i64, dim: &Dim, late: &Late) -> NodeResult<(Dim, Dim)> {
     let (zero, last) = (Dim::from(0), dim - &Dim::from(1));
+    let within = |bound: &Dim, low: &Dim, high: &Dim| match late.is_at_most(bound, high) && bound.is_at_least(0) {
+        true => bound.clone(),
+        false => within(bound, dim, low, high),
+    };
     match step {
         0 => refuse("a step is 0"),
-        1.. => Ok((within(start, dim, &zero, dim), within(end, dim, &zero, dim))),
-        _ => Ok((within(start, dim, &zero, &last), within(end, dim, &Dim::from(-1), &last))),
+        1.. => Ok((within(start, &zero, dim), within(end, &zero, dim))),
+        _ => Ok((within(start, &zero, &last), within(end, &Dim::from(-1), &last))),
     }
 }
 
@@ -313,7 +341,9 @@ mod tests {
     use super::*;
 
     fn clamped(start: i64, end: i64, step: i64, dim: &Dim) -> (String, String) {
-        clamp(&start.into(), &end.into(), step, dim).map(|(a, b)| (a.to_string(), b.to_string())).unwrap_or_default()
+        clamp(&start.into(), &end.into(), step, dim, &Late::default())
+            .map(|(a, b)| (a.to_string(), b.to_string()))
+            .unwrap_or_default()
     }
 
     #[test]
@@ -335,7 +365,7 @@ mod tests {
         assert_eq!(clamped(-1, i64::MAX, 1, &seq), pair("max(0, seq-1)", "seq"));
         let past = Dim::symbol("past");
         let total = &past + &seq;
-        let tail = clamp(&past, &total, 1, &total).ok();
+        let tail = clamp(&past, &total, 1, &total, &Late::default()).ok();
         assert_eq!(tail, Some((past, total)));
     }
 
