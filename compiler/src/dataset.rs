@@ -129,7 +129,8 @@ fn check_names(wanted: &[&str], arrays: &Arrays) -> Result<(), String> {
         let comma = if reason.is_empty() { "" } else { "; " };
         reason = format!("{reason}{comma}array {} is no input of the model", unknown.join(", "));
     }
-    Err(format!("{reason} (inputs: {})", wanted.join(", ")))
+    let fixed = if unknown.is_empty() { "" } else { "; what --fix makes a constant is an input no more" };
+    Err(format!("{reason} (inputs: {}){fixed}", wanted.join(", ")))
 }
 
 /// The tensor with its integers as the model's integer type, if every value fits; else as it is.

@@ -66,6 +66,9 @@ pub fn compile(path: &Path, plain: Graph, data: Option<&Dataset>, options: &Comp
         Places::Auto => data.is_some(),
         Places::Blocks(_) => true,
     };
+    if data.is_none() {
+        recipe.check_without_data().map_err(Error::usage)?;
+    }
     let stages = [wants_ffn, wants_tokens, wants_exits].into_iter().filter(|w| *w).count();
     if stages == 0 {
         passes::run(&mut model, options)?;

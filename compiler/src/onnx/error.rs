@@ -1,5 +1,6 @@
 //! Why a model could not be imported or exported: the file, the node, and what was found.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 
@@ -7,7 +8,7 @@ use eec_ir::ValueId;
 use eec_ir::ops::InferError;
 use eec_ir::verify::VerifyErrors;
 
-use super::unsupported::Unsupported;
+use super::unsupported::{Unsupported, decided_by};
 
 /// An import that failed.
 #[derive(Debug)]
@@ -58,7 +59,7 @@ pub enum ImportErrorKind {
     #[error("{0}")]
     Invalid(VerifyErrors),
     /// A value's declared type contradicts the inferred one.
-    #[error("value `{value}` is declared as {declared}, but the model computes {inferred}")]
+    #[error("value `{value}` is declared as {declared}, but the model computes {inferred}{}", decided_by(deciding))]
     Contradiction {
         /// The value's name.
         value: String,
@@ -66,6 +67,8 @@ pub enum ImportErrorKind {
         declared: String,
         /// The type that follows from the inputs.
         inferred: String,
+        /// The inputs that choose the branch in which it stands.
+        deciding: BTreeSet<String>,
     },
 }
 

@@ -95,19 +95,25 @@ impl fmt::Display for UnsupportedType {
 
 impl fmt::Display for UnsupportedForm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} (×{}, first at {}{})", self.op, self.reason, self.count, self.place, self.decided_by())
+        write!(
+            f,
+            "{}: {} (×{}, first at {}{})",
+            self.op,
+            self.reason,
+            self.count,
+            self.place,
+            decided_by(&self.deciding)
+        )
     }
 }
 
-impl UnsupportedForm {
-    /// `; decided by the inputs a, b, …`, if there are such inputs.
-    fn decided_by(&self) -> String {
-        if self.deciding.is_empty() {
-            return String::new();
-        }
-        let names: Vec<String> = self.deciding.iter().map(|name| format!("`{name}`")).collect();
-        format!("; decided by the inputs {}, of which `--fix` makes constants", names.join(", "))
+/// `; decided by the inputs a, b, …`, if there are such inputs.
+pub(super) fn decided_by(deciding: &BTreeSet<String>) -> String {
+    if deciding.is_empty() {
+        return String::new();
     }
+    let names: Vec<String> = deciding.iter().map(|name| format!("`{name}`")).collect();
+    format!("; decided by the inputs {}, of which `--fix` makes constants", names.join(", "))
 }
 
 /// The reason alone where one node is all there is, as errors name the node themselves.
@@ -118,7 +124,7 @@ impl fmt::Display for Unsupported {
             (!items.is_empty()).then(|| format!("{title}: {}", items.join(", ")))
         }
         if let Some(form) = self.only_form() {
-            return write!(f, "{}{}", form.reason, form.decided_by());
+            return write!(f, "{}{}", form.reason, decided_by(&form.deciding));
         }
         let groups = [
             group("unsupported operators", &self.ops),

@@ -1,8 +1,8 @@
-//! Options that do nothing because the rule that they belong to is absent.
+//! Options that do nothing because the rule that they belong to is absent, or data.
 
 use eec_passes::ffn_gates::Granularity;
 
-use super::{FfnRule, Places, Recipe, Replace, TokenRule, VisualTokens};
+use super::{ExitHeads, FfnRule, Places, Recipe, Replace, TokenRule, VisualTokens};
 
 impl Recipe {
     /// Checks that what differs from the defaults has an effect.
@@ -24,6 +24,21 @@ impl Recipe {
         ];
         check("ffn-skip", ffns.rule == FfnRule::None, &of_ffns)?;
         check("token-exit", tokens.rule == TokenRule::None, &of_tokens)
+    }
+
+    /// Checks that heads and rules have an effect without data, by which the blocks that get exits are chosen.
+    pub(crate) fn check_without_data(&self) -> Result<(), String> {
+        let (exits, defaults) = (&self.exit_heads, ExitHeads::default());
+        let options =
+            [("--head", "head", exits.head != defaults.head), ("--rule", "rule", exits.rule != defaults.rule)];
+        match options.iter().find(|(.., is_set)| *is_set && exits.at == Places::Auto) {
+            Some((flag, key, _)) => Err(format!(
+                "{flag} (in a recipe, `{key}` of [exit-heads]) has no effect: data chooses the blocks that get exits. \
+                 Give --data, or name them (--exits 3,6), with --head final or file:HEAD.onnx and a fixed rule \
+                 (--rule maxprob:0.9)"
+            )),
+            None => Ok(()),
+        }
     }
 }
 
@@ -56,5 +71,18 @@ mod tests {
             }
         }
         assert_eq!(Recipe::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn heads_and_rules_need_named_blocks_where_there_is_no_data() {
+        for (option, flag) in [("head = 'final'", "--head"), ("rule = 'maxprob:0.9'", "--rule")] {
+            let check = |places: &str| {
+                let recipe = Recipe::from_toml(&format!("[exit-heads]\nat = '{places}'\n{option}"));
+                recipe.map_err(|e| e.to_string()).and_then(|recipe| recipe.check_without_data())
+            };
+            assert!(check("auto").is_err_and(|e| e.starts_with(flag)));
+            assert_eq!((check("3"), check("none")), (Ok(()), Ok(())));
+        }
+        assert_eq!(Recipe::default().check_without_data(), Ok(()));
     }
 }

@@ -45,7 +45,10 @@ impl Importer<'_> {
         let mut regions = Vec::with_capacity(2);
         for branch in [then, other] {
             let inner = self.graph.new_region(None);
-            if let Some(yields) = self.import_branch(inner, branch, &node)? {
+            self.conditions.push(condition);
+            let yields = self.import_branch(inner, branch, &node)?;
+            self.conditions.pop();
+            if let Some(yields) = yields {
                 self.graph.set_yields(inner, yields);
                 regions.push(inner);
             }
@@ -53,7 +56,13 @@ impl Importer<'_> {
         if regions.len() < 2 {
             return Ok(None);
         }
-        self.append_if(region, condition, regions, &node).map(Some)
+        let undecided = |failure| match failure {
+            Failure::Node(refusal) => {
+                Failure::Node(Refusal { undecided: refusal.undecided.or(Some(condition)), ..refusal })
+            }
+            Failure::Import(error) => Failure::Import(error),
+        };
+        self.append_if(region, condition, regions, &node).map(Some).map_err(undecided)
     }
 
     /// The one truth value that `value` holds, if it is known before a run.

@@ -133,7 +133,8 @@ impl Importer<'_> {
             return Ok(());
         }
         let (declared, inferred) = (declared.to_string(), inferred.to_string());
-        Err(self.fail(ImportErrorKind::Contradiction { value: name.to_string(), declared, inferred }))
+        let (value, deciding) = (name.to_string(), self.deciding_inputs([]));
+        Err(self.fail(ImportErrorKind::Contradiction { value, declared, inferred, deciding }))
     }
 }
 

@@ -118,6 +118,7 @@ pub fn import_bytes_with(
         scopes: Vec::new(),
         path: Vec::new(),
         unsupported,
+        conditions: Vec::new(),
         counts: HashMap::new(),
     };
     importer.run(graph)
@@ -149,6 +150,8 @@ struct Importer<'f> {
     scopes: Vec<Scope>,
     /// The control nodes around the current one, for messages.
     path: Vec<String>,
+    /// Of the control nodes around the current one the conditions that are known only in a run.
+    conditions: Vec<ValueId>,
     /// What could not be imported so far.
     unsupported: Unsupported,
     /// What tells how often the loops of these regions run.
@@ -298,13 +301,15 @@ impl Importer<'_> {
         }
         let op = node.op_type.clone();
         let (path, scopes, depth) = (self.path.len(), self.scopes.len(), self.budget.depth());
+        let conditions = self.conditions.len();
         match self.imported(region, node) {
             Ok(results) => Ok(results),
             Err(Failure::Import(error)) => Err(error),
             Err(Failure::Node(refusal)) => {
-                let deciding = refusal.undecided.map(|v| self.deciding_inputs(v)).unwrap_or_default();
+                let deciding = self.deciding_inputs(refusal.undecided);
                 self.unsupported.count_form(&op, refusal.reason, self.path.join(" / "), deciding);
                 self.path.truncate(path);
+                self.conditions.truncate(conditions);
                 self.scopes.truncate(scopes);
                 self.budget.return_to(depth);
                 Ok(None)
@@ -338,10 +343,11 @@ impl Importer<'_> {
         }
     }
 
-    /// The small inputs that `value` is computed from.
-    fn deciding_inputs(&self, value: ValueId) -> BTreeSet<String> {
+    /// The small inputs that these values are computed from, and that choose the branches around the current node.
+    fn deciding_inputs(&self, values: impl IntoIterator<Item = ValueId>) -> BTreeSet<String> {
         let graph = &self.graph;
-        let (mut found, mut seen, mut next) = (BTreeSet::new(), HashSet::new(), vec![value]);
+        let (mut found, mut seen) = (BTreeSet::new(), HashSet::new());
+        let mut next: Vec<ValueId> = values.into_iter().chain(self.conditions.iter().copied()).collect();
         while let Some(value) = next.pop() {
             let small = || graph.ty(value).elements().as_const().is_some_and(|n| n <= Facts::MAX_CONTENTS as i64);
             match graph.value(value).def {

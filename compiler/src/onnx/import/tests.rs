@@ -172,3 +172,21 @@ fn errors_inside_branches_name_the_way_to_them() {
     let message = refusal(vec![flag, one, test, choose], 13);
     assert!(message.starts_with("m: node `the If` (If) / else branch / node `the Gather` (Gather): "), "{message}");
 }
+
+#[test]
+fn errors_in_a_branch_or_between_branches_name_the_inputs_that_choose() -> Outcome {
+    let refused = |op: &str, operands: &[&str]| -> Outcome<String> {
+        let then = branch("then_branch", vec![node("Neg", &["x"], &["t"], vec![])], "t");
+        let other = branch("else_branch", vec![node(op, operands, &["e"], vec![])], "e");
+        let mut proto = graph(vec![node("If", &["c"], &["y"], vec![then, other])], vec![], &["y"]);
+        proto.input.push(value_info("c", &Tensor::scalar(1u8).ty()));
+        Ok(read(proto, 17).err().map(|e| e.to_string()).unwrap_or_default())
+    };
+    let chosen = "; decided by the inputs `c`, of which `--fix` makes constants";
+    let inside = refused("Gather", &["x", "x"])?;
+    assert!(inside.contains("node `the Gather` (Gather): ") && inside.ends_with(chosen), "{inside}");
+    let between = refused("Shape", &["x"])?;
+    assert!(between.contains("must have one element type") && between.ends_with(chosen), "{between}");
+    assert_eq!(refused("Exp", &["x"])?, "");
+    Ok(())
+}
