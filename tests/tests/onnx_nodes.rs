@@ -181,9 +181,10 @@ fn reason(error: &ImportError) -> String {
 }
 
 fn unsupported(list: &Unsupported) -> String {
-    let ops = list.ops.iter().map(|o| match o.domain.as_str() {
-        "" => o.name.clone(),
-        domain => format!("{domain}.{}", o.name),
+    let ops = list.ops.iter().map(|o| match (o.domain.as_str(), o.reason) {
+        ("", None) => o.name.clone(),
+        ("", Some(reason)) => format!("{}: {reason}", o.name),
+        (domain, _) => format!("{domain}.{}", o.name),
     });
     let (ops, types): (Vec<String>, Vec<&str>) = (ops.collect(), list.types.iter().map(|t| t.name.as_str()).collect());
     let named = |known: &str| types.contains(&known) || ops.iter().any(|o| o.starts_with(known));

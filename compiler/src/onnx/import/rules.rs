@@ -196,6 +196,16 @@ const RULES: &[(&str, Rule)] = &[
     ("Xor", activation::xor),
 ];
 
+/// Operators that draw their results by chance.
+const RANDOM: &[&str] =
+    &["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"];
+
+/// Why an operator will not be imported, if it is one of those.
+pub(crate) fn refusal(domain: &str, op_type: &str) -> Option<&'static str> {
+    let random = domain.is_empty() && RANDOM.contains(&op_type);
+    random.then_some("results are random: of a compiled model they follow from its inputs")
+}
+
 /// The domain of the operators that ONNX Runtime's optimiser and exporters for it write.
 pub(super) const MICROSOFT: &str = "com.microsoft";
 
