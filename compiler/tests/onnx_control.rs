@@ -1,4 +1,4 @@
-//! `If` and `Route` as ONNX: the evaluator's values against ONNX Runtime's, and files read back.
+//! `If` and `Route`, and operators without code of their own, as ONNX: the evaluator's values against ONNX Runtime's, and files read back.
 
 mod shared;
 
@@ -259,6 +259,15 @@ fn an_export_that_chooses_rows_is_read_back() -> Outcome {
 fn late_sizes_run_in_onnx_runtime_as_in_the_evaluator_and_are_read_back() -> Outcome {
     let names = ["nonzero", "selected", "late_equal", "loop_rows_until"];
     for_each_case("ops", &names, |_, graph, inputs| {
+        check_in_onnx_runtime(graph, inputs)?;
+        check_equal_read_back(graph, inputs).map(drop)
+    })
+}
+
+/// Operators of detection: in ONNX Runtime, and read back.
+#[test]
+fn operators_of_detection_run_in_onnx_runtime_as_in_the_evaluator_and_are_read_back() -> Outcome {
+    for_each_case("ops", &["deformconv", "det", "roialign"], |_, graph, inputs| {
         check_in_onnx_runtime(graph, inputs)?;
         check_equal_read_back(graph, inputs).map(drop)
     })

@@ -250,7 +250,11 @@ impl Context<'_> {
                 operands.iter().try_for_each(|o| o.outside(|a| a == axis, "the indexing"))?;
                 together(operands, out)
             }
-            Op::ScatterElements { .. } | Op::ScatterND { .. } => Err("rows are not followed through it".into()),
+            Op::DeformConv { .. } => deform_conv(operands, out),
+            Op::Det {} => reduce(first, &[-2, -1], false, out),
+            Op::ScatterElements { .. } | Op::ScatterND { .. } | Op::RoiAlign { .. } => {
+                Err("rows are not followed through it".into())
+            }
             Op::NonZero {} | Op::Unique { .. } | Op::NonMaxSuppression { .. } | Op::LateSize { .. } => {
                 Err("how many it gives depends on all rows".into())
             }
@@ -407,6 +411,19 @@ fn gemm(operands: &[Operand], out: &Type, trans_a: bool, trans_b: bool) -> Resul
     let product = Operand { ty: out, place: Some(here) };
     let addend = operands.get(2).map(|c| Operand { ty: c.ty, place: c.place.clone() });
     broadcast(&std::iter::once(product).chain(addend).collect::<Vec<_>>(), out)
+}
+
+/// Images, offsets and masks hold the batch as their first axis.
+fn deform_conv(operands: &[Operand], out: &Type) -> Result<Track, String> {
+    let [x, weight, offset, bias, mask @ ..] = operands else {
+        return Err(format!("expected 4 or 5 operands, found {}", operands.len()));
+    };
+    [weight, bias].into_iter().try_for_each(|o| o.outside(|_| true, "its weight"))?;
+    x.outside(|axis| axis != 0, "its window or channel sum")?;
+    if mask.iter().chain([offset]).any(|o| o.place != x.place) {
+        return Err("its operands hold the batch in different places".into());
+    }
+    same_axis(x, out)
 }
 
 fn reduce(operand: &Operand, axes: &[i64], keepdims: bool, out: &Type) -> Result<Track, String> {

@@ -31,6 +31,53 @@ const OUT_OF_SCOPE: &[(&str, &str)] = &[
     ("ImageDecoder", "image files"),
 ];
 
+/// Tests whose expected values are rounded otherwise than those found here, by more than the tolerance.
+struct Rounded {
+    tests: &'static [&'static str],
+    /// How far the values are apart at most.
+    most: f64,
+    /// What is rounded, and where.
+    reason: &'static str,
+}
+
+const ROUNDED: &[Rounded] = &[
+    Rounded {
+        tests: &[
+            "test_attention_3d_causal_bf16",
+            "test_attention_4d_attn_mask_causal_bf16",
+            "test_attention_4d_causal_bf16",
+            "test_attention_4d_causal_padded_kv_bf16",
+            "test_attention_4d_padded_kv_bf16",
+        ],
+        most: 1.0 / 256.0,
+        reason: "expected values are rounded to bfloat16 at every step, found ones are the exact ones rounded once; \
+                 a bfloat16 step is 4 to 8 times the tolerance",
+    },
+    Rounded {
+        tests: &[
+            "test_attention_3d_causal_bf16_expanded",
+            "test_attention_4d_attn_mask_causal_bf16_expanded",
+            "test_attention_4d_causal_bf16_expanded",
+            "test_attention_4d_causal_padded_kv_bf16_expanded",
+            "test_attention_4d_padded_kv_bf16_expanded",
+        ],
+        most: 1.0 / 256.0,
+        reason: "the expected Softmax rounds exponentials and sums to bfloat16 too, the found one its result alone; \
+                 a bfloat16 step is 4 to 8 times the tolerance",
+    },
+    Rounded {
+        tests: &["test_attention_4d_causal_fp16_expanded"],
+        most: 1.0 / 2048.0,
+        reason: "the expected Softmax rounds exponentials and sums to float16 too, the found one its result alone; \
+                 2 of 192 elements are two float16 steps apart, which is more than the tolerance",
+    },
+    Rounded {
+        tests: &["test_dft_inverse", "test_dft_inverse_opset19"],
+        most: 8e-6,
+        reason: "expected values are those of an FFT in float32: 10 that are 0 err by more than the tolerance there, 1e-7",
+    },
+];
+
 /// How a test passed.
 #[derive(Clone, Default)]
 struct Passed {
@@ -56,6 +103,7 @@ struct About {
 fn node_tests_of_the_standard() {
     let Some(outcomes) = outcomes("write_node_tests.py") else { return };
     check_operators(&outcomes);
+    check_rounded(&outcomes);
     check_list("onnx_nodes.txt", &outcomes);
 }
 
@@ -143,7 +191,10 @@ fn run_test(test: &Path) -> Outcome {
         passed.fixed |= fixed;
         let inputs: Vec<(String, Tensor)> = inputs.map_err(|e| e.to_string())?;
         let outputs = read("output").map_err(|e| e.to_string())?;
-        let host = check(&graph, &inputs, &outputs, tolerance)?;
+        let host = check(&graph, &inputs, &outputs, tolerance).map_err(|failure| match failure {
+            Failure::Differs(by) => difference(&name_of(test), by),
+            Failure::Other(reason) => reason,
+        })?;
         if inputs.iter().chain(&outputs).all(|(_, t)| t.dtype().is_compiled()) {
             passed.host = Some(host);
         }
@@ -181,9 +232,10 @@ fn reason(error: &ImportError) -> String {
 }
 
 fn unsupported(list: &Unsupported) -> String {
-    let ops = list.ops.iter().map(|o| match o.domain.as_str() {
-        "" => o.name.clone(),
-        domain => format!("{domain}.{}", o.name),
+    let ops = list.ops.iter().map(|o| match (o.domain.as_str(), o.reason) {
+        ("", None) => o.name.clone(),
+        ("", Some(reason)) => format!("{}: {reason}", o.name),
+        (domain, _) => format!("{domain}.{}", o.name),
     });
     let (ops, types): (Vec<String>, Vec<&str>) = (ops.collect(), list.types.iter().map(|t| t.name.as_str()).collect());
     let named = |known: &str| types.contains(&known) || ops.iter().any(|o| o.starts_with(known));
@@ -199,29 +251,64 @@ fn unsupported(list: &Unsupported) -> String {
     list.forms.first().map_or_else(String::new, |f| format!("form of {}: {}", f.op, f.reason))
 }
 
+/// Why outputs are not what they should be.
+enum Failure {
+    /// They are outside of the tolerance, by so much at most.
+    Differs(f64),
+    Other(String),
+}
+
+impl From<String> for Failure {
+    fn from(reason: String) -> Self {
+        Failure::Other(reason)
+    }
+}
+
+/// A difference in words, with its reason where that is known.
+fn difference(test: &str, by: f64) -> String {
+    match ROUNDED.iter().find(|r| r.tests.contains(&test)) {
+        Some(known) if by <= known.most => format!("rounding: {}", known.reason),
+        Some(known) => format!("the result differs by {by:e}, not {:e} at most", known.most),
+        None => "the result differs".into(),
+    }
+}
+
+/// Checks that the tests of [`ROUNDED`] differ as it says.
+fn check_rounded(outcomes: &BTreeMap<String, Outcome>) {
+    let differs = |known: &Rounded, test: &str| match outcomes.get(test) {
+        Some(Err(reason)) => reason.ends_with(known.reason),
+        Some(Ok(_)) => false,
+        None => std::env::var_os("EEC_CASE").is_some(),
+    };
+    for known in ROUNDED {
+        let wrong: Vec<&&str> = known.tests.iter().filter(|test| !differs(known, test)).collect();
+        assert!(wrong.is_empty(), "not \"{}\": {wrong:?}", known.reason);
+    }
+}
+
 /// Checks the outputs; whether kernels are evaluators.
 fn check(
     graph: &Graph,
     inputs: &[(String, Tensor)],
     outputs: &[(String, Tensor)],
     tolerance: Tolerance,
-) -> Result<bool, String> {
+) -> Result<bool, Failure> {
     let mut graph = graph.clone();
     Simplify.run(&mut graph, &mut Context::default()).map_err(|e| format!("simplify: {e}"))?;
     let mut session = cpu(&graph, 1).map_err(|e| format!("lowering: {e}"))?;
     let name = |v: &eec_ir::ValueId| graph.value(*v).name.as_deref().unwrap_or_default();
     let given = |name: &str| inputs.iter().find(|(n, _)| n == name).map(|(_, t)| t.clone());
     let ordered: Option<Vec<Tensor>> = graph.inputs().iter().map(|v| given(name(v))).collect();
-    let ordered = ordered.ok_or("an input has no value")?;
+    let ordered = ordered.ok_or_else(|| "an input has no value".to_string())?;
     let done = run(&mut session, &graph, &ordered, Control::Auto).map_err(|e| format!("run: {e}"))?;
     for (name, want) in outputs {
-        let have = done.outputs.iter().find(|(n, _)| n == name).ok_or("an output is missing")?;
+        let have = done.outputs.iter().find(|(n, _)| n == name).ok_or_else(|| "an output is missing".to_string())?;
         let difference = compare(&have.1, want, tolerance);
         if !difference.within {
             if std::env::var_os("EEC_CASE").is_some() {
-                println!("{name}: {}", difference.detail);
+                println!("{name}: {}, at most by {:e}", difference.detail, difference.max_abs);
             }
-            return Err("the result differs".into());
+            return Err(Failure::Differs(difference.max_abs));
         }
     }
     Ok(session.program().kernels.iter().any(|k| matches!(k.form, Form::Host(_))))

@@ -35,7 +35,7 @@ fn products_per_result(graph: &Graph, node: NodeId) -> Dim {
     match &graph.node(node).op {
         Op::MatMul { .. } => size(dims(0).last()),
         Op::Gemm { trans_a, .. } => size(dims(0).get(usize::from(!trans_a))),
-        Op::Conv { .. } => Dim::product(dims(1).iter().skip(1)),
+        Op::Conv { .. } | Op::DeformConv { .. } => Dim::product(dims(1).iter().skip(1)),
         Op::Neg {} | Op::Abs {} | Op::Sqrt {} | Op::Reciprocal {} | Op::Exp {} | Op::Log {} => Dim::default(),
         Op::Sin {} | Op::Cos {} | Op::Tanh {} | Op::Erf {} | Op::Sigmoid {} | Op::Relu {} => Dim::default(),
         Op::Gelu { .. } | Op::Clip { .. } | Op::Not {} | Op::IsNaN {} | Op::Cast { .. } => Dim::default(),
@@ -53,7 +53,7 @@ fn products_per_result(graph: &Graph, node: NodeId) -> Dim {
         Op::ReduceProd { .. } | Op::CumProd { .. } | Op::TopK { .. } => Dim::default(),
         Op::NonZero {} | Op::Unique { .. } | Op::NonMaxSuppression { .. } | Op::LateSize { .. } => Dim::default(),
         Op::ScatterElements { .. } | Op::ScatterND { .. } => Dim::default(),
-        Op::MaxPool { .. } | Op::AveragePool { .. } => Dim::default(),
+        Op::MaxPool { .. } | Op::AveragePool { .. } | Op::RoiAlign { .. } | Op::Det {} => Dim::default(),
         Op::Softmax { .. } | Op::LogSoftmax { .. } | Op::LayerNormalization { .. } => Dim::default(),
         Op::ReduceSum { .. } | Op::ReduceMean { .. } | Op::ReduceMax { .. } | Op::ReduceMin { .. } => Dim::default(),
         Op::ArgMax { .. } | Op::CumSum { .. } => Dim::default(),

@@ -299,10 +299,20 @@ ops! {
     Gemm { alpha: f32 = 1.0, beta: f32 = 1.0, trans_a: bool = false, trans_b: bool = false, weights: Precision = Precision::F32 } 2..=3, since 13;
     /// Convolution over any number of spatial dims: x `[n, c, h, w]`, weight `[m, c/group, kh, kw]`, bias `[m]`.
     Conv { group: i64 = 1, strides: Vec<i64>, dilations: Vec<i64>, pads: Vec<i64> } 2..=3, since 11;
+    /// Convolution over images whose taps are moved, and perhaps weighted, for every window: x, weight and bias are as in
+    /// `Conv`, in the order x, weight, offset `[n, 2·offset_group·kh·kw, oh, ow]` (down, then to the right), bias, mask
+    /// `[n, offset_group·kh·kw, oh, ow]`. Between elements x is bilinear.
+    DeformConv { group: i64 = 1, offset_group: i64 = 1, strides: Vec<i64>, dilations: Vec<i64>, pads: Vec<i64> } 4..=5, since 19;
     /// Maximum pooling over any number of spatial dims.
     MaxPool { kernel: Vec<i64>, strides: Vec<i64>, dilations: Vec<i64>, pads: Vec<i64>, ceil_mode: bool = false } 1..=1, since 12;
     /// Average pooling over any number of spatial dims.
     AveragePool { kernel: Vec<i64>, strides: Vec<i64>, pads: Vec<i64>, ceil_mode: bool = false, count_include_pad: bool = false } 1..=1, since 11;
+    /// Boxes `[r, 4]` (left, top, right, bottom) of images `[n, c, h, w]`, the number of its image for each `[r]`, in bins
+    /// of which each is the mean of its bilinear samples or, with `max`, the largest of their weighted neighbours.
+    /// `sampling_ratio` samples stand along a bin, or as many as it has elements if it is 0.
+    RoiAlign { output_height: i64 = 1, output_width: i64 = 1, sampling_ratio: i64 = 0, spatial_scale: f32 = 1.0, max: bool = false, half_pixel: bool = true } 3..=3, since 16;
+    /// Determinant of the matrices in the last two dims.
+    Det {} 1..=1, since 11;
 
     // Reductions and normalisations.
     /// `softmax` along one axis.

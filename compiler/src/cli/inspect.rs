@@ -113,7 +113,13 @@ fn is_stdout(path: &Path) -> bool {
 fn unsupported(error: &crate::onnx::ImportError) -> Outcome {
     let mut ops: Vec<Value> = Vec::new();
     if let ImportErrorKind::Unsupported(found) = error.kind() {
-        let op = |op: &UnsupportedOp| json!({ "domain": op.domain, "op": op.name, "count": op.count });
+        let op = |op: &UnsupportedOp| {
+            let mut entry = json!({ "domain": op.domain, "op": op.name, "count": op.count });
+            if let Some(reason) = op.reason {
+                entry["reason"] = reason.into();
+            }
+            entry
+        };
         let form = |f: &UnsupportedForm| json!({ "domain": "", "op": f.op, "count": f.count, "reason": f.reason });
         ops.extend(found.ops.iter().map(op).chain(found.forms.iter().map(form)));
     }

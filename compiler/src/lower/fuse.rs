@@ -240,6 +240,7 @@ fn role(op: &Op) -> Role {
         Op::ReduceProd { .. } | Op::CumProd { .. } | Op::TopK { .. } => Role::Other,
         Op::NonZero {} | Op::Unique { .. } | Op::NonMaxSuppression { .. } | Op::LateSize { .. } => Role::Other,
         Op::ScatterElements { .. } | Op::ScatterND { .. } => Role::Other,
+        Op::DeformConv { .. } | Op::RoiAlign { .. } | Op::Det {} => Role::Other,
         Op::ArgMax { .. } | Op::Reshape { .. } | Op::Transpose { .. } | Op::Expand { .. } | Op::Concat { .. } => {
             Role::Other
         }

@@ -37,6 +37,7 @@ pub(super) fn is_compiled(graph: &Graph, id: NodeId) -> bool {
         Op::BitwiseOr {} | Op::BitwiseXor {} | Op::ReduceProd { .. } | Op::CumProd { .. } => false,
         Op::TopK { .. } | Op::ScatterElements { .. } | Op::ScatterND { .. } => false,
         Op::NonZero {} | Op::Unique { .. } | Op::NonMaxSuppression { .. } => false,
+        Op::DeformConv { .. } | Op::RoiAlign { .. } | Op::Det {} => false,
         _ => types.all(DType::is_compiled),
     }
 }

@@ -368,6 +368,7 @@ impl<'g> Lowering<'g> {
             Op::BitwiseOr {} | Op::BitwiseXor {} | Op::ReduceProd { .. } | Op::CumProd { .. } => self.host(id),
             Op::TopK { .. } | Op::ScatterElements { .. } | Op::ScatterND { .. } => self.host(id),
             Op::NonZero {} | Op::Unique { .. } | Op::NonMaxSuppression { .. } => self.host(id),
+            Op::DeformConv { .. } | Op::RoiAlign { .. } | Op::Det {} => self.host(id),
             Op::LateSize { size, most } => self.late_size(id, size, most),
             Op::If { .. } => self.if_node(id),
             Op::Route { .. } => self.route_node(id),

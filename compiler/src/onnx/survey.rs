@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 
-use super::import::{Functions, is_supported};
+use super::import::{Functions, is_supported, refusal};
 use super::proto::{FunctionProto, GraphProto, NodeProto, ValueInfoProto};
 use super::tensor::{dtype, type_name};
 use super::unsupported::{Unsupported, UnsupportedOp, UnsupportedType};
@@ -87,7 +87,10 @@ impl Survey<'_> {
     }
 
     fn finish(self) -> Unsupported {
-        let op = |((domain, name), count)| UnsupportedOp { domain, name, count };
+        let op = |((domain, name), count): ((String, String), usize)| {
+            let reason = refusal(&domain, &name);
+            UnsupportedOp { domain, name, count, reason }
+        };
         let ty = |(name, (place, count))| UnsupportedType { name, place, count };
         let (ops, types) = (self.ops.into_iter().map(op).collect(), self.types.into_iter().map(ty).collect());
         Unsupported { ops, types, forms: Vec::new() }

@@ -23,6 +23,8 @@ pub struct UnsupportedOp {
     pub name: String,
     /// How many nodes use it.
     pub count: usize,
+    /// Why it never will be supported, if that is so.
+    pub reason: Option<&'static str>,
 }
 
 /// A kind of value that eec does not support.
@@ -83,7 +85,8 @@ impl Unsupported {
 impl fmt::Display for UnsupportedOp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let dot = if self.domain.is_empty() { "" } else { "." };
-        write!(f, "{}{dot}{} (×{})", self.domain, self.name, self.count)
+        let reason = self.reason.map_or_else(String::new, |reason| format!("; {reason}"));
+        write!(f, "{}{dot}{} (×{}{reason})", self.domain, self.name, self.count)
     }
 }
 

@@ -45,6 +45,9 @@ impl Rule<'_> {
             Op::Route { .. } => self.route(),
             Op::Gemm { trans_a: true, .. }
             | Op::Conv { .. }
+            | Op::DeformConv { .. }
+            | Op::RoiAlign { .. }
+            | Op::Det {}
             | Op::MaxPool { .. }
             | Op::AveragePool { .. }
             | Op::CumSum { .. }

@@ -25,8 +25,13 @@ impl<'a> Attributes<'a> {
     }
 }
 
-/// `Conv`. The weight's dims must be constant.
+/// `Conv`.
 pub(super) fn infer(cx: &mut Infer, attributes: Attributes) -> Inferred {
+    infer_with_bias(cx, attributes, 2)
+}
+
+/// A convolution of operand 0 by operand 1, whose dims must be constant; `bias` is the operand that may be one.
+pub(super) fn infer_with_bias(cx: &mut Infer, attributes: Attributes, bias: usize) -> Inferred {
     cx.expect_float(0)?;
     cx.expect_same_dtype(0, 1)?;
     let (x, w) = (cx.ty(0), cx.ty(1));
@@ -40,10 +45,10 @@ pub(super) fn infer(cx: &mut Infer, attributes: Attributes) -> Inferred {
     cx.require(group > 0 && out_channels % group == 0, || format!("{out_channels} channels are not {group} groups"))?;
     let channels = Dim::from(per_group.saturating_mul(group));
     cx.unify(&x.dims[1], &channels, || format!("{x} does not fit a weight of {w} in {group} groups"))?;
-    if let Some(bias) = cx.optional(2) {
-        cx.expect_same_dtype(0, 2)?;
-        cx.expect_rank(2, 1)?;
-        cx.unify(&bias.dims[0], &w.dims[0], || format!("a bias of {bias} does not fit a weight of {w}"))?;
+    if let Some(found) = cx.optional(bias) {
+        cx.expect_same_dtype(0, bias)?;
+        cx.expect_rank(bias, 1)?;
+        cx.unify(&found.dims[0], &w.dims[0], || format!("a bias of {found} does not fit a weight of {w}"))?;
     }
     let spatial = attributes.windows(kernel).infer(cx, &x.dims[2..])?;
     let dims = [x.dims[0].clone(), w.dims[0].clone()].into_iter().chain(spatial);

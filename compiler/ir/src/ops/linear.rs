@@ -1,7 +1,7 @@
-//! Matrix products, accumulated in f64; operands are rounded first where the weights are narrow.
+//! Matrix products and determinants, accumulated in f64; operands are rounded first where the weights are narrow.
 //!
 //! Specification: <https://onnx.ai/onnx/operators/onnx__MatMul.html>,
-//! <https://onnx.ai/onnx/operators/onnx__Gemm.html>.
+//! <https://onnx.ai/onnx/operators/onnx__Gemm.html>, <https://onnx.ai/onnx/operators/onnx__Det.html>.
 
 use super::eval_context::{Eval, Evaluated};
 use super::infer_context::{Infer, Inferred};
@@ -44,6 +44,44 @@ pub(super) fn eval_matmul(cx: &Eval, weights: Precision) -> Evaluated {
     }
     let (a, b) = (cx.wide(0)?, cx.wide(1)?);
     cx.finish_integers(products(cx, &a, &b, |sum, x, y| sum.wrapping_add(x.wrapping_mul(y))))
+}
+
+/// `Det`: matrices in the last two dims.
+pub(super) fn infer_det(cx: &mut Infer) -> Inferred {
+    cx.expect_float(0)?;
+    let x = cx.ty(0);
+    let [batch @ .., rows, columns] = x.dims.as_slice() else {
+        return Err(cx.refuse(format!("operand 0 must have at least 2 dims, found {x}")));
+    };
+    cx.unify(rows, columns, || format!("the matrices of {x} are not square"))?;
+    Ok(Facts::of(Type::new(x.dtype, batch.iter().cloned())))
+}
+
+/// `Det`.
+pub(super) fn eval_det(cx: &Eval) -> Evaluated {
+    let (x, size) = (cx.floats(0), cx.from(0).last().copied().unwrap_or_default());
+    let matrix = |i: usize| x[i * size * size..][..size * size].to_vec();
+    cx.finish_floats((0..cx.len()).map(|i| determinant(matrix(i), size)).collect())
+}
+
+/// By Gaussian elimination in a column's largest element first; 1 of no elements.
+fn determinant(mut a: Vec<f64>, n: usize) -> f64 {
+    let mut product = 1.0;
+    for k in 0..n {
+        let largest = |i: &usize, j: &usize| a[i * n + k].abs().total_cmp(&a[j * n + k].abs());
+        let pivot = (k..n).max_by(largest).unwrap_or(k);
+        if pivot != k {
+            (0..n).for_each(|j| a.swap(k * n + j, pivot * n + j));
+            product = -product;
+        }
+        let by = a[k * n + k];
+        product *= by;
+        for i in (k + 1..n).filter(|_| by != 0.0) {
+            let factor = a[i * n + k] / by;
+            (k..n).for_each(|j| a[i * n + j] -= factor * a[k * n + j]);
+        }
+    }
+    product
 }
 
 /// The elements of a `MatMul` over numbers for which `add` gives `sum + x·y`.

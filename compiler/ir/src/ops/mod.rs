@@ -4,6 +4,7 @@ pub mod control;
 pub mod join;
 
 mod conv;
+mod deform_conv;
 mod elementwise;
 mod eval_context;
 mod gather;
@@ -13,6 +14,7 @@ mod linear;
 mod movement;
 mod pool;
 mod reduce;
+mod roi_align;
 mod scatter;
 mod select;
 mod selected;
@@ -170,6 +172,17 @@ fn infer_result(cx: &mut Infer, op: &Op) -> Inferred {
         Op::Conv { group, strides, dilations, pads } => {
             conv::infer(cx, conv::Attributes { group: *group, strides, dilations, pads })
         }
+        Op::DeformConv { group, offset_group, strides, dilations, pads } => {
+            let conv = conv::Attributes { group: *group, strides, dilations, pads };
+            deform_conv::infer(cx, &deform_conv::Attributes { conv, offset_group: *offset_group })
+        }
+        Op::RoiAlign { output_height, output_width, sampling_ratio, spatial_scale, max, half_pixel } => {
+            let output = [*output_height, *output_width];
+            let (sampling_ratio, spatial_scale) = (*sampling_ratio, *spatial_scale);
+            let (max, half_pixel) = (*max, *half_pixel);
+            roi_align::infer(cx, &roi_align::Attributes { output, sampling_ratio, spatial_scale, max, half_pixel })
+        }
+        Op::Det {} => linear::infer_det(cx),
         Op::MaxPool { kernel, strides, dilations, pads, ceil_mode } => {
             pool::infer(cx, Windows { kernel, strides, dilations, pads, ceil_mode: *ceil_mode })
         }
@@ -277,6 +290,17 @@ fn eval_result(cx: &Eval, op: &Op, inputs: &[Tensor]) -> Evaluated {
         Op::Conv { group, strides, dilations, pads } => {
             conv::eval(cx, conv::Attributes { group: *group, strides, dilations, pads })
         }
+        Op::DeformConv { group, offset_group, strides, dilations, pads } => {
+            let conv = conv::Attributes { group: *group, strides, dilations, pads };
+            deform_conv::eval(cx, &deform_conv::Attributes { conv, offset_group: *offset_group })
+        }
+        Op::RoiAlign { output_height, output_width, sampling_ratio, spatial_scale, max, half_pixel } => {
+            let output = [*output_height, *output_width];
+            let (sampling_ratio, spatial_scale) = (*sampling_ratio, *spatial_scale);
+            let (max, half_pixel) = (*max, *half_pixel);
+            roi_align::eval(cx, &roi_align::Attributes { output, sampling_ratio, spatial_scale, max, half_pixel })
+        }
+        Op::Det {} => linear::eval_det(cx),
         Op::MaxPool { kernel, strides, dilations, pads, ceil_mode } => {
             pool::eval_max(cx, Windows { kernel, strides, dilations, pads, ceil_mode: *ceil_mode })
         }

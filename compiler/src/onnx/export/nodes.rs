@@ -172,7 +172,7 @@ impl Exporter<'_> {
             Op::Greater {} | Op::GreaterOrEqual {} => vec![],
             Op::Floor {} | Op::Ceil {} | Op::Round {} | Op::Sign {} | Op::Tan {} | Op::Asin {} | Op::Acos {} => vec![],
             Op::Atan {} | Op::Sinh {} | Op::Cosh {} | Op::Asinh {} | Op::Acosh {} | Op::Atanh {} => vec![],
-            Op::BitwiseNot {} => vec![],
+            Op::BitwiseNot {} | Op::Det {} => vec![],
             Op::BitwiseAnd {} | Op::BitwiseOr {} | Op::BitwiseXor {} => vec![],
             Op::Mod { fmod } => vec![int("fmod", i64::from(*fmod))],
             Op::BitShift { right } => vec![word("direction", if *right { "RIGHT" } else { "LEFT" })],
@@ -200,7 +200,20 @@ impl Exporter<'_> {
                 int("transA", i64::from(*trans_a)),
                 int("transB", i64::from(*trans_b)),
             ],
-            Op::Conv { .. } | Op::MaxPool { .. } | Op::AveragePool { .. } => window_attributes(&node.op),
+            Op::Conv { .. } | Op::DeformConv { .. } | Op::MaxPool { .. } | Op::AveragePool { .. } => {
+                window_attributes(&node.op)
+            }
+            Op::RoiAlign { output_height, output_width, sampling_ratio, spatial_scale, max, half_pixel } => {
+                let coordinates = if *half_pixel { "half_pixel" } else { "output_half_pixel" };
+                vec![
+                    int("output_height", *output_height),
+                    int("output_width", *output_width),
+                    int("sampling_ratio", *sampling_ratio),
+                    float("spatial_scale", *spatial_scale),
+                    word("mode", if *max { "max" } else { "avg" }),
+                    word("coordinate_transformation_mode", coordinates),
+                ]
+            }
             Op::Softmax { axis } | Op::LogSoftmax { axis } | Op::Concat { axis } => vec![int("axis", *axis)],
             Op::Gather { axis } | Op::GatherElements { axis } => vec![int("axis", *axis)],
             Op::GatherND { batch_dims } => vec![int("batch_dims", *batch_dims)],

@@ -42,7 +42,7 @@ pub(super) fn dropout(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     // Before opset 7 an attribute said whether the model is being trained.
     let trained = if cx.opset < 7 { !cx.flag("is_test", false)? } else { cx.flag_operand(2, "training mode")? };
     if trained && cx.const_number(1, "ratio")? != Some(0.0) {
-        return refuse("training mode is not supported");
+        return refuse("results are random: in training mode elements are dropped by chance");
     }
     let x = cx.input(0)?;
     if cx.output_count() < 2 {

@@ -129,6 +129,7 @@ impl Search<'_> {
             Op::LayerNormalization { .. } | Op::ReduceMean { .. } | Op::ReduceProd { .. } | Op::CumProd { .. } => None,
             Op::ScatterElements { .. } | Op::ScatterND { .. } | Op::Shape { .. } | Op::Sizes { .. } => None,
             Op::Range { .. } | Op::Route { .. } | Op::Loop { .. } => None,
+            Op::DeformConv { .. } | Op::RoiAlign { .. } | Op::Det {} => None,
         }
     }
 

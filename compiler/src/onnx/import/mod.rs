@@ -61,8 +61,8 @@ use late::Late;
 use node::{Cx, Tools};
 use options::Budget;
 pub use options::{FixedInput, ImportOptions, Limits};
-pub(crate) use rules::is_supported;
 pub use rules::{Cpu, OPSETS, Operator, operators};
+pub(crate) use rules::{is_supported, refusal};
 
 /// The graph of the ONNX model in the file `path`; tensors outside the file are read from its folder.
 ///

@@ -58,8 +58,10 @@ const RULES: &[(&str, Rule)] = &[
     ("CumProd", |cx| reduce::running(cx, |axis, exclusive, reverse| Op::CumProd { axis, exclusive, reverse })),
     ("CumSum", |cx| reduce::running(cx, |axis, exclusive, reverse| Op::CumSum { axis, exclusive, reverse })),
     ("DFT", signal::dft),
+    ("DeformConv", pool::deform_conv),
     ("DepthToSpace", rearrange::depth_to_space),
     ("DequantizeLinear", quantise::dequantize_linear),
+    ("Det", same),
     ("Div", same),
     ("Dropout", elementwise::dropout),
     ("DynamicQuantizeLinear", quantise::dynamic_quantize_linear),
@@ -150,6 +152,7 @@ const RULES: &[(&str, Rule)] = &[
     ("Reshape", shape::reshape),
     ("Resize", resize::resize),
     ("ReverseSequence", rearrange::reverse_sequence),
+    ("RoiAlign", pool::roi_align),
     ("RotaryEmbedding", attention::rotary_embedding),
     ("Round", same),
     ("STFT", signal::stft),
@@ -192,6 +195,16 @@ const RULES: &[(&str, Rule)] = &[
     ("Where", same),
     ("Xor", activation::xor),
 ];
+
+/// Operators that draw their results by chance.
+const RANDOM: &[&str] =
+    &["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"];
+
+/// Why an operator will not be imported, if it is one of those.
+pub(crate) fn refusal(domain: &str, op_type: &str) -> Option<&'static str> {
+    let random = domain.is_empty() && RANDOM.contains(&op_type);
+    random.then_some("results are random: of a compiled model they follow from its inputs")
+}
 
 /// The domain of the operators that ONNX Runtime's optimiser and exporters for it write.
 pub(super) const MICROSOFT: &str = "com.microsoft";
@@ -240,7 +253,9 @@ const HOST: &[&str] = &[
     "ConvInteger",
     "Cosh",
     "CumProd",
+    "DeformConv",
     "DequantizeLinear",
+    "Det",
     "DynamicQuantizeLinear",
     "MatMulInteger",
     "MaxUnpool",
@@ -248,6 +263,7 @@ const HOST: &[&str] = &[
     "QLinearMatMul",
     "QuantizeLinear",
     "ReduceProd",
+    "RoiAlign",
     "Scatter",
     "ScatterElements",
     "ScatterND",

@@ -43,6 +43,10 @@ fn float(name: &str, f: f32) -> AttributeProto {
     AttributeProto { f: Some(f), ..attribute(name, attribute_type::FLOAT) }
 }
 
+fn word(name: &str, s: &str) -> AttributeProto {
+    AttributeProto { s: Some(s.as_bytes().to_vec()), ..attribute(name, attribute_type::STRING) }
+}
+
 fn branch(name: &str, node: Vec<NodeProto>, result: &str) -> AttributeProto {
     let output = vec![ValueInfoProto { name: result.into(), r#type: None }];
     AttributeProto {
@@ -159,6 +163,31 @@ fn what_cannot_be_known_or_is_contradicted_is_refused() {
     let error = read(proto, 13).err();
     assert!(error.as_ref().is_some_and(|e| matches!(e.kind(), ImportErrorKind::Contradiction { .. })));
     assert_eq!(error.and_then(|e| e.node_path().map(str::to_string)).as_deref(), Some("node `the Neg` (Neg)"));
+}
+
+#[test]
+fn results_that_are_random_are_refused_as_such() {
+    let random = refusal(vec![node("RandomNormalLike", &["x"], &["y"], vec![])], 22);
+    let reason = "results are random: of a compiled model they follow from its inputs";
+    assert_eq!(random, format!("m: unsupported operators: RandomNormalLike (×1; {reason})"));
+    let training = node("Constant", &[], &["training"], vec![int("value_int", 1)]);
+    let dropped = refusal(vec![training, node("Dropout", &["x", "", "training"], &["y"], vec![])], 22);
+    assert!(dropped.contains("results are random: in training mode"), "{dropped}");
+}
+
+#[test]
+fn operators_of_detection_in_wrong_forms_are_refused() {
+    let flat = |name: &str| node("Constant", &[], &[name], vec![ints("value_ints", &[1])]);
+    let roi_align = |attributes| vec![flat("i"), node("RoiAlign", &["x", "x", "i"], &["y"], attributes)];
+    let at = "m: node `the RoiAlign` (RoiAlign)";
+    let mode = refusal(roi_align(vec![word("mode", "sum")]), 16);
+    assert_eq!(mode, format!("{at}: `mode` = `sum` is not known"));
+    let rank = refusal(roi_align(vec![word("coordinate_transformation_mode", "half_pixel")]), 16);
+    assert_eq!(rank, format!("{at}: RoiAlign: operand 0 must have 4 dims, found f32[n, 3, 2]"));
+    let det = refusal(vec![node("Det", &["x"], &["y"], vec![])], 22);
+    assert_eq!(det, "m: node `the Det` (Det): Det: the matrices of f32[n, 3, 2] are not square: 3 is not 2");
+    let deform_conv = refusal(vec![node("DeformConv", &["x", "x", "x"], &["y"], vec![])], 22);
+    assert!(deform_conv.starts_with("m: node `the DeformConv` (DeformConv): "), "{deform_conv}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod hostile;
 mod linear;
 mod movement;
 mod reduce;
+mod vision;
 mod window;
 
 use super::{Facts, Inference, eval, infer};
