@@ -185,9 +185,39 @@ impl Dim {
 
     /// Whether the dim is at least `bound` whatever its symbols are. `false` means "not known".
     pub fn is_at_least(&self, bound: i64) -> bool {
-        let non_negative = |t: &Term| t.coef >= 0 && t.factors.iter().all(Atom::is_non_negative);
-        let (constant, rest): (Vec<_>, Vec<_>) = self.terms.iter().partition(|t| t.factors.is_empty());
-        rest.into_iter().all(non_negative) && constant.first().map_or(0, |t| t.coef) >= bound
+        self.least(QUOTIENTS).is_some_and(|least| least >= bound)
+    }
+
+    /// What it is at least, if that is known; quotients are looked into `levels` deep.
+    fn least(&self, levels: usize) -> Option<i64> {
+        let of_terms =
+            |dim: &Dim| dim.terms.iter().try_fold(0i64, |sum, t| sum.checked_add(t.least(levels.saturating_sub(1))?));
+        let below = |added: bool| (levels > 0).then(|| self.below_quotients(added)).flatten();
+        of_terms(self).into_iter().chain([false, true].into_iter().filter_map(|added| of_terms(&below(added)?))).max()
+    }
+
+    /// A dim that this one is at least, in which rounding down is bounded: `c·floordiv(a, c)` is at most `a`, and, for
+    /// terms that are added (if `added`), at least `a - (c - 1)`. So remainders are seen not to be negative.
+    /// `None` if there is nothing to bound.
+    fn below_quotients(&self, added: bool) -> Option<Dim> {
+        let bounded = |t: &Term| {
+            let [Atom::FloorDiv(a, by)] = t.factors.as_slice() else { return None };
+            let by = by.as_const().filter(|by| *by > 0 && t.coef % by == 0)?;
+            let least = match t.coef > 0 {
+                true if added => &**a - &Dim::from(by - 1),
+                true => return None,
+                false => (**a).clone(),
+            };
+            Some(&least * &Dim::from(t.coef / by))
+        };
+        let (mut dim, mut changed) = (self.clone(), false);
+        // Every round takes quotients of one level apart; they nest no deeper than their parts are many.
+        while dim.is_exact() && dim.terms.iter().any(|t| bounded(t).is_some()) {
+            let kept = |t: &Term| bounded(t).unwrap_or_else(|| Dim { terms: vec![t.clone()] });
+            dim = dim.terms.iter().map(kept).fold(Dim::default(), |sum, part| &sum + &part);
+            changed = true;
+        }
+        (changed && dim.is_exact()).then_some(dim)
     }
 
     /// The larger of two.
@@ -300,13 +330,35 @@ fn divide_factors(a: &[Atom], b: &[Atom]) -> Option<Vec<Atom>> {
     Some(rest)
 }
 
+/// Every level of quotients that [`Dim::is_at_least`] looks into may take three times as long.
+const QUOTIENTS: usize = 3;
+
+impl Term {
+    /// As [`Dim::least`].
+    fn least(&self, levels: usize) -> Option<i64> {
+        match self.factors.as_slice() {
+            [] => Some(self.coef),
+            _ if self.coef < 0 => None,
+            [one] => one.least(levels)?.checked_mul(self.coef),
+            all => all.iter().all(|atom| atom.least(levels).is_some_and(|least| least >= 0)).then_some(0),
+        }
+    }
+}
+
 impl Atom {
-    fn is_non_negative(&self) -> bool {
+    /// As [`Dim::least`].
+    fn least(&self, levels: usize) -> Option<i64> {
         match self {
-            Atom::Symbol(_) => true,
-            Atom::FloorDiv(a, b) => a.is_at_least(0) && b.is_at_least(1),
-            Atom::Max(a, b) => a.is_at_least(0) || b.is_at_least(0),
-            Atom::Min(a, b) => a.is_at_least(0) && b.is_at_least(0),
+            Atom::Symbol(_) => Some(0),
+            Atom::FloorDiv(a, b) => match (a.least(levels)?, b.as_const()) {
+                (least, Some(by)) if by > 0 => Some(least.div_euclid(by)),
+                (least, _) => (least >= 0 && b.least(levels)? >= 1).then_some(0),
+            },
+            Atom::Max(a, b) => match (a.least(levels), b.least(levels)) {
+                (Some(a), Some(b)) => Some(a.max(b)),
+                (a, b) => a.or(b),
+            },
+            Atom::Min(a, b) => Some(a.least(levels)?.min(b.least(levels)?)),
         }
     }
 
@@ -486,6 +538,29 @@ mod tests {
         assert_eq!(capped.smaller(&b), capped);
         assert_eq!(Dim::from(64).smaller(&capped), capped);
         assert_eq!(b.larger(&1.into()).larger(&1.into()).to_string(), "max(1, batch)");
+    }
+
+    #[test]
+    fn remainders_are_not_negative() {
+        let (h, none) = (d("h"), Dim::default());
+        let rounded = |dim: &Dim, by: i64| dim.floor_div(&by.into()).map(|q| &q * &by.into()).unwrap_or_default();
+        let rest = &h - &rounded(&h, 32);
+        assert!(rest.is_at_least(0) && !rest.is_at_least(1));
+        assert!((&Dim::from(31) - &rest).is_at_least(0) && !(&Dim::from(30) - &rest).is_at_least(0));
+        let missing = &Dim::from(32) - &rest;
+        assert!((&missing - &rounded(&missing, 32)).is_at_least(0));
+        let above = &rounded(&(&h + &31.into()), 32) - &h;
+        assert!(above.is_at_least(0) && !above.is_at_least(1));
+        assert!(above.floor_div(&2.into()).is_some_and(|half| half.is_at_least(0)));
+        assert!(!(&rounded(&(&h + &30.into()), 32) - &h).is_at_least(0));
+        assert!((&(&none - &rounded(&(&none - &h), 32)) - &h).is_at_least(0));
+    }
+
+    #[test]
+    fn results_of_windows_are_not_negative() {
+        let halved = |dim: &Dim| &(dim - &1.into()).floor_div(&2.into()).unwrap_or_default() + &1.into();
+        let h = d("h");
+        assert!(halved(&halved(&h)).is_at_least(0) && !halved(&h).is_at_least(1));
     }
 
     #[test]
