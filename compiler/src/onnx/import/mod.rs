@@ -21,6 +21,7 @@ mod loss;
 mod node;
 mod normalise;
 mod options;
+mod pad;
 mod pool;
 mod pool_positions;
 mod quantise;
