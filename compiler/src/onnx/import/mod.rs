@@ -30,6 +30,8 @@ mod recurrent;
 mod reduce;
 mod repeat;
 mod resize;
+mod resize_computed;
+mod resize_listed;
 mod rules;
 mod sample;
 mod selected;
