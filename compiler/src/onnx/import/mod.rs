@@ -12,6 +12,7 @@ mod einsum;
 mod elementwise;
 mod file;
 mod flex_attention;
+mod float_sizes;
 mod functions;
 mod growing;
 mod interface;
