@@ -185,39 +185,50 @@ impl Dim {
 
     /// Whether the dim is at least `bound` whatever its symbols are. `false` means "not known".
     pub fn is_at_least(&self, bound: i64) -> bool {
-        self.exceeds(bound, 4)
+        self.exceeds(bound, REPLACED)
     }
 
-    /// As [`Dim::is_at_least`], with so many extremes and divisions taken for what bounds them.
+    /// What it is at least, if that is known.
+    fn least(&self, replaced: usize) -> Option<i64> {
+        self.least_by_terms(replaced).or_else(|| self.exceeds(0, replaced).then_some(0))
+    }
+
+    fn least_by_terms(&self, replaced: usize) -> Option<i64> {
+        self.terms.iter().try_fold(0i64, |sum, term| sum.checked_add(term.least(replaced)?))
+    }
+
+    /// As [`Dim::is_at_least`], with at most so many extremes and quotients replaced by what bounds them: so it is seen
+    /// that `h - min(h, 3)` and remainders, `h - 32·floordiv(h, 32)`, are not negative.
     fn exceeds(&self, bound: i64, replaced: usize) -> bool {
-        let non_negative = |t: &&Term| t.coef >= 0 && t.factors.iter().all(Atom::is_non_negative);
-        let (constant, rest): (Vec<_>, Vec<_>) = self.terms.iter().partition(|t| t.factors.is_empty());
-        if rest.iter().all(non_negative) && constant.first().map_or(0, |t| t.coef) >= bound {
+        let Some(left) = replaced.checked_sub(1) else {
+            return self.least_by_terms(0).is_some_and(|least| least >= bound);
+        };
+        if self.least_by_terms(left).is_some_and(|least| least >= bound) {
             return true;
         }
-        let Some(left) = replaced.checked_sub(1).filter(|_| self.parts() <= 32) else { return false };
-        rest.into_iter().any(|term| {
-            let [atom] = &term.factors[..] else { return false };
-            let others = self - &Dim { terms: vec![term.clone()] };
-            // The others `times` over, and `part` in the atom's place.
-            let exceeds = |times: i64, part: &Dim| {
-                let (others, part) = (&others * &times.into(), part * &term.coef.into());
-                let is_exact = others.is_exact() && part.is_exact();
-                is_exact && (&others + &part).exceeds(bound.saturating_mul(times), left)
-            };
-            match atom {
-                Atom::Symbol(_) => false,
-                Atom::Max(a, b) if term.coef > 0 => exceeds(1, a) || exceeds(1, b),
-                Atom::Min(a, b) if term.coef < 0 => exceeds(1, a) || exceeds(1, b),
-                Atom::Max(a, b) | Atom::Min(a, b) => exceeds(1, a) && exceeds(1, b),
-                Atom::FloorDiv(a, b) => match b.as_const() {
-                    // It is at most a / b, and at least (a - b + 1) / b.
-                    Some(by) if by > 0 && term.coef < 0 => exceeds(by, a),
-                    Some(by) if by > 0 => exceeds(by, &(&**a - &Dim::from(by - 1))),
-                    Some(_) | None => false,
-                },
-            }
-        })
+        self.parts() <= MAX_SEARCHED
+            && self.terms.iter().any(|term| {
+                let [atom] = &term.factors[..] else { return false };
+                let others = self - &Dim { terms: vec![term.clone()] };
+                // The others `times` over, and `part` in the atom's place.
+                let exceeds = |times: i64, part: &Dim| {
+                    let (others, part) = (&others * &times.into(), part * &term.coef.into());
+                    let is_exact = others.is_exact() && part.is_exact();
+                    is_exact && (&others + &part).exceeds(bound.saturating_mul(times), left)
+                };
+                match atom {
+                    Atom::Symbol(_) => false,
+                    Atom::Max(a, b) if term.coef > 0 => exceeds(1, a) || exceeds(1, b),
+                    Atom::Min(a, b) if term.coef < 0 => exceeds(1, a) || exceeds(1, b),
+                    Atom::Max(a, b) | Atom::Min(a, b) => exceeds(1, a) && exceeds(1, b),
+                    Atom::FloorDiv(a, b) => match b.as_const() {
+                        // It is at most a / b, and at least (a - b + 1) / b.
+                        Some(by) if by > 0 && term.coef < 0 => exceeds(by, a),
+                        Some(by) if by > 0 => exceeds(by, &(&**a - &Dim::from(by - 1))),
+                        Some(_) | None => false,
+                    },
+                }
+            })
     }
 
     /// The larger of two.
@@ -330,13 +341,38 @@ fn divide_factors(a: &[Atom], b: &[Atom]) -> Option<Vec<Atom>> {
     Some(rest)
 }
 
+/// So many extremes and quotients, one after or inside the other, does [`Dim::is_at_least`] replace.
+const REPLACED: usize = 4;
+
+/// In larger expressions it replaces none.
+const MAX_SEARCHED: usize = 32;
+
+impl Term {
+    /// As [`Dim::least`].
+    fn least(&self, replaced: usize) -> Option<i64> {
+        match self.factors.as_slice() {
+            [] => Some(self.coef),
+            _ if self.coef < 0 => None,
+            [one] => one.least(replaced)?.checked_mul(self.coef),
+            all => all.iter().all(|atom| atom.least(replaced).is_some_and(|least| least >= 0)).then_some(0),
+        }
+    }
+}
+
 impl Atom {
-    fn is_non_negative(&self) -> bool {
+    /// As [`Dim::least`].
+    fn least(&self, replaced: usize) -> Option<i64> {
         match self {
-            Atom::Symbol(_) => true,
-            Atom::FloorDiv(a, b) => a.is_at_least(0) && b.is_at_least(1),
-            Atom::Max(a, b) => a.is_at_least(0) || b.is_at_least(0),
-            Atom::Min(a, b) => a.is_at_least(0) && b.is_at_least(0),
+            Atom::Symbol(_) => Some(0),
+            Atom::FloorDiv(a, b) => match (a.least(replaced)?, b.as_const()) {
+                (least, Some(by)) if by > 0 => Some(least.div_euclid(by)),
+                (least, _) => (least >= 0 && b.least(replaced)? >= 1).then_some(0),
+            },
+            Atom::Max(a, b) => match (a.least(replaced), b.least(replaced)) {
+                (Some(a), Some(b)) => Some(a.max(b)),
+                (a, b) => a.or(b),
+            },
+            Atom::Min(a, b) => Some(a.least(replaced)?.min(b.least(replaced)?)),
         }
     }
 
@@ -516,6 +552,29 @@ mod tests {
         assert_eq!(capped.smaller(&b), capped);
         assert_eq!(Dim::from(64).smaller(&capped), capped);
         assert_eq!(b.larger(&1.into()).larger(&1.into()).to_string(), "max(1, batch)");
+    }
+
+    #[test]
+    fn remainders_are_not_negative() {
+        let (h, none) = (d("h"), Dim::default());
+        let rounded = |dim: &Dim, by: i64| dim.floor_div(&by.into()).map(|q| &q * &by.into()).unwrap_or_default();
+        let rest = &h - &rounded(&h, 32);
+        assert!(rest.is_at_least(0) && !rest.is_at_least(1));
+        assert!((&Dim::from(31) - &rest).is_at_least(0) && !(&Dim::from(30) - &rest).is_at_least(0));
+        let missing = &Dim::from(32) - &rest;
+        assert!((&missing - &rounded(&missing, 32)).is_at_least(0));
+        let above = &rounded(&(&h + &31.into()), 32) - &h;
+        assert!(above.is_at_least(0) && !above.is_at_least(1));
+        assert!(above.floor_div(&2.into()).is_some_and(|half| half.is_at_least(0)));
+        assert!(!(&rounded(&(&h + &30.into()), 32) - &h).is_at_least(0));
+        assert!((&(&none - &rounded(&(&none - &h), 32)) - &h).is_at_least(0));
+    }
+
+    #[test]
+    fn results_of_windows_are_not_negative() {
+        let halved = |dim: &Dim| &(dim - &1.into()).floor_div(&2.into()).unwrap_or_default() + &1.into();
+        let h = d("h");
+        assert!(halved(&halved(&h)).is_at_least(0) && !halved(&h).is_at_least(1));
     }
 
     #[test]

@@ -20,10 +20,10 @@ pub(super) fn is_compiled(graph: &Graph, id: NodeId) -> bool {
     match &node.op {
         // Bits are moved whatever they stand for.
         Op::Reshape { .. } | Op::Transpose { .. } | Op::Expand { .. } | Op::Slice { .. } => true,
-        Op::Concat { .. } => !shares_a_whole(graph, &node.inputs),
+        Op::Concat { .. } => !has_late_differences(graph, node.inputs.iter().flat_map(|v| &graph.ty(*v).dims)),
         Op::Gather { .. } | Op::GatherElements { .. } | Op::GatherND { .. } | Op::Where {} => true,
         Op::Shape { .. } | Op::If { .. } | Op::Route { .. } | Op::Loop { .. } | Op::LateSize { .. } => true,
-        Op::Pad { pads } => types.all(DType::is_compiled) && pads.iter().all(|p| p.is_at_least(0)),
+        Op::Pad { pads } => types.all(DType::is_compiled) && !has_late_differences(graph, pads),
         Op::Pow {} => dtype(&node.inputs[0]) == DType::F32 && types.all(DType::is_compiled),
         Op::Conv { .. } => first().is_some_and(|x| x.rank() <= 4) && types.all(|t| t == DType::F32),
         Op::MaxPool { .. } | Op::AveragePool { .. } => {
@@ -44,8 +44,8 @@ pub(super) fn is_compiled(graph: &Graph, id: NodeId) -> bool {
 
 /// Whether data decides how a whole is parted, as in `late0` and `n-late0`: of each part alone a run knows how large
 /// it may be, which is not enough to check compiled accesses for.
-fn shares_a_whole(graph: &Graph, parts: &[ValueId]) -> bool {
-    let mut differences = parts.iter().flat_map(|v| &graph.ty(*v).dims).filter(|d| !d.is_at_least(0)).peekable();
+fn has_late_differences<'d>(graph: &Graph, dims: impl IntoIterator<Item = &'d Dim>) -> bool {
+    let mut differences = dims.into_iter().filter(|d| !d.is_at_least(0)).peekable();
     if differences.peek().is_none() {
         return false;
     }

@@ -89,11 +89,23 @@ impl Lowering<'_> {
         Ok(())
     }
 
+    /// What stays of the operand, in the middle of its padding. Fewer than no elements of padding cut some off; where
+    /// nothing is added, that is a view.
     pub(super) fn pad(&mut self, id: NodeId, pads: &[Dim]) -> Result<(), LowerError> {
-        if let Some(negative) = pads.iter().find(|p| !p.is_at_least(0)) {
-            return Err(LowerError::new(format!("padding by {negative}, which may be negative, is not supported")));
+        let (mut from, result) = (self.shown(self.input(id, 0))?, self.result(id));
+        let none = Dim::default();
+        let (begins, ends) = pads.split_at(from.dims.len());
+        for (axis, (begin, end)) in begins.iter().zip(ends).enumerate() {
+            let cut = |pad: &Dim| (&none - pad).larger(&none);
+            let rest = &(&from.dims[axis] - &cut(begin)) - &cut(end);
+            if rest != from.dims[axis] {
+                from = from.sliced(axis, &cut(begin), 1, rest.larger(&none));
+            }
         }
-        let (from, result) = (self.shown(self.input(id, 0))?, self.result(id));
+        if pads.iter().all(|pad| pad.larger(&none) == none) {
+            self.places.insert(result, from);
+            return Ok(());
+        }
         let whole = self.fresh_in_order(result);
         let axes = self.orders.axes(result, whole.dims.len());
         let mut fill = LoopBuilder::map_along(&whole.dims, &axes);
@@ -104,8 +116,8 @@ impl Lowering<'_> {
         fill.store(&whole, value);
         self.emit(fill.finish(), Dim::from(0));
         let mut part = whole;
-        for (axis, (pad, len)) in pads.iter().zip(&from.dims).enumerate() {
-            part = part.sliced(axis, pad, 1, len.clone());
+        for (axis, (begin, len)) in begins.iter().zip(&from.dims).enumerate() {
+            part = part.sliced(axis, &begin.larger(&none), 1, len.clone());
         }
         self.copy_into(&from, &part, &axes);
         Ok(())

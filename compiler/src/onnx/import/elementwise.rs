@@ -4,6 +4,7 @@ use eec_ir::{DType, Dim, Op, ValueId};
 
 use super::super::error::{NodeResult, Refusal, refuse};
 use super::super::tensor::{dtype, type_name};
+use super::float_sizes;
 use super::node::{Cx, axis_index};
 
 /// `Identity`: its result is its operand.
@@ -64,6 +65,15 @@ pub(super) fn cast(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
         return refuse(format!("conversion to {} is not supported", type_name(number)));
     };
     let x = cx.input(0)?;
+    if cx.ty(x).dtype.is_float()
+        && matches!(to, DType::I32 | DType::I64)
+        && let Some(values) = float_sizes::truncated(cx, x)
+    {
+        let dims = cx.dims(x);
+        let sizes = cx.emit(Op::Sizes { values }, &[])?;
+        let shaped = cx.reshape(sizes, dims)?;
+        return Ok(vec![cx.cast(shaped, to)?]);
+    }
     converted(cx, x, to, saturate)
 }
 

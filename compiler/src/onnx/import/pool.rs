@@ -13,6 +13,40 @@ pub(super) struct Window {
     pub(super) strides: Vec<i64>,
     pub(super) dilations: Vec<i64>,
     pub(super) pads: Vec<i64>,
+    /// Automatic padding that depends on symbolic sizes: a `Pad` in front of the window, whose `pads` are 0 then.
+    margins: Option<Vec<Dim>>,
+}
+
+impl Window {
+    /// Whether the padding depends on symbolic sizes.
+    pub(super) fn has_margins(&self) -> bool {
+        self.margins.is_some()
+    }
+
+    /// The padding: all begins, then all ends.
+    pub(super) fn amounts(&self) -> Vec<Dim> {
+        let constant = || self.pads.iter().map(|pad| Dim::from(*pad)).collect();
+        self.margins.clone().unwrap_or_else(constant)
+    }
+
+    /// Replaces the padding.
+    pub(super) fn pad_by(&mut self, amounts: Vec<Dim>) {
+        let constant = amounts.iter().map(Dim::as_const).collect();
+        (self.pads, self.margins) = match constant {
+            Some(pads) => (pads, None),
+            None => (vec![0; amounts.len()], Some(amounts)),
+        };
+    }
+
+    /// The operand, padded by the margins, if there are any, with `value`.
+    pub(super) fn margined(&self, cx: &mut Cx, x: ValueId, value: f64) -> NodeResult<ValueId> {
+        let Some(margins) = &self.margins else { return Ok(x) };
+        let (begins, ends) = margins.split_at(self.kernel.len());
+        let none = [Dim::default(), Dim::default()];
+        let pads = none.iter().chain(begins).chain(&none).chain(ends).cloned().collect();
+        let value = cx.number(x, value)?;
+        cx.emit(Op::Pad { pads }, &[x, value])
+    }
 }
 
 /// `Conv`.
@@ -26,8 +60,11 @@ pub(super) fn convolution(cx: &mut Cx, inputs: &[ValueId]) -> NodeResult<ValueId
     let [x, weight, ..] = *inputs else { return refuse("needs an operand and a weight") };
     let group = cx.int("group")?.unwrap_or(1);
     let kernel = weight_kernel(cx, weight)?;
-    let Window { strides, dilations, pads, .. } = window(cx, x, kernel)?;
-    cx.emit(Op::Conv { group, strides, dilations, pads }, inputs)
+    let window = window(cx, x, kernel)?;
+    let operands: Vec<ValueId> =
+        std::iter::once(window.margined(cx, x, 0.0)?).chain(inputs[1..].iter().copied()).collect();
+    let Window { strides, dilations, pads, .. } = window;
+    cx.emit(Op::Conv { group, strides, dilations, pads }, &operands)
 }
 
 /// The dims of a weight after its channels, as `kernel_shape` must list them too.
@@ -85,8 +122,10 @@ pub(super) fn max_pool(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     let ceil_mode = cx.flag("ceil_mode", false)?;
     let kernel = kernel_shape(cx)?;
     let window = window(cx, x, kernel)?;
-    let Window { kernel, strides, dilations, pads } = window.clone();
-    let y = cx.emit(Op::MaxPool { kernel, strides, dilations, pads, ceil_mode }, &[x])?;
+    let least = cx.ty(x).dtype.integer_range().map_or(f64::NEG_INFINITY, |(least, _)| least as f64);
+    let margined = window.margined(cx, x, least)?;
+    let Window { kernel, strides, dilations, pads, .. } = window.clone();
+    let y = cx.emit(Op::MaxPool { kernel, strides, dilations, pads, ceil_mode }, &[margined])?;
     if !cx.asks_for(1) {
         return Ok(vec![y]);
     }
@@ -103,8 +142,23 @@ pub(super) fn average_pool(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     }
     let ceil_mode = cx.flag("ceil_mode", false)?;
     let kernel = kernel_shape(cx)?;
-    let Window { kernel, strides, pads, .. } = window(cx, x, kernel)?;
-    Ok(vec![cx.emit(Op::AveragePool { kernel, strides, pads, ceil_mode, count_include_pad }, &[x])?])
+    let window = window(cx, x, kernel)?;
+    let mean = |cx: &mut Cx, x: ValueId| {
+        let x = window.margined(cx, x, 0.0)?;
+        let Window { kernel, strides, pads, .. } = window.clone();
+        cx.emit(Op::AveragePool { kernel, strides, pads, ceil_mode, count_include_pad }, &[x])
+    };
+    let y = mean(cx, x)?;
+    if count_include_pad || !window.has_margins() {
+        return Ok(vec![y]);
+    }
+    // The zeros of the margins were counted; this is the share of elements that were not.
+    let one = cx.number(x, 1.0)?;
+    let mut plane = cx.dims(x);
+    plane[..2].fill(1.into());
+    let ones = cx.expanded(one, plane)?;
+    let share = mean(cx, ones)?;
+    Ok(vec![cx.div(y, share)?])
 }
 
 pub(super) fn kernel_shape(cx: &mut Cx) -> NodeResult<Vec<i64>> {
@@ -124,12 +178,12 @@ pub(super) fn window(cx: &mut Cx, x: ValueId, kernel: Vec<i64>) -> NodeResult<Wi
     if strides.len() != n || dilations.len() != n || all.into_iter().any(|v| !(1..=FARTHEST).contains(v)) {
         return refuse(format!("kernel {kernel:?}, strides {strides:?} and dilations {dilations:?} do not fit"));
     }
-    let mut window = Window { kernel, strides, dilations, pads: vec![0; 2 * n] };
+    let mut window = Window { kernel, strides, dilations, pads: vec![0; 2 * n], margins: None };
     match cx.word("auto_pad")?.as_deref() {
         None | Some("NOTSET" | "") => window.pads = listed.unwrap_or(window.pads),
         Some("VALID") => {}
-        Some("SAME_UPPER") => window.pads = same_pads(&window, &spatial, false)?,
-        Some("SAME_LOWER") => window.pads = same_pads(&window, &spatial, true)?,
+        Some("SAME_UPPER") => window.pad_by(window.same_pads(&spatial, false)?),
+        Some("SAME_LOWER") => window.pad_by(window.same_pads(&spatial, true)?),
         Some(other) => return refuse(format!("`auto_pad` = `{other}` is not known")),
     }
     if window.pads.len() != 2 * n || window.pads.iter().any(|p| !(0..=FARTHEST).contains(p)) {
@@ -141,23 +195,28 @@ pub(super) fn window(cx: &mut Cx, x: ValueId, kernel: Vec<i64>) -> NodeResult<Wi
 /// No real window is larger; sums and products of smaller numbers cannot overflow.
 const FARTHEST: i64 = 1 << 24;
 
-/// The padding with which the result has `ceil(dim / stride)` elements per dim.
-fn same_pads(window: &Window, spatial: &[Dim], extra_first: bool) -> NodeResult<Vec<i64>> {
-    let n = spatial.len();
-    let mut pads = vec![0; 2 * n];
-    for (i, dim) in spatial.iter().enumerate() {
-        let (stride, reach) = (window.strides[i], (window.kernel[i] - 1) * window.dilations[i] + 1);
-        let total = match dim.as_const() {
-            _ if stride == 1 => reach - 1,
-            Some(d) => ((d + stride - 1) / stride - 1).saturating_mul(stride).saturating_add(reach - d).max(0),
-            None => {
-                return refuse(format!("automatic padding of the dim {dim} depends on its size"));
-            }
-        };
-        let (small, large) = (total / 2, total - total / 2);
-        (pads[i], pads[n + i]) = if extra_first { (large, small) } else { (small, large) };
+impl Window {
+    /// The padding with which the result has `ceil(dim / stride)` elements per dim: half of it on either side, and
+    /// what is left over first or last.
+    fn same_pads(&self, spatial: &[Dim], extra_first: bool) -> NodeResult<Vec<Dim>> {
+        let mut pads = vec![Dim::default(); 2 * spatial.len()];
+        for (i, dim) in spatial.iter().enumerate() {
+            let (stride, reach) = (self.strides[i], (self.kernel[i] - 1) * self.dilations[i] + 1);
+            let windows = dim.ceil_div(stride).ok_or_else(|| Refusal::new("a stride is 0"))?;
+            let covered = &(&(&windows - &1.into()) * &stride.into()) + &reach.into();
+            let total = (&covered - dim).larger(&Dim::default());
+            let [small, large] = halves(&total);
+            (pads[i], pads[spatial.len() + i]) = if extra_first { (large, small) } else { (small, large) };
+        }
+        Ok(pads)
     }
-    Ok(pads)
+}
+
+/// Half of a size, rounded down, and the rest.
+pub(super) fn halves(size: &Dim) -> [Dim; 2] {
+    let half = size.floor_div(&2.into()).unwrap_or_default();
+    let rest = size - &half;
+    [half, rest]
 }
 
 #[cfg(test)]
@@ -166,13 +225,45 @@ mod tests {
 
     #[test]
     fn same_padding_follows_the_side_and_the_stride() {
-        let window = |strides: Vec<i64>| Window { kernel: vec![4, 3], strides, dilations: vec![1, 2], pads: vec![] };
+        let window = |kernel: Vec<i64>, strides: Vec<i64>, dilations: Vec<i64>| Window {
+            kernel,
+            strides,
+            dilations,
+            pads: vec![],
+            margins: None,
+        };
+        let wide = |strides: Vec<i64>| window(vec![4, 3], strides, vec![1, 2]);
+        let pads = |window: &Window, dims: &[Dim], extra_first| {
+            let pads = window.same_pads(dims, extra_first).ok()?;
+            Some(pads.iter().map(Dim::to_string).collect::<Vec<_>>())
+        };
+        let texts = |all: &[&str]| Some(all.iter().map(|t| t.to_string()).collect::<Vec<_>>());
         let dims = [Dim::from(7), Dim::from(9)];
-        assert_eq!(same_pads(&window(vec![1, 1]), &dims, false).ok(), Some(vec![1, 2, 2, 2]));
-        assert_eq!(same_pads(&window(vec![1, 1]), &dims, true).ok(), Some(vec![2, 2, 1, 2]));
-        assert_eq!(same_pads(&window(vec![2, 4]), &dims, false).ok(), Some(vec![1, 2, 2, 2]));
+        assert_eq!(pads(&wide(vec![1, 1]), &dims, false), texts(&["1", "2", "2", "2"]));
+        assert_eq!(pads(&wide(vec![1, 1]), &dims, true), texts(&["2", "2", "1", "2"]));
+        assert_eq!(pads(&wide(vec![2, 4]), &dims, false), texts(&["1", "2", "2", "2"]));
         let symbolic = [Dim::symbol("h"), Dim::from(9)];
-        assert!(same_pads(&window(vec![1, 4]), &symbolic, false).is_ok());
-        assert!(same_pads(&window(vec![2, 4]), &symbolic, false).is_err());
+        assert_eq!(pads(&wide(vec![1, 4]), &symbolic, false), texts(&["1", "2", "2", "2"]));
+        // A window as small as its step covers nothing beyond the operand.
+        let points = window(vec![1, 1], vec![2, 2], vec![1, 1]);
+        assert_eq!(pads(&points, &symbolic, false), texts(&["0", "0", "0", "0"]));
+    }
+
+    #[test]
+    fn same_padding_of_a_symbolic_size_is_that_of_every_size() {
+        let h = Dim::symbol("h");
+        for (kernel, stride) in [(3, 2), (5, 3), (2, 4), (7, 2), (1, 3)] {
+            let window =
+                Window { kernel: vec![kernel], strides: vec![stride], dilations: vec![1], pads: vec![], margins: None };
+            for extra_first in [false, true] {
+                let symbolic = window.same_pads(std::slice::from_ref(&h), extra_first).unwrap_or_default();
+                for size in 1..20 {
+                    let pads: Option<Vec<i64>> = symbolic.iter().map(|d| d.eval(&|_| Some(size))).collect();
+                    let total = ((size - 1) / stride * stride + kernel - size).max(0);
+                    let (half, rest) = (total / 2, total - total / 2);
+                    assert_eq!(pads, Some(if extra_first { vec![rest, half] } else { vec![half, rest] }));
+                }
+            }
+        }
     }
 }

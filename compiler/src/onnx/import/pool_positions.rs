@@ -55,8 +55,11 @@ fn turned(flat: i64, dims: &[i64]) -> i64 {
 pub(super) fn largest(cx: &mut Cx, x: ValueId, y: ValueId, window: &Window, column_major: bool) -> NodeResult<ValueId> {
     let sizes = |dims: &[Dim]| dims.iter().skip(2).map(Dim::as_const).collect::<Option<Vec<i64>>>();
     let (dims, result) = (cx.dims(x), cx.dims(y));
-    let known = sizes(&dims).zip(sizes(&result));
-    let (from, to) = known.ok_or_else(|| Refusal::new("positions need constant sizes of images"))?;
+    let known = sizes(&dims).zip(sizes(&result)).filter(|_| !window.has_margins());
+    let (from, to) = known.ok_or_else(|| {
+        let reason = format!("positions of the largest need images of constant sizes, found {}", cx.ty(x));
+        Refusal::new(format!("{reason}; `--fix-dim` makes them constants"))
+    })?;
     let table = Table::new(cx, &from, &to, window)?;
     let shape = [table.elements.len() / table.taps.max(1), table.taps];
     let plane = Dim::product(&dims[2..]);

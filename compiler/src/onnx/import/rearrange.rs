@@ -158,13 +158,24 @@ pub(super) fn center_crop_pad(cx: &mut Cx) -> Results {
     Ok(vec![x])
 }
 
-/// The first elements of every sequence in reverse order, as many as the sequence is long.
 pub(super) fn reverse_sequence(cx: &mut Cx) -> Results {
     let (x, lengths) = (cx.input(0)?, cx.input(1)?);
     let (time, batch) = (cx.int("time_axis")?.unwrap_or(0), cx.int("batch_axis")?.unwrap_or(1));
     let rank = cx.rank(x);
     let (time, batch) = (axis_index(time, rank)?, axis_index(batch, rank)?);
+    Ok(vec![reversed_sequences(cx, x, lengths, time, batch)?])
+}
+
+/// The first elements of every sequence in reverse order, as many as the sequence is long.
+pub(super) fn reversed_sequences(
+    cx: &mut Cx,
+    x: ValueId,
+    lengths: ValueId,
+    time: usize,
+    batch: usize,
+) -> NodeResult<ValueId> {
     let dims = cx.dims(x);
+    let rank = dims.len();
     let positions = cx.indices(&dims[time], time, rank)?;
     let lengths = cx.cast(lengths, DType::I64)?;
     let lengths = cx.along(lengths, batch, rank)?;
@@ -173,7 +184,7 @@ pub(super) fn reverse_sequence(cx: &mut Cx) -> Results {
     let inside = cx.emit(Op::Less {}, &[positions, lengths])?;
     let source = cx.choose(inside, mirrored, positions)?;
     let source = cx.expanded(source, dims)?;
-    Ok(vec![cx.emit(Op::GatherElements { axis: time as i64 }, &[x, source])?])
+    cx.emit(Op::GatherElements { axis: time as i64 }, &[x, source])
 }
 
 /// How updates are combined.

@@ -7,6 +7,7 @@ use eec_ir::{DType, Dim, Op, ValueId};
 
 use super::super::error::{NodeResult, Refusal, refuse};
 use super::node::{Cx, Results};
+use super::rearrange::reversed_sequences;
 
 /// Over a longer sequence the steps are a loop, as the graph would be large.
 const LONGEST: i64 = 256;
@@ -96,14 +97,18 @@ pub(super) fn recurrent(cx: &mut Cx, cell: Cell) -> Results {
         Some("bidirectional") => &[false, true],
         Some(other) => return refuse(format!("direction `{other}` is not known")),
     };
-    if layer.lengths.is_some() && directions.contains(&true) {
-        return refuse("sequences of different lengths cannot be read backwards");
-    }
     let functions = functions(cx, cell, directions.len())?;
     let mut all = [Vec::new(), Vec::new(), Vec::new()];
     for (d, backwards) in directions.iter().enumerate() {
-        let direction = direction(cx, &layer, x, d, functions[d].clone(), *backwards)?;
-        let (outputs, last) = run(cx, &layer, &direction, d, batch_first)?;
+        // Sequences of different lengths are turned round, each by itself, and then read forwards.
+        let turned = layer.lengths.filter(|_| *backwards);
+        let given = turned.map_or(Ok(x), |lengths| reversed_sequences(cx, x, lengths, 0, 1))?;
+        let backwards = *backwards && turned.is_none();
+        let direction = direction(cx, &layer, given, d, functions[d].clone(), backwards)?;
+        let (mut outputs, last) = run(cx, &layer, &direction, d, batch_first)?;
+        if let Some(lengths) = turned {
+            outputs = reversed_sequences(cx, outputs, lengths, 0, 2)?;
+        }
         let results = [Some(outputs), Some(last.hidden), last.cell];
         all.iter_mut().zip(results).for_each(|(all, result)| all.extend(result));
     }

@@ -1,26 +1,23 @@
-//! `Resize` and `Upsample`: along every axis each result is a weighted sum of a few elements, whose
-//! positions and weights are constants.
+//! `Resize` and `Upsample`: along every axis each result is a weighted sum of a few elements. Of constant sizes their
+//! positions and weights are constants (`resize_listed`), of symbolic ones a run computes them (`resize_computed`).
 //!
-//! Specification: <https://onnx.ai/onnx/operators/onnx__Resize.html>; cubic weights: Keys 1981.
+//! Specification: <https://onnx.ai/onnx/operators/onnx__Resize.html>.
 
-use eec_ir::minifloat::Overflow;
-use eec_ir::{Op, Tensor, ValueId};
+use eec_ir::{Dim, Op, ValueId};
 
 use super::super::error::{NodeResult, Refusal, refuse};
 use super::node::{Cx, Results, axis_indices};
-
-/// Larger axes are refused, as their tables of positions would be.
-const LARGEST: i64 = 1 << 20;
+use super::{resize_computed, resize_listed};
 
 /// The attributes, with their names and meanings.
-struct Options {
-    mode: String,
-    nearest: String,
-    coordinates: String,
-    cubic_a: f64,
-    exclude_outside: bool,
-    extrapolation: f64,
-    antialias: bool,
+pub(super) struct Options {
+    pub(super) mode: String,
+    pub(super) nearest: String,
+    pub(super) coordinates: String,
+    pub(super) cubic_a: f64,
+    pub(super) exclude_outside: bool,
+    pub(super) extrapolation: f64,
+    pub(super) antialias: bool,
 }
 
 impl Options {
@@ -40,22 +37,26 @@ impl Options {
     }
 }
 
-/// One axis: its size, the result's, and the factor between them.
-struct Axis {
-    axis: usize,
-    from: i64,
-    to: i64,
-    scale: f64,
+/// One axis: its size and the result's.
+pub(super) struct Axis {
+    pub(super) axis: usize,
+    pub(super) from: Dim,
+    pub(super) to: Dim,
+    /// The factor between them, if it is given; else their quotient.
+    pub(super) scale: Option<f64>,
     /// Start and end of the part that is shown, as shares of the axis.
-    roi: [f64; 2],
+    pub(super) roi: [f64; 2],
 }
 
-/// The elements that make one result: positions, some perhaps outside, and weights.
-struct Taps {
-    first: i64,
-    weights: Vec<f64>,
-    /// The result is the extrapolation value instead.
-    outside: bool,
+/// What lies so close to the middle between two elements is as near to one as to the other, as in ONNX Runtime.
+pub(super) const MIDDLE: f64 = 1e-6;
+
+/// One of the elements that make each result: where it stands along the axis.
+pub(super) struct Tap {
+    /// One per result.
+    pub(super) positions: ValueId,
+    /// One per result, along the axis; 1 if they are left out.
+    pub(super) weights: Option<ValueId>,
 }
 
 pub(super) fn resize(cx: &mut Cx) -> Results {
@@ -77,7 +78,7 @@ pub(super) fn upsample(cx: &mut Cx) -> Results {
     (options.coordinates, options.nearest) = ("asymmetric".into(), "floor".into());
     let scales = match cx.floats("scales")? {
         Some(scales) => scales.into_iter().map(f64::from).collect(),
-        None => cx.const_numbers(1, "scales")?.unwrap_or_default(),
+        None => cx.const_numbers(1, "scale")?.unwrap_or_default(),
     };
     let all: Vec<usize> = (0..cx.rank(x)).collect();
     for axis in scaled(cx, x, &all, &scales, None)? {
@@ -96,8 +97,8 @@ fn axes(cx: &mut Cx, x: ValueId, options: &Options) -> NodeResult<Vec<Axis>> {
     let policy = cx.word("keep_aspect_ratio_policy")?.unwrap_or_else(|| "stretch".into());
     let cropped = options.coordinates == "tf_crop_and_resize";
     let roi = if cropped { cx.const_numbers(1, "region of interest")? } else { None };
-    let scales = cx.const_numbers(2, "scales")?.filter(|s| !s.is_empty());
-    match (scales, cx.const_ints(3, "target sizes")?.filter(|s| !s.is_empty())) {
+    let scales = cx.const_numbers(2, "scale")?.filter(|s| !s.is_empty());
+    match (scales, cx.sizes(3, "target size")?.filter(|s| !s.is_empty())) {
         (Some(scales), None) => scaled(cx, x, &axes, &scales, roi.as_deref()),
         (None, Some(sizes)) => sized(cx, x, &axes, &sizes, &policy, roi.as_deref()),
         _ => refuse("needs either scales or sizes"),
@@ -113,65 +114,104 @@ fn scaled(cx: &Cx, x: ValueId, axes: &[usize], scales: &[f64], roi: Option<&[f64
     if scales.len() != axes.len() {
         return refuse(format!("{} scales do not fit {} axes", scales.len(), axes.len()));
     }
+    let dims = cx.dims(x);
     let axis = |(i, (axis, scale)): (usize, (&usize, &f64))| {
         let roi = region(roi, i, axes.len());
         if *scale == 1.0 && roi == [0.0, 1.0] {
             return Ok(None);
         }
-        let from = cx.fixed_dim(x, *axis)?;
-        let to = (from as f64 * scale).floor() as i64;
-        Ok(Some(Axis { axis: *axis, from, to, scale: *scale, roi }))
+        let from = dims[*axis].clone();
+        let to = scaled_size(&from, *scale as f32)?;
+        Ok(Some(Axis { axis: *axis, from, to, scale: Some(*scale), roi }))
     };
     axes.iter().zip(scales).enumerate().map(axis).filter_map(NodeResult::transpose).collect()
 }
+
+/// `floor(size · scale)`, as float32 has it.
+fn scaled_size(size: &Dim, scale: f32) -> NodeResult<Dim> {
+    if let Some(size) = size.as_const() {
+        return Ok(Dim::from((size as f32 * scale).floor() as i64));
+    }
+    let size = ratio(scale).and_then(|(by, over)| (size * &by.into()).floor_div(&over.into()));
+    size.ok_or_else(|| Refusal::new(format!("a scale of {scale} needs a constant size; `--fix-dim` makes it one")))
+}
+
+/// The first convergent of its continued fraction that a positive number is in float32. Products of sizes with it, cut
+/// off, are those of float32: what is no whole number differs from one by more than that rounds.
+pub(super) fn ratio(number: f32) -> Option<(i64, i64)> {
+    let (mut rest, mut last, mut this) = (f64::from(number), (0, 1), (1, 0));
+    for _ in 0..32 {
+        let whole = rest.floor();
+        if !(0.0..=LARGEST_RATIO as f64).contains(&whole) {
+            return None;
+        }
+        let whole = whole as i64;
+        let next = (whole * this.0 + last.0, whole * this.1 + last.1);
+        if next.0.max(next.1) > LARGEST_RATIO {
+            return None;
+        }
+        if next.0 > 0 && (next.0 as f64 / next.1 as f64) as f32 == number {
+            return Some(next);
+        }
+        (last, this, rest) = (this, next, 1.0 / (rest - whole as f64));
+    }
+    None
+}
+
+/// Numerators and denominators beyond this stand for no scale.
+const LARGEST_RATIO: i64 = 1 << 24;
 
 fn sized(
     cx: &Cx,
     x: ValueId,
     axes: &[usize],
-    sizes: &[i64],
+    sizes: &[Dim],
     policy: &str,
     roi: Option<&[f64]>,
 ) -> NodeResult<Vec<Axis>> {
     if sizes.len() != axes.len() {
         return refuse(format!("{} sizes do not fit {} axes", sizes.len(), axes.len()));
     }
-    let from = axes.iter().map(|a| cx.fixed_dim(x, *a)).collect::<NodeResult<Vec<i64>>>()?;
-    let scales: Vec<f64> = sizes.iter().zip(&from).map(|(to, from)| *to as f64 / *from as f64).collect();
+    let dims = cx.dims(x);
+    let from: Vec<Dim> = axes.iter().map(|a| dims[*a].clone()).collect();
     let common = match policy {
         "stretch" => None,
-        "not_larger" => Some(scales.iter().copied().fold(f64::INFINITY, f64::min)),
-        "not_smaller" => Some(scales.iter().copied().fold(0.0, f64::max)),
+        "not_larger" => Some(scales(&from, sizes, policy)?.into_iter().fold(f64::INFINITY, f64::min)),
+        "not_smaller" => Some(scales(&from, sizes, policy)?.into_iter().fold(0.0, f64::max)),
         other => return refuse(format!("`keep_aspect_ratio_policy` `{other}` is not known")),
     };
+    let kept = |from: &Dim, scale: f64| from.as_const().map(|from| Dim::from((scale * from as f64 + 0.5) as i64));
     let axis = |i: usize| {
-        let scale = common.unwrap_or(scales[i]);
-        let to = if common.is_some() { (scale * from[i] as f64 + 0.5) as i64 } else { sizes[i] };
-        Axis { axis: axes[i], from: from[i], to, scale, roi: region(roi, i, axes.len()) }
+        let to = common.and_then(|scale| kept(&from[i], scale)).unwrap_or_else(|| sizes[i].clone());
+        Axis { axis: axes[i], from: from[i].clone(), to, scale: common, roi: region(roi, i, axes.len()) }
     };
     Ok((0..axes.len()).map(axis).filter(|a| a.from != a.to || a.roi != [0.0, 1.0]).collect())
 }
 
+/// The factors between sizes, of which a policy chooses one.
+fn scales(from: &[Dim], to: &[Dim], policy: &str) -> NodeResult<Vec<f64>> {
+    let scale = |(from, to): (&Dim, &Dim)| Some(to.as_const()? as f64 / from.as_const()? as f64);
+    let scales: Option<Vec<f64>> = from.iter().zip(to).map(scale).collect();
+    scales.ok_or_else(|| {
+        let reason = format!("`keep_aspect_ratio_policy` `{policy}` needs constant sizes, found {from:?} and {to:?}");
+        Refusal::new(format!("{reason}; `--fix-dim` makes them constants"))
+    })
+}
+
 /// The operand with one axis resized.
 fn resized(cx: &mut Cx, x: ValueId, axis: &Axis, options: &Options) -> NodeResult<ValueId> {
-    if axis.from < 1 || !(0..=LARGEST).contains(&axis.to) {
-        return refuse(format!("a dim of {} cannot become one of {}", axis.from, axis.to));
+    match (axis.from.as_const(), axis.to.as_const()) {
+        (Some(from), Some(to)) => resize_listed::resized(cx, x, axis, [from, to], options),
+        _ => resize_computed::resized(cx, x, axis, options),
     }
-    let taps = (0..axis.to).map(|i| taps(axis, i, options)).collect::<NodeResult<Vec<Taps>>>()?;
-    let (wide, own) = cx.widened(x)?;
-    let count = taps.iter().map(|t| t.weights.len()).max().unwrap_or(0);
-    let rank = cx.rank(x);
+}
+
+/// The weighted sum of the taps along an axis.
+pub(super) fn combined(cx: &mut Cx, x: ValueId, axis: usize, taps: Vec<Tap>) -> NodeResult<ValueId> {
     let mut sum = None;
-    for tap in 0..count {
-        let position = |t: &Taps| (t.first + tap as i64).clamp(0, axis.from - 1);
-        let weights: Vec<f64> = taps.iter().map(|t| t.weights.get(tap).copied().unwrap_or(0.0)).collect();
-        if weights.iter().all(|w| *w == 0.0) {
-            continue;
-        }
-        let positions = cx.integers(taps.iter().map(position).collect());
-        let mut term = cx.emit(Op::Gather { axis: axis.axis as i64 }, &[wide, positions])?;
-        if weights.iter().any(|w| *w != 1.0) {
-            let weights = column(cx, term, &weights, axis.axis, rank)?;
+    for tap in taps {
+        let mut term = cx.emit(Op::Gather { axis: axis as i64 }, &[x, tap.positions])?;
+        if let Some(weights) = tap.weights {
             term = cx.mul(term, weights)?;
         }
         sum = Some(match sum {
@@ -179,105 +219,33 @@ fn resized(cx: &mut Cx, x: ValueId, axis: &Axis, options: &Options) -> NodeResul
             None => term,
         });
     }
-    let mut y = sum.ok_or_else(|| Refusal::new("the result is empty"))?;
-    if taps.iter().any(|t| t.outside) {
-        let outside = Tensor::new(&[taps.len()], taps.iter().map(|t| u8::from(t.outside)).collect())?;
-        let outside = cx.constant(outside);
-        let outside = cx.along(outside, axis.axis, rank)?;
-        let value = cx.number(y, options.extrapolation)?;
-        y = cx.choose(outside, value, y)?;
+    sum.ok_or_else(|| Refusal::new("the result is empty"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scales_become_the_fractions_that_they_are_written_for() {
+        assert_eq!(ratio(2.0), Some((2, 1)));
+        assert_eq!(ratio(0.7), Some((7, 10)));
+        assert_eq!(ratio(1.0 / 3.0), Some((1, 3)));
+        assert_eq!(ratio(1.333), Some((1333, 1000)));
+        assert_eq!(ratio(0.0), None);
+        assert_eq!(ratio(f32::NAN), None);
+        assert_eq!(ratio(1e20), None);
     }
-    if own.is_int() {
-        y = cx.unary(Op::Round {}, y)?;
-    }
-    cx.cast(y, own)
-}
 
-/// Constants of the type of `like` along one axis.
-fn column(cx: &mut Cx, like: ValueId, values: &[f64], axis: usize, rank: usize) -> NodeResult<ValueId> {
-    let mut dims = vec![1; rank];
-    dims[axis] = values.len();
-    let dtype = cx.ty(like).dtype;
-    let tensor = Tensor::from_f64s(dtype, &dims, values, Overflow::Special)?;
-    Ok(cx.constant(tensor))
-}
-
-/// The position in the operand of result `i`, and whether it lies outside of it.
-fn source(axis: &Axis, i: i64, coordinates: &str) -> NodeResult<(f64, bool)> {
-    let (from, to, i) = (axis.from as f64, axis.scale * axis.from as f64, i as f64);
-    let half_pixel = (i + 0.5) / axis.scale - 0.5;
-    let at = match coordinates {
-        "half_pixel" => half_pixel,
-        "half_pixel_symmetric" => half_pixel + from / 2.0 * (1.0 - axis.to as f64 / to),
-        "pytorch_half_pixel" if to == 1.0 => -0.5,
-        "pytorch_half_pixel" => half_pixel,
-        "asymmetric" => i / axis.scale,
-        "align_corners" if to == 1.0 => 0.0,
-        "align_corners" => i * (from - 1.0) / (to - 1.0),
-        "tf_crop_and_resize" => {
-            let [start, end] = axis.roi;
-            let length = (end - start) * (from - 1.0);
-            let at = start * (from - 1.0) + if to == 1.0 { length / 2.0 } else { i * length / (to - 1.0) };
-            return Ok((at, at < 0.0 || at > from - 1.0));
-        }
-        other => return refuse(format!("`coordinate_transformation_mode` `{other}` is not known")),
-    };
-    Ok((at, false))
-}
-
-fn taps(axis: &Axis, i: i64, options: &Options) -> NodeResult<Taps> {
-    let (at, outside) = source(axis, i, &options.coordinates)?;
-    // The element to the left is preferred: a whole position is the end of an interval.
-    let whole = at == at.floor();
-    let ratio = if whole { 1.0 } else { at - at.floor() };
-    let left = at.floor() as i64 - i64::from(whole);
-    let narrowed = if options.antialias { axis.scale.min(1.0) } else { 1.0 };
-    let (reach, mut weights) = match options.mode.as_str() {
-        "nearest" => (0, nearest(ratio, whole, &options.nearest)?),
-        "linear" => kernel(ratio, narrowed, 1.0, |x| (1.0 - x.abs()).max(0.0)),
-        "cubic" => kernel(ratio, narrowed, 2.0, |x| cubic(x, options.cubic_a)),
-        other => return refuse(format!("mode `{other}` is not known")),
-    };
-    let first = left - reach;
-    if options.exclude_outside {
-        for (position, weight) in (first..).zip(&mut weights) {
-            if !(0..axis.from).contains(&position) {
-                *weight = 0.0;
+    #[test]
+    fn a_scaled_symbolic_size_is_what_float32_makes_of_every_size() {
+        let h = Dim::symbol("h");
+        for scale in [0.1f32, 0.3, 0.5, 0.6, 0.7, 0.9, 1.1, 1.2, 1.4, 1.5, 1.6, 2.0 / 3.0, 1.7, 2.3, 0.123_456, 3.0] {
+            let scaled = scaled_size(&h, scale).unwrap_or_default();
+            for size in 0..5000 {
+                let expected = scaled_size(&size.into(), scale).ok().and_then(|d| d.as_const());
+                assert_eq!(scaled.eval(&|_| Some(size)), expected, "{size} by {scale}");
             }
         }
-        let sum: f64 = weights.iter().sum();
-        weights.iter_mut().for_each(|w| *w /= if sum == 0.0 { 1.0 } else { sum });
-    }
-    Ok(Taps { first, weights, outside })
-}
-
-/// The weights of the elements to the left and to the right.
-fn nearest(ratio: f64, whole: bool, mode: &str) -> NodeResult<Vec<f64>> {
-    let right = whole
-        || match mode {
-            "round_prefer_floor" => ratio > 0.5,
-            "round_prefer_ceil" => ratio >= 0.5,
-            "floor" => false,
-            "ceil" => true,
-            other => return refuse(format!("`nearest_mode` `{other}` is not known")),
-        };
-    Ok(if right { vec![0.0, 1.0] } else { vec![1.0, 0.0] })
-}
-
-/// Elements before the left one, and the weights of all from there on, by a function that is 0 beyond
-/// `radius` and is stretched where the result is smaller.
-fn kernel(ratio: f64, scale: f64, radius: f64, f: impl Fn(f64) -> f64) -> (i64, Vec<f64>) {
-    let first = (-radius / scale).floor() as i64 + 1;
-    let weights: Vec<f64> = (first..2 - first).map(|i| f(scale * (i as f64 - ratio))).collect();
-    let sum: f64 = if scale < 1.0 { weights.iter().sum() } else { 1.0 };
-    (-first, weights.into_iter().map(|w| w / sum).collect())
-}
-
-fn cubic(x: f64, a: f64) -> f64 {
-    let x = x.abs();
-    match x {
-        _ if x <= 1.0 => ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0,
-        _ if x < 2.0 => ((a * x - 5.0 * a) * x + 8.0 * a) * x - 4.0 * a,
-        _ => 0.0,
     }
 }

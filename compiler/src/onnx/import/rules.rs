@@ -6,9 +6,9 @@ use super::super::error::{NodeResult, Refusal, refuse};
 use super::node::Cx;
 use super::recurrent::Cell;
 use super::{
-    activation, attention, contrib, contrib_attention, contrib_grouped, einsum, elementwise, loss, normalise, pool,
-    quantise, rearrange, recurrent, reduce, resize, sample, selected, shape, signal, slice, transposed_conv, vectorise,
-    weight_only,
+    activation, attention, contrib, contrib_attention, contrib_grouped, einsum, elementwise, loss, normalise, pad,
+    pool, quantise, rearrange, recurrent, reduce, resize, sample, selected, shape, signal, slice, transposed_conv,
+    vectorise, weight_only,
 };
 
 /// Appends what an ONNX node stands for and returns its results.
@@ -129,7 +129,7 @@ const RULES: &[(&str, Rule)] = &[
     ("OptionalHasElement", elementwise::has_element),
     ("Or", same),
     ("PRelu", activation::prelu),
-    ("Pad", slice::pad),
+    ("Pad", pad::pad),
     ("Pow", elementwise::pow),
     ("QLinearConv", quantise::qlinear_conv),
     ("QLinearMatMul", quantise::qlinear_matmul),

@@ -85,7 +85,7 @@ fn axis_taps(cx: &mut Cx, normal: ValueId, axis: Axis, mode: &str) -> NodeResult
             let shifts = [-1.0, 0.0, 1.0, 2.0];
             let mut taps = Vec::with_capacity(4);
             for shift in shifts {
-                let weight = cubic_weight(cx, ratio, shift)?;
+                let weight = cubic_weight(cx, ratio, shift, -0.75)?;
                 taps.push(tap(cx, left, shift, Some(weight), axis)?);
             }
             Ok(taps)
@@ -159,9 +159,8 @@ fn tap(cx: &mut Cx, left: ValueId, shift: f64, weight: Option<ValueId>, axis: Ax
     Ok(Tap { position, weight, inside })
 }
 
-/// The weight of the element `shift` to the right of the left one.
-fn cubic_weight(cx: &mut Cx, ratio: ValueId, shift: f64) -> NodeResult<ValueId> {
-    let a = -0.75;
+/// The weight of the element `shift` to the right of the left one, by a cubic that bends as `a` says.
+pub(super) fn cubic_weight(cx: &mut Cx, ratio: ValueId, shift: f64, a: f64) -> NodeResult<ValueId> {
     let negative = cx.unary(Op::Neg {}, ratio)?;
     let distance = if shift <= 0.0 { cx.plus(ratio, -shift)? } else { cx.plus(negative, shift)? };
     let polynomial: [f64; 4] = match shift {

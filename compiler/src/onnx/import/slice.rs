@@ -1,4 +1,4 @@
-//! `Slice`, `Split` and `Pad`: bounds become sizes inside the operand's dims.
+//! `Slice` and `Split`: bounds become sizes inside the operand's dims.
 
 use eec_ir::{DType, Dim, Op, Tensor, ValueId};
 
@@ -269,71 +269,6 @@ fn equal_parts(dim: &Dim, count: usize) -> NodeResult<Vec<Dim>> {
     let mut sizes = vec![Dim::from(part); count];
     sizes[count - 1] = last.into();
     Ok(sizes)
-}
-
-/// `Pad` with a constant, or with elements of the operand.
-pub(super) fn pad(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
-    let x = cx.input(0)?;
-    let rank = cx.rank(x);
-    let mode = cx.word("mode")?.unwrap_or_else(|| "constant".into());
-    let (listed, value) = if cx.opset < 11 {
-        let pads = cx.ints("pads")?.map(|v| v.into_iter().map(Dim::from).collect());
-        let value = cx.float("value")?.unwrap_or(0.0);
-        (pads, Some(cx.constant(Tensor::scalar(value))))
-    } else {
-        (cx.sizes(1, "padding")?, cx.optional(2))
-    };
-    let listed: Vec<Dim> = listed.ok_or_else(|| Refusal::new("the padding is missing"))?;
-    let axes = match cx.const_ints(3, "list of axes")? {
-        Some(axes) => axis_indices(&axes, rank)?,
-        None => (0..rank).collect(),
-    };
-    if listed.len() != 2 * axes.len() {
-        return refuse(format!("{} paddings are listed for {} axes", listed.len(), axes.len()));
-    }
-    let mut pads = vec![Dim::from(0); 2 * rank];
-    for (i, axis) in axes.iter().enumerate() {
-        pads[*axis] = listed[i].clone();
-        pads[rank + axis] = listed[axes.len() + i].clone();
-    }
-    if mode != "constant" {
-        return Ok(vec![repeated(cx, x, &pads, &mode)?]);
-    }
-    let zero = |v: &ValueId| cx.constant_of(*v).is_some_and(|t| t.bytes().iter().all(|b| *b == 0));
-    let operands: Vec<ValueId> = std::iter::once(x).chain(value.filter(|v| !zero(v))).collect();
-    Ok(vec![cx.emit(Op::Pad { pads }, &operands)?])
-}
-
-/// The operand surrounded by elements of its own.
-fn repeated(cx: &mut Cx, mut x: ValueId, pads: &[Dim], mode: &str) -> NodeResult<ValueId> {
-    let rank = cx.rank(x);
-    for axis in 0..rank {
-        let (before, after) = (pads[axis].as_const(), pads[axis + rank].as_const());
-        if (before, after) == (Some(0), Some(0)) {
-            continue;
-        }
-        let (Some(before), Some(after), size) = (before, after, cx.fixed_dim(x, axis)?) else {
-            return refuse(format!("mode `{mode}` needs constant paddings"));
-        };
-        if size < 1 || before.abs().max(after.abs()) > 1 << 24 {
-            return refuse(format!("a dim of {size} cannot be padded by {before} and {after}"));
-        }
-        let source = |i: i64| match mode {
-            "edge" => Some(i.clamp(0, size - 1)),
-            "wrap" => Some(i.rem_euclid(size)),
-            "reflect" => {
-                let period = (2 * (size - 1)).max(1);
-                let at = i.rem_euclid(period);
-                Some(at.min(period - at).min(size - 1))
-            }
-            _ => None,
-        };
-        let positions = (-before..size + after).map(source).collect::<Option<Vec<i64>>>();
-        let positions = positions.ok_or_else(|| Refusal::new(format!("mode `{mode}` is not known")))?;
-        let positions = cx.integers(positions);
-        x = cx.emit(Op::Gather { axis: axis as i64 }, &[x, positions])?;
-    }
-    Ok(x)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod limits;
 mod loops;
+mod sizes;
 
 use eec_ir::{DType, Graph, Tensor, Type};
 use prost::Message;

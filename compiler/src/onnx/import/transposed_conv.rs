@@ -5,7 +5,7 @@ use eec_ir::{Dim, Op, Tensor, ValueId};
 
 use super::super::error::{NodeResult, Refusal, refuse};
 use super::node::{Cx, Results};
-use super::pool::{Window, kernel_shape, window};
+use super::pool::{Window, halves, kernel_shape, window};
 
 /// The convolution of the operand, with zeros between its elements, with the weight turned round.
 pub(super) fn conv_transpose(cx: &mut Cx) -> Results {
@@ -32,23 +32,31 @@ pub(super) fn conv_transpose(cx: &mut Cx) -> Results {
     }
     let mut margins = vec![Dim::from(0); 2 * rank];
     for i in 0..n {
-        let reach = dilations[i] * (kernel[i] - 1);
-        let (mut before, mut after) = (pads[i], pads[i + n]);
+        let (stride, extra) = (Dim::from(strides[i]), Dim::from(extra[i]));
+        let reach = Dim::from(dilations[i] * (kernel[i] - 1));
+        let (mut before, mut after) = (Dim::from(pads[i]), Dim::from(pads[i + n]));
+        let spread = &cx.dims(x)[2 + i] * &stride;
         let size = match (&wanted, same) {
-            (Some(wanted), _) => Some(wanted[i]),
-            (None, Some(_)) => Some(cx.fixed_dim(x, 2 + i)? * strides[i]),
+            (Some(wanted), _) => Some(wanted[i].into()),
+            (None, Some(_)) => Some(spread.clone()),
             (None, None) => None,
         };
         if let Some(size) = size {
-            let total = strides[i] * (cx.fixed_dim(x, 2 + i)? - 1) + extra[i] + reach + 1 - size;
+            let whole = &(&(&spread - &stride) + &reach) + &(&extra + &1.into());
+            let total = &whole - &size;
+            let shared = total.larger(&Dim::default());
+            let [small, large] = halves(&shared);
             // Without automatic padding the larger half stands before, as for `SAME_LOWER`.
-            before = if same == Some(false) { total.max(0) / 2 } else { total.max(0) - total.max(0) / 2 };
-            after = total - before;
+            before = if same == Some(false) { small } else { large };
+            after = &total - &before;
         }
         x = spaced(cx, x, 2 + i, strides[i])?;
-        (margins[2 + i], margins[2 + i + rank]) = ((reach - before).into(), (reach - after + extra[i]).into());
+        margins[2 + i] = &reach - &before;
+        margins[2 + i + rank] = &(&reach + &extra) - &after;
     }
-    let x = margined(cx, x, &margins)?;
+    if margins.iter().any(|margin| *margin != Dim::default()) {
+        x = cx.unary(Op::Pad { pads: margins }, x)?;
+    }
     let weight = turned(cx, weight, group)?;
     let inputs: Vec<ValueId> = [Some(x), Some(weight), cx.optional(2)].into_iter().flatten().collect();
     let op = Op::Conv { group, strides: vec![1; n], dilations, pads: vec![0; 2 * n] };
@@ -75,21 +83,6 @@ fn spaced(cx: &mut Cx, x: ValueId, axis: usize, stride: i64) -> NodeResult<Value
     cx.part(x, axis, [0.into(), end], 1)
 }
 
-/// Zeros around, or fewer than none: elements cut off.
-fn margined(cx: &mut Cx, mut x: ValueId, margins: &[Dim]) -> NodeResult<ValueId> {
-    let rank = cx.rank(x);
-    for axis in 0..rank {
-        let cut = |m: &Dim| Dim::from(m.as_const().map_or(0, |m| (-m).max(0)));
-        let (before, after) = (cut(&margins[axis]), cut(&margins[axis + rank]));
-        if before != Dim::from(0) || after != Dim::from(0) {
-            let end = &cx.dims(x)[axis] - &after;
-            x = cx.part(x, axis, [before, end], 1)?;
-        }
-    }
-    let pads: Vec<Dim> = margins.iter().map(|m| m.larger(&Dim::from(0))).collect();
-    if pads.iter().all(|p| *p == Dim::from(0)) { Ok(x) } else { cx.unary(Op::Pad { pads }, x) }
-}
-
 /// A weight `[channels, filters/group, …]` as `[filters, channels/group, …]`, backwards along its window.
 fn turned(cx: &mut Cx, weight: ValueId, group: i64) -> NodeResult<ValueId> {
     let dims = cx.dims(weight);
@@ -113,6 +106,7 @@ fn window_sums(cx: &mut Cx, x: ValueId, window: &Window) -> NodeResult<ValueId> 
     let dims = cx.dims(x);
     let planes = [Dim::product(&dims[..2]), 1.into()].into_iter().chain(dims[2..].iter().cloned()).collect();
     let x = cx.reshape(x, planes)?;
+    let x = window.margined(cx, x, 0.0)?;
     let one = cx.number(x, 1.0)?;
     let ones = [1, 1].into_iter().chain(window.kernel.iter().copied()).map(Dim::from).collect();
     let ones = cx.expanded(one, ones)?;
@@ -122,22 +116,25 @@ fn window_sums(cx: &mut Cx, x: ValueId, window: &Window) -> NodeResult<ValueId> 
     cx.reshape(sums, dims[..2].iter().cloned().chain(spatial).collect())
 }
 
-/// The window of a pooling; with `ceil_mode` the last, incomplete ones are made whole by padding.
-fn pool_window(cx: &mut Cx, x: ValueId) -> NodeResult<(Window, Vec<i64>)> {
+/// The window of a pooling, and its padding; with `ceil_mode` the last, incomplete ones are made whole by more of it.
+fn pool_window(cx: &mut Cx, x: ValueId) -> NodeResult<(Window, Vec<Dim>)> {
     let ceil = cx.flag("ceil_mode", false)?;
     let kernel = kernel_shape(cx)?;
     let mut window = window(cx, x, kernel)?;
-    let listed = window.pads.clone();
+    let listed = window.amounts();
+    let mut amounts = listed.clone();
     let n = window.kernel.len();
     for i in (0..n).filter(|_| ceil) {
         let reach = (window.kernel[i] - 1) * window.dilations[i] + 1;
-        let size = cx.fixed_dim(x, 2 + i)?;
-        let room = size + listed[i] + listed[i + n] - reach;
-        let mut steps = (room + window.strides[i] - 1).div_euclid(window.strides[i]);
+        let (stride, size) = (Dim::from(window.strides[i]), cx.dims(x)[2 + i].clone());
+        let room = &(&(&size + &listed[i]) + &listed[i + n]) - &reach.into();
         // A window that would begin behind the operand is left out.
-        steps = steps.min((size + listed[i] - 1).div_euclid(window.strides[i]));
-        window.pads[i + n] += (steps * window.strides[i] - room).max(0);
+        let last = (&(&size + &listed[i]) - &1.into()).floor_div(&stride);
+        let (steps, last) = room.ceil_div(window.strides[i]).zip(last).ok_or_else(|| Refusal::new("a stride is 0"))?;
+        let missing = &(&steps.smaller(&last) * &stride) - &room;
+        amounts[i + n] = &amounts[i + n] + &missing.larger(&Dim::default());
     }
+    window.pad_by(amounts);
     Ok((window, listed))
 }
 
@@ -176,10 +173,12 @@ pub(super) fn dilated_average_pool(cx: &mut Cx, count_include_pad: bool) -> Resu
     (plane[0], plane[1]) = (1.into(), 1.into());
     let mut window = window;
     if count_include_pad {
+        let mut rest = window.amounts();
         for i in 0..n {
-            plane[2 + i] = &plane[2 + i] + &Dim::from(listed[i] + listed[i + n]);
-            (window.pads[i], window.pads[i + n]) = (0, window.pads[i + n] - listed[i + n]);
+            plane[2 + i] = &(&plane[2 + i] + &listed[i]) + &listed[i + n];
+            (rest[i], rest[i + n]) = (Dim::default(), &rest[i + n] - &listed[i + n]);
         }
+        window.pad_by(rest);
     }
     let ones = cx.expanded(one, plane)?;
     let counts = window_sums(cx, ones, &window)?;

@@ -1,0 +1,52 @@
+//! What symbolic sizes do not allow: the error names the node, the sizes, and the way out.
+
+use super::super::super::proto::{AttributeProto, NodeProto, attribute_type};
+use super::{attribute, int, ints, node, refusal};
+
+fn word(name: &str, text: &str) -> AttributeProto {
+    AttributeProto { s: Some(text.as_bytes().to_vec()), ..attribute(name, attribute_type::STRING) }
+}
+
+/// `Resize` of `x: f32[n, 3, 2]` to four rows.
+fn resized(attributes: Vec<AttributeProto>) -> String {
+    let to = node("Constant", &[], &["to"], vec![ints("value_ints", &[4, 3, 2])]);
+    refusal(vec![to, node("Resize", &["x", "", "", "to"], &["y"], attributes)], 19)
+}
+
+#[test]
+fn forms_of_resize_that_need_constant_sizes_say_so() {
+    let mode = || word("mode", "linear");
+    let smooth = resized(vec![mode(), int("antialias", 1)]);
+    let way_out = "needs constant sizes, found n and 4; `--fix-dim` makes them constants";
+    assert_eq!(smooth, format!("m: node `the Resize` (Resize): `antialias` {way_out}"));
+    let cropped = resized(vec![mode(), word("coordinate_transformation_mode", "tf_crop_and_resize")]);
+    assert_eq!(cropped, format!("m: node `the Resize` (Resize): `tf_crop_and_resize` {way_out}"));
+    let kept = resized(vec![mode(), word("keep_aspect_ratio_policy", "not_larger")]);
+    let sizes = "found [n, 3, 2] and [4, 3, 2]; `--fix-dim` makes them constants";
+    assert!(
+        kept.ends_with(&format!("`keep_aspect_ratio_policy` `not_larger` needs constant sizes, {sizes}")),
+        "{kept}"
+    );
+    assert_eq!(resized(vec![mode()]), "");
+}
+
+#[test]
+fn integers_are_interpolated_at_constant_sizes_only() {
+    let cast = node("Cast", &["x"], &["i"], vec![int("to", 6)]);
+    let to = node("Constant", &[], &["to"], vec![ints("value_ints", &[4, 3, 2])]);
+    let resize = |mode: &str| node("Resize", &["i", "", "", "to"], &["y"], vec![word("mode", mode)]);
+    let nodes = |resize: NodeProto| vec![cast.clone(), to.clone(), resize];
+    let message = refusal(nodes(resize("linear")), 19);
+    let reason = "mode `linear` of i32 needs constant sizes, found n and 4; `--fix-dim` makes them constants";
+    assert_eq!(message, format!("m: node `the Resize` (Resize): {reason}"));
+    assert_eq!(refusal(nodes(resize("nearest")), 19), "");
+}
+
+#[test]
+fn positions_of_the_largest_need_constant_sizes() {
+    let turned = node("Transpose", &["x"], &["t"], vec![ints("perm", &[2, 1, 0])]);
+    let pool = node("MaxPool", &["t"], &["y", "at"], vec![ints("kernel_shape", &[2])]);
+    let message = refusal(vec![turned, pool], 12);
+    let reason = "positions of the largest need images of constant sizes, found f32[2, 3, n]";
+    assert_eq!(message, format!("m: node `the MaxPool` (MaxPool): {reason}; `--fix-dim` makes them constants"));
+}
