@@ -170,6 +170,16 @@ def sizes():
             a, b = Split <axis = 0> (x, parts)
         }""")
     yield "split", split, None, {"n": 5}
+    padded = text("""
+        m (bool[n] c, float[n, 2] x, float last) => (float[m, 2] y, float[m2, 2] z) <int64[1] first = {0}, int64[1] one = {1}> {
+            i = Cast <to = 7> (c)
+            k = ReduceSum <keepdims = 1> (i)
+            amounts = Concat <axis = 0> (k, first, one, first)
+            y = Pad (x, amounts, last)
+            z = Pad <mode = "edge"> (x, amounts)
+        }""")
+    for name, c in (("some", [True, False, True]), ("none", [False] * 3)):
+        yield f"padded_by_a_count_{name}", padded, {"c": np.array(c)}, {"n": 3}
     shaped = text("""
         m (float[n, 6] x, int64[1] k) => (float[a, b, 2] y) <int64[2] rest = {3, 2}> {
             shape = Concat <axis = 0> (k, rest)

@@ -1,6 +1,7 @@
 //! `Pad`: with a constant an operator of the IR, with elements of the operand a gather per axis.
 //!
 //! Specification: <https://onnx.ai/onnx/operators/onnx__Pad.html>. Amounts may be symbolic; fewer than none cut off.
+//! Those that data decides must not be fewer.
 
 use eec_ir::{Dim, Op, Tensor, ValueId};
 
@@ -28,7 +29,7 @@ pub(super) fn pad(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
         let value = cx.float("value")?.unwrap_or(0.0);
         (pads, Some(cx.constant(Tensor::scalar(value))))
     } else {
-        (cx.sizes(1, "padding")?, cx.optional(2))
+        (cx.late_sizes(1, "padding", |_| None)?, cx.optional(2))
     };
     let listed: Vec<Dim> = listed.ok_or_else(|| Refusal::new("the padding is missing"))?;
     let axes = match cx.const_ints(3, "list of axes")? {
