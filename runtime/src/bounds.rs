@@ -9,7 +9,7 @@ use eec_ir::BufferId;
 use eec_ir::dim::Dim;
 use eec_ir::program::{
     Attention, BlockId, Conv, Dense, Epilogue, Expr, Form, Host, Join, Kernel, Loop, MatMul, Per, Pool, Program,
-    RepeatStep, RouteStep, Scan, Step, View,
+    RepeatStep, RouteStep, Scan, SizeStep, Step, View,
 };
 
 use crate::extent::{Extent, Extents};
@@ -86,30 +86,33 @@ const MAX_LATE: usize = 64;
 /// not negative. `n - late0 - late1` is not, where `late1` is checked to be at most `n - late0`.
 pub(crate) fn size(program: &Program, dim: &Dim, extents: &Extents) -> Option<Extent> {
     let range = Extent::of(dim, extents)?;
-    let lo = if range.lo >= 0 {
-        Some(range.lo)
-    } else {
-        never_negative(program, dim, extents, &mut { MAX_LATE }).then_some(0)
-    };
-    lo.map(|lo| Extent { lo, hi: range.hi.max(lo) })
+    if range.lo >= 0 {
+        return Some(range);
+    }
+    let sizes: Vec<(Dim, &Dim)> = late_sizes(program).map(|s| (s.symbol.clone().into(), &s.most)).collect();
+    never_negative(dim, &sizes, extents, &mut { MAX_LATE }).then(|| Extent { lo: 0, hi: range.hi.max(0) })
 }
 
-fn never_negative(program: &Program, dim: &Dim, extents: &Extents, tries: &mut usize) -> bool {
-    if Extent::of(dim, extents).is_some_and(|e| e.lo >= 0) {
-        return true;
-    }
-    let sizes = program.blocks.iter().flat_map(|block| &block.steps).filter_map(|step| match step {
-        Step::Size(step) => Some((Dim::from(step.symbol.clone()), &step.most)),
+/// The steps that give sizes what data decides.
+fn late_sizes(program: &Program) -> impl Iterator<Item = &SizeStep> {
+    program.blocks.iter().flat_map(|block| &block.steps).filter_map(|step| match step {
+        Step::Size(step) => Some(step),
         Step::Run(_) | Step::If(_) | Step::Route(_) | Step::Repeat(_) => None,
-    });
-    sizes.into_iter().any(|(symbol, most)| {
+    })
+}
+
+/// Whether `dim`, whose terms may be negative, is not where `sizes` are what they are at most.
+fn never_negative(dim: &Dim, sizes: &[(Dim, &Dim)], extents: &Extents, tries: &mut usize) -> bool {
+    sizes.iter().any(|(symbol, most)| {
         let taken = dim.terms().iter().filter(|t| t.coef < 0).find_map(|t| {
             let term = Dim::from(vec![t.clone()]);
-            Some((term.exact_div(&symbol)?, term))
+            Some((term.exact_div(symbol)?, term))
         });
         let Some((times, term)) = taken else { return false };
         *tries = tries.saturating_sub(1);
-        *tries > 0 && never_negative(program, &(&(dim - &term) + &(&times * most)), extents, tries)
+        let least = &(dim - &term) + &(&times * most);
+        let holds = || Extent::of(&least, extents).is_some_and(|e| e.lo >= 0);
+        *tries > 0 && (holds() || never_negative(&least, sizes, extents, tries))
     })
 }
 
