@@ -12,7 +12,7 @@ use eec_ir::program::{
     RepeatStep, RouteStep, Scan, SizeStep, Step, View,
 };
 
-use crate::extent::{Extent, Extents};
+use crate::extent::{Extent, Extents, zero_divisor};
 
 /// What does not fit, and the kernel where it was found.
 #[derive(Debug)]
@@ -62,7 +62,6 @@ pub(crate) fn ranges(program: &Program, bound: &Extents) -> Extents {
 
 /// Checks `program` for symbols of these ranges, and returns the elements of every buffer.
 pub(crate) fn check(program: &Program, repeats: &Repeats, extents: &Extents) -> Result<Vec<i64>, BoundsError> {
-    let plain = |message| BoundsError { kernel: None, message };
     let mut capacity: Vec<i64> = Vec::with_capacity(program.buffers.len());
     for (i, (buffer, first)) in program.buffers.iter().zip(&repeats.lengths).enumerate() {
         if let Some(known) = capacity.get(*first) {
@@ -70,8 +69,10 @@ pub(crate) fn check(program: &Program, repeats: &Repeats, extents: &Extents) -> 
             continue;
         }
         let len = size(program, &buffer.len, extents).filter(|e| e.hi <= MAX_ELEMENTS);
-        let len =
-            len.ok_or_else(|| plain(format!("buffer {} has no usable size: `{}`", BufferId::new(i), buffer.len)))?;
+        let len = len.ok_or_else(|| {
+            let (id, why) = (BufferId::new(i), no_size(&buffer.len, extents));
+            BoundsError { kernel: writer(program, id), message: format!("buffer {id} has no usable size: {why}") }
+        })?;
         capacity.push(len.hi);
     }
     let checked = vec![false; program.kernels.len()];
@@ -116,11 +117,36 @@ fn never_negative(dim: &Dim, sizes: &[(Dim, &Dim)], extents: &Extents, tries: &m
     })
 }
 
+/// Why a dim that should be a size has no range, or one below zero.
+pub(crate) fn no_size(dim: &Dim, extents: &Extents) -> String {
+    let why = match (Extent::of(dim, extents), zero_divisor(dim, extents)) {
+        (Some(range), _) if range.lo == range.hi => format!(": it is {}", range.lo),
+        (Some(range), _) => format!(": it may be {}", range.lo),
+        (None, Some(divisor)) => format!(": it divides by `{divisor}`, which may be 0"),
+        (None, None) => String::new(),
+    };
+    format!("`{dim}` is not a usable size here{why}")
+}
+
 /// More elements than this are refused, whatever the memory.
 const MAX_ELEMENTS: i64 = 1 << 44;
 
 /// More keys of an attention are refused: threads keep the scores of some queries.
 const MAX_KEYS: i64 = 1 << 22;
+
+/// `extents` where data makes its sizes as large as they can be.
+pub(crate) fn largest(program: &Program, extents: &Extents) -> Extents {
+    let mut all = extents.clone();
+    for symbol in late_sizes(program).map(|step| &step.symbol) {
+        all.entry(symbol.clone()).and_modify(|range| *range = Extent::point(range.hi));
+    }
+    all
+}
+
+/// The name of the kernel that writes a buffer.
+pub(crate) fn writer(program: &Program, id: BufferId) -> Option<String> {
+    program.kernels.iter().find(|kernel| kernel.form.writes().contains(&id)).map(|kernel| kernel.name.clone())
+}
 
 /// Gives what steps bind, and the rows of every block that can run, their range.
 fn bind_rows(program: &Program, id: BlockId, extents: &mut Extents) {
@@ -213,10 +239,11 @@ impl Checker<'_> {
                     }
                 }
                 Step::Size(step) => {
-                    self.holds(step.value, 1).map_err(plain)?;
-                    self.size(&step.most).map_err(plain)?;
+                    let named = |message| BoundsError { kernel: Some(step.name.clone()), message };
+                    self.holds(step.value, 1).map_err(named)?;
+                    self.size(&step.most).map_err(named)?;
                     let mut compared = step.equal.iter().flat_map(|(a, b)| [a, b]);
-                    compared.try_for_each(|dim| self.any(dim).map(drop)).map_err(plain)?;
+                    compared.try_for_each(|dim| self.any(dim).map(drop)).map_err(named)?;
                 }
                 Step::Repeat(step) => {
                     // Without steps the sizes inside are not used.
@@ -231,7 +258,7 @@ impl Checker<'_> {
 
     /// The range of a size, which is not negative.
     fn size(&self, dim: &Dim) -> Checked<Extent> {
-        size(self.program, dim, self.extents).ok_or_else(|| format!("`{dim}` is not a usable size here"))
+        size(self.program, dim, self.extents).ok_or_else(|| no_size(dim, self.extents))
     }
 
     fn any(&self, dim: &Dim) -> Checked<Extent> {
