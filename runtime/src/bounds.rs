@@ -265,7 +265,7 @@ impl Checker<'_> {
         Extent::of(dim, self.extents).ok_or_else(|| format!("`{dim}` has no value here"))
     }
 
-    /// A size that does not vary between rows.
+    /// A size of weights, which does not vary.
     fn exact(&self, dim: &Dim) -> Checked<i64> {
         let e = self.size(dim)?;
         if e.lo == e.hi {
@@ -519,12 +519,9 @@ impl Checker<'_> {
     }
 
     fn conv(&self, form: &Conv) -> Checked {
-        let [_, channels, height, width] = &form.x_dims;
-        let [out, depth, kernel_height, kernel_width] = &form.w_dims;
-        for dim in [height, width, kernel_height, kernel_width, &form.y_size[0], &form.y_size[1]] {
-            self.exact(dim)?;
-        }
-        let (channels, out, depth) = (self.exact(channels)?, self.exact(out)?, self.exact(depth)?);
+        let [out, depth, kernel @ ..] = &form.w_dims;
+        kernel.iter().try_for_each(|dim| self.exact(dim).map(drop))?;
+        let (channels, out, depth) = (self.exact(&form.x_dims[1])?, self.exact(out)?, self.exact(depth)?);
         let (found, expected) = (depth.checked_mul(form.group), channels);
         if found != Some(expected) || out % form.group != 0 {
             return Err(format!(
@@ -548,10 +545,7 @@ impl Checker<'_> {
     }
 
     fn pool(&self, form: &Pool) -> Checked {
-        let [images, channels, height, width] = &form.x_dims;
-        for dim in [channels, height, width].into_iter().chain(&form.y_size) {
-            self.exact(dim)?;
-        }
+        let [images, channels, ..] = &form.x_dims;
         self.images(&form.x, &form.x_dims)?;
         self.holds_product(form.y, &[images, &form.y_size[0], &form.y_size[1], channels])
     }

@@ -1,8 +1,8 @@
 //! Sizes that data decides: what a run makes of them, and of numbers that are none.
 
-use eec_ir::program::{Form, Loop, Per, SizeStep, Step};
+use eec_ir::program::{Form, Loop, Per, Pool, PoolKind, SizeStep, Step};
 use eec_ir::{BufferId, DType, Dim, Tensor};
-use eec_runtime::{Error, ErrorKind, Run, check_runs};
+use eec_runtime::{Control, Error, ErrorKind, Run, check_runs};
 
 use crate::build::{Builder, LoopBuilder, d, dense, floats, n, symbol, view};
 
@@ -98,6 +98,45 @@ fn sizes_that_break_a_rule_are_refused() {
     );
 }
 
+/// The greatest of each three neighbours of the first columns of `x`, two channels each: of `more` than `k` says.
+fn windows(more: i64) -> Builder {
+    let mut b = Builder::new("windows");
+    let x = b.input("x", DType::F32, &[d("n"), n(2)]);
+    let k = b.input("k", DType::I64, &[]);
+    b.push(Step::Size(size(k, "kk", (&d("n") - &n(more)).larger(&n(0)))));
+    let width = &d("kk") + &n(more);
+    let outputs = &width - &n(2);
+    let y = b.temp(DType::F32, &outputs * &n(2));
+    let form = Pool {
+        kind: PoolKind::Max,
+        x_dims: [n(1), n(2), n(1), width],
+        y_size: [n(1), outputs.clone()],
+        kernel: [1, 3],
+        strides: [1, 1],
+        dilations: [1, 1],
+        pads: [0; 4],
+        x: view(x, vec![n(0), n(1), n(0), n(2)]),
+        y,
+    };
+    b.run_kernel("pool", Form::Pool(form));
+    b.output("y", y, &[outputs, n(2)]);
+    b
+}
+
+#[test]
+fn windows_over_what_data_counts() {
+    let b = windows(2);
+    check_runs(&b.program).expect("it can run");
+    let x = Tensor::new(&[6, 2], (0..12).map(|i| i as f32).collect()).expect("12 elements");
+    let mut session = b.session(2).expect("it loads");
+    for k in [2, 4, 0, 3, 1] {
+        let inputs = [("x", x.clone()), ("k", Tensor::scalar(k as i64))];
+        let done = session.run(&inputs, Control::Auto).expect("windows that fit");
+        let expected: Vec<f32> = (4..4 + 2 * k).map(|i| i as f32).collect();
+        assert_eq!((done.outputs[0].1.dims(), floats(&done.outputs[0].1)), (&[k, 2][..], expected));
+    }
+}
+
 #[test]
 fn what_no_run_can_prove_is_found_before_there_are_inputs() {
     let refused = |b: &Builder, kernel: &str, why: &str| {
@@ -106,6 +145,8 @@ fn what_no_run_can_prove_is_found_before_there_are_inputs() {
         assert!(error.to_string().contains(why), "expected {why}, found {error}");
     };
     check_runs(&first().program).expect("it can run");
+    // Fewer than three columns have no window.
+    refused(&windows(0), "pool", "`kk-2` is not a usable size here: it may be -2");
     let divided = |by: Dim| {
         let mut b = first();
         let Form::Loop(copy) = &mut b.program.kernels[0].form else { panic!("a loop copies") };

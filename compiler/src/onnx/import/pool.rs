@@ -23,15 +23,49 @@ pub(super) fn conv(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
 
 /// The convolution of these operands under the node's attributes.
 pub(super) fn convolution(cx: &mut Cx, inputs: &[ValueId]) -> NodeResult<ValueId> {
-    let [x, weight, ..] = *inputs else { return refuse("needs an operand and a weight") };
+    let [x, weight, ref bias @ ..] = *inputs else { return refuse("needs an operand and a weight") };
     let group = cx.int("group")?.unwrap_or(1);
     let kernel = cx.dims(weight).iter().skip(2).map(Dim::as_const).collect::<Option<Vec<_>>>();
     let kernel = kernel.ok_or_else(|| Refusal::new(format!("the weight's dims {} are not constant", cx.ty(weight))))?;
     if let Some(listed) = cx.ints("kernel_shape")?.filter(|k| *k != kernel) {
         return refuse(format!("`kernel_shape` is {listed:?}, but the weight is {}", cx.ty(weight)));
     }
-    let Window { strides, dilations, pads, .. } = window(cx, x, kernel)?;
-    cx.emit(Op::Conv { group, strides, dilations, pads }, inputs)
+    let window = window(cx, x, kernel)?;
+    convolved(cx, group, window, [x, weight], bias)
+}
+
+/// The convolution of an operand, which its window fits into, with a weight and perhaps a bias.
+pub(super) fn convolved(
+    cx: &mut Cx,
+    group: i64,
+    window: Window,
+    [x, weight]: [ValueId; 2],
+    bias: &[ValueId],
+) -> NodeResult<ValueId> {
+    let x = fitted(cx, x, &window)?;
+    let Window { strides, dilations, pads, .. } = window;
+    cx.emit(Op::Conv { group, strides, dilations, pads }, &[&[x, weight], bias].concat())
+}
+
+/// The operand of a window, which fits into it: where data decides its dims, the run ends if it does not.
+pub(super) fn fitted(cx: &mut Cx, x: ValueId, window: &Window) -> NodeResult<ValueId> {
+    let n = window.kernel.len();
+    let reach = |i: usize| (window.kernel[i] - 1) * window.dilations[i] + 1;
+    at_least(cx, x, (0..n).map(|i| reach(i) - window.pads[i] - window.pads[i + n]))
+}
+
+/// The operand of a pooling over all of an image: where data decides its dims, the run ends if there is nothing.
+pub(super) fn not_empty(cx: &mut Cx, x: ValueId) -> NodeResult<ValueId> {
+    at_least(cx, x, std::iter::repeat(1))
+}
+
+/// `x` with so much in its dims after the channels, which runs check where data decides them.
+fn at_least(cx: &mut Cx, x: ValueId, least: impl Iterator<Item = i64>) -> NodeResult<ValueId> {
+    let mut dims = cx.dims(x);
+    for (dim, least) in dims.iter_mut().skip(2).zip(least) {
+        *dim = cx.checked_at_least(dim, least)?;
+    }
+    cx.reshape(x, dims)
 }
 
 /// `MaxPool`; its second result is where in the whole operand each largest element stands.
@@ -41,6 +75,7 @@ pub(super) fn max_pool(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     let ceil_mode = cx.flag("ceil_mode", false)?;
     let kernel = kernel_shape(cx)?;
     let window = window(cx, x, kernel)?;
+    let x = fitted(cx, x, &window)?;
     let Window { kernel, strides, dilations, pads } = window.clone();
     let y = cx.emit(Op::MaxPool { kernel, strides, dilations, pads, ceil_mode }, &[x])?;
     if !cx.asks_for(1) {
@@ -59,7 +94,9 @@ pub(super) fn average_pool(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     }
     let ceil_mode = cx.flag("ceil_mode", false)?;
     let kernel = kernel_shape(cx)?;
-    let Window { kernel, strides, pads, .. } = window(cx, x, kernel)?;
+    let window = window(cx, x, kernel)?;
+    let x = fitted(cx, x, &window)?;
+    let Window { kernel, strides, pads, .. } = window;
     Ok(vec![cx.emit(Op::AveragePool { kernel, strides, pads, ceil_mode, count_include_pad }, &[x])?])
 }
 
