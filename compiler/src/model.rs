@@ -16,7 +16,7 @@ use eec_ir::{ContentHash, Graph, Op, Precision, Tensor, text};
 use eec_passes::pass::{Context, Pass};
 use eec_passes::select_early::SelectEarly;
 use eec_passes::simplify::Simplify;
-use eec_runtime::{Artifact, ArtifactWriter, MAGIC, Options, Runner, Session};
+use eec_runtime::{Artifact, ArtifactWriter, MAGIC, Options, Runner, Session, check_runs};
 
 use serde::{Deserialize, Serialize};
 
@@ -341,6 +341,7 @@ impl Model {
     pub fn save(&self, path: &Path) -> Result<(), Error> {
         let mut writer = ArtifactWriter::new();
         let dynamic = self.program(Form::Dynamic)?;
+        check_runs(&dynamic)?;
         writer.program(&dynamic)?;
         writer.gpu(&gpu_form(&dynamic)?)?;
         if self.dynamic.is_some() {

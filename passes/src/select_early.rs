@@ -75,30 +75,27 @@ impl Part {
                 let len = graph.ty(node.outputs[0]).dims[axis].clone();
                 Part { axis, start: start.clone(), end: end.clone(), step: *step, len }
             }
-            Op::Gather { axis } => {
-                let axis = normal(*axis, from.rank()).ok()?;
-                let index = graph.value(node.inputs[1]);
-                let (Some([at]), 0) = (index.contents.as_deref(), index.ty.rank()) else { return None };
-                let start = if (&Dim::from(-1) - at).is_at_least(0) {
-                    at + &from.dims[axis]
-                } else if at.is_at_least(0) {
-                    at.clone()
-                } else {
-                    return None;
-                };
-                let end = &start + &Dim::from(1);
-                let known = || is_known(graph, &start, &end, &from.dims[axis]);
-                // What is assumed of a join's length is checked for both of its values.
-                let inside =
-                    node.parent == Graph::ROOT || lengths.iter().any(|l| from.dims[axis].mentions(l)) || known();
-                // What is surely outside is an error when it runs.
-                let outside = (&end - &from.dims[axis]).is_at_least(1) || (&Dim::default() - &start).is_at_least(1);
-                (inside && !outside).then_some(Part { axis, start, end, step: 1, len: Dim::from(1) })?
-            }
+            Op::Gather { axis } => Part::at_index(graph, node, normal(*axis, from.rank()).ok()?, lengths)?,
             _ => return None,
         };
         let whole = &from.dims[part.axis];
         (part.len != *whole && whole.as_const() != Some(1)).then_some(part)
+    }
+
+    /// What a node gathers at one known index of an axis, if that may be assumed to exist.
+    fn at_index(graph: &Graph, node: &Node, axis: usize, lengths: &BTreeSet<Symbol>) -> Option<Part> {
+        let size = &graph.ty(node.inputs[0]).dims[axis];
+        let index = graph.value(node.inputs[1]);
+        let (Some([at]), 0) = (index.contents.as_deref(), index.ty.rank()) else { return None };
+        let from_end = (&Dim::from(-1) - at).is_at_least(0);
+        let start = if from_end { at + size } else { at.clone() };
+        let end = &start + &Dim::from(1);
+        // What is assumed of a join's length is checked for both of its values.
+        let checked = node.parent == Graph::ROOT || lengths.iter().any(|l| size.mentions(l));
+        let inside = (from_end || at.is_at_least(0)) && (checked || is_known(graph, &start, &end, size));
+        // What is surely outside is an error when it runs.
+        let outside = (&end - size).is_at_least(1) || (&Dim::default() - &start).is_at_least(1);
+        (inside && !outside).then_some(Part { axis, start, end, step: 1, len: Dim::from(1) })
     }
 
     /// The slice of a value that has the axis at `axis`.

@@ -9,10 +9,10 @@ use eec_ir::BufferId;
 use eec_ir::dim::Dim;
 use eec_ir::program::{
     Attention, BlockId, Conv, Dense, Epilogue, Expr, Form, Host, Join, Kernel, Loop, MatMul, Per, Pool, Program,
-    RepeatStep, RouteStep, Scan, Step, View,
+    RepeatStep, RouteStep, Scan, SizeStep, Step, View,
 };
 
-use crate::extent::{Extent, Extents};
+use crate::extent::{Extent, Extents, zero_divisor};
 
 /// What does not fit, and the kernel where it was found.
 #[derive(Debug)]
@@ -62,7 +62,6 @@ pub(crate) fn ranges(program: &Program, bound: &Extents) -> Extents {
 
 /// Checks `program` for symbols of these ranges, and returns the elements of every buffer.
 pub(crate) fn check(program: &Program, repeats: &Repeats, extents: &Extents) -> Result<Vec<i64>, BoundsError> {
-    let plain = |message| BoundsError { kernel: None, message };
     let mut capacity: Vec<i64> = Vec::with_capacity(program.buffers.len());
     for (i, (buffer, first)) in program.buffers.iter().zip(&repeats.lengths).enumerate() {
         if let Some(known) = capacity.get(*first) {
@@ -70,8 +69,10 @@ pub(crate) fn check(program: &Program, repeats: &Repeats, extents: &Extents) -> 
             continue;
         }
         let len = size(program, &buffer.len, extents).filter(|e| e.hi <= MAX_ELEMENTS);
-        let len =
-            len.ok_or_else(|| plain(format!("buffer {} has no usable size: `{}`", BufferId::new(i), buffer.len)))?;
+        let len = len.ok_or_else(|| {
+            let (id, why) = (BufferId::new(i), no_size(&buffer.len, extents));
+            BoundsError { kernel: writer(program, id), message: format!("buffer {id} has no usable size: {why}") }
+        })?;
         capacity.push(len.hi);
     }
     let checked = vec![false; program.kernels.len()];
@@ -86,31 +87,46 @@ const MAX_LATE: usize = 64;
 /// not negative. `n - late0 - late1` is not, where `late1` is checked to be at most `n - late0`.
 pub(crate) fn size(program: &Program, dim: &Dim, extents: &Extents) -> Option<Extent> {
     let range = Extent::of(dim, extents)?;
-    let lo = if range.lo >= 0 {
-        Some(range.lo)
-    } else {
-        never_negative(program, dim, extents, &mut { MAX_LATE }).then_some(0)
-    };
-    lo.map(|lo| Extent { lo, hi: range.hi.max(lo) })
+    if range.lo >= 0 {
+        return Some(range);
+    }
+    let sizes: Vec<(Dim, &Dim)> = late_sizes(program).map(|s| (s.symbol.clone().into(), &s.most)).collect();
+    let is_size = dim.is_at_least(0) || never_negative(dim, &sizes, extents, &mut { MAX_LATE });
+    is_size.then(|| Extent { lo: 0, hi: range.hi.max(0) })
 }
 
-fn never_negative(program: &Program, dim: &Dim, extents: &Extents, tries: &mut usize) -> bool {
-    if dim.is_at_least(0) || Extent::of(dim, extents).is_some_and(|e| e.lo >= 0) {
-        return true;
-    }
-    let sizes = program.blocks.iter().flat_map(|block| &block.steps).filter_map(|step| match step {
-        Step::Size(step) => Some((Dim::from(step.symbol.clone()), &step.most)),
+/// The steps that give sizes what data decides.
+fn late_sizes(program: &Program) -> impl Iterator<Item = &SizeStep> {
+    program.blocks.iter().flat_map(|block| &block.steps).filter_map(|step| match step {
+        Step::Size(step) => Some(step),
         Step::Run(_) | Step::If(_) | Step::Route(_) | Step::Repeat(_) => None,
-    });
-    sizes.into_iter().any(|(symbol, most)| {
+    })
+}
+
+/// Whether `dim`, whose terms may be negative, is not where `sizes` are what they are at most.
+fn never_negative(dim: &Dim, sizes: &[(Dim, &Dim)], extents: &Extents, tries: &mut usize) -> bool {
+    sizes.iter().any(|(symbol, most)| {
         let taken = dim.terms().iter().filter(|t| t.coef < 0).find_map(|t| {
             let term = Dim::from(vec![t.clone()]);
-            Some((term.exact_div(&symbol)?, term))
+            Some((term.exact_div(symbol)?, term))
         });
         let Some((times, term)) = taken else { return false };
         *tries = tries.saturating_sub(1);
-        *tries > 0 && never_negative(program, &(&(dim - &term) + &(&times * most)), extents, tries)
+        let least = &(dim - &term) + &(&times * most);
+        let holds = || Extent::of(&least, extents).is_some_and(|e| e.lo >= 0);
+        *tries > 0 && (holds() || never_negative(&least, sizes, extents, tries))
     })
+}
+
+/// Why a dim that should be a size has no range, or one below zero.
+pub(crate) fn no_size(dim: &Dim, extents: &Extents) -> String {
+    let why = match (Extent::of(dim, extents), zero_divisor(dim, extents)) {
+        (Some(range), _) if range.lo == range.hi => format!(": it is {}", range.lo),
+        (Some(range), _) => format!(": it may be {}", range.lo),
+        (None, Some(divisor)) => format!(": it divides by `{divisor}`, which may be 0"),
+        (None, None) => String::new(),
+    };
+    format!("`{dim}` is not a usable size here{why}")
 }
 
 /// More elements than this are refused, whatever the memory.
@@ -118,6 +134,20 @@ const MAX_ELEMENTS: i64 = 1 << 44;
 
 /// More keys of an attention are refused: threads keep the scores of some queries.
 const MAX_KEYS: i64 = 1 << 22;
+
+/// `extents` where data makes its sizes as large as they can be.
+pub(crate) fn largest(program: &Program, extents: &Extents) -> Extents {
+    let mut all = extents.clone();
+    for symbol in late_sizes(program).map(|step| &step.symbol) {
+        all.entry(symbol.clone()).and_modify(|range| *range = Extent::point(range.hi));
+    }
+    all
+}
+
+/// The name of the kernel that writes a buffer.
+pub(crate) fn writer(program: &Program, id: BufferId) -> Option<String> {
+    program.kernels.iter().find(|kernel| kernel.form.writes().contains(&id)).map(|kernel| kernel.name.clone())
+}
 
 /// Gives what steps bind, and the rows of every block that can run, their range.
 fn bind_rows(program: &Program, id: BlockId, extents: &mut Extents) {
@@ -210,10 +240,11 @@ impl Checker<'_> {
                     }
                 }
                 Step::Size(step) => {
-                    self.holds(step.value, 1).map_err(plain)?;
-                    self.size(&step.most).map_err(plain)?;
+                    let named = |message| BoundsError { kernel: Some(step.name.clone()), message };
+                    self.holds(step.value, 1).map_err(named)?;
+                    self.size(&step.most).map_err(named)?;
                     let mut compared = step.equal.iter().flat_map(|(a, b)| [a, b]);
-                    compared.try_for_each(|dim| self.any(dim).map(drop)).map_err(plain)?;
+                    compared.try_for_each(|dim| self.any(dim).map(drop)).map_err(named)?;
                 }
                 Step::Repeat(step) => {
                     // Without steps the sizes inside are not used.
@@ -228,14 +259,14 @@ impl Checker<'_> {
 
     /// The range of a size, which is not negative.
     fn size(&self, dim: &Dim) -> Checked<Extent> {
-        size(self.program, dim, self.extents).ok_or_else(|| format!("`{dim}` is not a usable size here"))
+        size(self.program, dim, self.extents).ok_or_else(|| no_size(dim, self.extents))
     }
 
     fn any(&self, dim: &Dim) -> Checked<Extent> {
         Extent::of(dim, self.extents).ok_or_else(|| format!("`{dim}` has no value here"))
     }
 
-    /// A size that does not vary between rows.
+    /// A size of weights, which does not vary.
     fn exact(&self, dim: &Dim) -> Checked<i64> {
         let e = self.size(dim)?;
         if e.lo == e.hi {
@@ -489,12 +520,9 @@ impl Checker<'_> {
     }
 
     fn conv(&self, form: &Conv) -> Checked {
-        let [_, channels, height, width] = &form.x_dims;
-        let [out, depth, kernel_height, kernel_width] = &form.w_dims;
-        for dim in [height, width, kernel_height, kernel_width, &form.y_size[0], &form.y_size[1]] {
-            self.exact(dim)?;
-        }
-        let (channels, out, depth) = (self.exact(channels)?, self.exact(out)?, self.exact(depth)?);
+        let [out, depth, kernel @ ..] = &form.w_dims;
+        kernel.iter().try_for_each(|dim| self.exact(dim).map(drop))?;
+        let (channels, out, depth) = (self.exact(&form.x_dims[1])?, self.exact(out)?, self.exact(depth)?);
         let (found, expected) = (depth.checked_mul(form.group), channels);
         if found != Some(expected) || out % form.group != 0 {
             return Err(format!(
@@ -518,10 +546,7 @@ impl Checker<'_> {
     }
 
     fn pool(&self, form: &Pool) -> Checked {
-        let [images, channels, height, width] = &form.x_dims;
-        for dim in [channels, height, width].into_iter().chain(&form.y_size) {
-            self.exact(dim)?;
-        }
+        let [images, channels, ..] = &form.x_dims;
         self.images(&form.x, &form.x_dims)?;
         self.holds_product(form.y, &[images, &form.y_size[0], &form.y_size[1], channels])
     }

@@ -107,6 +107,19 @@ impl Extent {
     }
 }
 
+/// A divisor inside of `dim` that may be zero.
+pub(crate) fn zero_divisor<'d>(dim: &'d Dim, extents: &Extents) -> Option<&'d Dim> {
+    let inside = |dim: &'d Dim| zero_divisor(dim, extents);
+    dim.terms().iter().flat_map(|term| &term.factors).find_map(|atom| match atom {
+        Atom::Symbol(_) => None,
+        Atom::Max(a, b) | Atom::Min(a, b) => inside(a).or_else(|| inside(b)),
+        Atom::FloorDiv(a, b) => inside(a).or_else(|| inside(b)).or_else(|| {
+            let may_be_zero = Extent::of(b, extents).is_some_and(|e| e.lo <= 0 && e.hi >= 0);
+            may_be_zero.then_some(&**b)
+        }),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicPtr, AtomicU64};
 use std::time::Instant;
 
-use eec_ir::program::{Program, Source, Step, verify};
+use eec_ir::bind::{Sizes, check_assumptions};
+use eec_ir::ops::control::no_size;
+use eec_ir::program::{Program, SizeStep, Source, Step, verify};
 use eec_ir::{ContentHash, DType, Symbol, Tensor};
 
 use crate::artifact::{Artifact, Held};
@@ -271,10 +273,7 @@ impl Session {
             Fault::Host => (ErrorKind::Kernel, self.host.calls.take_failure().unwrap_or_default()),
             Fault::Steps => (ErrorKind::Kernel, format!("loops take more than {} steps{}", self.step_limit, ranges())),
             Fault::Internal => (ErrorKind::Internal, "the kernel failed".into()),
-            Fault::Size => (ErrorKind::Kernel, format!("data gives a number that is no size here{}", ranges())),
-            Fault::Unequal => {
-                (ErrorKind::Kernel, format!("sizes that data decides must be equal and are not{}", ranges()))
-            }
+            Fault::Size | Fault::Unequal => (ErrorKind::Kernel, format!("{}{}", self.wrong_size(number), ranges())),
         };
         let mut steps = self.program.blocks.iter().flat_map(|b| &b.steps);
         let error = self.error(kind, why);
@@ -283,10 +282,7 @@ impl Session {
                 Step::Repeat(step) if step.body.0 as usize == number => Some(&step.name),
                 Step::Repeat(_) | Step::Run(_) | Step::If(_) | Step::Route(_) | Step::Size(_) => None,
             }),
-            Fault::Size | Fault::Unequal => steps.find_map(|step| match step {
-                Step::Size(step) if self.slots.get(&step.symbol) == Some(&number) => Some(&step.name),
-                Step::Repeat(_) | Step::Run(_) | Step::If(_) | Step::Route(_) | Step::Size(_) => None,
-            }),
+            Fault::Size | Fault::Unequal => self.size_step(number).map(|step| &step.name),
             Fault::Index | Fault::Division | Fault::Memory | Fault::Host | Fault::Internal => {
                 self.program.kernels.get(number).map(|kernel| &kernel.name)
             }
@@ -294,6 +290,27 @@ impl Session {
         match name {
             Some(name) => error.at_node(name),
             None => error,
+        }
+    }
+
+    /// The step that binds the symbol of this number.
+    fn size_step(&self, number: usize) -> Option<&SizeStep> {
+        self.program.blocks.iter().flat_map(|b| &b.steps).find_map(|step| match step {
+            Step::Size(step) => (self.slots.get(&step.symbol) == Some(&number)).then_some(step),
+            Step::Repeat(_) | Step::Run(_) | Step::If(_) | Step::Route(_) => None,
+        })
+    }
+
+    /// What is wrong with the size whose symbol has this number, after the run that found it.
+    fn wrong_size(&self, number: usize) -> String {
+        let values: Sizes = self.slots.iter().map(|(symbol, slot)| (symbol.clone(), self.symbols[*slot])).collect();
+        let step = self.size_step(number);
+        let most = step.and_then(|step| step.most.eval(&|symbol| values.get(symbol).copied()));
+        let unequal = step.and_then(|step| check_assumptions(&step.equal, &values).err());
+        match (self.symbols.get(number), most, unequal) {
+            (Some(value), Some(most), _) if !(0..=most).contains(value) => no_size(*value, most),
+            (_, _, Some(unequal)) => unequal.to_string(),
+            (_, _, None) => "data gives a number that is no size here".into(),
         }
     }
 }

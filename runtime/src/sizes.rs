@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use eec_ir::program::Program;
+use eec_ir::program::{Port, Program};
 use eec_ir::{Dim, Tensor};
 
 use crate::bind::bind;
@@ -53,11 +53,26 @@ impl Sizes {
     pub(crate) fn of(program: &Program, repeats: &Repeats, inputs: &[Tensor]) -> Result<Sizes, PlanError> {
         let bound = bind(program, inputs).map_err(|why| PlanError::new(ErrorKind::Input, why))?;
         let ranges = bounds::ranges(program, &bound);
-        let value = |dim: &Dim| bounds::size(program, dim, &ranges).and_then(|e| usize::try_from(e.hi).ok());
-        let dims = program.outputs.iter().map(|port| port.dims.iter().map(value).collect::<Option<Vec<usize>>>());
-        let outputs = dims
-            .collect::<Option<Vec<_>>>()
-            .ok_or_else(|| PlanError::new(ErrorKind::Input, "an output has no usable dims for these inputs"))?;
+        Sizes::within(program, repeats, bound, ranges)
+    }
+
+    /// What follows where `ranges` are those of all symbols, and `bound` those of the inputs.
+    pub(crate) fn within(
+        program: &Program,
+        repeats: &Repeats,
+        bound: Extents,
+        ranges: Extents,
+    ) -> Result<Sizes, PlanError> {
+        let value = |port: &Port, dim: &Dim| {
+            let size = bounds::size(program, dim, &ranges).and_then(|e| usize::try_from(e.hi).ok());
+            size.ok_or_else(|| PlanError {
+                kind: ErrorKind::Input,
+                kernel: bounds::writer(program, port.buffer),
+                why: format!("output {:?}: {}", port.name, bounds::no_size(dim, &ranges)),
+            })
+        };
+        let dims = program.outputs.iter().map(|port| port.dims.iter().map(|dim| value(port, dim)).collect());
+        let outputs = dims.collect::<Result<Vec<Vec<usize>>, PlanError>>()?;
         #[cfg(not(feature = "gpu"))]
         drop(outputs);
         let capacity = bounds::check(program, repeats, &ranges).map_err(|e| PlanError {

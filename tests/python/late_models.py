@@ -1,8 +1,8 @@
 """Writes small models whose sizes data decides:  python late_models.py FOLDER"""
 import numpy as np
-from onnx import parser
+from onnx import numpy_helper, parser
 
-from small_models import main
+from small_models import main, random
 
 HEADER = '<ir_version: 9, opset_import: ["" : 18]>\n'
 
@@ -386,10 +386,96 @@ def loops():
         yield f"a_few_steps_until_{limit:.0f}", guarded, {"x": f32(0.5, 1.0), "limit": f32(limit).reshape(())}
 
 
+def windows():
+    """Windows over images of which data decides the height, and over signals of which it decides the length."""
+
+    def over(operand, body, outputs, **weights):
+        """`body` over x, of which `c` says the rows that are kept."""
+        proto = text(f"m (bool[n] c, float[{operand}] a) => ({outputs}) {{ x = Compress <axis = 2> (a, c) {body} }}")
+        arrays = {name: random(len(dims) + dims[0], *dims) for name, dims in weights.items()}
+        proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
+        return proto
+
+    def of(name, proto, *counts, n=9):
+        for count in counts:
+            kept = np.arange(n) * 5 % n < count
+            yield f"{name}_of_{count}", proto, {"c": kept}, {"n": n}
+
+    image, signal = "2, 4, n, 7", "2, 4, n"
+    y = "float[b, f, h, w] y"
+    yield from of("pointwise", over(image, "y = Conv (x, w, v)", y, w=(5, 4, 1, 1), v=(5,)), 1, 4, 9)
+    yield from of("direct", over(image, "h = Conv <pads = [1, 1, 1, 1]> (x, w, v) y = Relu (h)", y, w=(24, 4, 3, 3), v=(24,)), 1, 2, 6, 9)
+    yield from of("residual", over(image, "h = Conv <pads = [1, 1, 1, 1]> (x, w) s = Add (h, x) y = Relu (s)", y, w=(4, 4, 3, 3)), 1, 6)
+    yield from of("unpadded", over(image, "h = Conv (x, w) r = Relu (h) y = Conv <strides = [2, 2]> (r, u)", y, w=(16, 4, 3, 3), u=(6, 16, 3, 3)), 5, 6, 7, 9)
+    yield from of("dilated", over(image, "y = Conv <dilations = [3, 2], pads = [1, 0, 0, 1]> (x, w)", y, w=(20, 4, 3, 3)), 6, 7, 9)
+    yield from of("grouped", over(image, "y = Conv <group = 2, pads = [0, 1, 0, 1]> (x, w)", y, w=(32, 2, 3, 3)), 3, 4, 9)
+    yield from of("depthwise", over(image, "y = Conv <group = 4, pads = [0, 1, 0, 1], strides = [2, 1]> (x, w)", y, w=(4, 1, 3, 3)), 3, 4, 9)
+    wide = "2, 4, n, 40"
+    yield from of("planar", over(wide, "y = Conv <pads = [0, 1, 0, 1]> (x, w)", y, w=(3, 4, 3, 3)), 3, 4, 9)
+    yield from of("by_a_computed_weight", over(image, "u = Tanh (w) y = Conv (x, u)", y, w=(9, 4, 3, 3)), 3, 9)
+    line = "float[b, f, l] y"
+    yield from of("signal", over(signal, "y = Conv <pads = [1, 0], strides = [2]> (x, w)", line, w=(16, 4, 3)), 2, 3, 40, 64, n=64)
+    yield from of("signal_pool", over(signal, "y = MaxPool <kernel_shape = [3]> (x)", line), 3, 4, 64, n=64)
+    yield from of("transposed", over(image, "y = ConvTranspose <strides = [2, 2], pads = [1, 1, 1, 1]> (x, w, v)", y, w=(4, 6, 3, 3), v=(6,)), 1, 2, 9)
+    yield from of("transposed_unit", over(image, "y = ConvTranspose (x, w)", y, w=(4, 6, 3, 3)), 0, 1, 9)
+    yield from of("max", over(image, "y = MaxPool <kernel_shape = [3, 3], strides = [2, 2]> (x)", y), 3, 4, 9)
+    yield from of("max_ceil", over(image, "y = MaxPool <kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1> (x)", y), 3, 4, 9)
+    yield from of("average", over(image, "y = AveragePool <kernel_shape = [2, 2], pads = [1, 1, 0, 0]> (x)", y), 1, 2, 9)
+    yield from of("average_with_pads", over(image, "y = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1], count_include_pad = 1> (x)", y), 1, 2, 9)
+    yield from of("global", over(image, "m = GlobalMaxPool (x) e = GlobalAveragePool (x) y = Sub (m, e)", y), 1, 2, 9)
+    yield from of("lp", over(image, "y = LpPool <kernel_shape = [2, 2]> (x)", y), 2, 9)
+    yield from of("same", over(image, """h = Conv <auto_pad = "SAME_UPPER"> (x, w) p = MaxPool <auto_pad = "SAME_LOWER", kernel_shape = [2, 2]> (h)
+        y = AveragePool <auto_pad = "SAME_UPPER", kernel_shape = [3, 2]> (p)""", y, w=(8, 4, 3, 3)), 1, 2, 5, 9)
+    yield from of("network", over(image, """h = Conv <pads = [1, 1, 1, 1]> (x, w) r = Relu (h) p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (r)
+        g = Conv <group = 16, pads = [1, 1, 1, 1]> (p, d) q = Clip (g) s = Add (q, p) t = Conv (s, u) y = GlobalAveragePool (t)""",
+        y, w=(16, 4, 3, 3), d=(16, 1, 3, 3), u=(5, 16, 1, 1)), 2, 3, 9)
+    volume = "1, 2, n, 4, 5"
+    yield from of("volume", over(volume, "y = Conv (x, w)", "float[b, f, d, h, w2] y", w=(3, 2, 2, 2, 2)), 2, 5)
+    both = text("""
+        m (bool[n] r, bool[w] s, float[2, 3, n, w] a) => (float[b, f, p, q] y, float[b, f, i, j] z) {
+            rows = Compress <axis = 2> (a, r)
+            x = Compress <axis = 3> (rows, s)
+            y = MaxPool <kernel_shape = [2, 3]> (x)
+            z = Conv <pads = [0, 0, 1, 1]> (x, filters)
+        }""")
+    both.graph.initializer.append(numpy_helper.from_array(random(3, 8, 3, 2, 2), "filters"))
+    for p, q in ((2, 3), (4, 9), (7, 5)):
+        yield f"height_and_width_{p}_{q}", both, {"r": np.arange(7) < p, "s": np.arange(9) >= 9 - q}, {"n": 7, "w": 9}
+    cut = text("""
+        m (float[1, 3, n, 6] x, int64[1] a, int64[1] b) => (float[1, 8, k, 5] y) <int64[1] axis = {2}> {
+            part = Slice (x, a, b, axis)
+            y = Conv (part, filters)
+        }""")
+    cut.graph.initializer.append(numpy_helper.from_array(random(4, 8, 3, 2, 2), "filters"))
+    for a, b in ((0, 2), (1, 8), (-4, 99)):
+        yield f"windows_of_a_slice_{a}_{b}", cut, {"a": np.array([a]), "b": np.array([b])}, {"n": 8}
+    guarded = text("""
+        m (bool[n] c, float[1, 3, n, 5] a) => (float[b, f, k, q] y) <int64 least = {3}> {
+            x = Compress <axis = 2> (a, c)
+            i = Cast <to = 7> (c)
+            k = ReduceSum <keepdims = 0> (i)
+            small = Less (k, least)
+            y = If (small) <then_branch = t () => (float[b1, f1, k1, q1] as_it_is) { as_it_is = Neg (x) },
+                            else_branch = e () => (float[b2, f2, k2, q2] largest) { largest = MaxPool <kernel_shape = [3, 3]> (x) }>
+        }""")
+    for count in (1, 2, 3, 6):
+        yield f"windows_where_they_fit_{count}", guarded, {"c": np.arange(6) < count}, {"n": 6}
+
+
+    few = "data makes it a size of -"
+    small = "y = MaxPool <kernel_shape = [3, 3]> (x)"
+    for name, body, count in (("pool", small, 1), ("global", "y = GlobalAveragePool (x)", 0)):
+        yield f"too_few_for_{name}", over(image, body, y), {"c": np.arange(5) < count}, {"n": 5}, None, few
+    after = over(image, "h = Conv (x, w) y = Conv (h, u)", y, w=(6, 4, 2, 2), u=(4, 6, 3, 3))
+    for count in (0, 3):
+        yield f"too_few_for_convolutions_{count}", after, {"c": np.arange(5) < count}, {"n": 5}, None, few
+
+
 def tests():
-    for family in (selections, sizes, branches, loops):
+    for family in (selections, sizes, branches, loops, windows):
         for name, proto, inputs, *given in family():
-            yield name, proto, inputs, {"n": 3, **(given[0] if given and given[0] else {})}
+            sizes_of, *judged = given or [None]
+            yield name, proto, inputs, {"n": 3, **(sizes_of or {})}, *judged
 
 
 if __name__ == "__main__":

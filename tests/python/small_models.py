@@ -47,8 +47,11 @@ def drawn(info, seed, sizes):
     return rng.integers(0, 2 if dtype == bool else 4, dims).astype(dtype)
 
 
-def write(folder, name, proto, inputs=None, sizes=None, twin=None):
-    """Writes one test; `inputs` maps names to arrays that are not drawn. ONNX Runtime runs `twin`, if it is given."""
+def write(folder, name, proto, inputs=None, sizes=None, twin=None, error=None):
+    """Writes one test; `inputs` maps names to arrays that are not drawn. ONNX Runtime runs `twin`, if it is given.
+
+    With `error` it must fail, and so must eec, with that in its message.
+    """
     target = folder / name
     target.mkdir(parents=True)
     path = target / "model.onnx"
@@ -62,11 +65,19 @@ def write(folder, name, proto, inputs=None, sizes=None, twin=None):
     np.savez(target / "inputs.npz", **arrays)
     judge = target / "twin.onnx"
     judge.write_bytes((twin or proto).SerializeToString())
-    np.savez(target / "expected.npz", **run(judge, arrays))
+    if error is None:
+        np.savez(target / "expected.npz", **run(judge, arrays))
+        return
+    (target / "error.txt").write_text(error)
+    try:
+        run(judge, arrays)
+    except Exception:
+        return
+    raise AssertionError(f"ONNX Runtime runs {name}")
 
 
 def main(tests):
-    """Writes what `tests()` yields, (name, model) or with inputs, sizes and a twin, to the folder on the command line."""
+    """Writes what `tests()` yields, the arguments of `write`, to the folder on the command line."""
     folder = pathlib.Path(sys.argv[1])
     for name, proto, *rest in tests():
         write(folder, name, proto, *rest)

@@ -12,8 +12,8 @@ use eec_ir::verify::{Stage, verify};
 use eec_ir::{Graph, Tensor, eval};
 use eec_passes::pass::{Context, Pass};
 use eec_passes::simplify::Simplify;
-use eec_runtime::Control;
 use eec_runtime::gpu::Guard;
+use eec_runtime::{Control, check_runs};
 
 use crate::backend::{cpu, gpu, on_gpu, run};
 use crate::has_gpu_form;
@@ -55,17 +55,22 @@ fn name_of(case: &Path) -> String {
 
 fn check_case(case: &Path, tolerance: f32) -> Result<(), String> {
     let read = |name: &str| read_npz(&case.join(name)).map_err(|e| e.to_string());
-    let (inputs, expected) = (read("inputs.npz")?, read("expected.npz")?);
+    let inputs = read("inputs.npz")?;
     let mut graph = import(&case.join("model.onnx")).map_err(|e| e.to_string())?;
     let name = |v: &eec_ir::ValueId| graph.value(*v).name.clone().unwrap_or_default();
     let ordered =
         graph.inputs().iter().map(|v| inputs.get(&*name(v)).cloned().ok_or_else(|| format!("no {}", name(v))));
     let ordered = ordered.collect::<Result<Vec<Tensor>, String>>()?;
-    let evaluated = eval::evaluate(&graph, &ordered).map_err(|e| format!("evaluator: {e}"))?;
-    compare(&graph, &evaluated, &expected, tolerance).map_err(|e| format!("evaluator: {e}"))?;
+    let evaluated = eval::evaluate(&graph, &ordered).map_err(|e| format!("evaluator: {e}"));
     Simplify.run(&mut graph, &mut Context::default()).map_err(|e| format!("simplify: {e}"))?;
+    check_runs(&lowered(&graph).map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
     let mut session = cpu(&graph, 2)?;
-    let done = run(&mut session, &graph, &ordered, Control::Auto)?;
+    let done = run(&mut session, &graph, &ordered, Control::Auto);
+    if let Ok(error) = std::fs::read_to_string(case.join("error.txt")) {
+        return fails(evaluated, &error).and_then(|()| fails(done, &error));
+    }
+    let (evaluated, done, expected) = (evaluated?, done?, read("expected.npz")?);
+    compare(&graph, &evaluated, &expected, tolerance).map_err(|e| format!("evaluator: {e}"))?;
     let outputs: Vec<Tensor> = done.outputs.into_iter().map(|(_, t)| t).collect();
     compare(&graph, &outputs, &expected, tolerance)?;
     check_read_back(&graph, &ordered, &expected, tolerance).map_err(|e| format!("read back: {e}"))?;
@@ -85,6 +90,15 @@ fn check_read_back(
     verify(&again, Stage::Lowerable).map_err(|e| e.to_string())?;
     let outputs = eval::evaluate(&again, inputs).map_err(|e| e.to_string())?;
     compare(&again, &outputs, expected, tolerance)
+}
+
+/// Whether a run failed with this in its message.
+fn fails<T>(done: Result<T, String>, error: &str) -> Result<(), String> {
+    match done {
+        Err(found) if found.contains(error) => Ok(()),
+        Err(found) => Err(format!("should fail with {error:?}, not {found:?}")),
+        Ok(_) => Err(format!("should fail with {error:?}")),
+    }
 }
 
 /// The same on a GPU, if there is one, for what has shaders and words there.

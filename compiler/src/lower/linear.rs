@@ -309,9 +309,12 @@ impl Lowering<'_> {
         let y = self.buffer(DType::F32, Dim::product(&y_dims), Source::Temp);
         let macs = Dim::product(y_dims.iter().chain(&w_dims[1..]));
         let [_, _, h, wd] = y_dims;
+        let [images, _, height, width] = nchw(&x.dims)?;
+        // The channels are those of the weights, whatever they are called before.
+        let channels = &w_dims[1] * &group.into();
         let pads: Vec<i64> = if pads.len() == 2 { vec![0, pads[0], 0, pads[1]] } else { pads.to_vec() };
         let form = Conv {
-            x_dims: nchw(&x.dims)?,
+            x_dims: [images, channels, height, width],
             w_dims,
             y_size: [h, wd],
             group,

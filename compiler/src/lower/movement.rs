@@ -11,7 +11,7 @@ impl Lowering<'_> {
     pub(super) fn reshape(&mut self, id: NodeId, dims: &[Dim]) -> Result<(), LowerError> {
         let (from, to) = (self.input(id, 0), self.result(id));
         let shown = self.shown(from)?;
-        let reshaped = match shown.reshaped(dims) {
+        let reshaped = match shown.reshaped(dims).or_else(|| shown.renamed(dims)) {
             Some(view) => view,
             None => {
                 let copied = self.copy(from, &shown);

@@ -10,7 +10,7 @@ use eec_ir::program::Source;
 use eec_ir::{BufferId, DType, Dim, Graph, NodeId, Op, ValueId};
 
 use super::fuse::{self, LoopBuilder};
-use super::view::Shown;
+use super::view::{Shown, is_renamed};
 use super::{LowerError, Lowering, host};
 
 /// The orders of a graph's values.
@@ -98,7 +98,7 @@ fn alike(graph: &Graph, node: &Node, classes: &mut Classes) {
                 unite_all(classes, &graph.region(*region).yields, results);
             }
         }
-        op if keeps_axes(op) => {
+        op if keeps_axes(op) || is_renaming(graph, node) => {
             let Some(result) = node.outputs.first() else { return };
             let same_rank = |v: &&ValueId| graph.ty(**v).rank() == graph.ty(*result).rank();
             let inside = |v: &&ValueId| match graph.value(**v).def {
@@ -116,6 +116,13 @@ fn alike(graph: &Graph, node: &Node, classes: &mut Classes) {
 fn keeps_axes(op: &Op) -> bool {
     let moves = matches!(op, Op::Concat { .. } | Op::Slice { .. } | Op::Pad { .. } | Op::Gather { .. });
     moves || matches!(op, Op::MaxPool { .. } | Op::AveragePool { .. }) || fuse::is_pointwise(op)
+}
+
+/// Whether a reshape gives one of the dims another name.
+fn is_renaming(graph: &Graph, node: &Node) -> bool {
+    let dims = |v: &[ValueId]| v.first().map(|v| &graph.ty(*v).dims);
+    let both = dims(&node.inputs).zip(dims(&node.outputs));
+    matches!(node.op, Op::Reshape { .. }) && both.is_some_and(|(from, to)| is_renamed(from, to))
 }
 
 fn unite_all(classes: &mut Classes, a: &[ValueId], b: &[ValueId]) {

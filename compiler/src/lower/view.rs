@@ -125,6 +125,11 @@ impl Shown {
         Some(Shown { view: View { strides, ..self.view.clone() }, dims: dims.to_vec() })
     }
 
+    /// The same axes where one of their dims is called something else; there are as many elements.
+    pub(super) fn renamed(&self, dims: &[Dim]) -> Option<Self> {
+        is_renamed(&self.dims, dims).then(|| Shown { dims: dims.to_vec(), ..self.clone() })
+    }
+
     /// The stride of axes `from..to` as one axis, if they are one run.
     fn merged_stride(&self, from: usize, to: usize) -> Option<Dim> {
         let axes: Vec<usize> = (from..to).filter(|a| !is_one(&self.dims[*a])).collect();
@@ -146,6 +151,11 @@ impl Shown {
             view: View { strides: with(&self.view.strides, stride), ..self.view.clone() },
         })
     }
+}
+
+/// Whether dims of as many elements are those of the same axes: all but one are equal, and so is that one.
+pub(super) fn is_renamed(from: &[Dim], to: &[Dim]) -> bool {
+    from.len() == to.len() && from.iter().zip(to).filter(|(a, b)| a != b).count() <= 1
 }
 
 /// The ends of the shortest groups of old and new dims from `i` and `j` on with equal products.
@@ -184,6 +194,15 @@ mod tests {
         assert!(t.reshaped(&dims(&["batch", "4", "seq", "2", "16"])).is_some());
         assert!(t.reshaped(&[Dim::symbol("batch"), &Dim::symbol("seq") * &4.into(), 32.into()]).is_none());
         assert_eq!(t.transposed(&[0, 2, 1, 3]), x);
+    }
+
+    #[test]
+    fn a_dim_of_another_name_keeps_its_axis() {
+        let x = Shown::dense(BufferId(0), &dims(&["2", "8", "h"])).transposed(&[0, 2, 1]);
+        let renamed = dims(&["2", "k", "8"]);
+        assert_eq!(x.reshaped(&renamed), None);
+        assert_eq!(x.renamed(&renamed).map(|r| r.view), Some(x.view.clone()));
+        assert_eq!(x.renamed(&dims(&["2", "k", "l"])), None);
     }
 
     #[test]

@@ -84,8 +84,9 @@ impl Entry<'_, '_> {
         // As an unsigned number, one below zero is larger than any size.
         let fits = self.b.ins().icmp(IntCC::UnsignedLessThanOrEqual, value, most);
         let slot = self.symbols.get(&step.symbol).copied().unwrap_or_default();
-        self.leave_unless(fits, Fault::Size, slot);
+        // The error of a number that does not fit says which it is.
         self.bind(Some(&step.symbol), value);
+        self.leave_unless(fits, Fault::Size, slot);
         for (a, b) in &step.equal {
             let (a, b) = (self.size(a), self.size(b));
             let equal = self.b.ins().icmp(IntCC::Equal, a, b);

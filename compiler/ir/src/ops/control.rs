@@ -54,7 +54,12 @@ fn check_truth(op: &Op, condition: &Type) -> Result<(), InferError> {
 
 /// Why a number that data gave is no size.
 pub fn no_size(value: i64, most: i64) -> String {
-    format!("data makes it a size of {value}, which is not within 0 to {most}")
+    match value < 0 {
+        true => {
+            format!("data makes it a size of {value}: there are fewer elements than are taken, or than a window has")
+        }
+        false => format!("data makes it a size of {value}, which is more than the {most} that it can be"),
+    }
 }
 
 /// The number of steps that a `Loop` takes at most; `None` if only its condition ends it.

@@ -42,7 +42,7 @@ impl Growth {
             let size = cx.dims(own[*value])[*axis].clone();
             if !(most - &size).is_at_least(0) {
                 // Beyond its room the run ends.
-                cx.check_at_most(&size, most)?;
+                cx.checked(&size, most.clone())?;
             }
             all[*value] = cx.filled(all[*value], *axis, most)?;
             sizes.push(size);

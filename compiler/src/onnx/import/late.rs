@@ -114,19 +114,37 @@ impl Cx<'_> {
             return Ok(size);
         }
         let number = self.cast(value, DType::I64)?;
+        let size = self.symbol_of(number, most)?;
+        self.late_mut().sizes.insert((region, element), size.clone());
+        Ok(size)
+    }
+
+    /// A new symbol for an i64 `number`; the run ends here where that is negative or more than `most`.
+    fn symbol_of(&mut self, number: ValueId, most: Dim) -> NodeResult<Dim> {
         let symbol = self.graph_mut().fresh_symbol("late");
         let size = Dim::from(symbol.clone());
         self.emit(Op::LateSize { size: size.clone(), most: most.clone() }, &[number])?;
-        self.late_mut().sizes.insert((region, element), size.clone());
         self.late_mut().symbols.insert(symbol, most);
         Ok(size)
     }
 
-    /// Ends the run where `size` is more than `most`.
-    pub(super) fn check_at_most(&mut self, size: &Dim, most: &Dim) -> NodeResult<()> {
+    /// A new symbol for a size; the run ends here where that is negative or more than `most`.
+    pub(super) fn checked(&mut self, size: &Dim, most: Dim) -> NodeResult<Dim> {
         let number = self.number_of(size)?;
-        let checked = Dim::from(self.graph_mut().fresh_symbol("late"));
-        self.emit(Op::LateSize { size: checked, most: most.clone() }, &[number]).map(drop)
+        self.symbol_of(number, most)
+    }
+
+    /// `size` as `least` and more, if data decides it: the run ends here where it is less.
+    pub(super) fn checked_at_least(&mut self, size: &Dim, least: i64) -> NodeResult<Dim> {
+        let more = size - &Dim::from(least);
+        if !self.late().decides(size) || more.is_at_least(0) {
+            return Ok(size.clone());
+        }
+        let late = self.late();
+        let most = late.most(&more, &|symbol| late.symbols.contains_key(symbol));
+        // Inputs too small for it are refused when a run starts.
+        let most = most.unwrap_or_else(|| more.larger(&Dim::default()));
+        Ok(&self.checked(&more, most)? + &Dim::from(least))
     }
 
     /// What is known of the elements of a value.

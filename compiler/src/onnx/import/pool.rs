@@ -38,8 +38,23 @@ impl Window {
         };
     }
 
+    /// A window that takes one step at a time and has no padding.
+    pub(super) fn dense(kernel: Vec<i64>, dilations: Vec<i64>) -> Window {
+        let n = kernel.len();
+        Window { kernel, strides: vec![1; n], dilations, pads: vec![0; 2 * n], margins: None }
+    }
+
+    /// The operand, padded by the margins, if there are any, with `value`. Where data decides dims into which the window
+    /// may not fit, the run ends if it does not.
+    pub(super) fn operand(&self, cx: &mut Cx, x: ValueId, value: f64) -> NodeResult<ValueId> {
+        let x = self.margined(cx, x, value)?;
+        let n = self.kernel.len();
+        let reach = |i: usize| (self.kernel[i] - 1) * self.dilations[i] + 1;
+        at_least(cx, x, (0..n).map(|i| reach(i) - self.pads[i] - self.pads[i + n]))
+    }
+
     /// The operand, padded by the margins, if there are any, with `value`.
-    pub(super) fn margined(&self, cx: &mut Cx, x: ValueId, value: f64) -> NodeResult<ValueId> {
+    fn margined(&self, cx: &mut Cx, x: ValueId, value: f64) -> NodeResult<ValueId> {
         let Some(margins) = &self.margins else { return Ok(x) };
         let (begins, ends) = margins.split_at(self.kernel.len());
         let none = [Dim::default(), Dim::default()];
@@ -57,14 +72,11 @@ pub(super) fn conv(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
 
 /// The convolution of these operands under the node's attributes.
 pub(super) fn convolution(cx: &mut Cx, inputs: &[ValueId]) -> NodeResult<ValueId> {
-    let [x, weight, ..] = *inputs else { return refuse("needs an operand and a weight") };
+    let [x, weight, ref bias @ ..] = *inputs else { return refuse("needs an operand and a weight") };
     let group = cx.int("group")?.unwrap_or(1);
     let kernel = weight_kernel(cx, weight)?;
     let window = window(cx, x, kernel)?;
-    let operands: Vec<ValueId> =
-        std::iter::once(window.margined(cx, x, 0.0)?).chain(inputs[1..].iter().copied()).collect();
-    let Window { strides, dilations, pads, .. } = window;
-    cx.emit(Op::Conv { group, strides, dilations, pads }, &operands)
+    convolved(cx, group, window, [x, weight], bias)
 }
 
 /// The dims of a weight after its channels, as `kernel_shape` must list them too.
@@ -82,7 +94,9 @@ pub(super) fn deform_conv(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     let (x, weight, offset) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
     let (group, offset_group) = (cx.int("group")?.unwrap_or(1), cx.int("offset_group")?.unwrap_or(1));
     let kernel = weight_kernel(cx, weight)?;
-    let Window { strides, dilations, pads, .. } = window(cx, x, kernel)?;
+    let window = window(cx, x, kernel)?;
+    let x = window.operand(cx, x, 0.0)?;
+    let Window { strides, dilations, pads, .. } = window;
     let bias = match cx.optional(3) {
         Some(bias) => bias,
         None => {
@@ -115,6 +129,33 @@ pub(super) fn roi_align(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     Ok(vec![cx.emit(op, &inputs)?])
 }
 
+/// The convolution of an operand, into which its window fits, with a weight and perhaps a bias.
+pub(super) fn convolved(
+    cx: &mut Cx,
+    group: i64,
+    window: Window,
+    [x, weight]: [ValueId; 2],
+    bias: &[ValueId],
+) -> NodeResult<ValueId> {
+    let x = window.operand(cx, x, 0.0)?;
+    let Window { strides, dilations, pads, .. } = window;
+    cx.emit(Op::Conv { group, strides, dilations, pads }, &[&[x, weight], bias].concat())
+}
+
+/// The operand of a pooling over all of an image: where data decides its dims, the run ends if there is nothing.
+pub(super) fn not_empty(cx: &mut Cx, x: ValueId) -> NodeResult<ValueId> {
+    at_least(cx, x, std::iter::repeat(1))
+}
+
+/// `x` with so much in its dims after the channels, which runs check where data decides them.
+fn at_least(cx: &mut Cx, x: ValueId, least: impl Iterator<Item = i64>) -> NodeResult<ValueId> {
+    let mut dims = cx.dims(x);
+    for (dim, least) in dims.iter_mut().skip(2).zip(least) {
+        *dim = cx.checked_at_least(dim, least)?;
+    }
+    cx.reshape(x, dims)
+}
+
 /// `MaxPool`; its second result is where in the whole operand each largest element stands.
 pub(super) fn max_pool(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     let column_major = cx.flag("storage_order", false)?;
@@ -123,9 +164,9 @@ pub(super) fn max_pool(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     let kernel = kernel_shape(cx)?;
     let window = window(cx, x, kernel)?;
     let least = cx.ty(x).dtype.integer_range().map_or(f64::NEG_INFINITY, |(least, _)| least as f64);
-    let margined = window.margined(cx, x, least)?;
+    let operand = window.operand(cx, x, least)?;
     let Window { kernel, strides, dilations, pads, .. } = window.clone();
-    let y = cx.emit(Op::MaxPool { kernel, strides, dilations, pads, ceil_mode }, &[margined])?;
+    let y = cx.emit(Op::MaxPool { kernel, strides, dilations, pads, ceil_mode }, &[operand])?;
     if !cx.asks_for(1) {
         return Ok(vec![y]);
     }
@@ -143,20 +184,22 @@ pub(super) fn average_pool(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     let ceil_mode = cx.flag("ceil_mode", false)?;
     let kernel = kernel_shape(cx)?;
     let window = window(cx, x, kernel)?;
+    let operand = window.operand(cx, x, 0.0)?;
     let mean = |cx: &mut Cx, x: ValueId| {
-        let x = window.margined(cx, x, 0.0)?;
         let Window { kernel, strides, pads, .. } = window.clone();
         cx.emit(Op::AveragePool { kernel, strides, pads, ceil_mode, count_include_pad }, &[x])
     };
-    let y = mean(cx, x)?;
+    let y = mean(cx, operand)?;
     if count_include_pad || !window.has_margins() {
         return Ok(vec![y]);
     }
     // The zeros of the margins were counted; this is the share of elements that were not.
     let one = cx.number(x, 1.0)?;
-    let mut plane = cx.dims(x);
-    plane[..2].fill(1.into());
+    let [mut plane, mut padded] = [cx.dims(x), cx.dims(operand)];
+    [&mut plane, &mut padded].into_iter().for_each(|dims| dims[..2].fill(1.into()));
     let ones = cx.expanded(one, plane)?;
+    let ones = window.margined(cx, ones, 0.0)?;
+    let ones = cx.reshape(ones, padded)?;
     let share = mean(cx, ones)?;
     Ok(vec![cx.div(y, share)?])
 }
@@ -185,6 +228,9 @@ pub(super) fn window(cx: &mut Cx, x: ValueId, kernel: Vec<i64>) -> NodeResult<Wi
         Some("SAME_UPPER") => window.pad_by(window.same_pads(&spatial, false)?),
         Some("SAME_LOWER") => window.pad_by(window.same_pads(&spatial, true)?),
         Some(other) => return refuse(format!("`auto_pad` = `{other}` is not known")),
+    }
+    if window.has_margins() && spatial.iter().any(|dim| cx.late().decides(dim)) {
+        return refuse(format!("automatic padding at strides above 1 over sizes that data decides: {}", cx.ty(x)));
     }
     if window.pads.len() != 2 * n || window.pads.iter().any(|p| !(0..=FARTHEST).contains(p)) {
         return refuse(format!("pads {:?} do not fit {n} dims", window.pads));

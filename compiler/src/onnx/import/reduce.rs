@@ -4,6 +4,7 @@ use eec_ir::{Dim, Op, ValueId};
 
 use super::super::error::{NodeResult, Refusal, refuse};
 use super::node::{Cx, Results, axis_index, axis_indices};
+use super::pool;
 
 /// The operand, the axes to reduce (none: nothing is reduced) and whether they stay as dims of 1. Axes
 /// are an operand since opset `since`, an attribute before.
@@ -82,6 +83,7 @@ pub(super) fn log_sum_exp(cx: &mut Cx) -> Results {
 /// A pooling over all dims after the channels.
 pub(super) fn global(cx: &mut Cx, op: fn(Vec<i64>) -> Op) -> Results {
     let x = cx.input(0)?;
+    let x = pool::not_empty(cx, x)?;
     let axes = (2..cx.rank(x) as i64).collect();
     Ok(vec![cx.emit(op(axes), &[x])?])
 }

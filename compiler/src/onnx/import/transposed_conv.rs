@@ -5,7 +5,7 @@ use eec_ir::{Dim, Op, Tensor, ValueId};
 
 use super::super::error::{NodeResult, Refusal, refuse};
 use super::node::{Cx, Results};
-use super::pool::{Window, halves, kernel_shape, window};
+use super::pool::{Window, convolved, halves, kernel_shape, not_empty, window};
 
 /// The convolution of the operand, with zeros between its elements, with the weight turned round.
 pub(super) fn conv_transpose(cx: &mut Cx) -> Results {
@@ -58,9 +58,9 @@ pub(super) fn conv_transpose(cx: &mut Cx) -> Results {
         x = cx.unary(Op::Pad { pads: margins }, x)?;
     }
     let weight = turned(cx, weight, group)?;
-    let inputs: Vec<ValueId> = [Some(x), Some(weight), cx.optional(2)].into_iter().flatten().collect();
-    let op = Op::Conv { group, strides: vec![1; n], dilations, pads: vec![0; 2 * n] };
-    Ok(vec![cx.emit(op, &inputs)?])
+    let window = Window::dense(kernel, dilations);
+    let bias = cx.optional(2);
+    Ok(vec![convolved(cx, group, window, [x, weight], bias.as_slice())?])
 }
 
 /// `stride - 1` zeros between the elements along an axis.
@@ -106,12 +106,10 @@ fn window_sums(cx: &mut Cx, x: ValueId, window: &Window) -> NodeResult<ValueId> 
     let dims = cx.dims(x);
     let planes = [Dim::product(&dims[..2]), 1.into()].into_iter().chain(dims[2..].iter().cloned()).collect();
     let x = cx.reshape(x, planes)?;
-    let x = window.margined(cx, x, 0.0)?;
     let one = cx.number(x, 1.0)?;
     let ones = [1, 1].into_iter().chain(window.kernel.iter().copied()).map(Dim::from).collect();
     let ones = cx.expanded(one, ones)?;
-    let (strides, dilations, pads) = (window.strides.clone(), window.dilations.clone(), window.pads.clone());
-    let sums = cx.emit(Op::Conv { group: 1, strides, dilations, pads }, &[x, ones])?;
+    let sums = convolved(cx, 1, window.clone(), [x, ones], &[])?;
     let spatial = cx.dims(sums).into_iter().skip(2);
     cx.reshape(sums, dims[..2].iter().cloned().chain(spatial).collect())
 }
@@ -154,6 +152,7 @@ pub(super) fn lp_pool(cx: &mut Cx) -> Results {
 /// The same over all dims after the channels.
 pub(super) fn global_lp_pool(cx: &mut Cx) -> Results {
     let x = cx.input(0)?;
+    let x = not_empty(cx, x)?;
     let p = cx.int("p")?.unwrap_or(2) as f64;
     let size = cx.unary(Op::Abs {}, x)?;
     let (power, root) = (cx.number(x, p)?, cx.number(x, 1.0 / p)?);
@@ -182,6 +181,8 @@ pub(super) fn dilated_average_pool(cx: &mut Cx, count_include_pad: bool) -> Resu
     }
     let ones = cx.expanded(one, plane)?;
     let counts = window_sums(cx, ones, &window)?;
+    let spatial = cx.dims(sums).into_iter().skip(2);
+    let counts = cx.reshape(counts, [1.into(), 1.into()].into_iter().chain(spatial).collect())?;
     Ok(vec![cx.div(sums, counts)?])
 }
 
@@ -201,9 +202,9 @@ pub(super) fn causal_conv(cx: &mut Cx) -> Results {
             cx.unary(Op::Pad { pads }, x)?
         }
     };
-    let inputs: Vec<ValueId> = [Some(whole), Some(weight), cx.optional(2)].into_iter().flatten().collect();
-    let op = Op::Conv { group: channels, strides: vec![1], dilations: vec![1], pads: vec![0; 2] };
-    let mut y = cx.emit(op, &inputs)?;
+    let window = Window::dense(vec![kept + 1], vec![1]);
+    let bias = cx.optional(2);
+    let mut y = convolved(cx, channels, window, [whole, weight], bias.as_slice())?;
     match cx.word("activation")?.as_deref() {
         None | Some("none" | "") => {}
         Some("silu" | "swish") => {

@@ -50,3 +50,20 @@ fn positions_of_the_largest_need_constant_sizes() {
     let reason = "positions of the largest need images of constant sizes, found f32[2, 3, n]";
     assert_eq!(message, format!("m: node `the MaxPool` (MaxPool): {reason}; `--fix-dim` makes them constants"));
 }
+
+#[test]
+fn automatic_padding_of_sizes_that_data_decides_is_for_stride_1() {
+    let pooled = |stride: i64| {
+        let all = node("Constant", &[], &["all"], vec![ints("value_ints", &[-1])]);
+        let flat = node("Reshape", &["x", "all"], &["flat"], vec![]);
+        let mask = node("Cast", &["flat"], &["mask"], vec![int("to", 9)]);
+        let rows = node("Compress", &["flat", "mask"], &["rows"], vec![]);
+        let shape = node("Constant", &[], &["shape"], vec![ints("value_ints", &[1, 1, -1])]);
+        let signal = node("Reshape", &["rows", "shape"], &["signal"], vec![]);
+        let window = vec![word("auto_pad", "SAME_UPPER"), ints("kernel_shape", &[3]), ints("strides", &[stride])];
+        refusal(vec![all, flat, mask, rows, shape, signal, node("MaxPool", &["signal"], &["y"], window)], 17)
+    };
+    assert_eq!(pooled(1), "");
+    let refused = pooled(2);
+    assert!(refused.contains("node `the MaxPool` (MaxPool): automatic padding at strides above 1"), "{refused}");
+}
