@@ -1,6 +1,5 @@
 //! Why a model could not be imported or exported: the file, the node, and what was found.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 
@@ -8,7 +7,7 @@ use eec_ir::ValueId;
 use eec_ir::ops::InferError;
 use eec_ir::verify::VerifyErrors;
 
-use super::unsupported::{Unsupported, decided_by};
+use super::unsupported::{Deciding, Unsupported};
 
 /// An import that failed.
 #[derive(Debug)]
@@ -59,7 +58,7 @@ pub enum ImportErrorKind {
     #[error("{0}")]
     Invalid(VerifyErrors),
     /// A value's declared type contradicts the inferred one.
-    #[error("value `{value}` is declared as {declared}, but the model computes {inferred}{}", decided_by(deciding))]
+    #[error("value `{value}` is declared as {declared}, but the model computes {inferred}{deciding}")]
     Contradiction {
         /// The value's name.
         value: String,
@@ -67,8 +66,8 @@ pub enum ImportErrorKind {
         declared: String,
         /// The type that follows from the inputs.
         inferred: String,
-        /// The inputs that choose the branch in which it stands.
-        deciding: BTreeSet<String>,
+        /// What chooses the branch in which it stands.
+        deciding: Deciding,
     },
 }
 

@@ -22,4 +22,4 @@ pub use import::{
     Cpu, FixedInput, ImportOptions, Limits, OPSETS, Operator, import, import_bytes, import_bytes_with, import_with,
     operators, read_tensor_file,
 };
-pub use unsupported::{Unsupported, UnsupportedForm, UnsupportedOp, UnsupportedType};
+pub use unsupported::{Deciding, Unsupported, UnsupportedForm, UnsupportedOp, UnsupportedType};

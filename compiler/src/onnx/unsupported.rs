@@ -49,14 +49,23 @@ pub struct UnsupportedForm {
     pub place: String,
     /// How many nodes have it.
     pub count: usize,
-    /// Inputs of the model whose elements, if they were known before a run, would make it supported.
-    pub deciding: BTreeSet<String>,
+    /// What would make it supported, if it were known before a run, or choose a branch without it.
+    pub deciding: Deciding,
+}
+
+/// What of a model's inputs decides a form or a branch.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Deciding {
+    /// Inputs, by their elements.
+    pub inputs: BTreeSet<String>,
+    /// Symbolic dims.
+    pub sizes: BTreeSet<String>,
 }
 
 impl Unsupported {
     /// The inputs that decide shapes and the like, so that they would have to be known before a run.
     pub fn deciding_inputs(&self) -> BTreeSet<&str> {
-        self.forms.iter().flat_map(|f| &f.deciding).map(String::as_str).collect()
+        self.forms.iter().flat_map(|f| &f.deciding.inputs).map(String::as_str).collect()
     }
 
     /// Whether there is nothing.
@@ -65,11 +74,12 @@ impl Unsupported {
     }
 
     /// Counts a node at `place` whose form is refused for `reason`.
-    pub(crate) fn count_form(&mut self, op: &str, reason: String, place: String, deciding: BTreeSet<String>) {
+    pub(crate) fn count_form(&mut self, op: &str, reason: String, place: String, deciding: Deciding) {
         match self.forms.iter_mut().find(|f| f.op == op && f.reason == reason) {
             Some(form) => {
                 form.count += 1;
-                form.deciding.extend(deciding);
+                form.deciding.inputs.extend(deciding.inputs);
+                form.deciding.sizes.extend(deciding.sizes);
             }
             None => self.forms.push(UnsupportedForm { op: op.to_string(), reason, place, count: 1, deciding }),
         }
@@ -98,25 +108,21 @@ impl fmt::Display for UnsupportedType {
 
 impl fmt::Display for UnsupportedForm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: {} (×{}, first at {}{})",
-            self.op,
-            self.reason,
-            self.count,
-            self.place,
-            decided_by(&self.deciding)
-        )
+        write!(f, "{}: {} (×{}, first at {}{})", self.op, self.reason, self.count, self.place, self.deciding)
     }
 }
 
-/// `; decided by the inputs a, b, …`, if there are such inputs.
-pub(super) fn decided_by(deciding: &BTreeSet<String>) -> String {
-    if deciding.is_empty() {
-        return String::new();
+/// `; decided by the inputs a, b, …`, if there are any, with the options that make them constants.
+impl fmt::Display for Deciding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [("inputs", &self.inputs, "--fix"), ("sizes", &self.sizes, "--fix-dim")];
+        for (k, (what, names, option)) in parts.into_iter().filter(|(_, names, _)| !names.is_empty()).enumerate() {
+            let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+            let begin = if k == 0 { "; decided by" } else { ", and by" };
+            write!(f, "{begin} the {what} {}, of which `{option}` makes constants", names.join(", "))?;
+        }
+        Ok(())
     }
-    let names: Vec<String> = deciding.iter().map(|name| format!("`{name}`")).collect();
-    format!("; decided by the inputs {}, of which `--fix` makes constants", names.join(", "))
 }
 
 /// The reason alone where one node is all there is, as errors name the node themselves.
@@ -127,7 +133,7 @@ impl fmt::Display for Unsupported {
             (!items.is_empty()).then(|| format!("{title}: {}", items.join(", ")))
         }
         if let Some(form) = self.only_form() {
-            return write!(f, "{}{}", form.reason, decided_by(&form.deciding));
+            return write!(f, "{}{}", form.reason, form.deciding);
         }
         let groups = [
             group("unsupported operators", &self.ops),

@@ -133,7 +133,7 @@ impl Importer<'_> {
             return Ok(());
         }
         let (declared, inferred) = (declared.to_string(), inferred.to_string());
-        let (value, deciding) = (name.to_string(), self.deciding_inputs([]));
+        let (value, deciding) = (name.to_string(), self.deciding([]));
         Err(self.fail(ImportErrorKind::Contradiction { value, declared, inferred, deciding }))
     }
 }

@@ -8,6 +8,7 @@ mod contrib;
 mod contrib_attention;
 mod contrib_grouped;
 mod control;
+mod deciding;
 mod einsum;
 mod elementwise;
 mod file;
@@ -46,11 +47,9 @@ mod unroll;
 mod vectorise;
 mod weight_only;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use eec_ir::graph::Def;
-use eec_ir::ops::Facts;
 use eec_ir::verify::{Stage, verify};
 use eec_ir::{Graph, Origin, RegionId, Type, ValueId};
 
@@ -310,7 +309,7 @@ impl Importer<'_> {
             Ok(results) => Ok(results),
             Err(Failure::Import(error)) => Err(error),
             Err(Failure::Node(refusal)) => {
-                let deciding = self.deciding_inputs(refusal.undecided);
+                let deciding = self.deciding(refusal.undecided);
                 self.unsupported.count_form(&op, refusal.reason, self.path.join(" / "), deciding);
                 self.path.truncate(path);
                 self.conditions.truncate(conditions);
@@ -345,26 +344,6 @@ impl Importer<'_> {
             }
             results => Ok(results),
         }
-    }
-
-    /// The small inputs that these values are computed from, and that choose the branches around the current node.
-    fn deciding_inputs(&self, values: impl IntoIterator<Item = ValueId>) -> BTreeSet<String> {
-        let graph = &self.graph;
-        let (mut found, mut seen) = (BTreeSet::new(), HashSet::new());
-        let mut next: Vec<ValueId> = values.into_iter().chain(self.conditions.iter().copied()).collect();
-        while let Some(value) = next.pop() {
-            let small = || graph.ty(value).elements().as_const().is_some_and(|n| n <= Facts::MAX_CONTENTS as i64);
-            match graph.value(value).def {
-                Def::Param(Graph::ROOT, _) if small() => {
-                    found.extend(graph.value(value).name.as_deref().map(str::to_string))
-                }
-                Def::Node(node, _) if seen.insert(node) => next.extend(&graph.node(node).inputs),
-                // Were the number of steps known, so would be the number of every step.
-                Def::Param(region, _) if self.counts.contains_key(&region) => next.extend(self.counts.get(&region)),
-                Def::Param(..) | Def::Const(_) | Def::Node(..) => {}
-            }
-        }
-        found
     }
 
     fn refusal(&self, refusal: Refusal) -> ImportError {

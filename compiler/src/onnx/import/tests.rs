@@ -204,7 +204,7 @@ fn errors_inside_branches_name_the_way_to_them() {
 }
 
 #[test]
-fn errors_in_a_branch_or_between_branches_name_the_inputs_that_choose() -> Outcome {
+fn errors_in_a_branch_or_between_branches_name_what_chooses() -> Outcome {
     let refused = |op: &str, operands: &[&str]| -> Outcome<String> {
         let then = branch("then_branch", vec![node("Neg", &["x"], &["t"], vec![])], "t");
         let other = branch("else_branch", vec![node(op, operands, &["e"], vec![])], "e");
@@ -218,5 +218,12 @@ fn errors_in_a_branch_or_between_branches_name_the_inputs_that_choose() -> Outco
     let between = refused("Shape", &["x"])?;
     assert!(between.contains("must have one element type") && between.ends_with(chosen), "{between}");
     assert_eq!(refused("Exp", &["x"])?, "");
+    let rows = node("Shape", &["x"], &["rows"], vec![int("start", 0), int("end", 1)]);
+    let one = node("Constant", &[], &["one"], vec![ints("value_ints", &[1])]);
+    let alone = node("Equal", &["rows", "one"], &["alone"], vec![]);
+    let then = branch("then_branch", vec![node("Neg", &["x"], &["t"], vec![])], "t");
+    let other = branch("else_branch", vec![node("Shape", &["x"], &["e"], vec![])], "e");
+    let sized = refusal(vec![rows, one, alone, node("If", &["alone"], &["y"], vec![then, other])], 17);
+    assert!(sized.ends_with("; decided by the sizes `n`, of which `--fix-dim` makes constants"), "{sized}");
     Ok(())
 }
