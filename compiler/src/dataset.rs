@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use eec_ir::minifloat::Overflow;
 use eec_ir::{DType, Graph, Tensor};
 
 use crate::Error;
@@ -129,12 +130,17 @@ fn check_names(wanted: &[&str], arrays: &Arrays) -> Result<(), String> {
         let comma = if reason.is_empty() { "" } else { "; " };
         reason = format!("{reason}{comma}array {} is no input of the model", unknown.join(", "));
     }
-    let fixed = if unknown.is_empty() { "" } else { "; what --fix makes a constant is an input no more" };
+    let fixed = if unknown.is_empty() { "" } else { "; an input that --fix makes a constant is given no array" };
     Err(format!("{reason} (inputs: {}){fixed}", wanted.join(", ")))
 }
 
-/// The tensor with its integers as the model's integer type, if every value fits; else as it is.
+/// The tensor with its integers as the model's integer type, if every value fits, and its f64, which is what Python
+/// numbers are, rounded to the model's float type; f32 as f64 where the model takes that; else as it is.
 pub(crate) fn fitted(tensor: Tensor, to: DType) -> Tensor {
+    let rounded = tensor.dtype() == DType::F64 && to.is_float();
+    if tensor.dtype() != to && (rounded || (tensor.dtype(), to) == (DType::F32, DType::F64)) {
+        return Tensor::from_f64s(to, tensor.dims(), &tensor.to_f64s(), Overflow::Special).unwrap_or(tensor);
+    }
     let integers = if tensor.dtype().is_int() && to.is_int() { tensor.to_i128s() } else { None };
     let (least, largest) = to.integer_range().unwrap_or_default();
     let fits = integers.filter(|v| v.iter().all(|x| (least..=largest).contains(x)));
@@ -277,5 +283,10 @@ mod tests {
         let large = Tensor::vector(vec![1i64 << 31]);
         assert_eq!(fitted(large.clone(), DType::I32), large);
         assert_eq!(fitted(narrow.clone(), DType::F32), narrow);
+        let double = Tensor::from_f64s(DType::F64, &[2], &[1.5, -0.1], Overflow::Special).unwrap();
+        assert_eq!(fitted(double.clone(), DType::F64), double);
+        assert_eq!(fitted(double, DType::F32), Tensor::vector(vec![1.5f32, -0.1]));
+        assert_eq!(fitted(Tensor::scalar(0.5f32), DType::F64).dtype(), DType::F64);
+        assert_eq!(fitted(Tensor::scalar(0.5f32), DType::F16).dtype(), DType::F32);
     }
 }

@@ -1,8 +1,6 @@
 //! NumPy files: `.npz` archives and `.npy` arrays, to and from tensors.
 //!
-//! Elements of f32, f16, i64, i32 and bool are kept. f64 is rounded to f32, because that is what NumPy
-//! makes of Python numbers and no model here computes in it; integers of 8 and 16 bits become i32.
-//! Everything else is refused.
+//! Floats of 16 to 64 bits, integers of 8 to 64 bits and bool are kept as they are; everything else is refused.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -212,28 +210,27 @@ fn row_major(bytes: &[u8], size: usize, dims: &[usize]) -> Vec<u8> {
 fn convert(header: &Header, bytes: Vec<u8>) -> Result<Tensor, String> {
     let dims = &header.dims;
     let kind = header.descr.get(1..).unwrap_or_default();
-    let tensor = match kind {
-        "f4" => Tensor::from_bytes(DType::F32, dims, bytes),
-        "i8" => Tensor::from_bytes(DType::I64, dims, bytes),
-        "i4" => Tensor::from_bytes(DType::I32, dims, bytes),
-        "b1" => Tensor::from_bytes(DType::Bool, dims, bytes),
-        "f2" => Tensor::from_bytes(DType::F16, dims, bytes),
-        "f8" => Tensor::new(
-            dims,
-            bytemuck::allocation::pod_collect_to_vec::<u8, f64>(&bytes).iter().map(|x| *x as f32).collect(),
-        ),
-        "i1" => Tensor::new(dims, bytes.iter().map(|b| i32::from(*b as i8)).collect()),
-        "u1" => Tensor::new(dims, bytes.iter().map(|b| i32::from(*b)).collect()),
-        "i2" => Tensor::new(dims, bytes.chunks_exact(2).map(|c| i32::from(i16::from_le_bytes([c[0], c[1]]))).collect()),
-        "u2" => Tensor::new(dims, bytes.chunks_exact(2).map(|c| i32::from(u16::from_le_bytes([c[0], c[1]]))).collect()),
+    let dtype = match kind {
+        "f2" => DType::F16,
+        "f4" => DType::F32,
+        "f8" => DType::F64,
+        "i1" => DType::I8,
+        "i2" => DType::I16,
+        "i4" => DType::I32,
+        "i8" => DType::I64,
+        "u1" => DType::U8,
+        "u2" => DType::U16,
+        "u4" => DType::U32,
+        "u8" => DType::U64,
+        "b1" => DType::Bool,
         _ => {
             let found = &header.descr;
             return Err(format!(
-                "element type `{found}` is not supported (f32, f64, i64, i32, bool and smaller integers are)"
+                "element type `{found}` is not supported (floats of 16 to 64 bits, integers of 8 to 64 bits and bool are)"
             ));
         }
     };
-    tensor.map_err(|e| e.to_string())
+    Tensor::from_bytes(dtype, dims, bytes).map_err(|e| e.to_string())
 }
 
 #[cfg(test)]
@@ -289,11 +286,11 @@ mod tests {
     #[test]
     fn column_major_and_big_endian_arrays_are_turned() -> Result<(), Box<dyn std::error::Error>> {
         let columns = read("{'descr': '|i1', 'fortran_order': True, 'shape': (2, 3), }\n", &[1, 4, 2, 5, 3, 6])?;
-        assert_eq!(columns, Tensor::new(&[2, 3], vec![1i32, 2, 3, 4, 5, 6])?);
+        assert_eq!(columns, Tensor::from_integers(DType::I8, &[2, 3], &[1, 2, 3, 4, 5, 6])?);
         let big = read("{'descr': '>i4', 'fortran_order': False, 'shape': (2,), }\n", &[0, 0, 0, 1, 0, 0, 1, 0])?;
         assert_eq!(big, Tensor::vector(vec![1i32, 256]));
         let double = read("{'descr': '<f8', 'fortran_order': False, 'shape': (), }", &2.5f64.to_le_bytes())?;
-        assert_eq!(double, Tensor::scalar(2.5f32));
+        assert_eq!(double, Tensor::from_f64s(DType::F64, &[], &[2.5], Overflow::Special)?);
         Ok(())
     }
 

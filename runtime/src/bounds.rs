@@ -96,7 +96,7 @@ pub(crate) fn size(program: &Program, dim: &Dim, extents: &Extents) -> Option<Ex
 }
 
 /// The steps that give sizes what data decides.
-fn late_sizes(program: &Program) -> impl Iterator<Item = &SizeStep> {
+pub(crate) fn late_sizes(program: &Program) -> impl Iterator<Item = &SizeStep> {
     program.blocks.iter().flat_map(|block| &block.steps).filter_map(|step| match step {
         Step::Size(step) => Some(step),
         Step::Run(_) | Step::If(_) | Step::Route(_) | Step::Repeat(_) => None,
@@ -113,8 +113,9 @@ fn never_negative(dim: &Dim, sizes: &[(Dim, &Dim)], extents: &Extents, tries: &m
         let Some((times, term)) = taken else { return false };
         *tries = tries.saturating_sub(1);
         let least = &(dim - &term) + &(&times * most);
+        let shrinks = || Extent::of(&times, extents).is_some_and(|e| e.hi <= 0);
         let holds = || Extent::of(&least, extents).is_some_and(|e| e.lo >= 0);
-        *tries > 0 && (holds() || never_negative(&least, sizes, extents, tries))
+        *tries > 0 && shrinks() && (holds() || never_negative(&least, sizes, extents, tries))
     })
 }
 
@@ -412,9 +413,22 @@ impl Checker<'_> {
     fn view(&self, view: &View, sizes: &[i64], more: Extent) -> Checked {
         let outside = || format!("a view of buffer {} leaves its {} elements", view.buffer, self.capacity(view.buffer));
         let mut at = self.any(&view.offset)?.plus(more).ok_or_else(outside)?;
+        // The first and the last position, whose parts may vary together; none if a stride has no direction.
+        let mut ends = Some([view.offset.clone(), view.offset.clone()]);
         for (stride, size) in view.strides.iter().zip(sizes) {
-            let reach = reach(*size, self.any(stride)?).ok_or_else(outside)?;
-            at = at.plus(reach).ok_or_else(outside)?;
+            let range = self.any(stride)?;
+            at = at.plus(reach(*size, range).ok_or_else(outside)?).ok_or_else(outside)?;
+            let farthest = stride * &(size - 1).max(0).into();
+            let directions = [range.lo < 0, range.hi > 0];
+            ends = match directions {
+                [false, _] => ends.map(|[first, last]| [first, &last + &farthest]),
+                [true, false] => ends.map(|[first, last]| [&first + &farthest, last]),
+                [true, true] => None,
+            };
+        }
+        let of = |end: &Dim| Extent::of(Some(end).filter(|end| end.is_exact())?, self.extents)?.plus(more);
+        if let Some([Some(first), Some(last)]) = ends.map(|[first, last]| [of(&first), of(&last)]) {
+            at = Extent { lo: at.lo.max(first.lo), hi: at.hi.min(last.hi) };
         }
         if at.lo >= 0 && at.hi < self.capacity(view.buffer) { Ok(()) } else { Err(outside()) }
     }

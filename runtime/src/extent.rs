@@ -28,7 +28,15 @@ impl Extent {
     ///
     /// Every operand is in range as well, so that code that computes them in 64 bits is exact.
     pub(crate) fn of(dim: &Dim, extents: &Extents) -> Option<Extent> {
-        Extent::within(dim, extents, i64::MAX)
+        let range = Extent::within(dim, extents, i64::MAX)?;
+        if range.lo == range.hi || dim.terms().len() < 2 {
+            return Some(range);
+        }
+        // Terms of one size that varies are one where the others are known: `n·w - 2·n` is `6·n` if `w` is 8.
+        let point = |symbol: &Symbol| extents.get(symbol).filter(|e| e.lo == e.hi).map(|e| e.lo.into());
+        let merged = dim.substitute(&point);
+        let merged = Some(&merged).filter(|dim| dim.is_exact()).and_then(|dim| Extent::within(dim, extents, i64::MAX));
+        Some(merged.map_or(range, |merged| range.and(merged)))
     }
 
     /// [`Extent::of`] where no operand and no partial result is larger than `most`, or smaller than its negative.
@@ -123,6 +131,18 @@ pub(crate) fn zero_divisor<'d>(dim: &'d Dim, extents: &Extents) -> Option<&'d Di
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn terms_of_one_varying_size_are_merged_where_the_others_are_known() {
+        let (n, w) = (Dim::symbol("n"), Dim::symbol("w"));
+        let extents =
+            Extents::from([(Symbol::new("n"), Extent { lo: 1, hi: 9 }), (Symbol::new("w"), Extent::point(8))]);
+        let area = &(&n * &w) - &(&(&n * &2.into()) + &w);
+        assert_eq!(Extent::of(&area, &extents), Some(Extent { lo: -2, hi: 46 }));
+        let far =
+            Extents::from([(Symbol::new("n"), Extent { lo: 1, hi: 9 }), (Symbol::new("w"), Extent::point(i64::MAX))]);
+        assert_eq!(Extent::of(&area, &far), None);
+    }
 
     /// The last row of a square whose side varies ends where the square does, and no sooner than it must.
     #[test]

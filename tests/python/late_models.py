@@ -96,6 +96,11 @@ def selections():
         }""")
     corners = np.random.default_rng(5).uniform(0, 1, (1, 9, 4)).astype(np.float32)
     scores = np.random.default_rng(6).uniform(0, 1, (1, 2, 9)).astype(np.float32)
+    unlimited = text("""
+        m (float[1, n, 4] boxes, float[1, 2, n] scores) => (int64[k, 3] kept) <int64 most = {9223372036854775807}, float overlap = {0.5}> {
+            kept = NonMaxSuppression (boxes, scores, most, overlap)
+        }""")
+    yield "boxes_without_limit", unlimited, {"boxes": corners, "scores": scores}
     yield "boxes", boxes, {"boxes": corners, "scores": scores}
     yield "boxes_none", boxes, {"boxes": corners, "scores": scores * 0}
     flat = text("""
@@ -170,6 +175,38 @@ def sizes():
             a, b = Split <axis = 0> (x, parts)
         }""")
     yield "split", split, None, {"n": 5}
+    signs = text("""
+        m (bool[n] c, float[n, 3] z) => (float[k, 3] last, float[k2, 3] before, float[k3, 3] near, float[k4, 3] nearer, int64[k5] numbers)
+        <int64[1] first = {0}, int64[1] three = {3}, int64[1] far = {9223372036854775807}, int64 none = {0}, int64 one = {1}> {
+            i = Cast <to = 7> (c)
+            k = ReduceSum <keepdims = 1> (i)
+            count = Squeeze (k)
+            numbers = Range (none, count, one)
+            back = Neg (k)
+            off = Sub (k, three)
+            last = Slice (z, back, far, first)
+            before = Slice (z, first, back, first)
+            near = Slice (z, off, far, first)
+            nearer = Slice (z, first, off, first)
+        }""")
+    for count in (0, 1, 3, 5):
+        yield f"bounds_of_either_sign_{count}", signs, {"c": np.arange(6) < count}, {"n": 6}
+    turned = text("""
+        m (bool[n] c, float[a, n] x) => (float[a, k] y, float[a2, k2] z) {
+            kept = Compress <axis = 1> (x, c)
+            end = Constant <value_ints = [-9223372036854775808]> ()
+            last = Constant <value_ints = [-1]> ()
+            axis = Constant <value_ints = [0]> ()
+            two = Constant <value_ints = [2]> ()
+            most = Constant <value_ints = [9223372036854775807]> ()
+            down = Slice (kept, last, end, axis, last)
+            y = Relu (down)
+            one = Constant <value_ints = [1]> ()
+            part = Slice (kept, one, most, axis)
+            z = Tanh (part)
+        }""")
+    for count in (0, 2, 5):
+        yield f"open_axes_beside_one_of_data_{count}", turned, {"c": np.arange(5) < count}, {"n": 5, "a": 3}
     padded = text("""
         m (bool[n] c, float[n, 2] x, float last) => (float[m, 2] y, float[m2, 2] z) <int64[1] first = {0}, int64[1] one = {1}> {
             i = Cast <to = 7> (c)
@@ -426,6 +463,9 @@ def windows():
     yield from of("lp", over(image, "y = LpPool <kernel_shape = [2, 2]> (x)", y), 2, 9)
     yield from of("same", over(image, """h = Conv <auto_pad = "SAME_UPPER"> (x, w) p = MaxPool <auto_pad = "SAME_LOWER", kernel_shape = [2, 2]> (h)
         y = AveragePool <auto_pad = "SAME_UPPER", kernel_shape = [3, 2]> (p)""", y, w=(8, 4, 3, 3)), 1, 2, 5, 9)
+    open = over("2, 4, n, w", "y = Conv (x, f) p = MaxPool <kernel_shape = [3, 3]> (x)", y + ", float[b2, f2, h2, w2] p", f=(8, 4, 3, 3))
+    for count, w in ((3, 3), (5, 8), (9, 4)):
+        yield f"windows_of_open_width_{count}_{w}", open, {"c": np.arange(9) < count}, {"n": 9, "w": w}
     yield from of("network", over(image, """h = Conv <pads = [1, 1, 1, 1]> (x, w) r = Relu (h) p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (r)
         g = Conv <group = 16, pads = [1, 1, 1, 1]> (p, d) q = Clip (g) s = Add (q, p) t = Conv (s, u) y = GlobalAveragePool (t)""",
         y, w=(16, 4, 3, 3), d=(16, 1, 3, 3), u=(5, 16, 1, 1)), 2, 3, 9)

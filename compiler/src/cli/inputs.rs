@@ -86,7 +86,7 @@ impl InputArgs {
         let names = input_names(graph);
         if let Some(unknown) = given.keys().find(|n| !names.contains(&n.as_str()) && *n != crate::dataset::LABELS) {
             let why = no_input(unknown, &names);
-            return Err(Error::request(format!("{why}; what --fix makes a constant is an input no more")));
+            return Err(Error::request(format!("{why}; an input that --fix makes a constant is given no array")));
         }
         for value in graph.inputs() {
             if let Some((name, tensor)) = given.remove_entry(name_of(graph, *value)) {

@@ -54,12 +54,11 @@ fn check_truth(op: &Op, condition: &Type) -> Result<(), InferError> {
 
 /// Why a number that data gave is no size.
 pub fn no_size(value: i64, most: i64) -> String {
-    match value < 0 {
-        true => {
-            format!("data makes it a size of {value}: there are fewer elements than are taken, or than a window has")
-        }
-        false => format!("data makes it a size of {value}, which is more than the {most} that it can be"),
-    }
+    let why = match value < 0 {
+        true => "which is negative: a window, for one, must fit into what it runs over".to_string(),
+        false => format!("which is more than the {most} that it can be"),
+    };
+    format!("data makes it a size of {value}, {why}")
 }
 
 /// The number of steps that a `Loop` takes at most; `None` if only its condition ends it.

@@ -165,8 +165,8 @@ pub(super) fn known_abs(x: &Dim) -> Option<Dim> {
     known_neg(x).filter(|negated| negated.is_at_least(0))
 }
 
-/// The quotient of sizes, truncated: where it is exact, of constants, or of sizes that are not
-/// negative (for which truncation is rounding down).
+/// The quotient of sizes, truncated: where it is exact, of constants, of sizes that are not negative (for which
+/// truncation is rounding down), or of any by a constant (either side of zero by itself).
 pub(super) fn known_div(a: &Dim, b: &Dim) -> Option<Dim> {
     if let (Some(x), Some(y)) = (a.as_const(), b.as_const()) {
         return x.checked_div(y).map(Dim::from);
@@ -174,7 +174,12 @@ pub(super) fn known_div(a: &Dim, b: &Dim) -> Option<Dim> {
     if a.is_at_least(0) && b.is_at_least(0) {
         return a.floor_div(b);
     }
-    a.exact_div(b)
+    if let Some(exact) = a.exact_div(b) {
+        return Some(exact);
+    }
+    let zero = Dim::default();
+    let side = |d: &Dim| d.larger(&zero).floor_div(b);
+    b.as_const().filter(|by| *by > 0).and_then(|_| Some(&side(a)? - &side(&(&zero - a))?))
 }
 
 /// Whether sizes are equal, if that is known.

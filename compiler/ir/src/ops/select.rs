@@ -15,7 +15,7 @@ pub(super) fn infer_top_k(cx: &mut Infer, axis: i64, k: &Dim) -> Result<Vec<Fact
     cx.expect_number(0)?;
     let x = cx.ty(0);
     let axis = cx.axis(axis, x.rank())?;
-    cx.require(k.is_at_least(0), || format!("`k` must not be negative, found {k}"))?;
+    cx.require(k.as_const().is_none_or(|k| k >= 0), || format!("`k` must not be negative, found {k}"))?;
     cx.at_most(k, &x.dims[axis], || format!("`k` elements of axis {axis} of {x}"))?;
     let mut dims = x.dims.clone();
     dims[axis] = k.clone();

@@ -116,7 +116,7 @@ pub(super) fn infer_boxes(cx: &mut Infer, most: i64) -> Result<Vec<Facts>, Infer
     cx.unify(&boxes.dims[2], &Dim::from(4), || "the numbers of a box".into())?;
     let batch = cx.unify(&boxes.dims[0], &scores.dims[0], || "the batches of boxes and scores".into())?;
     let count = cx.unify(&boxes.dims[1], &scores.dims[2], || "the numbers of boxes and scores".into())?;
-    let per_class = count.smaller(&Dim::from(most.max(0)));
+    let per_class = count.smaller(&Dim::from(most.clamp(0, Dim::LIMIT - 1)));
     Ok(vec![integers([Dim::product([&batch, &scores.dims[1], &per_class]), 3.into()]), integers([])])
 }
 

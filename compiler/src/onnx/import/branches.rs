@@ -62,7 +62,7 @@ impl Importer<'_> {
             let (a, b) = (graph.ty(*a), graph.ty(*b));
             if a.dtype != b.dtype || a.rank() != b.rank() {
                 return refuse(format!(
-                    "result {result} is {a} in one branch and {b} in the other; where data decides, both must have \
+                    "result {result} is {a} in one branch and {b} in the other; where a run decides, both must have \
                      one element type and number of dims"
                 ));
             }

@@ -168,15 +168,20 @@ fn is_at_least(graph: &Graph, value: ValueId, bound: i64, depth: usize) -> bool 
     let operand = |i: usize| is_at_least(graph, node.inputs[i], bound, depth);
     match &node.op {
         Op::ArgMax { .. } | Op::NonZero {} | Op::Relu {} | Op::LateSize { .. } => true,
-        Op::Cast { .. } | Op::Reshape { .. } | Op::ReduceMax { .. } | Op::Slice { .. } | Op::Gather { .. } => {
-            operand(0)
-        }
+        Op::Cast { to } => !narrows(graph.ty(node.inputs[0]).dtype, *to) && operand(0),
+        Op::Reshape { .. } | Op::ReduceMax { .. } | Op::Slice { .. } | Op::Gather { .. } => operand(0),
         Op::ReduceSum { .. } => is_at_least(graph, node.inputs[0], 0, depth),
         Op::Max {} => operand(0) || operand(1),
         Op::Min {} => operand(0) && operand(1),
         Op::Where {} => operand(1) && operand(2),
         _ => false,
     }
+}
+
+/// Whether sizes of type `from` may not fit `to`, and so become negative. None is beyond 32 bits.
+fn narrows(from: DType, to: DType) -> bool {
+    let most = |dtype: DType| dtype.integer_range().map(|(_, most)| most.min(i32::MAX.into()));
+    most(from).zip(most(to)).is_some_and(|(from, to)| from > to)
 }
 
 fn along(dims: &[Dim], axis: i64) -> Option<&Dim> {

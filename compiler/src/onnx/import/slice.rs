@@ -22,7 +22,7 @@ pub(super) fn slice(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
         let (axes, steps) = (cx.const_ints(3, "list of axes")?, cx.const_ints(4, "step")?);
         (bounds(cx, 1, "start")?, bounds(cx, 2, "end")?, axes, steps)
     };
-    let (Some(starts), Some(mut ends)) = (starts, ends) else {
+    let (Some(starts), Some(ends)) = (starts, ends) else {
         return refuse("starts and ends must be given");
     };
     let axes = axes.unwrap_or_else(|| (0..starts.len() as i64).collect());
@@ -33,43 +33,73 @@ pub(super) fn slice(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
     }
     let axes = axis_indices(&axes, from.len())?;
     let (mut fixed, mut clamped) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
-    let (mut stretches, mut late) = (Vec::new(), Vec::new());
-    for (i, axis) in axes.iter().enumerate() {
-        if let (Bound::Known(start), Bound::Data(end), 1) = (&starts[i], &ends[i], steps[i])
+    let mut pieces = Vec::new();
+    for (((start, mut end), axis), step) in starts.into_iter().zip(ends).zip(axes).zip(steps) {
+        let dim = &from[axis];
+        if let (Bound::Known(start), Bound::Data(count), 1) = (&start, &end, step)
             && start.as_const() == Some(0)
-            && let Some(count) = count_inside(cx, *end, &from[*axis])?
+            && let Some(count) = count_inside(cx, *count, dim)?
         {
-            ends[i] = Bound::Known(count);
+            end = Bound::Known(count);
         }
-        if let (Bound::Known(start), Bound::Known(end)) = (&starts[i], &ends[i]) {
-            let (start, end) = clamp(start, end, steps[i], &from[*axis], cx.late())?;
-            let decided = [&start, &end, &from[*axis]].into_iter().any(|dim| cx.late().decides(dim));
-            if !decided || (start.as_const() == Some(0) && steps[i] > 0) {
-                fixed.0.push(*axis as i64);
-                fixed.1.push(steps[i]);
+        if let (Bound::Known(start), Bound::Known(end)) = (&start, &end) {
+            let late = cx.late();
+            let decided = late.decides(start) || late.decides(end);
+            let length = (end - start).as_const().filter(|length| (0..Dim::LIMIT).contains(length));
+            if let (Some(length), true, 1) = (length, decided, step) {
+                pieces.push((axis, Piece::Whole(start.clone(), length)));
+                continue;
+            }
+            let from_known_sides = !decided || (has_side(start) && has_side(end));
+            let (start, end) = clamp(start, end, step, dim, late)?;
+            let at_front = start.as_const() == Some(0) && step > 0;
+            if from_known_sides && (at_front || !(decided || late.decides(dim))) {
+                fixed.0.push(axis as i64);
+                fixed.1.push(step);
                 clamped.0.push(start);
                 clamped.1.push(end);
                 continue;
             }
             let count = &end - &start;
-            if steps[i] == 1 && count.is_at_least(0) {
-                stretches.push((*axis, start, count));
+            if from_known_sides && step == 1 && count.is_at_least(0) {
+                pieces.push((axis, Piece::Inside(start, count)));
                 continue;
             }
         }
-        late.push(i);
+        pieces.push((axis, Piece::Between([start, end], step)));
     }
-    if (late.is_empty() && stretches.is_empty()) || !fixed.0.is_empty() {
+    if pieces.is_empty() || !fixed.0.is_empty() {
         x = cx.emit(Op::Slice { axes: fixed.0, starts: clamped.0, ends: clamped.1, steps: fixed.1 }, &[x])?;
     }
-    for (axis, start, count) in stretches {
-        let start = cx.number_of(&start)?;
-        x = cx.picked(x, axis, start, 1, &count)?;
-    }
-    for i in late {
-        x = late_slice(cx, x, axes[i], [&starts[i], &ends[i]], steps[i])?;
+    for (axis, piece) in pieces {
+        x = match piece {
+            Piece::Whole(start, length) => {
+                let start = cx.number_of(&start)?;
+                stretch(cx, x, axis, start, length)?
+            }
+            Piece::Inside(start, count) => {
+                let start = cx.number_of(&start)?;
+                cx.picked(x, axis, start, 1, &count)?
+            }
+            Piece::Between(bounds, step) => late_slice(cx, x, axis, &bounds, step)?,
+        };
     }
     Ok(vec![x])
+}
+
+/// What is taken along an axis where data decides.
+enum Piece {
+    /// So many elements from a start on, which must exist.
+    Whole(Dim, i64),
+    /// So many from a start on, as are known to exist.
+    Inside(Dim, Dim),
+    /// What lies between bounds that the run clamps, by steps of this size.
+    Between([Bound; 2], i64),
+}
+
+/// Whether it is known whether a bound counts from the front or from the end.
+fn has_side(bound: &Dim) -> bool {
+    bound.is_at_least(0) || (&Dim::default() - bound).is_at_least(1)
 }
 
 /// Where a slice begins or ends.
@@ -105,7 +135,7 @@ fn count_inside(cx: &mut Cx, count: ValueId, dim: &Dim) -> NodeResult<Option<Dim
 }
 
 /// A slice along one axis where data decides: the elements are picked one by one.
-fn late_slice(cx: &mut Cx, x: ValueId, axis: usize, [start, end]: [&Bound; 2], step: i64) -> NodeResult<ValueId> {
+fn late_slice(cx: &mut Cx, x: ValueId, axis: usize, [start, end]: &[Bound; 2], step: i64) -> NodeResult<ValueId> {
     if step == 0 || step.unsigned_abs() > Dim::LIMIT as u64 {
         return refuse(format!("a step is {step}"));
     }
