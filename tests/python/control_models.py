@@ -332,6 +332,21 @@ def recurrent():
                 }}""")
             for size in (1, 5):
                 yield f"{op}_{direction}_{size}", proto, None, {"n": size, "m": 2}
+    chosen = (
+        ("GRU", 3, 'activations = ["HardSigmoid", "Tanh"]'),
+        ("GRU", 3, 'activations = ["HardSigmoid", "ScaledTanh"], activation_alpha = [0.3, 1.7], activation_beta = [0.4, 0.6]'),
+        ("LSTM", 4, 'activations = ["Sigmoid", "LeakyRelu", "Elu"], activation_alpha = [0.2, 0.7]'),
+        ("LSTM", 4, 'activations = ["HardSigmoid", "Softsign", "Tanh"]'),
+        ("RNN", 1, 'activations = ["Softplus"]'),
+        ("RNN", 1, 'activations = ["ThresholdedRelu"], activation_alpha = [0.1]'),
+        ("RNN", 1, 'activations = ["Affine"], activation_alpha = [0.5], activation_beta = [0.25]'),
+    )
+    for k, (op, gates, attributes) in enumerate(chosen):
+        stored = ", ".join([weights("w", 1, gates * 3, 2), weights("r", 1, gates * 3, 3), weights("b", 1, gates * 6)])
+        yield f"{op}_of_functions_{k}", text(f"""
+            m (float[n, m, 2] x) => (float[n, d, m, 3] y) <{stored}> {{
+                y = {op} <hidden_size = 3, {attributes}> (x, w, r, b)
+            }}"""), None, {"n": 3, "m": 2}
     lengths = np.array([4, 1, 2], np.int32)
     stored = ", ".join([weights("w", 1, 12, 2), weights("r", 1, 12, 3), weights("b", 1, 24)])
     yield "LSTM_of_different_lengths", text(f"""

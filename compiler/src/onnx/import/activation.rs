@@ -25,12 +25,12 @@ pub(super) fn where_negative(cx: &mut Cx, x: ValueId, below: ValueId) -> NodeRes
 /// `alpha·(e^x - 1)` below 0.
 pub(super) fn elu(cx: &mut Cx, x: ValueId) -> NodeResult<ValueId> {
     let alpha = cx.float_or("alpha", 1.0)?;
-    let below = scaled_exp_minus_one(cx, x, alpha, 1.0)?;
+    let below = exponential(cx, x, alpha, 1.0)?;
     where_negative(cx, x, below)
 }
 
 /// `alpha·(e^(x/by) - 1)`.
-fn scaled_exp_minus_one(cx: &mut Cx, x: ValueId, alpha: f64, by: f64) -> NodeResult<ValueId> {
+pub(super) fn exponential(cx: &mut Cx, x: ValueId, alpha: f64, by: f64) -> NodeResult<ValueId> {
     let by = cx.number(x, by)?;
     let scaled = cx.div(x, by)?;
     let exp = cx.unary(Op::Exp {}, scaled)?;
@@ -40,7 +40,7 @@ fn scaled_exp_minus_one(cx: &mut Cx, x: ValueId, alpha: f64, by: f64) -> NodeRes
 
 pub(super) fn selu(cx: &mut Cx, x: ValueId) -> NodeResult<ValueId> {
     let (alpha, gamma) = (cx.float_or("alpha", 1.673_263_2)?, cx.float_or("gamma", 1.050_701)?);
-    let below = scaled_exp_minus_one(cx, x, alpha, 1.0)?;
+    let below = exponential(cx, x, alpha, 1.0)?;
     let y = where_negative(cx, x, below)?;
     cx.times(y, gamma)
 }
@@ -48,13 +48,18 @@ pub(super) fn selu(cx: &mut Cx, x: ValueId) -> NodeResult<ValueId> {
 /// `max(0, x) + min(0, alpha·(e^(x/alpha) - 1))`.
 pub(super) fn celu(cx: &mut Cx, x: ValueId) -> NodeResult<ValueId> {
     let alpha = cx.float_or("alpha", 1.0)?;
-    let below = scaled_exp_minus_one(cx, x, alpha, alpha)?;
+    let below = exponential(cx, x, alpha, alpha)?;
     let (low, high) = (cx.at_most(below, 0.0)?, cx.at_least(x, 0.0)?);
     cx.add(high, low)
 }
 
 pub(super) fn leaky_relu(cx: &mut Cx, x: ValueId) -> NodeResult<ValueId> {
     let alpha = cx.float_or("alpha", 0.01)?;
+    leaky(cx, x, alpha)
+}
+
+/// `alpha·x` below 0.
+pub(super) fn leaky(cx: &mut Cx, x: ValueId, alpha: f64) -> NodeResult<ValueId> {
     let below = cx.times(x, alpha)?;
     where_negative(cx, x, below)
 }
@@ -145,6 +150,11 @@ pub(super) fn swiglu(cx: &mut Cx) -> Results {
 
 pub(super) fn thresholded_relu(cx: &mut Cx, x: ValueId) -> NodeResult<ValueId> {
     let alpha = cx.float_or("alpha", 1.0)?;
+    thresholded(cx, x, alpha)
+}
+
+/// 0 up to `alpha`.
+pub(super) fn thresholded(cx: &mut Cx, x: ValueId, alpha: f64) -> NodeResult<ValueId> {
     let (limit, zero) = (cx.number(x, alpha)?, cx.number(x, 0.0)?);
     let above = cx.emit(Op::Greater {}, &[x, limit])?;
     cx.choose(above, x, zero)

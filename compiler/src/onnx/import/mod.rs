@@ -29,6 +29,7 @@ mod pool_positions;
 mod quantise;
 mod rearrange;
 mod recurrent;
+mod recurrent_function;
 mod reduce;
 mod repeat;
 mod resize;

@@ -8,6 +8,7 @@ use eec_ir::{DType, Dim, Op, ValueId};
 use super::super::error::{NodeResult, Refusal, refuse};
 use super::node::{Cx, Results};
 use super::rearrange::reversed_sequences;
+use super::recurrent_function::Function;
 
 /// Over a longer sequence the steps are a loop, as the graph would be large.
 const LONGEST: i64 = 256;
@@ -60,7 +61,7 @@ struct Direction {
     inner_bias: Option<ValueId>,
     /// `[3, hidden]`: how an LSTM's gates see its cell.
     peepholes: Option<ValueId>,
-    functions: Vec<Op>,
+    functions: Vec<Function>,
     backwards: bool,
 }
 
@@ -123,27 +124,13 @@ pub(super) fn recurrent(cx: &mut Cx, cell: Cell) -> Results {
 }
 
 /// The functions of every direction.
-fn functions(cx: &mut Cx, cell: Cell, directions: usize) -> NodeResult<Vec<Vec<Op>>> {
-    let defaults = cell.activations();
-    let usual = || defaults.repeat(directions).into_iter().map(str::to_string).collect();
-    let names: Vec<String> = cx.words("activations")?.unwrap_or_else(usual);
-    for parameters in ["activation_alpha", "activation_beta"] {
-        if cx.floats(parameters)?.is_some() {
-            return refuse(format!("`{parameters}` is not supported"));
-        }
-    }
-    let op = |name: &String| match name.to_ascii_lowercase().as_str() {
-        "sigmoid" => Ok(Op::Sigmoid {}),
-        "tanh" => Ok(Op::Tanh {}),
-        "relu" => Ok(Op::Relu {}),
-        _ => refuse(format!("activation `{name}` is not supported")),
-    };
-    let all = names.iter().map(op).collect::<NodeResult<Vec<Op>>>()?;
-    let count = defaults.len();
-    if all.len() != count * directions {
+fn functions(cx: &mut Cx, cell: Cell, directions: usize) -> NodeResult<Vec<Vec<Function>>> {
+    let usual = cell.activations();
+    let all = Function::listed(cx, usual.repeat(directions).into_iter().map(str::to_string).collect())?;
+    if all.len() != usual.len() * directions {
         return refuse(format!("{} activations do not fit {directions} directions", all.len()));
     }
-    Ok(all.chunks(count).map(<[Op]>::to_vec).collect())
+    Ok(all.chunks(usual.len()).map(<[Function]>::to_vec).collect())
 }
 
 /// Part `d` of axis 0 of an operand, without that axis.
@@ -159,7 +146,7 @@ fn direction(
     layer: &Layer,
     x: ValueId,
     d: usize,
-    functions: Vec<Op>,
+    functions: Vec<Function>,
     backwards: bool,
 ) -> NodeResult<Direction> {
     let missing = || Refusal::new("a weight is missing");
@@ -288,7 +275,7 @@ fn step(cx: &mut Cx, layer: &Layer, direction: &Direction, x: ValueId, state: St
     match layer.cell {
         Cell::Rnn => {
             let sum = with_state(cx, x, state.hidden, direction.recurrent)?;
-            Ok(State { hidden: activated(cx, layer, &direction.functions[0], sum)?, cell: None })
+            Ok(State { hidden: activated(cx, layer, direction.functions[0], sum)?, cell: None })
         }
         Cell::Gru => gru_step(cx, layer, direction, x, state),
         Cell::Lstm => lstm_step(cx, layer, direction, x, state),
@@ -301,12 +288,12 @@ fn with_state(cx: &mut Cx, x: ValueId, hidden: ValueId, recurrent: ValueId) -> N
     cx.add(x, product)
 }
 
-fn activated(cx: &mut Cx, layer: &Layer, function: &Op, x: ValueId) -> NodeResult<ValueId> {
+fn activated(cx: &mut Cx, layer: &Layer, function: Function, x: ValueId) -> NodeResult<ValueId> {
     let x = match layer.clip {
         Some(limit) => cx.clipped(x, -limit, limit)?,
         None => x,
     };
-    cx.unary(function.clone(), x)
+    function.of(cx, x)
 }
 
 /// Gates `from..to` of values along the last axis.
@@ -315,7 +302,7 @@ fn gates(cx: &mut Cx, layer: &Layer, x: ValueId, from: i64, to: i64) -> NodeResu
 }
 
 fn gru_step(cx: &mut Cx, layer: &Layer, direction: &Direction, x: ValueId, state: State) -> NodeResult<State> {
-    let (f, g) = (&direction.functions[0], &direction.functions[1]);
+    let (f, g) = (direction.functions[0], direction.functions[1]);
     let outer = gates(cx, layer, direction.recurrent, 0, 2)?;
     let inner = gates(cx, layer, direction.recurrent, 2, 3)?;
     let x_outer = gates(cx, layer, x, 0, 2)?;
@@ -343,7 +330,7 @@ fn gru_step(cx: &mut Cx, layer: &Layer, direction: &Direction, x: ValueId, state
 
 fn lstm_step(cx: &mut Cx, layer: &Layer, direction: &Direction, x: ValueId, state: State) -> NodeResult<State> {
     let before = state.cell.ok_or_else(|| Refusal::new("a cell without state"))?;
-    let (f, g, h) = (&direction.functions[0], &direction.functions[1], &direction.functions[2]);
+    let (f, g, h) = (direction.functions[0], direction.functions[1], direction.functions[2]);
     let sum = with_state(cx, x, state.hidden, direction.recurrent)?;
     let gate = |cx: &mut Cx, i: i64, peephole: i64, cell: ValueId| -> NodeResult<ValueId> {
         let mut x = gates(cx, layer, sum, i, i + 1)?;
@@ -366,7 +353,7 @@ fn lstm_step(cx: &mut Cx, layer: &Layer, direction: &Direction, x: ValueId, stat
     let (kept, new) = (cx.mul(forget, before)?, cx.mul(input, candidate)?);
     let cell = cx.add(kept, new)?;
     let output = gate(cx, 1, 1, cell)?;
-    let shown = cx.unary(h.clone(), cell)?;
+    let shown = h.of(cx, cell)?;
     Ok(State { hidden: cx.mul(output, shown)?, cell: Some(cell) })
 }
 
