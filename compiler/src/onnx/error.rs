@@ -58,7 +58,7 @@ pub enum ImportErrorKind {
     #[error("{0}")]
     Invalid(VerifyErrors),
     /// A value's declared type contradicts the inferred one.
-    #[error("value `{value}` is declared as {declared}, but the model computes {inferred}{deciding}")]
+    #[error("value `{value}` is declared as {declared}, but the model computes {inferred}{}", choosing.chosen())]
     Contradiction {
         /// The value's name.
         value: String,
@@ -67,7 +67,7 @@ pub enum ImportErrorKind {
         /// The type that follows from the inputs.
         inferred: String,
         /// What chooses the branch in which it stands.
-        deciding: Deciding,
+        choosing: Deciding,
     },
 }
 

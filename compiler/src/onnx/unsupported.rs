@@ -49,8 +49,10 @@ pub struct UnsupportedForm {
     pub place: String,
     /// How many nodes have it.
     pub count: usize,
-    /// What would make it supported, if it were known before a run, or choose a branch without it.
+    /// What would make it supported, if it were known before a run.
     pub deciding: Deciding,
+    /// What chooses the branch that the first node stands in.
+    pub choosing: Deciding,
 }
 
 /// What of a model's inputs decides a form or a branch.
@@ -74,14 +76,16 @@ impl Unsupported {
     }
 
     /// Counts a node at `place` whose form is refused for `reason`.
-    pub(crate) fn count_form(&mut self, op: &str, reason: String, place: String, deciding: Deciding) {
+    pub(crate) fn count_form(&mut self, op: &str, reason: String, place: String, [deciding, choosing]: [Deciding; 2]) {
         match self.forms.iter_mut().find(|f| f.op == op && f.reason == reason) {
             Some(form) => {
                 form.count += 1;
                 form.deciding.inputs.extend(deciding.inputs);
                 form.deciding.sizes.extend(deciding.sizes);
             }
-            None => self.forms.push(UnsupportedForm { op: op.to_string(), reason, place, count: 1, deciding }),
+            None => {
+                self.forms.push(UnsupportedForm { op: op.to_string(), reason, place, count: 1, deciding, choosing })
+            }
         }
     }
 
@@ -108,20 +112,30 @@ impl fmt::Display for UnsupportedType {
 
 impl fmt::Display for UnsupportedForm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} (×{}, first at {}{})", self.op, self.reason, self.count, self.place, self.deciding)
+        let (decided, chosen) = (self.deciding.decided(), self.choosing.chosen());
+        write!(f, "{}: {} (×{}, first at {}{decided}{chosen})", self.op, self.reason, self.count, self.place)
     }
 }
 
-/// `; decided by the inputs a, b, …`, if there are any, with the options that make them constants.
-impl fmt::Display for Deciding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parts = [("inputs", &self.inputs, "--fix"), ("sizes", &self.sizes, "--fix-dim")];
-        for (k, (what, names, option)) in parts.into_iter().filter(|(_, names, _)| !names.is_empty()).enumerate() {
+impl Deciding {
+    /// `; decided by the inputs a, b, …`, if there are any, with the options that make them constants.
+    fn decided(&self) -> String {
+        self.named().map_or_else(String::new, |names| format!("; decided by {names}"))
+    }
+
+    /// The same of a branch.
+    pub(super) fn chosen(&self) -> String {
+        self.named().map_or_else(String::new, |names| format!("; in a branch that is chosen by {names}"))
+    }
+
+    fn named(&self) -> Option<String> {
+        let of = |what: &str, names: &BTreeSet<String>, option: &str| {
             let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
-            let begin = if k == 0 { "; decided by" } else { ", and by" };
-            write!(f, "{begin} the {what} {}, of which `{option}` makes constants", names.join(", "))?;
-        }
-        Ok(())
+            let constants = format!("the {what} {}, of which `{option}` makes constants", names.join(", "));
+            (!names.is_empty()).then_some(constants)
+        };
+        let parts = [of("inputs", &self.inputs, "--fix"), of("sizes", &self.sizes, "--fix-dim")];
+        parts.into_iter().flatten().reduce(|a, b| format!("{a}, and by {b}"))
     }
 }
 
@@ -133,7 +147,7 @@ impl fmt::Display for Unsupported {
             (!items.is_empty()).then(|| format!("{title}: {}", items.join(", ")))
         }
         if let Some(form) = self.only_form() {
-            return write!(f, "{}{}", form.reason, form.deciding);
+            return write!(f, "{}{}{}", form.reason, form.deciding.decided(), form.choosing.chosen());
         }
         let groups = [
             group("unsupported operators", &self.ops),

@@ -10,15 +10,18 @@ use super::super::unsupported::Deciding;
 use super::Importer;
 
 impl Importer<'_> {
-    /// The small inputs that these values are computed from, and that choose the branches around the current node; of
-    /// truth values the symbolic sizes as well.
-    pub(super) fn deciding(&self, values: impl IntoIterator<Item = ValueId>) -> Deciding {
-        let roots = values.into_iter().chain(self.conditions.iter().copied());
+    /// What the value of a refusal is computed from, if there is one: small inputs, and of a truth value symbolic sizes.
+    pub(super) fn deciding(&self, value: Option<ValueId>) -> Deciding {
         let mut deciding = Deciding::default();
-        for root in roots.collect::<HashSet<_>>() {
-            self.add_deciding(root, &mut deciding);
-        }
+        value.into_iter().for_each(|value| self.add_deciding(value, &mut deciding));
         deciding
+    }
+
+    /// What chooses the branches around the current node.
+    pub(super) fn choosing(&self) -> Deciding {
+        let mut choosing = Deciding::default();
+        self.conditions.iter().for_each(|condition| self.add_deciding(*condition, &mut choosing));
+        choosing
     }
 
     fn add_deciding(&self, root: ValueId, deciding: &mut Deciding) {

@@ -133,8 +133,8 @@ impl Importer<'_> {
             return Ok(());
         }
         let (declared, inferred) = (declared.to_string(), inferred.to_string());
-        let (value, deciding) = (name.to_string(), self.deciding([]));
-        Err(self.fail(ImportErrorKind::Contradiction { value, declared, inferred, deciding }))
+        let (value, choosing) = (name.to_string(), self.choosing());
+        Err(self.fail(ImportErrorKind::Contradiction { value, declared, inferred, choosing }))
     }
 }
 

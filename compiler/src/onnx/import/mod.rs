@@ -310,8 +310,8 @@ impl Importer<'_> {
             Ok(results) => Ok(results),
             Err(Failure::Import(error)) => Err(error),
             Err(Failure::Node(refusal)) => {
-                let deciding = self.deciding(refusal.undecided);
-                self.unsupported.count_form(&op, refusal.reason, self.path.join(" / "), deciding);
+                let decides = [self.deciding(refusal.undecided), self.choosing()];
+                self.unsupported.count_form(&op, refusal.reason, self.path.join(" / "), decides);
                 self.path.truncate(path);
                 self.conditions.truncate(conditions);
                 self.scopes.truncate(scopes);
