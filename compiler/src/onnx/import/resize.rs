@@ -10,11 +10,40 @@ use super::float_sizes::{Step, ratio};
 use super::node::{Cx, Results, axis_indices};
 use super::{float_sizes, resize_computed, resize_listed};
 
-/// The attributes, with their names and meanings.
+/// How results are made of elements.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    Nearest,
+    Linear,
+    Cubic,
+}
+
+/// Which of the elements on both sides is the nearest one.
+#[derive(Clone, Copy)]
+pub(super) enum Nearest {
+    /// That to the left from the middle between them.
+    PreferLeft,
+    PreferRight,
+    Left,
+    Right,
+}
+
+/// Where in the operand a result stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Coordinates {
+    HalfPixel,
+    HalfPixelSymmetric,
+    PytorchHalfPixel,
+    Asymmetric,
+    AlignCorners,
+    CropAndResize,
+}
+
+/// The attributes.
 pub(super) struct Options {
-    pub(super) mode: String,
-    pub(super) nearest: String,
-    pub(super) coordinates: String,
+    pub(super) mode: Mode,
+    pub(super) nearest: Nearest,
+    pub(super) coordinates: Coordinates,
     pub(super) cubic_a: f64,
     pub(super) exclude_outside: bool,
     pub(super) extrapolation: f64,
@@ -23,13 +52,32 @@ pub(super) struct Options {
 
 impl Options {
     fn read(cx: &mut Cx) -> NodeResult<Options> {
-        let word = |cx: &mut Cx, name: &str, default: &str| -> NodeResult<String> {
-            Ok(cx.word(name)?.unwrap_or_else(|| default.into()))
+        let mode = match cx.word("mode")?.as_deref() {
+            None | Some("nearest") => Mode::Nearest,
+            Some("linear") => Mode::Linear,
+            Some("cubic") => Mode::Cubic,
+            Some(other) => return refuse(format!("mode `{other}` is not known")),
+        };
+        let nearest = match cx.word("nearest_mode")?.as_deref() {
+            None | Some("round_prefer_floor") => Nearest::PreferLeft,
+            Some("round_prefer_ceil") => Nearest::PreferRight,
+            Some("floor") => Nearest::Left,
+            Some("ceil") => Nearest::Right,
+            Some(other) => return refuse(format!("`nearest_mode` `{other}` is not known")),
+        };
+        let coordinates = match cx.word("coordinate_transformation_mode")?.as_deref() {
+            None | Some("half_pixel") => Coordinates::HalfPixel,
+            Some("half_pixel_symmetric") => Coordinates::HalfPixelSymmetric,
+            Some("pytorch_half_pixel") => Coordinates::PytorchHalfPixel,
+            Some("asymmetric") => Coordinates::Asymmetric,
+            Some("align_corners") => Coordinates::AlignCorners,
+            Some("tf_crop_and_resize") => Coordinates::CropAndResize,
+            Some(other) => return refuse(format!("`coordinate_transformation_mode` `{other}` is not known")),
         };
         Ok(Options {
-            mode: word(cx, "mode", "nearest")?,
-            nearest: word(cx, "nearest_mode", "round_prefer_floor")?,
-            coordinates: word(cx, "coordinate_transformation_mode", "half_pixel")?,
+            mode,
+            nearest,
+            coordinates,
             cubic_a: cx.float_or("cubic_coeff_a", -0.75)?,
             exclude_outside: cx.flag("exclude_outside", false)?,
             extrapolation: cx.float_or("extrapolation_value", 0.0)?,
@@ -76,7 +124,7 @@ pub(super) fn resize(cx: &mut Cx) -> Results {
 pub(super) fn upsample(cx: &mut Cx) -> Results {
     let mut x = cx.input(0)?;
     let mut options = Options::read(cx)?;
-    (options.coordinates, options.nearest) = ("asymmetric".into(), "floor".into());
+    (options.coordinates, options.nearest) = (Coordinates::Asymmetric, Nearest::Left);
     let scales = match cx.floats("scales")? {
         Some(scales) => scales.into_iter().map(f64::from).collect(),
         None => cx.const_numbers(1, "scale")?.unwrap_or_default(),
@@ -96,7 +144,7 @@ fn axes(cx: &mut Cx, x: ValueId, options: &Options) -> NodeResult<Vec<Axis>> {
         None => (0..rank).collect(),
     };
     let policy = cx.word("keep_aspect_ratio_policy")?.unwrap_or_else(|| "stretch".into());
-    let cropped = options.coordinates == "tf_crop_and_resize";
+    let cropped = options.coordinates == Coordinates::CropAndResize;
     let roi = if cropped { cx.const_numbers(1, "region of interest")? } else { None };
     let scales = cx.const_numbers(2, "scale")?.filter(|s| !s.is_empty());
     match (scales, cx.late_sizes(3, "target size", |_| None)?.filter(|s| !s.is_empty())) {
