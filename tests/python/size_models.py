@@ -194,6 +194,74 @@ def networks():
         yield f"sizes_of_floats_{h}_{w}", computed, None, {"n": 1, "h": h, "w": w}
 
 
+def inexact_factors():
+    """Sizes that float32 makes of others in ways that no fraction tells for all of them."""
+    scaled = text("""
+        m (float[n, 2, h, w] x) => (float[n, 2, a, b] near, float[n, 2, c, d] between) <float[4] scales = {1.0, 1.0, 2.1, 3.12}> {
+            near = Resize <mode = "nearest"> (x, , scales)
+            between = Resize <mode = "linear"> (x, , scales)
+        }""")
+    for h, w in ((30, 75), (10, 8)):
+        yield f"inexact_scales_{h}_{w}", scaled, None, {"n": 1, "h": h, "w": w}
+    ways = {
+        "floor": "m = Mul (f, by)  r = Floor (m)",
+        "ceil": "m = Mul (f, less)  r = Ceil (m)",
+        "over": "m = Div (f, third)  r = Floor (m)",
+        "twice": "m = Mul (f, most)  r = Mul (m, ten)",
+    }
+    uses = {
+        "reshaped": ("y = Reshape (x, one)  z = Expand (y, i)", "float[a] z"),
+        "counted": ("s0 = Squeeze (i, axis)  z = Range (null, s0, next)", "int64[a] z"),
+        "resized": ("to = Concat <axis = 0> (lead, i)  z = Resize <mode = \"linear\"> (image, , , to)", "float[1, 1, a] z"),
+    }
+    for way, made in ways.items():
+        for use, (taken, declared) in uses.items():
+            proto = text(f"""
+                m (float[h] v) => ({declared}) <float by = {{2.1}}, float less = {{0.6}}, float third = {{0.3}}, float most = {{0.9}}, float ten = {{10.0}}, float[1] x = {{1.5}}, int64[1] one = {{1}}, int64[1] axis = {{0}}, int64 null = {{0}}, int64 next = {{1}}, int64[2] lead = {{1, 1}}, int64[3] whole = {{1, 1, -1}}> {{
+                    s = Shape (v)
+                    f = Cast <to = 1> (s)
+                    {made}
+                    i = Cast <to = 7> (r)
+                    image = Reshape (v, whole)
+                    {taken}
+                }}""")
+            for h in (30, 25, 9, 3):
+                yield f"inexact_{way}_{use}_{h}", proto, None, {"h": h}
+
+
+def converted_sizes():
+    """Sizes that conversions change before they are sizes again, and factors that are more than they."""
+    for name, number in (("truth", 9), ("byte", 2), ("half", 10), ("bfloat", 16), ("int32", 6), ("double", 11)):
+        proto = text(f"""
+            m (float[1, h] v, float[n] w) => (float[a, 1] z) <float five = {{5.0}}, int64[1] one = {{1}}, int64[1] two = {{2}}, int64[1] zero = {{0}}> {{
+                s = Shape (v)
+                n = Slice (s, one, two, zero)
+                c = Cast <to = {number}> (n)
+                f = Cast <to = 1> (c)
+                m = Mul (f, five)
+                i = Cast <to = 7> (m)
+                long = Concat <axis = 0> (i, one)
+                most = Shape (w)
+                room = Concat <axis = 0> (most, one)
+                least = Min (long, room)
+                z = ConstantOfShape (least)
+            }}""")
+        for h in (3, 300, 2049):
+            yield f"converted_to_{name}_{h}", proto, None, {"h": h, "n": 20000}
+    spread = text("""
+        m (float[h, w] v) => (int64[2, 2] z, int64[2, 1] y) <float[2, 1] by = {0.5, 2.0}, int64[1] first = {0}> {
+            s = Shape (v)
+            f = Cast <to = 1> (s)
+            m = Mul (f, by)
+            z = Cast <to = 7> (m)
+            h0 = Gather (f, first)
+            o = Mul (by, h0)
+            y = Cast <to = 7> (o)
+        }""")
+    for h, w in ((3, 4), (8, 5)):
+        yield f"spread_factors_{h}_{w}", spread, None, {"h": h, "w": w}
+
+
 def automatic_padding():
     """`auto_pad` of windows with and without steps."""
     sides = ("SAME_UPPER", "SAME_LOWER")
@@ -250,6 +318,14 @@ def automatic_padding():
         }""")
     for h, w in ((3, 4), (6, 5), (8, 9)):
         yield f"incomplete_windows_{h}_{w}", incomplete, None, {"n": 1, "h": h, "w": w}
+    gaps = parser.parse_model(HEADER.replace("18", "19") + """
+        m (float[n, 2, h] x) => (float[n, 2, a] y, float[n, 2, b] z, float[n, 2, c] w) {
+            y = AveragePool <kernel_shape = [2], dilations = [2], pads = [1, 1], ceil_mode = 1> (x)
+            z = AveragePool <kernel_shape = [2], dilations = [2], pads = [1, 1], strides = [2]> (x)
+            w = AveragePool <kernel_shape = [2], dilations = [2], pads = [1, 1], count_include_pad = 1> (x)
+        }""")
+    for h in (1, 2, 5):
+        yield f"windows_around_everything_{h}", gaps, None, {"n": 1, "h": h}
     network = text(f"""
         m (float[n, 2, h, w] x) => (float[n, 3, a, b] y) <float[3, 2, 3, 3] k = {listed(np.arange(54) / 32 - 0.7)}, float[3, 3, 1, 1] j = {listed(np.arange(9) / 8 - 0.4)}, float[3, 1, 3, 3] d = {listed(np.arange(27) / 16 - 0.8)}> {{
             c = Conv <auto_pad = "SAME_UPPER", strides = [2, 2]> (x, k)
@@ -275,6 +351,13 @@ def paddings():
     single = text("m (float[n, h] x) => (float[n, a] e, float[n, b] c) <int64[4] pads = {0, 2, 0, 3}, int64[4] cut = {0, -1, 0, -1}> { e = Pad <mode = \"edge\"> (x, pads)  c = Pad (x, cut) }")
     for h in (2, 6):
         yield f"padded_edges_of_{h}", single, None, {"n": 1, "h": h}
+    for h in ("h", 5, 9):
+        # ONNX Runtime refuses to reflect farther than there is.
+        for modes, before, after in ((("edge", "wrap", "reflect"), -2, 1), (("edge", "wrap"), -2, 4), (("edge", "wrap"), 3, -1)):
+            nodes = "\n".join(f'{mode} = Pad <mode = "{mode}"> (x, pads)' for mode in modes)
+            declared = ", ".join(f"float[n, a] {mode}" for mode in modes)
+            proto = HEADER.replace("18", "19") + f"m (float[n, {h}] x) => ({declared}) <int64[4] pads = {listed((0, before, 0, after))}> {{ {nodes} }}"
+            yield f"cut_and_padded_{before}_{after}_of_{h}".replace("-", "m"), parser.parse_model(proto), None, {"n": 2, "h": 7}
     multiple = text("""
         m (float[n, 3, h, w] x) => (float[n, 3, a, b] y, float[n, 3, a, b] r, float[n, 3, h, w] back, float[n, 3, c, d] mean) <int64 by = {8}, int64 two = {2}, int64 three = {3}, int64[1] axis = {0}, int64[2] none = {0, 0}, int64[4] most = {0, 0, 0, 0}, int64[2] axes = {2, 3}> {
             s = Shape (x)
@@ -350,8 +433,34 @@ def recurrent():
             yield f"{op}_{direction}_of_one", proto, {"lengths": one}, {"n": 1, "m": 1}
 
 
+def sizes_of_results():
+    """Sizes that are differences and products: of pooled maps, and of two images."""
+    best = text("""
+        m (float[1, 1, h, w] x) => (float[k] best, int64[k] at) <int64[1] all = {-1}, int64[1] most = {20}> {
+            pooled = MaxPool <kernel_shape = [3, 3]> (x)
+            flat = Reshape (pooled, all)
+            count = Shape (flat)
+            k = Min (count, most)
+            best, at = TopK (flat, k)
+        }""")
+    for h, w in ((3, 4), (5, 9)):
+        yield f"best_of_a_pooled_map_{h}_{w}", best, None, {"h": h, "w": w}
+    centred = text("""
+        m (float[a, 2] x, float[b, 2] y) => (float[c, 2] z) <int64[1] two = {2}, int64[1] none = {0}> {
+            have = Shape <start = 0, end = 1> (x)
+            want = Shape <start = 0, end = 1> (y)
+            more = Sub (want, have)
+            before = Div (more, two)
+            after = Sub (more, before)
+            pads = Concat <axis = 0> (before, none, after, none)
+            z = Pad (x, pads)
+        }""")
+    for a, b in ((3, 8), (3, 7), (7, 3), (8, 3)):
+        yield f"centred_{a}_in_{b}", centred, None, {"a": a, "b": b}
+
+
 def tests():
-    for part in (scales, sizes_of_others, older_and_newer_forms, networks, automatic_padding, paddings, recurrent):
+    for part in (scales, sizes_of_others, older_and_newer_forms, networks, sizes_of_results, inexact_factors, converted_sizes, automatic_padding, paddings, recurrent):
         yield from part()
 
 

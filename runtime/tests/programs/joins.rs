@@ -144,8 +144,8 @@ fn what_a_side_yields_holds_what_the_join_may_read() {
 
 #[test]
 fn lengths_are_sizes_that_are_known_before() {
-    refuse(|b| length(b).then = n(-1), "has no usable size");
-    refuse(|b| length(b).other = &n(2) - &d("batch"), "has no usable size");
+    refuse(|b| length(b).then = n(-1), "is not a usable size");
+    refuse(|b| length(b).other = &n(2) - &d("batch"), "is not a usable size");
     refuse(|b| length(b).then = d("r0"), "symbol r0 of `r0` is not bound here");
     refuse(|b| length(b).other = d("t"), "symbol t of `t` is not bound here");
     refuse(|b| length(b).then = d("elsewhere"), "is not bound here");

@@ -65,13 +65,18 @@ impl Search<'_> {
         let dims = |i: usize| &graph.ty(node.inputs[i]).dims;
         let last = |axis: &i64| Some(along(dims(0), *axis)? - &Dim::from(1));
         match &node.op {
+            Op::Cast { to: DType::F16 | DType::BF16 } => {
+                // What is rounded up grows by less than this.
+                let most = self.value(node.inputs[0], depth)?.larger(&Dim::default());
+                Some(&(&most + &most.floor_div(&128.into())?) + &1.into())
+            }
             Op::Cast { .. } | Op::Reshape { .. } | Op::Transpose { .. } | Op::Expand { .. } | Op::Slice { .. } => {
                 self.value(node.inputs[0], depth)
             }
             Op::Gather { .. } | Op::GatherElements { .. } | Op::GatherND { .. } | Op::LateSize { .. } => {
                 self.value(node.inputs[0], depth)
             }
-            Op::Floor {} | Op::Round {} | Op::ReduceMax { .. } | Op::ReduceMin { .. } => {
+            Op::Floor {} | Op::Ceil {} | Op::Round {} | Op::ReduceMax { .. } | Op::ReduceMin { .. } => {
                 self.value(node.inputs[0], depth)
             }
             Op::Relu {} => Some(self.value(node.inputs[0], depth)?.larger(&Dim::default())),
@@ -92,8 +97,10 @@ impl Search<'_> {
             }
             Op::Mul {} => self.product(&node.inputs, depth),
             Op::Div {} => {
-                let by = constant(graph.as_constant(node.inputs[1])?)?;
-                (by.is_at_least(1)).then(|| self.value(node.inputs[0], depth))?.map(|d| d.larger(&Dim::default()))
+                let least = graph.as_constant(node.inputs[1])?.to_f64s().into_iter().reduce(f64::min)?;
+                let times = (1.0 / least).ceil().max(1.0);
+                let factor = (least > 0.0 && times < Dim::LIMIT as f64).then(|| Dim::from(times as i64))?;
+                Some(&self.value(node.inputs[0], depth)?.larger(&Dim::default()) * &factor)
             }
             Op::Mod { .. } => Some(self.value(node.inputs[1], depth)?.larger(&Dim::default())),
             Op::ReduceSum { axes, .. } => {
@@ -121,7 +128,7 @@ impl Search<'_> {
             // Of these nothing is known, or nothing that sizes are made of.
             Op::Neg {} | Op::Abs {} | Op::Sqrt {} | Op::Reciprocal {} | Op::Exp {} | Op::Log {} | Op::Sin {} => None,
             Op::Cos {} | Op::Tanh {} | Op::Erf {} | Op::Sigmoid {} | Op::Gelu { .. } | Op::Clip { .. } => None,
-            Op::Ceil {} | Op::Tan {} | Op::Asin {} | Op::Acos {} | Op::Atan {} | Op::Sinh {} | Op::Cosh {} => None,
+            Op::Tan {} | Op::Asin {} | Op::Acos {} | Op::Atan {} | Op::Sinh {} | Op::Cosh {} => None,
             Op::Asinh {} | Op::Acosh {} | Op::Atanh {} | Op::BitwiseNot {} | Op::CastUnsaturated { .. } => None,
             Op::BitCast { .. } | Op::Pow {} | Op::BitShift { .. } | Op::BitwiseAnd {} => None,
             Op::BitwiseOr {} | Op::BitwiseXor {} | Op::MatMul { .. } | Op::Gemm { .. } | Op::Conv { .. } => None,

@@ -46,6 +46,7 @@ mod tests;
 mod transposed_conv;
 mod unroll;
 mod vectorise;
+mod vision;
 mod weight_only;
 
 use std::collections::{HashMap, HashSet};

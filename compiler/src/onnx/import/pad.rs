@@ -1,7 +1,7 @@
 //! `Pad`: with a constant an operator of the IR, with elements of the operand a gather per axis.
 //!
-//! Specification: <https://onnx.ai/onnx/operators/onnx__Pad.html>. Amounts may be symbolic; fewer than none cut off.
-//! Those that data decides must not be fewer.
+//! Specification: <https://onnx.ai/onnx/operators/onnx__Pad.html>. Amounts may be symbolic; fewer than none cut off,
+//! before the other side is filled from what is left. Those that data decides must not be fewer.
 
 use eec_ir::{Dim, Op, Tensor, ValueId};
 
@@ -82,36 +82,54 @@ fn listed(cx: &mut Cx, [before, after]: [i64; 2], size: i64, source: Source) -> 
         return refuse(format!("a dim of {size} cannot be padded by {before} and {after}"));
     }
     cx.may_compute(size.saturating_add(before.max(0) + after.max(0)))?;
+    let cut = (-before).max(0);
+    let left = size - cut - (-after).max(0);
+    if left < 1 {
+        return refuse(format!("nothing is left of a dim of {size} that is padded by {before} and {after}"));
+    }
     let position = |i: i64| match source {
-        Source::Edge => i.clamp(0, size - 1),
-        Source::Wrap => i.rem_euclid(size),
+        Source::Edge => i.clamp(0, left - 1),
+        Source::Wrap => i.rem_euclid(left),
         Source::Reflect => {
-            let period = (2 * (size - 1)).max(1);
+            let period = (2 * (left - 1)).max(1);
             let at = i.rem_euclid(period);
-            at.min(period - at).min(size - 1)
+            at.min(period - at).min(left - 1)
         }
     };
-    Ok(cx.integers((-before..size + after).map(position).collect()))
+    Ok(cx.integers((-before..size + after).map(|i| cut + position(i - cut)).collect()))
 }
 
 /// The positions of an axis whose size, or that of its padding, is symbolic: the same, computed by a run.
 fn computed(cx: &mut Cx, [before, after]: [Dim; 2], size: Dim, source: Source) -> NodeResult<ValueId> {
-    let last = &size - &Dim::from(1);
+    let (none, one) = (Dim::default(), Dim::from(1));
+    let [cut, cut_after] = [&before, &after].map(|pad| (&none - pad).larger(&none));
+    let left = &(&size - &cut) - &cut_after;
+    let last = &left - &one;
     let period = match source {
-        Source::Edge => Dim::default(),
-        Source::Wrap => size.clone(),
-        Source::Reflect => (&last + &last).larger(&Dim::from(1)),
+        Source::Edge => none.clone(),
+        Source::Wrap => left.clone(),
+        Source::Reflect => (&last + &last).larger(&one),
     };
     // As many periods later, no place is negative.
-    let shift = &before.larger(&Dim::default()) * &period;
+    let shift = &(&before.larger(&none) * &period) - &cut;
     let range = Op::Range { start: &shift - &before, limit: &(&size + &after) + &shift, delta: 1 };
     let places = cx.emit(range, &[])?;
-    let last = cx.number_of(&last)?;
+    let at = inside(cx, places, &last, &period, source)?;
+    if cut == none {
+        return Ok(at);
+    }
+    let cut = cx.number_of(&cut)?;
+    cx.add(at, cut)
+}
+
+/// Places as positions up to `last`.
+fn inside(cx: &mut Cx, places: ValueId, last: &Dim, period: &Dim, source: Source) -> NodeResult<ValueId> {
+    let last = cx.number_of(last)?;
     if let Source::Edge = source {
         let places = cx.at_least(places, 0.0)?;
         return cx.emit(Op::Min {}, &[places, last]);
     }
-    let period = cx.number_of(&period)?;
+    let period = cx.number_of(period)?;
     let turns = cx.div(places, period)?;
     let begun = cx.mul(turns, period)?;
     let at = cx.sub(places, begun)?;

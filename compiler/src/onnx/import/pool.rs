@@ -80,53 +80,13 @@ pub(super) fn convolution(cx: &mut Cx, inputs: &[ValueId]) -> NodeResult<ValueId
 }
 
 /// The dims of a weight after its channels, as `kernel_shape` must list them too.
-fn weight_kernel(cx: &mut Cx, weight: ValueId) -> NodeResult<Vec<i64>> {
+pub(super) fn weight_kernel(cx: &mut Cx, weight: ValueId) -> NodeResult<Vec<i64>> {
     let kernel = cx.dims(weight).iter().skip(2).map(Dim::as_const).collect::<Option<Vec<_>>>();
     let kernel = kernel.ok_or_else(|| Refusal::new(format!("the weight's dims {} are not constant", cx.ty(weight))))?;
     match cx.ints("kernel_shape")?.filter(|k| *k != kernel) {
         Some(listed) => refuse(format!("`kernel_shape` is {listed:?}, but the weight is {}", cx.ty(weight))),
         None => Ok(kernel),
     }
-}
-
-/// `DeformConv` over images; without a bias it is one of zeros.
-pub(super) fn deform_conv(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
-    let (x, weight, offset) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
-    let (group, offset_group) = (cx.int("group")?.unwrap_or(1), cx.int("offset_group")?.unwrap_or(1));
-    let kernel = weight_kernel(cx, weight)?;
-    let window = window(cx, x, kernel)?;
-    let x = window.operand(cx, x, 0.0)?;
-    let Window { strides, dilations, pads, .. } = window;
-    let bias = match cx.optional(3) {
-        Some(bias) => bias,
-        None => {
-            let (zero, filters) = (cx.number(x, 0.0)?, cx.dims(weight)[0].clone());
-            cx.expanded(zero, vec![filters])?
-        }
-    };
-    let inputs: Vec<ValueId> = [x, weight, offset, bias].into_iter().chain(cx.optional(4)).collect();
-    Ok(vec![cx.emit(Op::DeformConv { group, offset_group, strides, dilations, pads }, &inputs)?])
-}
-
-/// `RoiAlign`.
-pub(super) fn roi_align(cx: &mut Cx) -> NodeResult<Vec<ValueId>> {
-    let max = match cx.word("mode")?.as_deref() {
-        None | Some("avg") => false,
-        Some("max") => true,
-        Some(other) => return refuse(format!("`mode` = `{other}` is not known")),
-    };
-    let half_pixel = match cx.word("coordinate_transformation_mode")?.as_deref() {
-        None => cx.opset >= 16,
-        Some("half_pixel") => true,
-        Some("output_half_pixel") => false,
-        Some(other) => return refuse(format!("`coordinate_transformation_mode` = `{other}` is not known")),
-    };
-    let [height, width, sampling_ratio] = ["output_height", "output_width", "sampling_ratio"].map(|name| cx.int(name));
-    let (output_height, output_width) = (height?.unwrap_or(1), width?.unwrap_or(1));
-    let (sampling_ratio, spatial_scale) = (sampling_ratio?.unwrap_or(0), cx.float("spatial_scale")?.unwrap_or(1.0));
-    let op = Op::RoiAlign { output_height, output_width, sampling_ratio, spatial_scale, max, half_pixel };
-    let inputs = cx.all_inputs()?;
-    Ok(vec![cx.emit(op, &inputs)?])
 }
 
 /// The convolution of an operand, into which its window fits, with a weight and perhaps a bias.

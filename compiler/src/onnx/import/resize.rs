@@ -3,17 +3,47 @@
 //!
 //! Specification: <https://onnx.ai/onnx/operators/onnx__Resize.html>.
 
-use eec_ir::{Dim, Op, ValueId};
+use eec_ir::{DType, Dim, Op, ValueId};
 
 use super::super::error::{NodeResult, Refusal, refuse};
+use super::float_sizes::{Step, ratio};
 use super::node::{Cx, Results, axis_indices};
-use super::{resize_computed, resize_listed};
+use super::{float_sizes, resize_computed, resize_listed};
 
-/// The attributes, with their names and meanings.
+/// How results are made of elements.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    Nearest,
+    Linear,
+    Cubic,
+}
+
+/// Which of the elements on both sides is the nearest one.
+#[derive(Clone, Copy)]
+pub(super) enum Nearest {
+    /// That to the left from the middle between them.
+    PreferLeft,
+    PreferRight,
+    Left,
+    Right,
+}
+
+/// Where in the operand a result stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Coordinates {
+    HalfPixel,
+    HalfPixelSymmetric,
+    PytorchHalfPixel,
+    Asymmetric,
+    AlignCorners,
+    CropAndResize,
+}
+
+/// The attributes.
 pub(super) struct Options {
-    pub(super) mode: String,
-    pub(super) nearest: String,
-    pub(super) coordinates: String,
+    pub(super) mode: Mode,
+    pub(super) nearest: Nearest,
+    pub(super) coordinates: Coordinates,
     pub(super) cubic_a: f64,
     pub(super) exclude_outside: bool,
     pub(super) extrapolation: f64,
@@ -22,13 +52,32 @@ pub(super) struct Options {
 
 impl Options {
     fn read(cx: &mut Cx) -> NodeResult<Options> {
-        let word = |cx: &mut Cx, name: &str, default: &str| -> NodeResult<String> {
-            Ok(cx.word(name)?.unwrap_or_else(|| default.into()))
+        let mode = match cx.word("mode")?.as_deref() {
+            None | Some("nearest") => Mode::Nearest,
+            Some("linear") => Mode::Linear,
+            Some("cubic") => Mode::Cubic,
+            Some(other) => return refuse(format!("mode `{other}` is not known")),
+        };
+        let nearest = match cx.word("nearest_mode")?.as_deref() {
+            None | Some("round_prefer_floor") => Nearest::PreferLeft,
+            Some("round_prefer_ceil") => Nearest::PreferRight,
+            Some("floor") => Nearest::Left,
+            Some("ceil") => Nearest::Right,
+            Some(other) => return refuse(format!("`nearest_mode` `{other}` is not known")),
+        };
+        let coordinates = match cx.word("coordinate_transformation_mode")?.as_deref() {
+            None | Some("half_pixel") => Coordinates::HalfPixel,
+            Some("half_pixel_symmetric") => Coordinates::HalfPixelSymmetric,
+            Some("pytorch_half_pixel") => Coordinates::PytorchHalfPixel,
+            Some("asymmetric") => Coordinates::Asymmetric,
+            Some("align_corners") => Coordinates::AlignCorners,
+            Some("tf_crop_and_resize") => Coordinates::CropAndResize,
+            Some(other) => return refuse(format!("`coordinate_transformation_mode` `{other}` is not known")),
         };
         Ok(Options {
-            mode: word(cx, "mode", "nearest")?,
-            nearest: word(cx, "nearest_mode", "round_prefer_floor")?,
-            coordinates: word(cx, "coordinate_transformation_mode", "half_pixel")?,
+            mode,
+            nearest,
+            coordinates,
             cubic_a: cx.float_or("cubic_coeff_a", -0.75)?,
             exclude_outside: cx.flag("exclude_outside", false)?,
             extrapolation: cx.float_or("extrapolation_value", 0.0)?,
@@ -75,7 +124,7 @@ pub(super) fn resize(cx: &mut Cx) -> Results {
 pub(super) fn upsample(cx: &mut Cx) -> Results {
     let mut x = cx.input(0)?;
     let mut options = Options::read(cx)?;
-    (options.coordinates, options.nearest) = ("asymmetric".into(), "floor".into());
+    (options.coordinates, options.nearest) = (Coordinates::Asymmetric, Nearest::Left);
     let scales = match cx.floats("scales")? {
         Some(scales) => scales.into_iter().map(f64::from).collect(),
         None => cx.const_numbers(1, "scale")?.unwrap_or_default(),
@@ -95,10 +144,10 @@ fn axes(cx: &mut Cx, x: ValueId, options: &Options) -> NodeResult<Vec<Axis>> {
         None => (0..rank).collect(),
     };
     let policy = cx.word("keep_aspect_ratio_policy")?.unwrap_or_else(|| "stretch".into());
-    let cropped = options.coordinates == "tf_crop_and_resize";
+    let cropped = options.coordinates == Coordinates::CropAndResize;
     let roi = if cropped { cx.const_numbers(1, "region of interest")? } else { None };
     let scales = cx.const_numbers(2, "scale")?.filter(|s| !s.is_empty());
-    match (scales, cx.sizes(3, "target size")?.filter(|s| !s.is_empty())) {
+    match (scales, cx.late_sizes(3, "target size", |_| None)?.filter(|s| !s.is_empty())) {
         (Some(scales), None) => scaled(cx, x, &axes, &scales, roi.as_deref()),
         (None, Some(sizes)) => sized(cx, x, &axes, &sizes, &policy, roi.as_deref()),
         _ => refuse("needs either scales or sizes"),
@@ -110,7 +159,7 @@ fn region(roi: Option<&[f64]>, i: usize, count: usize) -> [f64; 2] {
     [at(i, 0.0), at(i + count, 1.0)]
 }
 
-fn scaled(cx: &Cx, x: ValueId, axes: &[usize], scales: &[f64], roi: Option<&[f64]>) -> NodeResult<Vec<Axis>> {
+fn scaled(cx: &mut Cx, x: ValueId, axes: &[usize], scales: &[f64], roi: Option<&[f64]>) -> NodeResult<Vec<Axis>> {
     if scales.len() != axes.len() {
         return refuse(format!("{} scales do not fit {} axes", scales.len(), axes.len()));
     }
@@ -121,45 +170,35 @@ fn scaled(cx: &Cx, x: ValueId, axes: &[usize], scales: &[f64], roi: Option<&[f64
             return Ok(None);
         }
         let from = dims[*axis].clone();
-        let to = scaled_size(&from, *scale as f32)?;
+        let to = scaled_size(cx, &from, *scale)?;
         Ok(Some(Axis { axis: *axis, from, to, scale: Some(*scale), roi }))
     };
     axes.iter().zip(scales).enumerate().map(axis).filter_map(NodeResult::transpose).collect()
 }
 
-/// `floor(size · scale)`, as float32 has it.
-fn scaled_size(size: &Dim, scale: f32) -> NodeResult<Dim> {
-    if let Some(size) = size.as_const() {
-        return Ok(Dim::from((size as f32 * scale).floor() as i64));
+/// `floor(size · scale)`, as float32 has it: by a fraction where that is exact, else computed by the run.
+fn scaled_size(cx: &mut Cx, size: &Dim, scale: f64) -> NodeResult<Dim> {
+    let scale = scale as f32;
+    if let Some(scaled) = float_sizes::after(size, &[Step::Times(scale)]) {
+        return Ok(scaled);
     }
-    let size = ratio(scale).and_then(|(by, over)| (size * &by.into()).floor_div(&over.into()));
-    size.ok_or_else(|| Refusal::new(format!("a scale of {scale} needs a constant size; `--fix-dim` makes it one")))
+    if !(0.0..=LARGEST_SCALE).contains(&scale) {
+        return refuse(format!("a scale of {scale} makes no size of {size}"));
+    }
+    let number = cx.number_of(size)?;
+    let number = cx.cast(number, DType::F32)?;
+    let scaled = cx.times(number, scale.into())?;
+    let whole = cx.cast(scaled, DType::I64)?;
+    // Rounding adds at most one.
+    let most = match ratio(scale) {
+        Some((by, over)) => (size * &by.into()).floor_div(&over.into()).map(|most| &most + &1.into()),
+        None => Some(size * &Dim::from(scale.ceil() as i64)),
+    };
+    cx.late_size(whole, most.unwrap_or_default())
 }
 
-/// The first convergent of its continued fraction that a positive number is in float32. Products of sizes with it, cut
-/// off, are those of float32: what is no whole number differs from one by more than that rounds.
-pub(super) fn ratio(number: f32) -> Option<(i64, i64)> {
-    let (mut rest, mut last, mut this) = (f64::from(number), (0, 1), (1, 0));
-    for _ in 0..32 {
-        let whole = rest.floor();
-        if !(0.0..=LARGEST_RATIO as f64).contains(&whole) {
-            return None;
-        }
-        let whole = whole as i64;
-        let next = (whole * this.0 + last.0, whole * this.1 + last.1);
-        if next.0.max(next.1) > LARGEST_RATIO {
-            return None;
-        }
-        if next.0 > 0 && (next.0 as f64 / next.1 as f64) as f32 == number {
-            return Some(next);
-        }
-        (last, this, rest) = (this, next, 1.0 / (rest - whole as f64));
-    }
-    None
-}
-
-/// Numerators and denominators beyond this stand for no scale.
-const LARGEST_RATIO: i64 = 1 << 24;
+/// Larger scales of symbolic sizes are refused.
+const LARGEST_SCALE: f32 = 65536.0;
 
 fn sized(
     cx: &Cx,
@@ -220,32 +259,4 @@ pub(super) fn combined(cx: &mut Cx, x: ValueId, axis: usize, taps: Vec<Tap>) -> 
         });
     }
     sum.ok_or_else(|| Refusal::new("the result is empty"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn scales_become_the_fractions_that_they_are_written_for() {
-        assert_eq!(ratio(2.0), Some((2, 1)));
-        assert_eq!(ratio(0.7), Some((7, 10)));
-        assert_eq!(ratio(1.0 / 3.0), Some((1, 3)));
-        assert_eq!(ratio(1.333), Some((1333, 1000)));
-        assert_eq!(ratio(0.0), None);
-        assert_eq!(ratio(f32::NAN), None);
-        assert_eq!(ratio(1e20), None);
-    }
-
-    #[test]
-    fn a_scaled_symbolic_size_is_what_float32_makes_of_every_size() {
-        let h = Dim::symbol("h");
-        for scale in [0.1f32, 0.3, 0.5, 0.6, 0.7, 0.9, 1.1, 1.2, 1.4, 1.5, 1.6, 2.0 / 3.0, 1.7, 2.3, 0.123_456, 3.0] {
-            let scaled = scaled_size(&h, scale).unwrap_or_default();
-            for size in 0..5000 {
-                let expected = scaled_size(&size.into(), scale).ok().and_then(|d| d.as_const());
-                assert_eq!(scaled.eval(&|_| Some(size)), expected, "{size} by {scale}");
-            }
-        }
-    }
 }

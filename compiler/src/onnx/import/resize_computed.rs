@@ -5,24 +5,24 @@ use eec_ir::{DType, Dim, Op, ValueId};
 
 use super::super::error::{NodeResult, refuse};
 use super::node::Cx;
-use super::resize::{Axis, MIDDLE, Options, Tap, combined};
+use super::resize::{Axis, Coordinates, MIDDLE, Mode, Nearest, Options, Tap, combined};
 use super::sample::cubic_weight;
 
 /// The operand with one axis resized.
 pub(super) fn resized(cx: &mut Cx, x: ValueId, axis: &Axis, options: &Options) -> NodeResult<ValueId> {
     check(axis, options)?;
     let (wide, own) = cx.widened(x)?;
-    let at = source(cx, axis, &options.coordinates)?;
+    let at = source(cx, axis, options.coordinates)?;
     let last = size(cx, &(&axis.from - &Dim::from(1)))?;
-    if options.mode == "nearest" {
-        let at = nearest(cx, at, &options.nearest)?;
+    if options.mode == Mode::Nearest {
+        let at = nearest(cx, at, options.nearest)?;
         let positions = inside(cx, at, last)?;
         let positions = cx.cast(positions, DType::I64)?;
         return combined(cx, x, axis.axis, vec![Tap { positions, weights: None }]);
     }
     if own.is_int() {
-        let reason = format!("mode `{}` of {own} needs constant sizes", options.mode);
-        return refuse(format!("{reason}, found {} and {}; `--fix-dim` makes them constants", axis.from, axis.to));
+        let mode = if options.mode == Mode::Cubic { "cubic" } else { "linear" };
+        return needs_constant(&format!("mode `{mode}` of {own}"), axis);
     }
     let (rank, dtype) = (cx.rank(x), cx.ty(wide).dtype);
     let mut taps = Vec::new();
@@ -39,12 +39,11 @@ pub(super) fn resized(cx: &mut Cx, x: ValueId, axis: &Axis, options: &Options) -
 /// Refuses what only constant sizes allow.
 fn check(axis: &Axis, options: &Options) -> NodeResult<()> {
     // Of an image that grows there is nothing to smooth.
-    let smoothed = options.antialias && options.mode != "nearest" && axis.scale.is_none_or(|scale| scale < 1.0);
-    let what = match options.coordinates.as_str() {
-        _ if smoothed => "`antialias`",
-        "tf_crop_and_resize" => "`tf_crop_and_resize`",
-        _ => return Ok(()),
-    };
+    let smoothed = options.antialias && options.mode != Mode::Nearest && axis.scale.is_none_or(|scale| scale < 1.0);
+    if smoothed { needs_constant("`antialias`", axis) } else { Ok(()) }
+}
+
+fn needs_constant<T>(what: &str, axis: &Axis) -> NodeResult<T> {
     refuse(format!(
         "{what} needs constant sizes, found {} and {}; `--fix-dim` makes them constants",
         axis.from, axis.to
@@ -58,7 +57,7 @@ fn size(cx: &mut Cx, size: &Dim) -> NodeResult<ValueId> {
 }
 
 /// The position in the operand of every result.
-fn source(cx: &mut Cx, axis: &Axis, coordinates: &str) -> NodeResult<ValueId> {
+fn source(cx: &mut Cx, axis: &Axis, coordinates: Coordinates) -> NodeResult<ValueId> {
     let index = cx.indices(&axis.to, 0, 1)?;
     let index = cx.cast(index, DType::F32)?;
     let (from, to) = (size(cx, &axis.from)?, size(cx, &axis.to)?);
@@ -71,11 +70,11 @@ fn source(cx: &mut Cx, axis: &Axis, coordinates: &str) -> NodeResult<ValueId> {
         cx.div(middle, scale)
     };
     match coordinates {
-        "half_pixel" => {
+        Coordinates::HalfPixel => {
             let at = middle(cx)?;
             cx.plus(at, -0.5)
         }
-        "half_pixel_symmetric" => {
+        Coordinates::HalfPixelSymmetric => {
             let at = middle(cx)?;
             let centre = cx.times(from, 0.5)?;
             let target = cx.mul(scale, from)?;
@@ -86,15 +85,15 @@ fn source(cx: &mut Cx, axis: &Axis, coordinates: &str) -> NodeResult<ValueId> {
             let at = cx.add(offset, at)?;
             cx.plus(at, -0.5)
         }
-        "pytorch_half_pixel" => {
+        Coordinates::PytorchHalfPixel => {
             let at = middle(cx)?;
             let at = cx.plus(at, -0.5)?;
             let (zero, one) = (cx.number(at, 0.0)?, cx.number(to, 1.0)?);
             let several = cx.emit(Op::Greater {}, &[to, one])?;
             cx.choose(several, at, zero)
         }
-        "asymmetric" => cx.div(index, scale),
-        "align_corners" => {
+        Coordinates::Asymmetric => cx.div(index, scale),
+        Coordinates::AlignCorners => {
             let target = if axis.scale.is_some() { cx.mul(scale, from)? } else { to };
             let (wide, steps) = (cx.plus(from, -1.0)?, cx.plus(target, -1.0)?);
             // The only result of one stands at 0, whatever that is divided by.
@@ -102,19 +101,18 @@ fn source(cx: &mut Cx, axis: &Axis, coordinates: &str) -> NodeResult<ValueId> {
             let at = cx.mul(index, wide)?;
             cx.div(at, steps)
         }
-        other => refuse(format!("`coordinate_transformation_mode` `{other}` is not known")),
+        Coordinates::CropAndResize => needs_constant("`tf_crop_and_resize`", axis),
     }
 }
 
 /// Positions as whole ones.
-fn nearest(cx: &mut Cx, at: ValueId, mode: &str) -> NodeResult<ValueId> {
+fn nearest(cx: &mut Cx, at: ValueId, mode: Nearest) -> NodeResult<ValueId> {
     let left = cx.unary(Op::Floor {}, at)?;
     let (op, middle) = match mode {
-        "round_prefer_floor" => (Op::Greater {}, 0.5 + MIDDLE),
-        "round_prefer_ceil" => (Op::GreaterOrEqual {}, 0.5 - MIDDLE),
-        "floor" => return Ok(left),
-        "ceil" => return cx.unary(Op::Ceil {}, at),
-        other => return refuse(format!("`nearest_mode` `{other}` is not known")),
+        Nearest::PreferLeft => (Op::Greater {}, 0.5 + MIDDLE),
+        Nearest::PreferRight => (Op::GreaterOrEqual {}, 0.5 - MIDDLE),
+        Nearest::Left => return Ok(left),
+        Nearest::Right => return cx.unary(Op::Ceil {}, at),
     };
     let ratio = cx.sub(at, left)?;
     let middle = cx.number(ratio, middle)?;
@@ -134,17 +132,16 @@ fn interpolated(cx: &mut Cx, at: ValueId, last: ValueId, options: &Options) -> N
     let left = cx.unary(Op::Floor {}, at)?;
     let ratio = cx.sub(at, left)?;
     let mut taps = Vec::new();
-    match options.mode.as_str() {
-        "linear" => {
+    match options.mode {
+        Mode::Nearest | Mode::Linear => {
             let one = cx.number(ratio, 1.0)?;
             taps.extend([(left, cx.sub(one, ratio)?), (cx.plus(left, 1.0)?, ratio)]);
         }
-        "cubic" => {
+        Mode::Cubic => {
             for shift in [-1.0, 0.0, 1.0, 2.0] {
                 taps.push((cx.plus(left, shift)?, cubic_weight(cx, ratio, shift, options.cubic_a)?));
             }
         }
-        other => return refuse(format!("mode `{other}` is not known")),
     }
     if !options.exclude_outside {
         return Ok(taps);

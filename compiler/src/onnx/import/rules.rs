@@ -8,7 +8,7 @@ use super::recurrent::Cell;
 use super::{
     activation, attention, contrib, contrib_attention, contrib_grouped, einsum, elementwise, loss, normalise, pad,
     pool, quantise, rearrange, recurrent, reduce, resize, sample, selected, shape, signal, slice, transposed_conv,
-    vectorise, weight_only,
+    vectorise, vision, weight_only,
 };
 
 /// Appends what an ONNX node stands for and returns its results.
@@ -58,7 +58,7 @@ const RULES: &[(&str, Rule)] = &[
     ("CumProd", |cx| reduce::running(cx, |axis, exclusive, reverse| Op::CumProd { axis, exclusive, reverse })),
     ("CumSum", |cx| reduce::running(cx, |axis, exclusive, reverse| Op::CumSum { axis, exclusive, reverse })),
     ("DFT", signal::dft),
-    ("DeformConv", pool::deform_conv),
+    ("DeformConv", vision::deform_conv),
     ("DepthToSpace", rearrange::depth_to_space),
     ("DequantizeLinear", quantise::dequantize_linear),
     ("Det", same),
@@ -152,7 +152,7 @@ const RULES: &[(&str, Rule)] = &[
     ("Reshape", shape::reshape),
     ("Resize", resize::resize),
     ("ReverseSequence", rearrange::reverse_sequence),
-    ("RoiAlign", pool::roi_align),
+    ("RoiAlign", vision::roi_align),
     ("RotaryEmbedding", attention::rotary_embedding),
     ("Round", same),
     ("STFT", signal::stft),

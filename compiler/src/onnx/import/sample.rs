@@ -159,14 +159,17 @@ fn tap(cx: &mut Cx, left: ValueId, shift: f64, weight: Option<ValueId>, axis: Ax
     Ok(Tap { position, weight, inside })
 }
 
+/// The weights of elements by their distance, up to 1 and from there up to 2: polynomials, highest power first.
+pub(super) fn cubic(a: f64) -> [[f64; 4]; 2] {
+    [[a + 2.0, -(a + 3.0), 0.0, 1.0], [a, -5.0 * a, 8.0 * a, -4.0 * a]]
+}
+
 /// The weight of the element `shift` to the right of the left one, by a cubic that bends as `a` says.
 pub(super) fn cubic_weight(cx: &mut Cx, ratio: ValueId, shift: f64, a: f64) -> NodeResult<ValueId> {
     let negative = cx.unary(Op::Neg {}, ratio)?;
     let distance = if shift <= 0.0 { cx.plus(ratio, -shift)? } else { cx.plus(negative, shift)? };
-    let polynomial: [f64; 4] = match shift {
-        _ if shift == 0.0 || shift == 1.0 => [a + 2.0, -(a + 3.0), 0.0, 1.0],
-        _ => [a, -5.0 * a, 8.0 * a, -4.0 * a],
-    };
+    let [near, far] = cubic(a);
+    let polynomial = if shift == 0.0 || shift == 1.0 { near } else { far };
     let mut value = cx.times(distance, polynomial[0])?;
     for (i, coefficient) in polynomial[1..].iter().enumerate() {
         value = cx.plus(value, *coefficient)?;

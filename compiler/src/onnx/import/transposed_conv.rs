@@ -122,7 +122,14 @@ fn pool_window(cx: &mut Cx, x: ValueId) -> NodeResult<(Window, Vec<Dim>)> {
     let listed = window.amounts();
     let mut amounts = listed.clone();
     let n = window.kernel.len();
-    for i in (0..n).filter(|_| ceil) {
+    for i in 0..n {
+        // At single steps all windows are complete.
+        if !ceil || window.strides[i] == 1 {
+            continue;
+        }
+        if cx.late().decides(&cx.dims(x)[2 + i]) {
+            return refuse(format!("`ceil_mode` at strides above 1 over sizes that data decides: {}", cx.ty(x)));
+        }
         let reach = (window.kernel[i] - 1) * window.dilations[i] + 1;
         let (stride, size) = (Dim::from(window.strides[i]), cx.dims(x)[2 + i].clone());
         let room = &(&(&size + &listed[i]) + &listed[i + n]) - &reach.into();
@@ -183,6 +190,8 @@ pub(super) fn dilated_average_pool(cx: &mut Cx, count_include_pad: bool) -> Resu
     let counts = window_sums(cx, ones, &window)?;
     let spatial = cx.dims(sums).into_iter().skip(2);
     let counts = cx.reshape(counts, [1.into(), 1.into()].into_iter().chain(spatial).collect())?;
+    // The sum of nothing is 0, and so is its average.
+    let counts = cx.at_least(counts, 1.0)?;
     Ok(vec![cx.div(sums, counts)?])
 }
 

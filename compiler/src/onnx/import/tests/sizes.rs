@@ -51,19 +51,34 @@ fn positions_of_the_largest_need_constant_sizes() {
     assert_eq!(message, format!("m: node `the MaxPool` (MaxPool): {reason}; `--fix-dim` makes them constants"));
 }
 
+/// A pooling of a signal as long as data decides.
+fn pooled(op: &str, attributes: Vec<AttributeProto>) -> String {
+    let all = node("Constant", &[], &["all"], vec![ints("value_ints", &[-1])]);
+    let flat = node("Reshape", &["x", "all"], &["flat"], vec![]);
+    let mask = node("Cast", &["flat"], &["mask"], vec![int("to", 9)]);
+    let rows = node("Compress", &["flat", "mask"], &["rows"], vec![]);
+    let shape = node("Constant", &[], &["shape"], vec![ints("value_ints", &[1, 1, -1])]);
+    let signal = node("Reshape", &["rows", "shape"], &["signal"], vec![]);
+    let window = [vec![ints("kernel_shape", &[3])], attributes].concat();
+    refusal(vec![all, flat, mask, rows, shape, signal, node(op, &["signal"], &["y"], window)], 19)
+}
+
 #[test]
 fn automatic_padding_of_sizes_that_data_decides_is_for_stride_1() {
-    let pooled = |stride: i64| {
-        let all = node("Constant", &[], &["all"], vec![ints("value_ints", &[-1])]);
-        let flat = node("Reshape", &["x", "all"], &["flat"], vec![]);
-        let mask = node("Cast", &["flat"], &["mask"], vec![int("to", 9)]);
-        let rows = node("Compress", &["flat", "mask"], &["rows"], vec![]);
-        let shape = node("Constant", &[], &["shape"], vec![ints("value_ints", &[1, 1, -1])]);
-        let signal = node("Reshape", &["rows", "shape"], &["signal"], vec![]);
-        let window = vec![word("auto_pad", "SAME_UPPER"), ints("kernel_shape", &[3]), ints("strides", &[stride])];
-        refusal(vec![all, flat, mask, rows, shape, signal, node("MaxPool", &["signal"], &["y"], window)], 17)
-    };
-    assert_eq!(pooled(1), "");
-    let refused = pooled(2);
+    let same = |stride: i64| vec![word("auto_pad", "SAME_UPPER"), ints("strides", &[stride])];
+    assert_eq!(pooled("MaxPool", same(1)), "");
+    let refused = pooled("MaxPool", same(2));
     assert!(refused.contains("node `the MaxPool` (MaxPool): automatic padding at strides above 1"), "{refused}");
+}
+
+#[test]
+fn incomplete_windows_of_sizes_that_data_decides_are_for_stride_1_or_one_kernel() {
+    let ceil = |stride: i64| vec![int("ceil_mode", 1), ints("strides", &[stride])];
+    let gaps = |stride: i64| [ceil(stride), vec![ints("dilations", &[2])]].concat();
+    let reason = "`ceil_mode` at strides above 1 over sizes that data decides: f32[1, 1, late0]";
+    for (op, window) in [("LpPool", &ceil as &dyn Fn(i64) -> Vec<AttributeProto>), ("AveragePool", &gaps)] {
+        assert_eq!(pooled(op, window(1)), "");
+        assert_eq!(pooled(op, window(3)), format!("m: node `the {op}` ({op}): {reason}"));
+    }
+    assert_eq!(pooled("AveragePool", ceil(3)), "");
 }
