@@ -194,6 +194,18 @@ def networks():
         yield f"sizes_of_floats_{h}_{w}", computed, None, {"n": 1, "h": h, "w": w}
 
 
+def integers():
+    """Integers that are interpolated, at open sizes and constant ones."""
+    for dtype in ("uint8", "int32"):
+        for rows in ("h", "4"):
+            proto = text(f"""
+                m ({dtype}[1, 1, {rows}, 5] x) => ({dtype}[1, 1, a, b] y) <float[4] scales = {{1.0, 1.0, 2.0, 1.7}}> {{
+                    y = Resize <mode = "linear"> (x, , scales)
+                }}""")
+            pixels = (np.arange(20).reshape(1, 1, 4, 5) ** 2 % 97).astype(dtype)
+            yield f"{dtype}_interpolated_of_{rows}", proto, {"x": pixels}, {"h": 4}
+
+
 def inexact_factors():
     """Sizes that float32 makes of others in ways that no fraction tells for all of them."""
     scaled = text("""
@@ -460,7 +472,7 @@ def sizes_of_results():
 
 
 def tests():
-    for part in (scales, sizes_of_others, older_and_newer_forms, networks, sizes_of_results, inexact_factors, converted_sizes, automatic_padding, paddings, recurrent):
+    for part in (scales, sizes_of_others, older_and_newer_forms, networks, sizes_of_results, integers, inexact_factors, converted_sizes, automatic_padding, paddings, recurrent):
         yield from part()
 
 

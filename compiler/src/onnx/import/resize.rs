@@ -112,17 +112,15 @@ pub(super) fn resize(cx: &mut Cx) -> Results {
     if cx.opset < 11 {
         return upsample(cx);
     }
-    let mut x = cx.input(0)?;
+    let x = cx.input(0)?;
     let options = Options::read(cx)?;
-    for axis in axes(cx, x, &options)? {
-        x = resized(cx, x, &axis, &options)?;
-    }
-    Ok(vec![x])
+    let axes = axes(cx, x, &options)?;
+    Ok(vec![all_resized(cx, x, &axes, &options)?])
 }
 
 /// `Upsample`, and `Resize` of opset 10: positions are quotients, rounded down.
 pub(super) fn upsample(cx: &mut Cx) -> Results {
-    let mut x = cx.input(0)?;
+    let x = cx.input(0)?;
     let mut options = Options::read(cx)?;
     (options.coordinates, options.nearest) = (Coordinates::Asymmetric, Nearest::Left);
     let scales = match cx.floats("scales")? {
@@ -130,10 +128,8 @@ pub(super) fn upsample(cx: &mut Cx) -> Results {
         None => cx.const_numbers(1, "scale")?.unwrap_or_default(),
     };
     let all: Vec<usize> = (0..cx.rank(x)).collect();
-    for axis in scaled(cx, x, &all, &scales, None)? {
-        x = resized(cx, x, &axis, &options)?;
-    }
-    Ok(vec![x])
+    let axes = scaled(cx, x, &all, &scales, None)?;
+    Ok(vec![all_resized(cx, x, &axes, &options)?])
 }
 
 /// The axes that change.
@@ -235,6 +231,15 @@ fn scales(from: &[Dim], to: &[Dim], policy: &str) -> NodeResult<Vec<f64>> {
         let reason = format!("`keep_aspect_ratio_policy` `{policy}` needs constant sizes, found {from:?} and {to:?}");
         Refusal::new(format!("{reason}; `--fix-dim` makes them constants"))
     })
+}
+
+/// The operand with these axes resized. Integers are interpolated as floats, and cut off at the end, as in ONNX Runtime.
+fn all_resized(cx: &mut Cx, x: ValueId, axes: &[Axis], options: &Options) -> NodeResult<ValueId> {
+    let own = cx.ty(x).dtype;
+    let as_floats = own.is_int() && options.mode != Mode::Nearest && !axes.is_empty();
+    let given = if as_floats { cx.cast(x, DType::F32)? } else { x };
+    let resized = axes.iter().try_fold(given, |x, axis| resized(cx, x, axis, options))?;
+    cx.cast(resized, own)
 }
 
 /// The operand with one axis resized.

@@ -20,10 +20,6 @@ pub(super) fn resized(cx: &mut Cx, x: ValueId, axis: &Axis, options: &Options) -
         let positions = cx.cast(positions, DType::I64)?;
         return combined(cx, x, axis.axis, vec![Tap { positions, weights: None }]);
     }
-    if own.is_int() {
-        let mode = if options.mode == Mode::Cubic { "cubic" } else { "linear" };
-        return needs_constant(&format!("mode `{mode}` of {own}"), axis);
-    }
     let (rank, dtype) = (cx.rank(x), cx.ty(wide).dtype);
     let mut taps = Vec::new();
     for (position, weights) in interpolated(cx, at, last, options)? {

@@ -1,7 +1,7 @@
 //! `Resize` along an axis of constant sizes: positions and weights are constants.
 
 use eec_ir::minifloat::Overflow;
-use eec_ir::{Op, Tensor, ValueId};
+use eec_ir::{Tensor, ValueId};
 
 use super::super::error::{NodeResult, refuse};
 use super::node::Cx;
@@ -66,9 +66,6 @@ pub(super) fn resized(
         let outside = cx.along(outside, axis.axis, rank)?;
         let value = cx.number(y, options.extrapolation)?;
         y = cx.choose(outside, value, y)?;
-    }
-    if own.is_int() {
-        y = cx.unary(Op::Round {}, y)?;
     }
     cx.cast(y, own)
 }

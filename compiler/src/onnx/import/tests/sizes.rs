@@ -1,6 +1,6 @@
 //! What symbolic sizes do not allow: the error names the node, the sizes, and the way out.
 
-use super::super::super::proto::{AttributeProto, NodeProto, attribute_type};
+use super::super::super::proto::{AttributeProto, attribute_type};
 use super::{attribute, int, ints, node, refusal};
 
 fn word(name: &str, text: &str) -> AttributeProto {
@@ -28,18 +28,6 @@ fn forms_of_resize_that_need_constant_sizes_say_so() {
         "{kept}"
     );
     assert_eq!(resized(vec![mode()]), "");
-}
-
-#[test]
-fn integers_are_interpolated_at_constant_sizes_only() {
-    let cast = node("Cast", &["x"], &["i"], vec![int("to", 6)]);
-    let to = node("Constant", &[], &["to"], vec![ints("value_ints", &[4, 3, 2])]);
-    let resize = |mode: &str| node("Resize", &["i", "", "", "to"], &["y"], vec![word("mode", mode)]);
-    let nodes = |resize: NodeProto| vec![cast.clone(), to.clone(), resize];
-    let message = refusal(nodes(resize("linear")), 19);
-    let reason = "mode `linear` of i32 needs constant sizes, found n and 4; `--fix-dim` makes them constants";
-    assert_eq!(message, format!("m: node `the Resize` (Resize): {reason}"));
-    assert_eq!(refusal(nodes(resize("nearest")), 19), "");
 }
 
 #[test]
