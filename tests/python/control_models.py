@@ -7,7 +7,7 @@ import re
 import numpy as np
 from onnx import parser
 
-from small_models import main
+from small_models import main, weights
 
 HEADER = '<ir_version: 9, opset_import: ["" : 17, "local" : 1]>\n'
 
@@ -315,15 +315,11 @@ def symbolic_scans():
 
 def recurrent():
     """Recurrent layers over sequences of symbolic length."""
-    rng = np.random.default_rng(3)
-
-    def weights(name, *dims):
-        values = ", ".join(f"{v:.4f}" for v in rng.standard_normal(int(np.prod(dims))) * 0.5)
-        return f"float[{', '.join(map(str, dims))}] {name} = {{{values}}}"
+    weight = weights(3)
 
     for op, gates in (("RNN", 1), ("GRU", 3), ("LSTM", 4)):
         for direction, count in (("forward", 1), ("reverse", 1), ("bidirectional", 2)):
-            stored = ", ".join([weights("w", count, gates * 3, 2), weights("r", count, gates * 3, 3), weights("b", count, gates * 6)])
+            stored = ", ".join([weight("w", count, gates * 3, 2), weight("r", count, gates * 3, 3), weight("b", count, gates * 6)])
             results, given = ("y, h, c", "y, h, c") if op == "LSTM" else ("y, h", "y, h")
             declared = ", ".join(["float[n, d, m, 3] y"] + [f"float[d, m, 3] {name}" for name in given.split(", ")[1:]])
             proto = text(f"""
@@ -342,13 +338,13 @@ def recurrent():
         ("RNN", 1, 'activations = ["Affine"], activation_alpha = [0.5], activation_beta = [0.25]'),
     )
     for k, (op, gates, attributes) in enumerate(chosen):
-        stored = ", ".join([weights("w", 1, gates * 3, 2), weights("r", 1, gates * 3, 3), weights("b", 1, gates * 6)])
+        stored = ", ".join([weight("w", 1, gates * 3, 2), weight("r", 1, gates * 3, 3), weight("b", 1, gates * 6)])
         yield f"{op}_of_functions_{k}", text(f"""
             m (float[n, m, 2] x) => (float[n, d, m, 3] y) <{stored}> {{
                 y = {op} <hidden_size = 3, {attributes}> (x, w, r, b)
             }}"""), None, {"n": 3, "m": 2}
     lengths = np.array([4, 1, 2], np.int32)
-    stored = ", ".join([weights("w", 1, 12, 2), weights("r", 1, 12, 3), weights("b", 1, 24)])
+    stored = ", ".join([weight("w", 1, 12, 2), weight("r", 1, 12, 3), weight("b", 1, 24)])
     yield "LSTM_of_different_lengths", text(f"""
         m (float[n, m, 2] x, int32[m] lengths) => (float[n, d, m, 3] y, float[d, m, 3] h) <{stored}> {{
             y, h = LSTM <hidden_size = 3> (x, w, r, b, lengths)

@@ -2,7 +2,7 @@
 import numpy as np
 from onnx import parser
 
-from small_models import main
+from small_models import main, weights
 
 HEADER = '<ir_version: 9, opset_import: ["" : 18]>\n'
 
@@ -120,14 +120,10 @@ def older_and_newer_forms():
 
 def networks():
     """Resized images between convolutions, of sizes computed in several ways."""
-    rng = np.random.default_rng(1)
-
-    def weights(name, *dims):
-        values = ", ".join(f"{v:.3f}" for v in rng.standard_normal(int(np.prod(dims))) * 0.4)
-        return f"float[{', '.join(map(str, dims))}] {name} = {{{values}}}"
+    weight = weights(1, 0.4)
 
     pyramid = text(f"""
-        m (float[n, 3, h, w] x) => (float[n, 4, a, b] y, float[n, 4, c, d] z) <{weights("w1", 4, 3, 3, 3)}, {weights("w2", 4, 4, 3, 3)}, {weights("w3", 4, 4, 3, 3)}, {weights("w4", 4, 4, 1, 1)},
+        m (float[n, 3, h, w] x) => (float[n, 4, a, b] y, float[n, 4, c, d] z) <{weight("w1", 4, 3, 3, 3)}, {weight("w2", 4, 4, 3, 3)}, {weight("w3", 4, 4, 3, 3)}, {weight("w4", 4, 4, 1, 1)},
             int64[1] zero = {{0}}, int64[1] two = {{2}}, int64[1] four = {{4}}> {{
             c1 = Conv <kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]> (x, w1)
             r1 = Relu (c1)
@@ -152,7 +148,7 @@ def networks():
     for h, w in ((1, 1), (8, 8), (13, 22)):
         yield f"pyramid_{h}_{w}", pyramid, None, {"n": 2, "h": h, "w": w}
     doubled = text(f"""
-        m (float[n, 3, h, w] x) => (float[n, 4, a, b] y) <{weights("w1", 4, 3, 3, 3)}, float[4] two = {{1.0, 1.0, 2.0, 2.0}}, float[4] half = {{1.0, 1.0, 0.5, 0.5}}> {{
+        m (float[n, 3, h, w] x) => (float[n, 4, a, b] y) <{weight("w1", 4, 3, 3, 3)}, float[4] two = {{1.0, 1.0, 2.0, 2.0}}, float[4] half = {{1.0, 1.0, 0.5, 0.5}}> {{
             c = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (x, w1)
             u = Resize <mode = "linear", coordinate_transformation_mode = "align_corners"> (c, , two)
             r = Relu (u)
@@ -417,15 +413,11 @@ def paddings():
 
 def recurrent():
     """Sequences of different lengths that are read backwards."""
-    rng = np.random.default_rng(3)
-
-    def weights(name, *dims):
-        values = ", ".join(f"{v:.4f}" for v in rng.standard_normal(int(np.prod(dims))) * 0.5)
-        return f"float[{', '.join(map(str, dims))}] {name} = {{{values}}}"
+    weight = weights(3)
 
     for op, gates in (("RNN", 1), ("GRU", 3), ("LSTM", 4)):
         for direction, count in (("reverse", 1), ("bidirectional", 2)):
-            stored = ", ".join([weights("w", count, gates * 3, 2), weights("r", count, gates * 3, 3), weights("b", count, gates * 6)])
+            stored = ", ".join([weight("w", count, gates * 3, 2), weight("r", count, gates * 3, 3), weight("b", count, gates * 6)])
             names = ["h", "c"] if op == "LSTM" else ["h"]
             states = [f"float[{count}, m, 3] {name}0" for name in names]
             declared = ", ".join([f"float[n, {count}, m, 3] y"] + [f"float[{count}, m, 3] {name}" for name in names])

@@ -28,6 +28,17 @@ def random(seed, *dims):
     return np.random.default_rng(seed).standard_normal(dims).astype(np.float32)
 
 
+def weights(seed, spread=0.5):
+    """Weights as a model's text has them: `weights(3)("w", 2, 4)` is a tensor `w` of seeded numbers around 0."""
+    rng = np.random.default_rng(seed)
+
+    def tensor(name, *dims):
+        values = ", ".join(f"{v:.4f}" for v in rng.standard_normal(int(np.prod(dims))) * spread)
+        return f"float[{', '.join(map(str, dims))}] {name} = {{{values}}}"
+
+    return tensor
+
+
 def model(nodes, inputs, outputs, constants=(), opset=17, functions=(), imports=()):
     """A model; `constants` maps names to arrays."""
     stored = [numpy_helper.from_array(np.asarray(array), name) for name, array in dict(constants).items()]
