@@ -206,7 +206,17 @@ impl Importer<'_> {
     }
 
     fn fail(&self, kind: ImportErrorKind) -> ImportError {
-        ImportError::new(self.file, (!self.path.is_empty()).then(|| self.path.join(" / ")), kind)
+        ImportError::new(self.file, (!self.path.is_empty()).then(|| self.place()), kind)
+    }
+
+    /// The way to the current node, from the outermost graph down; a function inside itself stands once.
+    fn place(&self) -> String {
+        let steps = self.path.chunk_by(|a, b| a == b).map(|same| match same {
+            [one] => one.clone(),
+            [one, ..] => format!("{one} (×{})", same.len()),
+            [] => String::new(),
+        });
+        steps.collect::<Vec<_>>().join(" / ")
     }
 
     fn open_scope(&mut self, initializers: Vec<TensorProto>) -> Result<(), ImportError> {
@@ -312,7 +322,7 @@ impl Importer<'_> {
             Err(Failure::Import(error)) => Err(error),
             Err(Failure::Node(refusal)) => {
                 let decides = [self.deciding(refusal.undecided), self.choosing()];
-                self.unsupported.count_form(&op, refusal.reason, self.path.join(" / "), decides);
+                self.unsupported.count_form(&op, refusal.reason, self.place(), decides);
                 self.path.truncate(path);
                 self.conditions.truncate(conditions);
                 self.scopes.truncate(scopes);
