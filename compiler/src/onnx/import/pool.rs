@@ -62,6 +62,21 @@ impl Window {
         let value = cx.number(x, value)?;
         cx.emit(Op::Pad { pads }, &[x, value])
     }
+
+    /// The padding with which the result has `ceil(dim / stride)` elements per dim: half of it on either side, and
+    /// what is left over first or last.
+    fn same_pads(&self, spatial: &[Dim], extra_first: bool) -> NodeResult<Vec<Dim>> {
+        let mut pads = vec![Dim::default(); 2 * spatial.len()];
+        for (i, dim) in spatial.iter().enumerate() {
+            let (stride, reach) = (self.strides[i], (self.kernel[i] - 1) * self.dilations[i] + 1);
+            let windows = dim.ceil_div(stride).ok_or_else(|| Refusal::new("a stride is 0"))?;
+            let covered = &(&(&windows - &1.into()) * &stride.into()) + &reach.into();
+            let total = (&covered - dim).larger(&Dim::default());
+            let [small, large] = halves(&total);
+            (pads[i], pads[spatial.len() + i]) = if extra_first { (large, small) } else { (small, large) };
+        }
+        Ok(pads)
+    }
 }
 
 /// `Conv`.
@@ -200,23 +215,6 @@ pub(super) fn window(cx: &mut Cx, x: ValueId, kernel: Vec<i64>) -> NodeResult<Wi
 
 /// No real window is larger; sums and products of smaller numbers cannot overflow.
 const FARTHEST: i64 = 1 << 24;
-
-impl Window {
-    /// The padding with which the result has `ceil(dim / stride)` elements per dim: half of it on either side, and
-    /// what is left over first or last.
-    fn same_pads(&self, spatial: &[Dim], extra_first: bool) -> NodeResult<Vec<Dim>> {
-        let mut pads = vec![Dim::default(); 2 * spatial.len()];
-        for (i, dim) in spatial.iter().enumerate() {
-            let (stride, reach) = (self.strides[i], (self.kernel[i] - 1) * self.dilations[i] + 1);
-            let windows = dim.ceil_div(stride).ok_or_else(|| Refusal::new("a stride is 0"))?;
-            let covered = &(&(&windows - &1.into()) * &stride.into()) + &reach.into();
-            let total = (&covered - dim).larger(&Dim::default());
-            let [small, large] = halves(&total);
-            (pads[i], pads[spatial.len() + i]) = if extra_first { (large, small) } else { (small, large) };
-        }
-        Ok(pads)
-    }
-}
 
 /// Half of a size, rounded down, and the rest.
 pub(super) fn halves(size: &Dim) -> [Dim; 2] {
