@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use eec_ir::dim::{Atom, Dim, Symbol};
+use eec_ir::dim::{Atom, Dim, Symbol, floor_quotient};
 
 /// All values from `lo` to `hi`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,7 +101,7 @@ impl Extent {
         if other.lo <= 0 && other.hi >= 0 {
             return None;
         }
-        self.corners(other, |a, b| Dim::from(a).floor_div(&Dim::from(b))?.as_const())
+        self.corners(other, floor_quotient)
     }
 
     /// The range of a function that is monotone in both arguments.

@@ -169,7 +169,7 @@ impl Dim {
     /// Division rounded towards negative infinity; `None` if the divisor is zero.
     pub fn floor_div(&self, divisor: &Dim) -> Option<Dim> {
         if let (Some(a), Some(b)) = (self.as_const(), divisor.as_const()) {
-            return Some(a.checked_div_euclid(b)?.saturating_sub(i64::from(b < 0 && a.rem_euclid(b) != 0)).into());
+            return floor_quotient(a, b).map(Dim::from);
         }
         if divisor.as_const() == Some(0) {
             return None;
@@ -331,6 +331,11 @@ impl Dim {
     }
 }
 
+/// `a / b`, rounded towards negative infinity; `None` if `b` is 0, or if 64 bits do not hold it.
+pub fn floor_quotient(a: i64, b: i64) -> Option<i64> {
+    Some(a.checked_div_euclid(b)?.saturating_sub(i64::from(b < 0 && a.rem_euclid(b) != 0)))
+}
+
 /// The factors of `a` without those of `b`, if `b` divides `a`.
 fn divide_factors(a: &[Atom], b: &[Atom]) -> Option<Vec<Atom>> {
     let mut rest = a.to_vec();
@@ -379,7 +384,7 @@ impl Atom {
     fn eval(&self, env: &dyn Fn(&Symbol) -> Option<i64>) -> Option<i64> {
         match self {
             Atom::Symbol(s) => env(s),
-            Atom::FloorDiv(a, b) => Dim::from(a.eval(env)?).floor_div(&Dim::from(b.eval(env)?))?.as_const(),
+            Atom::FloorDiv(a, b) => floor_quotient(a.eval(env)?, b.eval(env)?),
             Atom::Max(a, b) => Some(a.eval(env)?.max(b.eval(env)?)),
             Atom::Min(a, b) => Some(a.eval(env)?.min(b.eval(env)?)),
         }
